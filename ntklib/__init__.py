@@ -1,0 +1,80 @@
+"""Neural tangent kernels in JAX: networks in Flax NNX that know their infinite-width limit, and what follows from it.
+
+    import ntklib as ntk
+
+Layers have two readings: called, they map activations; `kernel` gives the NNGP and NTK of the infinitely wide network.
+Kernels of finite networks, dynamics in function space, data and training stand beside. Importing changes no JAX
+setting.
+"""
+
+from ntklib.data import Data, load, one_hot_centered
+from ntklib.empirical import empirical_nngp, empirical_ntk
+from ntklib.kernel import Kernel
+from ntklib.layers import (
+    Abs,
+    Dense,
+    Elementwise,
+    Elu,
+    Erf,
+    Flatten,
+    Gelu,
+    Identity,
+    Layer,
+    LayerNorm,
+    LeakyRelu,
+    Relu,
+    Residual,
+    Serial,
+    Sigmoid,
+    Silu,
+    Sin,
+    Sum,
+    Tanh,
+    mlp,
+)
+from ntklib.models import functional
+from ntklib.parameterization import MEAN_FIELD, MUP, NTK, STANDARD, Parameterization, convert, sgd
+from ntklib.predict import gradient_flow
+from ntklib.training import History, train
+from ntklib.whitening import ZCA
+
+__all__ = [
+    "MEAN_FIELD",
+    "MUP",
+    "NTK",
+    "STANDARD",
+    "ZCA",
+    "Abs",
+    "Data",
+    "Dense",
+    "Elementwise",
+    "Elu",
+    "Erf",
+    "Flatten",
+    "Gelu",
+    "History",
+    "Identity",
+    "Kernel",
+    "Layer",
+    "LayerNorm",
+    "LeakyRelu",
+    "Parameterization",
+    "Relu",
+    "Residual",
+    "Serial",
+    "Sigmoid",
+    "Silu",
+    "Sin",
+    "Sum",
+    "Tanh",
+    "convert",
+    "empirical_nngp",
+    "empirical_ntk",
+    "functional",
+    "gradient_flow",
+    "load",
+    "mlp",
+    "one_hot_centered",
+    "sgd",
+    "train",
+]

@@ -1,0 +1,231 @@
+"""Image sets as NumPy arrays: balanced, reproducible subsets on a common scale, and centred one-hot targets.
+
+| name            | images                                           | train / test    | needs           |
+|-----------------|--------------------------------------------------|-----------------|-----------------|
+| `mnist5k`       | 28×28 handwritten digits, a part of MNIST        | 4,000 / 1,000   | nothing         |
+| `digits`        | 8×8 handwritten digits                           | 1,437 / 360     | scikit-learn    |
+| `photo_patches` | 32×32 colour patches of nine photos: which one?  | 2,250 / 900     | scikit-image too|
+| `mnist`         | 28×28 handwritten digits                         | 60,000 / 10,000 | 12 MB, once     |
+| `fashion_mnist` | 28×28 pictures of clothes                        | 60,000 / 10,000 | 31 MB, once     |
+| `cifar10`       | 32×32 colour pictures of animals and vehicles    | 50,000 / 10,000 | 170 MB, once    |
+
+The last three are fetched on first use, into the user's cache folder or the one that the environment variable
+`NTK_DATA_DIR` names. Where `mnist5k` comes from stands in `datasets/README.md`.
+"""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
+
+from ntklib import _checks
+from ntklib._download import Arrays, read_cifar10, read_mnist
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Data:
+    """A training and a test part of N and M labelled images [H, W, C], float32, with labels 0 … K−1, int32.
+
+    Pixels are (grey level − `mean`) / `std`, two numbers fitted on all grey levels of the full training part:
+    there they have mean 0 and variance 1, and x·x/d = 1 on average, with d = H·W·C. A subset of it and the
+    test part are on the same scale, and have these values only approximately.
+    """
+
+    name: str
+    x_train: Float[np.ndarray, " N *image"]
+    y_train: Int[np.ndarray, " N"]
+    x_test: Float[np.ndarray, " M *image"]
+    y_test: Int[np.ndarray, " M"]
+    classes: int
+    mean: float
+    std: float
+
+    def flat(self) -> "Data":
+        """The same with each image as one row: `x_train` [N, d] and `x_test` [M, d]."""
+        x_train, x_test = (x.reshape(len(x), -1) for x in (self.x_train, self.x_test))
+        return replace(self, x_train=x_train, x_test=x_test)
+
+    def __repr__(self) -> str:
+        size = "×".join(map(str, self.x_train.shape[1:]))
+        counts = f"{len(self.x_train):,} training and {len(self.x_test):,} test"
+        return f"<{self.name}: {counts} images of {size}, {self.classes} classes>"
+
+
+def load(name: str, n_train: int | None = None, n_test: int | None = None, seed: int = 0) -> Data:
+    """The set `name` (see the table above) or its first `n_train` and `n_test` images in the order of `seed`.
+
+    A subset has every class equally often, up to one image, as long as images of it are left. Subsets are
+    nested: the first 100 of `n_train=200` are those of `n_train=100`. Equal arguments give equal images.
+    `mnist5k`, `digits` and `photo_patches` have no official test part: `seed` also decides what is in it (and
+    where the patches lie). A score on `mnist5k` is not "MNIST test accuracy": that is another test set.
+
+    Raises: ValueError for an unknown name, or for more images than there are; TypeError for a size that is
+    not an integer; ConnectionError if a set cannot be fetched, with the way to put it there by hand;
+    ModuleNotFoundError if scikit-learn or scikit-image are needed and missing.
+
+    >>> data = load("mnist5k", n_train=100, n_test=50)
+    >>> data
+    <mnist5k: 100 training and 50 test images of 28×28×1, 10 classes>
+    >>> data.flat().x_train.shape, np.bincount(data.y_train).tolist()
+    ((100, 784), [10, 10, 10, 10, 10, 10, 10, 10, 10, 10])
+    """
+    _checks.choice("name", name, _READERS)
+    for argument, size in (("n_train", n_train), ("n_test", n_test)):
+        if size is not None:
+            _checks.count(argument, size)
+    _checks.count("seed", seed, minimum=0)
+
+    x_train, y_train, x_test, y_test = _READERS[name](seed)
+    for argument, size, part, have in (
+        ("n_train", n_train, "training", len(y_train)),
+        ("n_test", n_test, "test", len(y_test)),
+    ):
+        if size is not None and size > have:
+            raise ValueError(f"`{argument}` must be at most {have:,}, the {part} images of {name!r}; got {size:,}.")
+    mean, std = _mean_and_std(x_train)
+    train = _balanced_order(y_train, np.random.default_rng([seed, 1]))[:n_train]
+    test = _balanced_order(y_test, np.random.default_rng([seed, 2]))[:n_test]
+    return Data(
+        name=name,
+        x_train=(x_train[train].astype(np.float32) - mean) / std,
+        y_train=y_train[train].astype(np.int32),
+        x_test=(x_test[test].astype(np.float32) - mean) / std,
+        y_test=y_test[test].astype(np.int32),
+        classes=int(y_train.max()) + 1,
+        mean=mean,
+        std=std,
+    )
+
+
+def one_hot_centered(labels: ArrayLike | Sequence[int], classes: int) -> Float[np.ndarray, "N K"]:
+    """Targets for regression on classes: 1 − 1/K in the label's column, −1/K elsewhere; rows sum to zero.
+
+    `labels` are N integers 0 … K−1 with K = `classes`. For K = 10 the entries are 0.9 and −0.1, as in Lee et
+    al. 2020.
+
+    Raises: TypeError for labels that are not integers; ValueError for another rank, or labels out of range.
+
+    >>> one_hot_centered([0, 3], classes=4).tolist()
+    [[0.75, -0.25, -0.25, -0.25], [-0.25, -0.25, -0.25, 0.75]]
+    """
+    _checks.count("classes", classes, minimum=2)
+    labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise ValueError(
+            f"`labels` must be [N] class numbers; got shape {labels.shape}. "
+            "One-hot rows become class numbers by `.argmax(axis=1)`."
+        )
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"`labels` must be integers; got {labels.dtype}. Convert them by `labels.astype(int)`.")
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(
+            f"`labels` must be from 0 to {classes - 1} with `classes`={classes}; "
+            f"they go from {labels.min()} to {labels.max()}."
+        )
+    return np.eye(classes, dtype=np.float32)[labels] - np.float32(1 / classes)
+
+
+def _read_mnist5k(seed: int) -> Arrays:
+    with np.load(Path(__file__).parent / "datasets" / "mnist5k.npz") as file:
+        return _split(file["images"][..., None], file["labels"], 1_000, seed)
+
+
+def _read_digits(seed: int) -> Arrays:
+    _package_folder("scikit-learn", "sklearn")
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)  # grey levels 0 … 16
+    return _split(images.astype(np.uint8).reshape(-1, 8, 8, 1), np.asarray(labels), 360, seed)
+
+
+_PHOTOS = {  # files that come with these packages; none is downloaded
+    ("scikit-image", "skimage", "data"): (
+        *("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg"),
+        *("ihc.png", "retina.jpg", "rocket.jpg"),
+    ),
+    ("scikit-learn", "sklearn", "datasets/images"): ("china.jpg", "flower.jpg"),
+}
+
+
+def _read_photo_patches(seed: int) -> Arrays:
+    """250 patches of each photo's left half for training, 100 of its right half for testing, drawn at random.
+
+    Patches of one half may overlap each other; no pixel is in both halves. The task is to tell photographs
+    apart by texture and colour, not to recognise objects.
+    """
+    paths = [
+        _package_folder(package, module) / folder / file
+        for (package, module, folder), files in _PHOTOS.items()
+        for file in files
+    ]
+    from PIL import Image  # comes with scikit-image
+
+    rng = np.random.default_rng([seed, 0])
+    train, test = [], []
+    for path in paths:
+        with Image.open(path) as image:
+            photo = np.asarray(image.convert("RGB"))
+        middle = photo.shape[1] // 2
+        train.append(_draw_patches(photo[:, :middle], 250, rng))
+        test.append(_draw_patches(photo[:, middle:], 100, rng))
+    labels = np.arange(len(paths), dtype=np.uint8)
+    return np.concatenate(train), labels.repeat(250), np.concatenate(test), labels.repeat(100)
+
+
+def _draw_patches(photo: np.ndarray, count: int, rng: np.random.Generator, size: int = 32) -> np.ndarray:
+    """`count` patches at different places, none blank like the dark around the retina: nothing to tell by."""
+    rows, columns = photo.shape[0] - size + 1, photo.shape[1] - size + 1
+    patches: dict[tuple[int, int], np.ndarray] = {}
+    while len(patches) < count:
+        top, left = int(rng.random() * rows), int(rng.random() * columns)
+        patch = photo[top : top + size, left : left + size]
+        if patch.std(axis=(0, 1)).max() > 2.0:  # of 255 grey levels
+            patches[top, left] = patch
+    return np.stack(list(patches.values()))
+
+
+def _package_folder(package: str, module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"this set is in files that come with {package}: pip install {package}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _split(images: np.ndarray, labels: np.ndarray, n_test: int, seed: int) -> Arrays:
+    """Cuts a balanced test part off a set that has none."""
+    order = _balanced_order(labels, np.random.default_rng([seed, 0]))
+    test, train = order[:n_test], order[n_test:]
+    return images[train], labels[train], images[test], labels[test]
+
+
+def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order that takes every class once before any class again, as long as images of it are left."""
+    shuffled = np.argsort(rng.random(len(labels)))  # its stream changes less between NumPy versions
+    turn = np.empty(len(labels), int)
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels[shuffled] == label)
+        turn[places] = np.arange(len(places))
+    return shuffled[np.argsort(turn, kind="stable")]
+
+
+def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
+    """Of all grey levels, from how often each occurs: exact, and without a floating-point copy of them."""
+    chunks = np.array_split(images, 1 + len(images) // 1_000)
+    counts = np.sum([np.bincount(chunk.ravel(), minlength=256) for chunk in chunks], axis=0)
+    levels = np.arange(256)
+    mean = counts @ levels / counts.sum()
+    return float(mean), float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum()))
+
+
+_READERS: dict[str, Callable[[int], Arrays]] = {
+    "mnist5k": _read_mnist5k,
+    "digits": _read_digits,
+    "photo_patches": _read_photo_patches,
+    "mnist": lambda seed: read_mnist("mnist"),  # these have a test part of their own
+    "fashion_mnist": lambda seed: read_mnist("fashion_mnist"),
+    "cifar10": lambda seed: read_cifar10("cifar10"),
+}

@@ -1,0 +1,43 @@
+"""Layers with two readings: activations of a finite network, covariances of the infinitely wide one."""
+
+from ntklib.layers.activations import (
+    Abs,
+    Elementwise,
+    Elu,
+    Erf,
+    Gelu,
+    Identity,
+    LeakyRelu,
+    Relu,
+    Sigmoid,
+    Silu,
+    Sin,
+    Tanh,
+)
+from ntklib.layers.base import Layer
+from ntklib.layers.combinators import Residual, Serial, Sum, mlp
+from ntklib.layers.dense import Dense
+from ntklib.layers.norm import Flatten, LayerNorm
+
+__all__ = [
+    "Abs",
+    "Dense",
+    "Elementwise",
+    "Elu",
+    "Erf",
+    "Flatten",
+    "Gelu",
+    "Identity",
+    "Layer",
+    "LayerNorm",
+    "LeakyRelu",
+    "Relu",
+    "Residual",
+    "Serial",
+    "Sigmoid",
+    "Silu",
+    "Sin",
+    "Sum",
+    "Tanh",
+    "mlp",
+]

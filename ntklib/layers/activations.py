@@ -1,0 +1,129 @@
+"""Activations: a scalar function and its dual."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntklib import _checks, duals
+from ntklib.kernel import Kernel
+from ntklib.layers.base import Layer
+
+
+class Elementwise(Layer):
+    """A scalar function φ applied to every unit; it follows an affine layer.
+
+    Kernel map: Σ' = E[φ(u) φ(v)], Θ' = Θ · E[φ'(u) φ'(v)], (u, v) ~ N(0, Σ) for each pair of inputs; 1/n sums over
+    units have become expectations.
+
+    fn: a JAX function of one number that works elementwise on arrays, smooth but for kinks or jumps at zero.
+    dual: (q12, q1, q2) -> (E[φφ], E[φ'φ']) where a closed form is known; by default a quadrature (see
+        `ntklib.duals.expectation` for its error), with `nodes=(radial, angular)` to make it finer.
+
+    >>> arctan = Elementwise(jnp.arctan)
+    >>> arctan.dual(0.5, 1.0, 1.0)[0].round(4).item()
+    0.1606...
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[Array], Array],
+        dual: Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Array, Array]] | None = None,
+        *,
+        nodes: tuple[int, int] | None = None,
+        name: str | None = None,
+    ):
+        if not callable(fn):
+            raise TypeError(f"`fn` must be a function of one number, such as jnp.tanh; got {type(fn).__name__}.")
+        try:
+            out = jax.eval_shape(fn, jax.ShapeDtypeStruct((2, 3), jnp.float32))
+        except Exception as error:
+            raise ValueError(
+                f"`fn` must be a JAX function that works elementwise on arrays; calling it failed: {error}"
+            ) from error
+        if getattr(out, "shape", None) != (2, 3):
+            raise ValueError(
+                f"`fn` must be scalar, applied elementwise: [2, 3] came back as {getattr(out, 'shape', out)}."
+            )
+        self.fn, self.name = fn, name or getattr(fn, "__name__", "elementwise")
+        self.dual = dual or functools.partial(duals.quadrature, fn, nodes=nodes)
+
+    def __call__(self, x: Array) -> Array:
+        return self.fn(x)
+
+    def kernel_map(self, k: Kernel) -> Kernel:
+        k.require_gaussian(f"The activation {self.name!r}")
+        nngp, slopes = self.dual(k.nngp, *k.variances())
+        # The diagonal is a vector: no need to find it in the matrix, and it is there for x1 against x2 as well.
+        q1, q2 = (self.dual(q, q, q)[0] for q in (k.q1, k.q2))
+        return k.replace(nngp=nngp, ntk=k.ntk * slopes, q1=q1, q2=q2, gaussian=False)
+
+
+def Relu() -> Elementwise:
+    """max(x, 0)."""
+    return Elementwise(jax.nn.relu, duals.relu, name="relu")
+
+
+def LeakyRelu(slope: float = 0.01) -> Elementwise:
+    """X for x > 0, slope·x otherwise."""
+    _checks.real("slope", slope)
+    fn = functools.partial(jax.nn.leaky_relu, negative_slope=slope)
+    return Elementwise(fn, functools.partial(duals.leaky_relu, slope=slope), name="leaky_relu")
+
+
+def Abs() -> Elementwise:
+    """|x|."""
+    return Elementwise(jnp.abs, duals.abs, name="abs")
+
+
+def Erf() -> Elementwise:
+    """erf(x), not erf(x/√2)."""
+    return Elementwise(jax.scipy.special.erf, duals.erf, name="erf")
+
+
+def Gelu() -> Elementwise:
+    """X Φ(x), exact; not the approximation by tanh."""
+    return Elementwise(functools.partial(jax.nn.gelu, approximate=False), duals.gelu, name="gelu")
+
+
+def Sin(frequency: float = 1.0) -> Elementwise:
+    """sin(frequency · x)."""
+    _checks.real("frequency", frequency, above=0.0)
+    fn = functools.partial(_sin, frequency=frequency)
+    return Elementwise(fn, functools.partial(duals.sin, frequency=frequency), name="sin")
+
+
+def Identity() -> Elementwise:
+    """X itself: a deep linear network's activation."""
+    return Elementwise(_identity, duals.identity, name="identity")
+
+
+def Tanh() -> Elementwise:
+    """tanh(x); dual by quadrature."""
+    return Elementwise(jnp.tanh, name="tanh")
+
+
+def Silu() -> Elementwise:
+    """x/(1 + exp(−x)), also known as Swish; dual by quadrature."""
+    return Elementwise(jax.nn.silu, name="silu")
+
+
+def Elu() -> Elementwise:
+    """X for x > 0, exp(x) − 1 otherwise; dual by quadrature."""
+    return Elementwise(jax.nn.elu, name="elu")
+
+
+def Sigmoid() -> Elementwise:
+    """1/(1 + exp(−x)); dual by quadrature."""
+    return Elementwise(jax.nn.sigmoid, name="sigmoid")
+
+
+def _sin(x: Array, frequency: float) -> Array:
+    return jnp.sin(frequency * x)
+
+
+def _identity(x: Array) -> Array:
+    return x

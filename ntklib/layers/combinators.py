@@ -1,0 +1,139 @@
+"""Networks made of layers."""
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+from jax import Array
+
+from ntklib import _checks
+from ntklib.kernel import Kernel
+from ntklib.layers.activations import Elementwise, Relu
+from ntklib.layers.base import Layer
+from ntklib.layers.dense import Dense
+from ntklib.parameterization import NTK, Parameterization
+
+
+class Serial(Layer):
+    """Layers one after the other.
+
+    The kernel is exact in the limit where each activation and each `LayerNorm` sees centred Gaussian units, that is
+    where it follows an affine layer or a sum of such; `kernel` refuses anything else.
+
+    >>> net = Serial(Dense(4, 64, w_std=1.0, rngs=nnx.Rngs(0)), Relu(), Dense(64, 1, w_std=1.0, rngs=nnx.Rngs(1)))
+    >>> net.kernel(jnp.ones((2, 4)), jnp.ones((3, 4))).ntk.shape
+    (2, 3)
+    """
+
+    def __init__(self, *layers: Layer):
+        _layers("Serial", layers)
+        self.layers = nnx.List(layers)
+        self.ends_affine = layers[-1].ends_affine
+
+    def __call__(self, x: Array) -> Array:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def kernel_map(self, k: Kernel) -> Kernel:
+        for layer in self.layers:
+            k = layer.kernel_map(k)
+        return k
+
+
+class Residual(Layer):
+    """x + scale · branch(x). Kernel map: Σ' = Σ + scale² Σ_branch, Θ' = Θ + scale² Θ_branch.
+
+    The cross terms vanish because the branch ends in an affine layer of its own, with centred weights and, without loss
+    in the limit, nothing in common with x; a branch that does not is refused.
+    """
+
+    def __init__(self, branch: Layer, scale: float = 1.0):
+        _layers("Residual", (branch,))
+        _checks.real("scale", scale)
+        if not branch.ends_affine:
+            raise ValueError(
+                "`branch` must end in an affine layer (Dense), or it is not independent of the skip connection."
+            )
+        self.branch, self.scale = branch, scale
+        self.ends_affine = True
+
+    def __call__(self, x: Array) -> Array:
+        return x + self.scale * self.branch(x)
+
+    def kernel_map(self, k: Kernel) -> Kernel:
+        return k + jax.tree.map(lambda a: self.scale**2 * a, self.branch.kernel_map(k))
+
+
+class Sum(Layer):
+    """The sum of branches that start from the same input and have no layer in common. Kernels add; each branch ends
+    in an affine layer of its own, so that they are independent.
+    """
+
+    ends_affine = True
+
+    def __init__(self, *branches: Layer):
+        _layers("Sum", branches)
+        for i, branch in enumerate(branches):
+            if not branch.ends_affine:
+                raise ValueError(
+                    f"Branch {i} of Sum must end in an affine layer (Dense); for a skip connection use Residual."
+                )
+        params = [id(v) for b in branches for _, v in nnx.iter_graph(b) if isinstance(v, nnx.Param)]
+        if len(params) != len(set(params)):
+            raise ValueError("The branches of Sum must not share layers: their outputs would not be independent.")
+        self.branches = nnx.List(branches)
+
+    def __call__(self, x: Array) -> Array:
+        return sum((branch(x) for branch in self.branches[1:]), start=self.branches[0](x))
+
+    def kernel_map(self, k: Kernel) -> Kernel:
+        first, *others = [branch.kernel_map(k) for branch in self.branches]
+        return sum(others, start=first)
+
+
+def mlp(
+    widths: Sequence[int],
+    *,
+    activation: Elementwise | None = None,
+    w_std: float,
+    b_std: float = 0.0,
+    parameterization: Parameterization = NTK,
+    rngs: nnx.Rngs,
+) -> Serial:
+    """A fully connected network: `widths` = [inputs, hidden..., outputs], `activation` (ReLU by default) between.
+
+    >>> net = mlp([784, 512, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
+    >>> net(jnp.zeros((5, 784))).shape
+    (5, 10)
+    """
+    if len(widths) < 2:
+        raise ValueError(f"`widths` must name at least inputs and outputs, [d, K]; got {list(widths)}.")
+    activation = Relu() if activation is None else activation
+    _layers("mlp", (activation,))
+    layers: list[Layer] = []
+    last = len(widths) - 2
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
+        role = "output" if i == last else "input" if i == 0 else "hidden"
+        layers += [
+            Dense(n_in, n_out, w_std=w_std, b_std=b_std, parameterization=parameterization, role=role, rngs=rngs),
+            activation,
+        ]
+    return Serial(*layers[:-1])
+
+
+def _layers(where: str, layers: Sequence[Layer]) -> None:
+    if not layers:
+        raise ValueError(f"{where} needs at least one layer.")
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            given = (
+                layer.__name__
+                if isinstance(layer, type) or (callable(layer) and hasattr(layer, "__name__"))
+                else repr(layer)
+            )
+            raise TypeError(
+                f"Argument {i} of {where} must be an ntklib layer; got {given}. "
+                f"Call it if it is a layer's name (ntk.Relu()), or wrap a function: ntk.Elementwise(fn)."
+            )

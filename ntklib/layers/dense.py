@@ -1,0 +1,87 @@
+"""Affine layers."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from ntklib import _checks
+from ntklib.kernel import Kernel
+from ntklib.layers.base import Layer
+from ntklib.parameterization import NTK, Parameterization, Role
+
+
+class Dense(Layer):
+    """Affine layer z = s·xW + s_b·b over the last axis. In the NTK parameterization s = σ_w/√n and s_b = σ_b with W,
+    b ~ N(0, 1), n the fan-in; other parameterizations put the factors elsewhere (see `ntklib.parameterization`).
+
+    Kernel map, with Σ = `nngp`, Θ = `ntk`, under NTK: Σ' = σ_w² Σ + σ_b², Θ' = Σ' + σ_w² Θ (Jacot et al. 2018,
+    Theorem 1). In general, with v the standard deviation of the draw of W and v_b that of b:
+    Σ' = n s² v² Σ + s_b² v_b²,  Θ' = n s² Σ + s_b² + n s² v² Θ; the terms are the weights', the bias's, and all
+    earlier parameters'. Under STANDARD this is n Σ + 1 + σ_w² Θ: the width is that of the layer as built.
+
+    w_std, b_std: σ_w and σ_b, not squared. b_std=0 keeps a bias parameter that starts at zero (under STANDARD it is
+    trained and enters Θ; under NTK its multiplier is 0); use_bias=False has none.
+    role: "input", "hidden" or "output"; needed only where the parameterization tells them apart. `mlp` sets it.
+
+    >>> layer = Dense(3, 5, w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((2, 3))).shape
+    (2, 5)
+    """
+
+    ends_affine = True
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        *,
+        w_std: float,
+        b_std: float = 0.0,
+        use_bias: bool = True,
+        parameterization: Parameterization = NTK,
+        role: Role | None = None,
+        rngs: nnx.Rngs,
+    ):
+        _checks.count("n_in", n_in)
+        _checks.count("n_out", n_out)
+        _checks.real("w_std", w_std, minimum=0.0)
+        _checks.real("b_std", b_std, minimum=0.0)
+        _checks.instance(
+            "parameterization",
+            parameterization,
+            Parameterization,
+            "one of ntklib.NTK, STANDARD, MEAN_FIELD, MUP",
+        )
+        _checks.instance("rngs", rngs, nnx.Rngs, "e.g. nnx.Rngs(0)")
+        if b_std > 0.0 and not use_bias:
+            raise ValueError(f"`b_std` must be 0 without a bias; got b_std={b_std} and use_bias=False.")
+        self.n_in, self.n_out, self.w_std, self.b_std, self.use_bias = n_in, n_out, w_std, b_std, use_bias
+        self.parameterization, self.role = parameterization, role
+        scales = self.scales()
+        self.W = nnx.Param(scales["W"][1] * rngs.params.normal((n_in, n_out)))
+        self.b = nnx.Param(scales["b"][1] * rngs.params.normal((n_out,))) if use_bias else None
+
+    def scales(self) -> dict[str, tuple[float, float, float]]:
+        """(multiplier, initial standard deviation, learning-rate factor) of each parameter."""
+        p = self.parameterization
+        scales = {"W": p.weight(self.role, self.n_in, self.n_out, self.w_std)}
+        return scales | {"b": p.bias(self.role, self.n_out, self.b_std)} if self.use_bias else scales
+
+    def __call__(self, x: Array) -> Array:
+        _checks.features(self.n_in, x.shape[-1])
+        scales = self.scales()
+        z = scales["W"][0] * (x @ self.W[...])
+        if self.b is None:
+            return z
+        return z + scales["b"][0] * jnp.broadcast_to(self.b[...], z.shape)
+
+    def kernel_map(self, k: Kernel) -> Kernel:
+        _checks.features(self.n_in, k.features)
+        scales = self.scales()
+        s, v, _ = scales["W"]
+        s_b, v_b, _ = scales.get("b", (0.0, 0.0, 0.0))
+        weights, bias = self.n_in * s**2, s_b**2
+        nngp, q1, q2 = (weights * v**2 * q + bias * v_b**2 for q in (k.nngp, k.q1, k.q2))
+        return Kernel(
+            nngp, weights * k.nngp + bias + weights * v**2 * k.ntk, q1, q2, features=self.n_out, gaussian=True
+        )

@@ -1,0 +1,186 @@
+"""Parameterizations: where the scale of a layer stands, and how fast its parameters learn.
+
+An affine layer with fan-in n and fan-out m computes z = n^-a · σ · x W + ..., with W drawn with standard deviation
+n^-b and trained by SGD with the rate η n^-c m^-e. Each role of a layer (first, hidden, last) has its exponents. The
+factors σ_w and σ_b stand either in the multiplier or in the initial draw; in the latter case the rates of those
+tensors carry σ², so that moving a factor from one place to the other never changes a trajectory (Yang & Hu 2021, the
+symmetry of abc-parametrizations).
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from ntklib import _checks
+
+Role = Literal["input", "hidden", "output"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponents:
+    """Exponents of one role: the weight enters as fan_in^-multiplier · W, W ~ N(0, fan_in^(-2·init)), and learns
+    with the rate η · fan_in^-rate · fan_out^-rate_out; its bias with η · fan_out^-bias_rate_out.
+    """
+
+    multiplier: float
+    init: float
+    rate: float = 0.0
+    rate_out: float = 0.0
+    bias_rate_out: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Parameterization:
+    """A named record of exponents per role of a layer, and of where σ_w and σ_b stand ("multiplier" or "init")."""
+
+    name: str
+    input: Exponents
+    hidden: Exponents
+    output: Exponents
+    std: Literal["multiplier", "init"]
+
+    def __post_init__(self) -> None:
+        _checks.choice("std", self.std, ("multiplier", "init"))
+
+    def __repr__(self) -> str:
+        return f"ntklib.{self.name}" if globals().get(self.name) == self else f"Parameterization({self.name!r})"
+
+    def exponents(self, role: Role | None) -> Exponents:
+        """The exponents of a role; None will do where all roles have the same."""
+        if role is None:
+            if not self.input == self.hidden == self.output:
+                raise ValueError(
+                    f"`role` must be given under {self.name}, whose first, hidden and last layers scale differently: "
+                    f'pass role="input", "hidden" or "output" to Dense, or build the network with ntklib.mlp.'
+                )
+            return self.hidden
+        _checks.choice("role", role, ("input", "hidden", "output"))
+        return getattr(self, role)
+
+    def weight(self, role: Role | None, fan_in: int, fan_out: int, w_std: float) -> tuple[float, float, float]:
+        """(multiplier, initial standard deviation, learning-rate factor) of a weight matrix."""
+        e = self.exponents(role)
+        multiplier, init = fan_in**-e.multiplier, fan_in**-e.init
+        rate = fan_in**-e.rate * fan_out**-e.rate_out
+        if self.std == "multiplier":
+            return w_std * multiplier, init, rate
+        return multiplier, w_std * init, w_std**2 * rate
+
+    def bias(self, role: Role | None, fan_out: int, b_std: float) -> tuple[float, float, float]:
+        """(multiplier, initial standard deviation, learning-rate factor) of a bias vector."""
+        rate = fan_out ** -self.exponents(role).bias_rate_out
+        if self.std == "multiplier":
+            return b_std, 1.0, rate
+        return 1.0, b_std, b_std**2 * rate
+
+
+_ntk = Exponents(multiplier=0.5, init=0.0)
+#: z = σ_w/√n · xW + σ_b b with W, b ~ N(0, 1); one rate for all (Jacot et al. 2018).
+NTK = Parameterization("NTK", _ntk, _ntk, _ntk, std="multiplier")
+
+_standard = Exponents(multiplier=0.0, init=0.5, rate=1.0)
+#: z = xW + b with W ~ N(0, σ_w²/n), b ~ N(0, σ_b²). With the rates η σ_w²/n and η σ_b² it is NTK step by step.
+STANDARD = Parameterization("STANDARD", _standard, _standard, _standard, std="init")
+
+#: f = σ_w/n Σ_i a_i φ(w_i·x/√d), everything drawn N(0, 1), rates η n (Mei et al. 2018): meant for one hidden layer.
+#: A further hidden layer with iid weights and the factor 1/n is nearly silent at the start, its outputs like n^-1/2:
+#: use MUP there.
+MEAN_FIELD = Parameterization(
+    "MEAN_FIELD",
+    input=Exponents(multiplier=0.5, init=0.0, rate_out=-1.0, bias_rate_out=-1.0),
+    hidden=Exponents(multiplier=1.0, init=0.0, rate=-1.0, rate_out=-1.0, bias_rate_out=-1.0),
+    output=Exponents(multiplier=1.0, init=0.0, rate=-1.0),
+    std="multiplier",
+)
+
+#: Maximal update (Yang & Hu 2021; SGD rates of Yang et al. 2022): all layers learn features at every width. The first
+#: layer's rate has 1/d besides, a constant, so that with one hidden layer this is MEAN_FIELD step by step.
+MUP = Parameterization(
+    "MUP",
+    input=Exponents(multiplier=0.0, init=0.5, rate=1.0, rate_out=-1.0, bias_rate_out=-1.0),
+    hidden=Exponents(multiplier=0.0, init=0.5, bias_rate_out=-1.0),
+    output=Exponents(multiplier=0.0, init=1.0, rate=1.0),
+    std="init",
+)
+
+
+def scales(net: nnx.Module) -> dict[tuple, dict[str, tuple[float, float, float]]]:
+    """(multiplier, initial standard deviation, learning-rate factor) of each parameter of each layer that states them,
+    by the layer's path in the network and the parameter's name.
+    """
+    return {path: module.scales() for path, module in nnx.iter_modules(net) if hasattr(module, "scales")}
+
+
+def sgd(
+    net: nnx.Module, learning_rate: optax.ScalarOrSchedule, momentum: float | None = None
+) -> optax.GradientTransformation:
+    """SGD in which each parameter of `net` has the rate that its parameterization asks for: η times its factor.
+
+    Under NTK all factors are 1. Under STANDARD they are σ_w²/n for weights and σ_b² for biases, and training is then
+    that of NTK with the same η, step by step. Parameters of layers that are not ntklib's have the factor 1.
+    Heavy-ball momentum as in `optax.sgd`. Works on `nnx.state(net, nnx.Param)` and on the parameters of
+    `functional(net)` alike.
+
+    >>> import ntklib as ntk
+    >>> net = ntk.Dense(4, 3, w_std=1.0, parameterization=ntk.STANDARD, rngs=nnx.Rngs(0))
+    >>> optimizer = nnx.Optimizer(net, ntk.sgd(net, learning_rate=0.5), wrt=nnx.Param)
+    """
+    if not callable(learning_rate):
+        _checks.real("learning_rate", learning_rate, minimum=0.0)
+    if momentum is not None:
+        _checks.real("momentum", momentum, minimum=0.0)
+    factor_of = scales(net)
+    factors, shapes = [], []
+    for (*path, name), param in nnx.to_flat_state(nnx.state(net, nnx.Param)):
+        factors.append(factor_of.get(tuple(path), {}).get(name, (1.0, 1.0, 1.0))[2])
+        shapes.append(param[...].shape)
+
+    def scale_each(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
+        leaves, tree = jax.tree.flatten(updates)
+        if [leaf.shape for leaf in leaves] != shapes:
+            raise ValueError(
+                "The gradients are not those of the network that `sgd` was made for: "
+                f"expected {len(shapes)} arrays of shapes {shapes}, got {[leaf.shape for leaf in leaves]}."
+            )
+        return jax.tree.unflatten(tree, [f * leaf for f, leaf in zip(factors, leaves, strict=True)])
+
+    return optax.chain(optax.sgd(learning_rate, momentum), optax.stateless(scale_each))
+
+
+def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Net:
+    """The same function in another parameterization: a copy of `net` whose parameters are rescaled, layer by layer,
+    by the ratio of the old multiplier to the new one.
+
+    Between NTK and STANDARD training with `sgd` goes on as before too. MUP and MEAN_FIELD have other learning rates:
+    they start from the same function and leave it differently.
+
+    >>> import ntklib as ntk
+    >>> net = ntk.mlp([3, 8, 1], w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
+    >>> standard = ntk.convert(net, ntk.STANDARD)
+    >>> x = jnp.ones((1, 3))
+    >>> bool(jnp.allclose(net(x), standard(x), atol=1e-6))
+    True
+    """
+    if not isinstance(parameterization, Parameterization):
+        raise TypeError(f"`parameterization` must be a Parameterization such as ntklib.NTK; got {parameterization!r}.")
+    new = nnx.clone(net)
+    for path, module in nnx.iter_modules(new):
+        if not hasattr(module, "scales"):
+            continue
+        before = module.scales()
+        module.parameterization = parameterization
+        after = module.scales()
+        for name in before:
+            param = getattr(module, name)
+            old, now = before[name][0], after[name][0]
+            if now == 0.0 and old != 0.0 and bool(jnp.any(param[...] != 0.0)):
+                raise ValueError(
+                    f"{'.'.join(map(str, path))}.{name} is not zero but would get the multiplier 0 under "
+                    f"{parameterization.name}: its w_std or b_std is 0. No value of it gives the same function."
+                )
+            param[...] = param[...] * (old / now if now else 1.0)
+    return new

@@ -1,0 +1,130 @@
+"""Figures from arrays: each function draws on the `Axes` it is given and returns it.
+
+Theory is a line and measurement points with error bars; colours are those of Okabe & Ito, told apart by colour-blind
+readers, and each comes with its own marker and dash, so that a grey print is readable too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jax.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+
+
+def use_style() -> None:
+    """Sizes and fonts of the course's figures, for this session of matplotlib."""
+    import matplotlib as mpl
+    from cycler import cycler
+
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.8),
+            "figure.dpi": 90,
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": cycler(color=COLOURS, linestyle=DASHES),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "legend.frameon": False,
+            "font.size": 10.5,
+            "svg.hashsalt": "ntklib",
+        }
+    )
+
+
+def mean_and_error(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard error of the mean over seeds."""
+    samples = np.asarray(samples)
+    if samples.shape[axis] < 2:
+        raise ValueError(f"`samples` must hold at least two seeds along axis {axis}; got shape {samples.shape}.")
+    return samples.mean(axis), samples.std(axis, ddof=1) / np.sqrt(samples.shape[axis])
+
+
+def fit_slope(x: ArrayLike, samples: ArrayLike) -> tuple[float, float]:
+    """The slope of log(samples) against log(x), and its standard error over seeds; samples [seeds, len(x)].
+
+    Each seed's points get a slope of their own; the error is that of the mean of these slopes.
+
+    >>> fit_slope([1.0, 2.0, 4.0], [[1.0, 0.5, 0.25], [2.0, 1.0, 0.5]])[0].__round__(6)
+    -1.0
+    """
+    x, samples = np.asarray(x, float), np.asarray(samples, float)
+    if samples.ndim != 2 or samples.shape[1] != x.size:
+        raise ValueError(f"`samples` must be [seeds, {x.size}], one column for each x; got shape {samples.shape}.")
+    if (x <= 0).any() or (samples <= 0).any():
+        raise ValueError("`x` and `samples` must be positive: their logarithms are fitted.")
+    slopes = np.polyfit(np.log(x), np.log(samples).T, deg=1)[0]
+    mean, error = mean_and_error(slopes)
+    return float(mean), float(error)
+
+
+def rate(
+    ax: Axes, x: ArrayLike, samples: ArrayLike, *, label: str, theory: float | None = None, series: int = 0
+) -> Axes:
+    """Measured points (mean over seeds, standard error) on log-log axes, with the fitted slope in the legend and,
+    where given, a line of the slope `theory` through the points' geometric middle. samples: [seeds, len(x)].
+    """
+    x = np.asarray(x, float)
+    mean, error = mean_and_error(samples)
+    slope, slope_error = fit_slope(x, samples)
+    colour, marker = COLOURS[series % len(COLOURS)], MARKERS[series % len(MARKERS)]
+    text = f"{label}: slope {slope:.2f} ± {slope_error:.2f}"
+    ax.errorbar(x, mean, yerr=error, fmt=marker, linestyle="none", color=colour, capsize=2, label=text)
+    if theory is not None:
+        middle = np.exp(np.mean(np.log(mean)) - theory * np.mean(np.log(x)))
+        dash = DASHES[series % len(DASHES)]
+        ax.plot(
+            x,
+            middle * x**theory,
+            color=colour,
+            linestyle=dash,
+            linewidth=1,
+            label=f"theory: slope {theory:g}",
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.legend()
+    return ax
+
+
+def theory_and_measurement(
+    ax: Axes, x: ArrayLike, theory: ArrayLike, samples: ArrayLike, *, label: str, series: int = 0
+) -> Axes:
+    """A predicted curve as a line, measured points as mean and standard error over seeds. samples: [seeds, len(x)]."""
+    mean, error = mean_and_error(samples)
+    colour, marker = COLOURS[series % len(COLOURS)], MARKERS[series % len(MARKERS)]
+    ax.plot(x, theory, color=colour, linestyle=DASHES[series % len(DASHES)], label=f"{label}, predicted")
+    ax.errorbar(x, mean, yerr=error, fmt=marker, linestyle="none", color=colour, capsize=2, label=f"{label}, measured")
+    ax.legend()
+    return ax
+
+
+def heatmap(ax: Axes, matrix: ArrayLike, *, label: str, title: str = "", symmetric: bool = False) -> Axes:
+    """A kernel matrix as an image with its colour bar; `symmetric` centres the colours at zero."""
+    matrix = np.asarray(matrix)
+    top = float(np.abs(matrix).max()) if symmetric else None
+    image = ax.imshow(matrix, cmap="RdBu_r" if symmetric else "cividis", vmin=-top if top else None, vmax=top)
+    ax.figure.colorbar(image, ax=ax, label=label, shrink=0.85)
+    ax.set(xlabel="input", ylabel="input", title=title)
+    ax.grid(False)
+    return ax
+
+
+def images(axes: Sequence[Axes], pictures: ArrayLike, titles: Sequence[str]) -> None:
+    """Small pictures [n, H, W, C] side by side, without ticks."""
+    for ax, picture, title in zip(axes, np.asarray(pictures), titles, strict=True):
+        low, high = picture.min(), picture.max()
+        scaled = (picture - low) / (high - low if high > low else 1.0)
+        ax.imshow(scaled.squeeze(), cmap="gray" if picture.shape[-1] == 1 else None)
+        ax.set_title(title, fontsize=9)
+        ax.set_axis_off()

@@ -1,0 +1,50 @@
+"""Cases that several test files share: a new activation or layer is added here and inherits every law."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import ntklib as ntk
+
+#: Every activation of the library, with parameters that are not special.
+ACTIVATIONS = {
+    "relu": ntk.Relu(),
+    "leaky_relu": ntk.LeakyRelu(0.2),
+    "abs": ntk.Abs(),
+    "erf": ntk.Erf(),
+    "gelu": ntk.Gelu(),
+    "sin": ntk.Sin(1.3),
+    "identity": ntk.Identity(),
+    "tanh": ntk.Tanh(),
+    "silu": ntk.Silu(),
+    "elu": ntk.Elu(),
+    "sigmoid": ntk.Sigmoid(),
+    "arctan": ntk.Elementwise(jnp.arctan),
+}
+CLOSED_FORM = ("relu", "leaky_relu", "abs", "erf", "gelu", "sin", "identity")
+
+
+def assert_close(got, want, rtol=1e-10, atol=0.0):
+    """Equal up to `rtol` times the largest wanted entry."""
+    got, want = np.asarray(got), np.asarray(want)
+    assert got.shape == want.shape, (got.shape, want.shape)
+    scale = np.abs(want).max()
+    error = np.abs(got - want).max()
+    assert error <= rtol * scale + atol, f"off by {error:.3g}, allowed {rtol * scale + atol:.3g}"
+
+
+def normal(seed, *shape, dtype=jnp.float64):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def small_net(seed=0, parameterization=ntk.NTK, n_in=3, width=7, n_out=2):
+    """Two hidden layers, small enough for a dense Jacobian."""
+    return ntk.mlp(
+        [n_in, width, width, n_out],
+        activation=ntk.Erf(),
+        w_std=1.3,
+        b_std=0.2,
+        parameterization=parameterization,
+        rngs=nnx.Rngs(seed),
+    )

@@ -1,0 +1,209 @@
+"""Layers: their kernels against reference values, against each other, and against finite networks."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import ACTIVATIONS, CLOSED_FORM, assert_close, normal, small_net
+
+import ntklib as ntk
+
+REFERENCE = pathlib.Path(__file__).parent / "reference"
+DOCUMENT = json.loads((REFERENCE / "reference.json").read_text())
+ARRAYS = np.load(REFERENCE / "reference.npz")
+CASES = {case["id"]: case for case in DOCUMENT["cases"] if not case["id"].startswith("cnn")}
+
+
+def build(specs, n_in, rngs):
+    """A reference file's list of layers as an ntklib network."""
+    layers, width = [], n_in
+    for spec in specs:
+        match spec["op"]:
+            case "dense":
+                layers.append(
+                    ntk.Dense(
+                        width,
+                        spec["width"],
+                        w_std=spec["W_std"],
+                        b_std=spec["b_std"] or 0.0,
+                        use_bias=spec["b_std"] is not None,
+                        parameterization={"ntk": ntk.NTK, "standard": ntk.STANDARD}[spec["parameterization"]],
+                        rngs=rngs,
+                    )
+                )
+                width = spec["width"]
+            case "sum":
+                branch, skip = spec["branches"]
+                assert skip == []
+                layers.append(ntk.Residual(build(branch, width, rngs)))
+            case "relu":
+                layers.append(ntk.Relu())
+            case "leaky_relu":
+                layers.append(ntk.LeakyRelu(spec["alpha"]))
+            case "erf":
+                layers.append(ntk.Erf())
+            case "gelu":
+                layers.append(ntk.Gelu())
+            case "sin":
+                layers.append(ntk.Sin(spec["b"]))
+            case "layer_norm":
+                layers.append(ntk.LayerNorm(spec["eps"]))
+    return ntk.Serial(*layers)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_kernels_agree_with_the_reference_library(case):
+    x1, x2 = (jnp.asarray(ARRAYS[DOCUMENT["inputs"][case["inputs"]][x]]) for x in ("x1", "x2"))
+    net = build(case["layers"], x1.shape[-1], nnx.Rngs(0))
+    for pair, inputs in {"11": (x1, None), "12": (x1, x2), "22": (x2, None)}.items():
+        got = net.kernel(*inputs)
+        for kind in ("nngp", "ntk"):
+            want = ARRAYS[case["arrays"][f"{kind}_{pair}"]]
+            here = np.asarray(getattr(got, kind))
+            diagonal = np.eye(*want.shape, dtype=bool) & (pair != "12")
+            off = case["tolerance"]["nngp" if kind == "nngp" else "ntk_off"]
+            on = case["tolerance"]["nngp" if kind == "nngp" else "ntk_diag"]
+            assert (np.abs(here - want) <= np.where(diagonal, on, off) * np.abs(want).max()).all()
+
+
+def test_every_reference_case_without_convolutions_is_there():
+    assert len(CASES) == 9
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_wide_networks_have_the_kernel_of_the_limit(name):
+    """Mean over 32 networks of width 256, two hidden layers: the NNGP and NTK within their standard errors' reach."""
+    activation, x = ACTIVATIONS[name], normal(0, 3, 5)
+
+    def sample(key):
+        net = ntk.mlp([5, 256, 256, 1], activation=activation, w_std=1.2, b_std=0.3, rngs=nnx.Rngs(params=key))
+        return ntk.empirical_nngp(net, x), ntk.empirical_ntk(net, x, method="jacobian", batch_size=3)
+
+    limit = ntk.mlp([5, 8, 8, 1], activation=activation, w_std=1.2, b_std=0.3, rngs=nnx.Rngs(0)).kernel(x)
+    samples = jax.lax.map(sample, jax.random.split(jax.random.key(1), 32))
+    for drawn, want in zip(samples, (limit.nngp, limit.ntk), strict=True):
+        drawn = np.asarray(drawn)
+        error = drawn.std(0, ddof=1) / np.sqrt(len(drawn))
+        # The mean of the NTK has a bias of order 1/n on top of the noise.
+        assert (np.abs(drawn.mean(0) - want) < 4.5 * error + 3 / 256 * np.abs(want).max()).all()
+
+
+def test_residual_sum_flatten_and_layer_norm_against_wide_networks():
+    images = normal(0, 3, 2, 2, 3)
+    n = 256
+
+    def build(rngs):
+        dense = lambda i, o: ntk.Dense(i, o, w_std=1.1, b_std=0.2, rngs=rngs)  # noqa: E731
+        return ntk.Serial(
+            ntk.Flatten(),
+            dense(12, n),
+            ntk.Residual(ntk.Serial(ntk.Relu(), dense(n, n)), scale=0.7),
+            ntk.LayerNorm(),
+            ntk.Sum(ntk.Serial(ntk.Erf(), dense(n, 1)), ntk.Serial(ntk.Relu(), dense(n, 1))),
+        )
+
+    samples = jax.lax.map(
+        lambda key: ntk.empirical_ntk(build(nnx.Rngs(params=key)), images, method="jacobian", batch_size=3),
+        jax.random.split(jax.random.key(1), 24),
+    )
+    drawn, want = np.asarray(samples), build(nnx.Rngs(0)).kernel(images).ntk
+    error = drawn.std(0, ddof=1) / np.sqrt(len(drawn))
+    assert (np.abs(drawn.mean(0) - want) < 4.5 * error + 3 / n * np.abs(want).max()).all()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_kernel_and_its_gradient_are_finite_at_equal_opposite_and_zero_inputs(name, dtype):
+    x = jnp.concatenate([normal(0, 2, 3, dtype=dtype), jnp.zeros((1, 3), dtype)])
+    x = jnp.concatenate([x, x[:1], -x[:1]])  # a duplicate and an opposite
+    # A quadrature compiles slowly under `grad`: one hidden layer will do where the second repeats the first.
+    closed = name in CLOSED_FORM
+    widths = [3, 8, 8, 1] if closed else [3, 8, 1]
+    net = ntk.mlp(widths, activation=ACTIVATIONS[name], w_std=1.3, b_std=0.0, rngs=nnx.Rngs(0))
+
+    def total(x1, x2):
+        k = net.kernel(x1, x2)
+        return k.nngp.sum() + k.ntk.sum(), k
+
+    for other in (None, x[2:]) if closed else (None,):
+        (value, k), grad = jax.jit(jax.value_and_grad(total, argnums=0, has_aux=True))(x, other)
+        assert value.dtype == k.ntk.dtype == dtype
+        assert jnp.isfinite(k.ntk).all()
+        assert jnp.isfinite(k.nngp).all()
+        assert jnp.isfinite(grad).all()
+
+
+def test_gradient_of_a_diagonal_entry_is_that_of_the_variance():
+    """k(x, x) of a ReLU network is known: its gradient must come out although ρ = 1 all along."""
+    net = ntk.mlp([3, 8, 8, 1], w_std=2**0.5, b_std=0.0, rngs=nnx.Rngs(0))
+    x = normal(0, 1, 3)
+    want = 2 * 3 * 2 * x[0] / 3  # Θ(x, x) = 3 affine layers times q = 2|x|²/d
+    assert_close(jax.grad(lambda x: net.kernel(x).ntk[0, 0])(x)[0], want)
+
+
+def test_relu_network_on_the_critical_line():
+    """(σ_w², σ_b²) = (2, 0): the diagonal of Θ is the number of affine layers times q, at any depth, in float32 too."""
+    x = normal(0, 4, 20, dtype=jnp.float32)
+    net = ntk.mlp([20, *[4] * 19, 1], w_std=2**0.5, rngs=nnx.Rngs(0))
+    q = 2 * jnp.sum(x**2, axis=1) / 20
+    assert_close(jnp.diagonal(net.kernel(x).ntk), 20 * q, rtol=3e-6)
+
+
+def test_deep_linear_network_counts_its_layers():
+    x = normal(0, 4, 6)
+    net = ntk.mlp([6, 5, 5, 1], activation=ntk.Identity(), w_std=1.0, rngs=nnx.Rngs(0))
+    assert_close(net.kernel(x).ntk, 3 * x @ x.T / 6)
+
+
+def test_kernel_matrix_is_symmetric_positive_and_consistent_with_its_parts():
+    x = normal(0, 9, 4)
+    for name in (*CLOSED_FORM, "tanh"):
+        activation = ACTIVATIONS[name]
+        net = ntk.mlp([4, 6, 6, 1], activation=activation, w_std=1.2, b_std=0.1, rngs=nnx.Rngs(0))
+        kernel = jax.jit(net.kernel)
+        k = kernel(x)
+        for matrix in (k.nngp, k.ntk):
+            assert_close(matrix, matrix.T)
+            assert float(jnp.linalg.eigvalsh(matrix).min()) > -1e-12 * float(jnp.trace(matrix)), name
+        part = kernel(x[:4], x[2:])
+        assert_close(part.ntk, k.ntk[:4, 2:], rtol=1e-7)
+        assert_close(jnp.diagonal(k.nngp), k.q1)
+
+
+def test_training_does_not_touch_the_kernel():
+    net, x = small_net(), normal(0, 4, 3)
+    before = net.kernel(x).ntk
+    ntk.train(net, x, normal(1, 4, 2), optimizer=ntk.sgd(net, 1.0), steps=5)
+    assert (net.kernel(x).ntk == before).all()
+    assert (small_net(seed=5).kernel(x).ntk == before).all()
+
+
+def test_images_pass_through_dense_pixel_by_pixel():
+    images = normal(0, 2, 3, 3, 5)
+    net = ntk.Serial(ntk.Dense(5, 4, w_std=1.2, b_std=0.1, rngs=nnx.Rngs(0)), ntk.Relu(), ntk.Flatten())
+    k = net.kernel(images)
+    pixels = images.reshape(2 * 9, 5)
+    one = ntk.Serial(ntk.Dense(5, 4, w_std=1.2, b_std=0.1, rngs=nnx.Rngs(0)), ntk.Relu()).kernel(pixels).ntk
+    same_pixel = jnp.einsum("npmp->nm", one.reshape(2, 9, 2, 9)) / 9
+    assert_close(k.ntk, same_pixel)
+    assert k.features == 4 * 9
+    assert net(images).shape == (2, 36)
+
+
+def test_layer_norm_normalises_activations_and_kernel():
+    z = 3 + 2 * normal(0, 4, 200)
+    out = ntk.LayerNorm()(z)
+    assert_close(out.mean(-1) + 1, jnp.ones(4))
+    assert_close((out**2).mean(-1), jnp.ones(4))
+    net = ntk.Serial(ntk.Dense(3, 8, w_std=2.0, rngs=nnx.Rngs(0)), ntk.LayerNorm())
+    assert_close(jnp.diagonal(net.kernel(normal(0, 4, 3)).nngp), jnp.ones(4))
+
+
+def test_same_seed_same_network():
+    x = normal(0, 2, 3)
+    assert (small_net(3)(x) == small_net(3)(x)).all()
+    assert not jnp.allclose(small_net(3)(x), small_net(4)(x))

@@ -1,0 +1,87 @@
+"""The package as a whole: imports, layers of modules, public names, docstrings, settings."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import ntklib as ntk
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted((ROOT / "ntklib").rglob("*.py"))
+#: Each module imports only from rows below its own (rows as in the README); `plotting` and `interop` stand apart.
+ROWS = {
+    "_linalg": 1, "_checks": 1, "_download": 1, "data": 1.5, "whitening": 1.5,
+    "models": 2, "parameterization": 2, "duals": 2, "kernel": 2, "predict": 2,
+    "layers": 3, "training": 4, "empirical": 4,
+    "plotting": 9, "interop": 9, "datasets": 9, "__init__": 10,
+}  # fmt: skip
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_importing_is_light_and_changes_no_setting():
+    heavy = [
+        "matplotlib",
+        "sklearn",
+        "skimage",
+        "neural_tangents",
+        "tensorflow",
+        "pooch",
+        "jupyterlab",
+    ]
+    code = (
+        "import sys, jax; before = dict(jax.config.values); import ntklib; "
+        f"print([m for m in {heavy} if m in sys.modules], before == dict(jax.config.values))"
+    )
+    out = run(code)
+    assert out.stdout.split("\n")[0] == "[] True", out.stdout + out.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_modules_import_from_lower_rows_only(path):
+    name = path.relative_to(ROOT / "ntklib").parts[0].removesuffix(".py")
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "ntklib":
+                modules = [alias.name for alias in node.names]
+            elif node.module.startswith("ntklib."):
+                modules = [node.module.split(".")[1]]
+        for other in modules:
+            assert other == name or ROWS[other] < ROWS[name], f"{name} imports {other}"
+
+
+def test_public_names_are_listed_and_documented():
+    assert ntk.__all__ == sorted(set(ntk.__all__), key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+    for name in ntk.__all__:
+        value = getattr(ntk, name)
+        if callable(value):
+            assert value.__doc__, f"{name} has no docstring"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_public_definitions_have_docstrings(path):
+    tree = ast.parse(path.read_text())
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} in {path.name}"
+
+
+def test_the_library_stays_small():
+    lines = {p: len(p.read_text().splitlines()) for p in FILES}
+    assert max(lines.values()) <= 300, max(lines, key=lines.get)
+    assert sum(lines.values()) <= 3300
+
+
+def test_the_readme_code_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert blocks
+    for block in blocks:
+        done = run(block + "\nprint(train.shape, empirical.shape, accuracy > 0.8)")
+        assert done.stdout == "(500, 10) (20, 20) True\n", done.stdout + done.stderr

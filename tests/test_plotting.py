@@ -1,0 +1,70 @@
+"""Figures: what stands on the axes is what the arrays say."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from helpers import assert_close
+
+from ntklib import plotting
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+X = np.array([1.0, 2.0, 4.0, 8.0])
+SAMPLES = np.array([3.0, 4.0, 5.0])[:, None] * X**-0.5
+
+
+@pytest.fixture
+def ax():
+    fig, ax = plt.subplots()
+    yield ax
+    plt.close(fig)
+
+
+def test_rate_shows_points_slope_and_theory(ax):
+    plotting.rate(ax, X, SAMPLES, label="error", theory=-0.5)
+    points, line = ax.get_lines()[0], ax.get_lines()[-1]
+    assert_close(points.get_ydata(), SAMPLES.mean(0))
+    assert_close(line.get_ydata(), SAMPLES.mean(0), rtol=1e-9)
+    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert any("slope -0.50" in text for text in labels)
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+
+
+def test_fit_slope_and_its_error():
+    noisy = SAMPLES * X ** np.array([[0.1], [0.0], [-0.1]])
+    slope, error = plotting.fit_slope(X, noisy)
+    assert_close(slope, -0.5)
+    assert_close(error, 0.1 / np.sqrt(3))
+    with pytest.raises(ValueError, match="positive"):
+        plotting.fit_slope(X, -SAMPLES)
+
+
+def test_theory_is_a_line_and_measurement_points(ax):
+    plotting.theory_and_measurement(ax, X, X**-0.5, SAMPLES, label="f")
+    line, points = ax.get_lines()[:2]
+    assert line.get_linestyle() != "None"
+    assert points.get_linestyle() == "None"
+    mean, error = plotting.mean_and_error(SAMPLES)
+    assert_close(error, SAMPLES.std(0, ddof=1) / np.sqrt(3))
+    assert_close(points.get_ydata(), mean)
+
+
+def test_heatmap_has_labels(ax):
+    plotting.heatmap(ax, SAMPLES, label="Θ", symmetric=True)
+    image = ax.get_images()[0]
+    assert image.get_clim() == (-SAMPLES.max(), SAMPLES.max())
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+
+
+def test_one_seed_has_no_error_bar():
+    with pytest.raises(ValueError, match="two seeds"):
+        plotting.mean_and_error(SAMPLES[:1])
+
+
+def test_colours_are_told_apart_in_grey():
+    grey = [mpl.colors.to_rgb(c) @ np.array([0.299, 0.587, 0.114]) for c in plotting.COLOURS[:3]]
+    styles = list(zip(plotting.MARKERS, plotting.DASHES, strict=True))
+    assert len(styles) == len(plotting.COLOURS)
+    assert len(grey) == 3

@@ -1,0 +1,115 @@
+"""The training loop: against a loop by hand, its records, batches, interruption, and inside vmap."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import nnx
+from helpers import assert_close, normal, small_net
+
+import ntklib as ntk
+from ntklib import training
+
+X, Y = normal(0, 8, 3), normal(1, 8, 2)
+
+
+@pytest.fixture
+def standard_promotion():
+    """For optimisers and layers of other libraries, which mix float32 constants in."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_loop_is_the_loop_by_hand():
+    net = small_net()
+    apply_fn, params = ntk.functional(net)
+    optimizer = optax.adam(1e-2)
+    state = optimizer.init(params)
+    for _ in range(7):
+        grads = jax.grad(lambda p: 0.5 * jnp.mean(jnp.sum((apply_fn(p, X) - Y) ** 2, -1)))(params)
+        updates, state = optimizer.update(grads, state)
+        params = optax.apply_updates(params, updates)
+    history = ntk.train(net, X, Y, optimizer=optax.adam(1e-2), steps=7)
+    assert_close(net(X), apply_fn(params, X), rtol=1e-12)
+    assert_close(history.loss[-1], training.mse(net(X), Y), rtol=1e-12)
+
+
+def test_records_are_taken_where_asked():
+    net = small_net()
+    apply_fn, _ = ntk.functional(net)
+    start = net(X)
+    history = ntk.train(
+        net, X, Y, optimizer=ntk.sgd(net, 0.1), steps=10, record=lambda p: apply_fn(p, X), record_at=[0, 3, 7]
+    )
+    assert history.steps.tolist() == [0, 3, 7]
+    assert history.records.shape == (3, 8, 2)
+    assert_close(history.records[0], start)
+    assert_close(history.loss, jax.vmap(lambda f: training.mse(f, Y))(history.records))
+    again = small_net()
+    ntk.train(again, X, Y, optimizer=ntk.sgd(again, 0.1), steps=3)
+    assert_close(history.records[1], again(X), rtol=1e-12)
+
+
+def test_batches_are_drawn_anew_and_follow_the_key():
+    def run(key, batch_size=4):
+        net = small_net()
+        ntk.train(net, X, Y, optimizer=ntk.sgd(net, 0.1), steps=5, batch_size=batch_size, key=jax.random.key(key))
+        return net(X)
+
+    assert (run(0) == run(0)).all()
+    assert not jnp.allclose(run(0), run(1))
+    full = small_net()
+    ntk.train(full, X, Y, optimizer=ntk.sgd(full, 0.1), steps=5)
+    assert_close(run(0, batch_size=8), full(X), rtol=1e-10)
+
+
+def test_many_seeds_in_one_vmap():
+    def one(key):
+        model = ntk.functional(ntk.mlp([3, 6, 2], w_std=1.0, rngs=nnx.Rngs(params=key)))
+        return ntk.train(model, X, Y, optimizer=optax.sgd(0.1), steps=5).loss
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    assert_close(jax.jit(jax.vmap(one))(keys), jnp.stack([one(k) for k in keys]), rtol=1e-12)
+
+
+def test_cross_entropy_takes_labels_and_probabilities():
+    labels = jnp.array([0, 1, 1, 0, 1, 0, 0, 1])
+    logits = normal(2, 8, 2)
+    want = -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(8), labels])
+    assert_close(training.cross_entropy(logits, labels), want)
+    assert_close(training.cross_entropy(logits, jax.nn.one_hot(labels, 2)), want)
+    net = small_net()
+    history = ntk.train(net, X, labels, optimizer=ntk.sgd(net, 1.0), steps=200, loss="cross_entropy")
+    assert history.loss[-1] < 0.3 * history.loss[0]
+    assert training.accuracy(net(X), labels) > 0.8
+
+
+def test_divergence_is_said():
+    net = small_net()
+    with pytest.raises(FloatingPointError, match="smaller learning rate"):
+        ntk.train(net, X, Y, optimizer=ntk.sgd(net, 1e6), steps=50)
+
+
+def test_interruption_keeps_what_there_is(monkeypatch, capsys):
+    class Bar:
+        disable = False
+
+        def __init__(self, **_):
+            self.calls = 0
+
+        def update(self, _):
+            self.calls += 1
+            if self.calls == 10:
+                raise KeyboardInterrupt
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(training, "tqdm", Bar)
+    net = small_net()
+    start = net(X)
+    history = ntk.train(net, X, Y, optimizer=ntk.sgd(net, 0.1), steps=100, record_at=range(0, 101, 5))
+    assert "interrupted" in capsys.readouterr().out
+    assert 0 < len(history.steps) < 21
+    assert not jnp.allclose(net(X), start), "the module holds the parameters reached"

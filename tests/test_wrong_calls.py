@@ -1,0 +1,30 @@
+"""Bad input gets an error that names the argument, the rule, what came and the way out: table in wrong_calls.py."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from wrong_calls import CALLS
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    """One process for all rows, set up as a user's is: none of the tests' settings and checks."""
+    script = pathlib.Path(__file__).parent / "wrong_calls.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("name", "kind", "words"), [(n, k, w) for n, _, k, w in CALLS], ids=[c[0] for c in CALLS])
+def test_wrong_call(outcomes, name, kind, words):
+    raised, message = outcomes[name]
+    assert raised == kind.__name__, message
+    for word in words:
+        assert word in message, message
+
+
+def test_table_is_long_enough():
+    assert len({name for name, *_ in CALLS}) == len(CALLS) >= 40

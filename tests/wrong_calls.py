@@ -1,0 +1,226 @@
+"""The table of wrong calls, run as a user runs them: float32, no type checking at run time.
+
+Each row: a name, a call, the exception's type, and words that its message must hold: the argument, what came, the way out.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen, nnx
+
+import ntklib as ntk
+
+RNGS = nnx.Rngs(0)
+X, Y = jnp.ones((4, 3)), jnp.ones((4, 2))
+NAN = X.at[0, 0].set(jnp.nan)
+THETA = jnp.eye(4)
+NET = ntk.mlp([3, 5, 2], w_std=1.0, rngs=RNGS)
+DENSE = {"w_std": 1.0, "rngs": RNGS}
+
+
+class Linen(linen.Module):
+    """A Linen module without parameters yet."""
+
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(2)(x)
+
+
+def train(**changes):
+    """`ntk.train` with one thing wrong."""
+    arguments = {"optimizer": ntk.sgd(NET, 0.1), "steps": 2, "progress": False} | changes
+    return ntk.train(arguments.pop("model", NET), arguments.pop("x", X), arguments.pop("y", Y), **arguments)
+
+
+CALLS = [
+    # inputs of a network's kernel
+    ("kernel of one vector", lambda: NET.kernel(X[0]), ValueError, ["`x1`", "[N, d]", "(3,)", "x1[None]"]),
+    (
+        "kernel of integers",
+        lambda: NET.kernel(jnp.ones((4, 3), int)),
+        TypeError,
+        ["`x1`", "floating", "int32", "astype"],
+    ),
+    ("kernel of NaN", lambda: NET.kernel(NAN), ValueError, ["`x1`", "finite", "1 of 12"]),
+    ("kernel of nothing", lambda: NET.kernel(X[:0]), ValueError, ["`x1`", "empty"]),
+    ("kernel of unequal inputs", lambda: NET.kernel(X, X[:, :2]), ValueError, ["`x1` and `x2`", "(3,)", "(2,)"]),
+    ("kernel of too many features", lambda: NET.kernel(jnp.ones((4, 7))), ValueError, ["3 features", "has 7"]),
+    ("kernel of images by an mlp", lambda: NET.kernel(jnp.ones((2, 4, 4, 1))), ValueError, ["features", "Flatten"]),
+    ("call with too many features", lambda: NET(jnp.ones((4, 7))), ValueError, ["3 features", "has 7"]),
+    # layers
+    ("negative w_std", lambda: ntk.Dense(3, 2, w_std=-1.0, rngs=RNGS), ValueError, ["`w_std`", "at least 0", "-1.0"]),
+    ("negative b_std", lambda: ntk.Dense(3, 2, b_std=-0.1, **DENSE), ValueError, ["`b_std`", "at least 0"]),
+    ("NaN w_std", lambda: ntk.Dense(3, 2, w_std=float("nan"), rngs=RNGS), ValueError, ["`w_std`", "finite"]),
+    ("array w_std", lambda: ntk.Dense(3, 2, w_std=jnp.ones(2), rngs=RNGS), ValueError, ["`w_std`", "single", "(2,)"]),
+    ("text w_std", lambda: ntk.Dense(3, 2, w_std="he", rngs=RNGS), TypeError, ["`w_std`", "number", "he"]),
+    ("no units", lambda: ntk.Dense(0, 2, **DENSE), ValueError, ["`n_in`", "at least 1"]),
+    ("half a unit", lambda: ntk.Dense(3, 2.5, **DENSE), TypeError, ["`n_out`", "whole number", "2.5"]),
+    (
+        "a key for rngs",
+        lambda: ntk.Dense(3, 2, w_std=1.0, rngs=jax.random.key(0)),
+        TypeError,
+        ["`rngs`", "nnx.Rngs(0)"],
+    ),
+    (
+        "bias without bias",
+        lambda: ntk.Dense(3, 2, b_std=0.1, use_bias=False, **DENSE),
+        ValueError,
+        ["`b_std`", "use_bias"],
+    ),
+    ("name of a parameterization", lambda: ntk.Dense(3, 2, parameterization="ntk", **DENSE), TypeError, ["ntklib.NTK"]),
+    ("μP without a role", lambda: ntk.Dense(3, 2, parameterization=ntk.MUP, **DENSE), ValueError, ["`role`", "mlp"]),
+    (
+        "unknown role",
+        lambda: ntk.Dense(3, 2, parameterization=ntk.MUP, role="hiden", **DENSE),
+        ValueError,
+        ["`role`", "hiden", "'hidden'"],
+    ),
+    (
+        "activation not called",
+        lambda: ntk.Serial(ntk.Dense(3, 2, **DENSE), ntk.Relu),
+        TypeError,
+        ["Relu", "ntk.Relu()"],
+    ),
+    ("function as a layer", lambda: ntk.Serial(jnp.tanh), TypeError, ["tanh", "ntk.Elementwise"]),
+    ("empty network", lambda: ntk.Serial(), ValueError, ["at least one layer"]),
+    ("mlp of one width", lambda: ntk.mlp([3], w_std=1.0, rngs=RNGS), ValueError, ["`widths`", "[d, K]", "[3]"]),
+    (
+        "string activation",
+        lambda: ntk.mlp([3, 2], activation="relu", w_std=1.0, rngs=RNGS),
+        TypeError,
+        ["relu", "layer"],
+    ),
+    ("activation of two numbers", lambda: ntk.Elementwise(jnp.add), ValueError, ["`fn`", "elementwise"]),
+    ("activation that sums", lambda: ntk.Elementwise(jnp.sum), ValueError, ["`fn`", "scalar", "()"]),
+    ("no activation", lambda: ntk.Elementwise(3.0), TypeError, ["`fn`", "jnp.tanh", "float"]),
+    ("branch without a readout", lambda: ntk.Residual(ntk.Relu()), ValueError, ["`branch`", "affine"]),
+    ("skip in a sum", lambda: ntk.Sum(ntk.Dense(3, 3, **DENSE), ntk.Identity()), ValueError, ["Branch 1", "Residual"]),
+    (
+        "one layer twice in a sum",
+        lambda: ntk.Sum(*[ntk.Dense(3, 3, **DENSE)] * 2),
+        ValueError,
+        ["share", "independent"],
+    ),
+    ("activation on inputs", lambda: ntk.Serial(ntk.Relu()).kernel(X), ValueError, ["'relu'", "Dense", "inputs"]),
+    (
+        "two activations in a row",
+        lambda: ntk.Serial(ntk.Dense(3, 4, **DENSE), ntk.Relu(), ntk.Erf()).kernel(X),
+        ValueError,
+        ["'erf'", "Elementwise"],
+    ),
+    (
+        "branches of unequal width",
+        lambda: ntk.Sum(ntk.Dense(3, 4, **DENSE), ntk.Dense(3, 5, **DENSE)).kernel(X),
+        ValueError,
+        ["as many outputs", "4 and 5"],
+    ),
+    # parameterizations
+    ("negative learning rate", lambda: ntk.sgd(NET, -0.1), ValueError, ["`learning_rate`", "at least 0", "-0.1"]),
+    ("negative momentum", lambda: ntk.sgd(NET, 0.1, momentum=-0.9), ValueError, ["`momentum`", "at least 0"]),
+    ("converting to a name", lambda: ntk.convert(NET, "STANDARD"), TypeError, ["`parameterization`", "ntklib.NTK"]),
+    # finite networks
+    ("unknown outputs", lambda: ntk.empirical_ntk(NET, X, outputs="diag"), ValueError, ["`outputs`", "'diagonal'"]),
+    ("unknown method", lambda: ntk.empirical_ntk(NET, X, method="jacobians"), ValueError, ["`method`", "'jacobian'"]),
+    ("batch of nothing", lambda: ntk.empirical_ntk(NET, X, batch_size=0), ValueError, ["`batch_size`", "at least 1"]),
+    ("no model", lambda: ntk.empirical_ntk(jnp.tanh, X), TypeError, ["`model`", "nnx.Module", "(apply_fn, params)"]),
+    ("Linen without parameters", lambda: ntk.empirical_ntk(Linen(), X), TypeError, ["module.bind", "init"]),
+    ("no parameters", lambda: ntk.empirical_ntk((lambda p, x: x, {}), X), ValueError, ["`model`", "no parameters"]),
+    (
+        "output without its axis",
+        lambda: ntk.empirical_ntk((lambda p, x: x @ p, jnp.ones(3)), X),
+        ValueError,
+        ["`model`", "[N, K]", "f[:, None]"],
+    ),
+    (
+        "output that is an image",
+        lambda: ntk.empirical_ntk((lambda p, x: p * x[..., None], 1.0 * jnp.ones(())), X),
+        ValueError,
+        ["`model`", "(1, 3, 1)"],
+    ),
+    ("two outputs", lambda: ntk.empirical_ntk((lambda p, x: (x, x), X), X), TypeError, ["`model`", "one array"]),
+    ("empirical kernel of NaN", lambda: ntk.empirical_ntk(NET, NAN), ValueError, ["`x1`", "finite"]),
+    # function space
+    (
+        "kernel not square",
+        lambda: ntk.gradient_flow(THETA[:3], Y, t=1.0),
+        ValueError,
+        ["`ntk_train`", "square", "(3, 4)"],
+    ),
+    (
+        "kernel not symmetric",
+        lambda: ntk.gradient_flow(THETA.at[0, 1].set(1.0), Y, t=1.0),
+        ValueError,
+        ["`ntk_train`", "symmetric", "different"],
+    ),
+    ("kernel not positive", lambda: ntk.gradient_flow(-THETA, Y, t=1.0), ValueError, ["`ntk_train`", "semi-definite"]),
+    (
+        "kernel indefinite",
+        lambda: ntk.gradient_flow(THETA.at[0, 1].set(3.0).at[1, 0].set(3.0), Y, t=1.0),
+        ValueError,
+        ["`ntk_train`", "smallest eigenvalue", "ridge"],
+    ),
+    (
+        "target of one axis",
+        lambda: ntk.gradient_flow(THETA, Y[:, 0], t=1.0),
+        ValueError,
+        ["`y`", "[N, K]", "y[:, None]"],
+    ),
+    (
+        "labels for targets",
+        lambda: ntk.gradient_flow(THETA, jnp.arange(4), t=1.0),
+        ValueError,
+        ["`y`", "labels", "one_hot_centered"],
+    ),
+    ("targets of other rows", lambda: ntk.gradient_flow(THETA, Y[:3], t=1.0), ValueError, ["`y`", "4 rows", "got 3"]),
+    ("start of another shape", lambda: ntk.gradient_flow(THETA, Y, t=1.0, f0=Y[:, :1]), ValueError, ["`f0`", "(4, 2)"]),
+    ("negative time", lambda: ntk.gradient_flow(THETA, Y, t=-1.0), ValueError, ["`t`", "negative", "-1"]),
+    ("times backwards", lambda: ntk.gradient_flow(THETA, Y, t=jnp.array([2.0, 1.0])), ValueError, ["`t`", "sort"]),
+    ("time NaN", lambda: ntk.gradient_flow(THETA, Y, t=float("nan")), ValueError, ["`t`", "NaN"]),
+    (
+        "test kernel transposed",
+        lambda: ntk.gradient_flow(THETA, Y, t=1.0, ntk_test=jnp.ones((4, 7))),
+        ValueError,
+        ["`ntk_test`", "[M, N]", "ntk_test.T"],
+    ),
+    (
+        "test start without test kernel",
+        lambda: ntk.gradient_flow(THETA, Y, t=1.0, f0_test=Y),
+        ValueError,
+        ["`f0_test`", "`ntk_test`"],
+    ),
+    # training
+    ("no steps", lambda: train(steps=0), ValueError, ["`steps`", "at least 1"]),
+    ("unknown loss", lambda: train(loss="mes"), ValueError, ["`loss`", "'mse'"]),
+    (
+        "batch larger than the data",
+        lambda: train(batch_size=5, key=jax.random.key(0)),
+        ValueError,
+        ["`batch_size`", "4"],
+    ),
+    ("batches without a key", lambda: train(batch_size=2), ValueError, ["`key`", "jax.random.key(0)"]),
+    ("targets of other width", lambda: train(y=Y[:, :1]), ValueError, ["`y`", "1 outputs", "2"]),
+    ("records out of order", lambda: train(record_at=[2, 1]), ValueError, ["`record_at`", "ascending"]),
+    ("records after the end", lambda: train(record_at=[0, 3]), ValueError, ["`record_at`", "steps=2"]),
+    # data
+    ("unknown data", lambda: ntk.load("mnist_5k"), ValueError, ["mnist_5k", "mnist5k"]),
+    ("more data than there are", lambda: ntk.load("mnist5k", n_train=4001), ValueError, ["n_train", "4,000"]),
+    ("half an image", lambda: ntk.load("mnist5k", n_train=2.5), TypeError, ["n_train", "2.5"]),
+    ("labels that are floats", lambda: ntk.one_hot_centered(np.ones(3), 2), TypeError, ["labels", "float"]),
+    ("label out of range", lambda: ntk.one_hot_centered(np.array([0, 2]), 2), ValueError, ["labels", "2"]),
+    ("whitening before fitting", lambda: ntk.ZCA(0.1).transform(np.ones((2, 3))), RuntimeError, ["fit"]),
+]
+
+
+def outcome(call):
+    """(type's name, message) of what a call raises."""
+    try:
+        call()
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "nothing", "no exception"
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps({name: outcome(call) for name, call, *_ in CALLS}))
