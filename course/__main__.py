@@ -1,0 +1,158 @@
+"""The commands of `python -m course`. Each imports what it needs when it runs: a hint should come at once."""
+
+import os
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="The NTK course.")
+Chapters = Annotated[list[str] | None, typer.Argument(help="Numbers such as 03; none for all.")]
+
+
+@app.command()
+def build(chapters: Chapters = None, check: bool = False, force: bool = False) -> None:
+    """Make notebooks, solutions and exercises from their sources, and claims.md; --check only compares."""
+    from course import build, claims
+
+    root = build.repository()
+    if check:
+        found = build.check(root, chapters or ())
+        print("\n".join(found) or "all built files are in step with their sources")
+        raise typer.Exit(bool(found))
+    failures = build.build(root, chapters or (), force=force)
+    claims.write_page(root)
+    if failures:
+        print(f"failed: {', '.join(failures)}", file=sys.stderr)
+    raise typer.Exit(bool(failures))
+
+
+@app.command()
+def check(chapter: str) -> None:
+    """Run the exercise notebook of a chapter as it stands, and say which tasks pass."""
+    from course import build, execute
+    from course.tasks import all_tasks
+
+    root = build.repository()
+    path = _one(root / "exercises", chapter, ".ipynb")
+    nb = execute.read(path)
+    env = {**execute.environment(root), "CI": "", "NTK_PROGRESS": os.environ.get("NTK_PROGRESS", "")}
+    execute.execute(nb, path, env, allow_errors=True)
+    lines = [line for cell in nb.cells for line in execute.verdicts(cell)]
+    for task in all_tasks().values():
+        if task.chapter == chapter:
+            print(next((line for line in lines if line.startswith(f"{task.id} ")), f"{task.id} {task.name}: not run"))
+
+
+@app.command()
+def hint(task: str, level: Annotated[int, typer.Argument(help="1, 2 or 3")] = 1) -> None:
+    """Print a hint for a task, such as 03.2."""
+    from course.tasks import hint
+
+    try:
+        hint(task, level)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+
+
+@app.command()
+def progress() -> None:
+    """Show which tasks are done."""
+    from rich.console import Console
+
+    from course import progress
+
+    Console().print(progress.table())
+
+
+@app.command()
+def claims() -> None:
+    """Show the claims of the literature and what became of them; write claims.md."""
+    from rich.console import Console
+
+    from course import build, claims
+
+    root = build.repository()
+    Console().print(claims.table(claims.load(root / "course" / "claims.toml")))
+    claims.write_page(root)
+
+
+@app.command()
+def run(chapters: Annotated[list[str], typer.Argument(help="Numbers such as 03, or all.")]) -> None:
+    """Run chapters from their sources, leaving all files untouched; NTK_SCALE=paper for the size of the paper."""
+    from course import build, execute, source
+
+    root = build.repository()
+    found = [t for t in build.targets(root, [c for c in chapters if c != "all"]) if t.path.parent.name == "notebooks"]
+    failed = False
+    for target in found:
+        begin = time.monotonic()
+        try:
+            nb = execute.execute(target.cells(root), target.path, execute.environment(root), timeout=24 * 3600)
+            wrong = execute.problems(nb, root)
+        except (execute.NotebookFailed, source.SourceError) as error:
+            wrong = [str(error)]
+        failed = failed or bool(wrong)
+        print(f"{target.path.stem}: {'FAILED' if wrong else 'passed'} in {time.monotonic() - begin:.1f} s", flush=True)
+        print("\n".join(wrong), file=sys.stderr)
+    raise typer.Exit(failed)
+
+
+@app.command("open")
+def open_(check: Annotated[bool, typer.Option(help="Run chapter 00 headless instead.")] = False) -> None:
+    """Open JupyterLab on the first chapter (Ctrl-C ends it)."""
+    from course import build
+
+    root = build.repository()
+    path = _one(root / "notebooks", "00", ".ipynb")
+    if check:
+        raise typer.Exit(_check_first(root, path))
+    arguments = [sys.executable, "-m", "jupyterlab", "--log-level=WARN", "--ServerApp.answer_yes=True"]
+    arguments += [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/notebooks/{path.name}"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        arguments.append("--allow-root")
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        arguments.append("--no-browser")
+        print("There is no display here: open the address below in a browser. Ctrl-C ends JupyterLab.", flush=True)
+    if os.name == "nt":
+        import subprocess
+
+        raise typer.Exit(subprocess.call(arguments))
+    os.execv(sys.executable, arguments)
+
+
+@app.command("test")
+def run_all(only: Annotated[list[str] | None, typer.Option(help="A step's name; may be repeated.")] = None) -> None:
+    """Run every check that CI runs."""
+    from course import build, suite
+
+    raise typer.Exit(not suite.run(build.repository(), only or ()))
+
+
+def _one(folder, chapter: str, suffix: str):
+    found = sorted(folder.glob(f"{chapter}_*{suffix}"))
+    if not found:
+        raise SystemExit(f"there is no {folder.name}/{chapter}_*{suffix}")
+    return found[0]
+
+
+def _check_first(root, path) -> int:
+    from course import execute
+    from course.notebook import find_report
+
+    print(f"running {path.relative_to(root)} ...", file=sys.stderr, flush=True)
+    begin = time.monotonic()
+    try:
+        nb = execute.execute(execute.read(path), path, execute.environment(root))
+    except execute.NotebookFailed as error:
+        print(f"FAILED {error}", file=sys.stderr)
+        return 1
+    print(f"done in {time.monotonic() - begin:.1f} s", file=sys.stderr)
+    line = find_report("\n".join(map(execute.text_of, nb.cells)))
+    print(line or "the notebook did not report its two accuracies (course.report)")
+    return 0 if line else 1
+
+
+if __name__ == "__main__":
+    app()

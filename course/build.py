@@ -1,0 +1,124 @@
+"""Notebooks from their sources: a chapter from notebooks/NN_slug.py, solution and exercise from solutions/NN_slug.py.
+
+A notebook is run again only when its cells (sources, ids, metadata) differ from those of the built file, or when
+that file was not run to its end. A change in ntklib is not seen here: nbval sees it, and `--force` runs all anew.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from course import claims, execute, source
+
+FOLDERS = ("notebooks", "solutions", "exercises")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One notebook to be built."""
+
+    source: Path
+    path: Path
+
+    def cells(self, root: Path) -> NotebookNode:
+        """Return the notebook without outputs."""
+        return source.notebook(self.source, root, exercise=self.path.parent != self.source.parent, target=self.path)
+
+
+def repository() -> Path:
+    """Return the root of the repository: that of this package, or else the one around the working folder."""
+    here = Path.cwd()
+    for folder in (Path(__file__).parents[1], here, *here.parents):
+        if (folder / "pyproject.toml").exists() and (folder / "notebooks").is_dir():
+            return folder
+    raise SystemExit("This command works in a clone of the course's repository: change into its folder.")
+
+
+def targets(root: Path, chapters: Collection[str] = ()) -> list[Target]:
+    """Return what there is to build, in order, for all or some chapters ("03")."""
+    found = [Target(path, path.with_suffix(".ipynb")) for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.py"))]
+    for path in sorted((root / "solutions").glob("[0-9][0-9]_*.py")):
+        found += [Target(path, path.with_suffix(".ipynb")), Target(path, root / "exercises" / f"{path.stem}.ipynb")]
+    known = {target.path.name[:2] for target in found}
+    unknown = [chapter for chapter in chapters if chapter not in known]
+    if unknown:
+        raise SystemExit(f"no chapter {', '.join(unknown)}; there are: {', '.join(sorted(known)) or 'none'}")
+    return [target for target in found if not chapters or target.path.name[:2] in chapters]
+
+
+def difference(nb: NotebookNode, path: Path) -> str | None:
+    """Return in words the first difference between the cells of `nb` and those of the built file."""
+    if not path.exists():
+        return "is missing"
+    built = execute.read(path)
+    if len(built.cells) != len(nb.cells):
+        return f"has {len(built.cells)} cells instead of {len(nb.cells)}"
+    for number, (old, new) in enumerate(zip(built.cells, nb.cells, strict=True), 1):
+        for key in ("cell_type", "source", "id", "metadata"):
+            if old.get(key) != new[key]:
+                return f"differs in cell {number}: {key}"
+    if built.metadata != nb.metadata:
+        return "differs in its metadata"
+    if any(cell.cell_type == "code" and not cell.execution_count for cell in built.cells):
+        return "was not run"
+    return None
+
+
+def check(root: Path, chapters: Collection[str] = ()) -> list[str]:
+    """Return one line for each built file that is out of step with its source."""
+    found = []
+    all_targets = targets(root, chapters)
+    for target in all_targets:
+        try:
+            different = difference(target.cells(root), target.path)
+        except source.SourceError as error:
+            found.append(str(error))
+            continue
+        if different:
+            name = target.path.relative_to(root)
+            found.append(f"{name} {different}; mend it with: python -m course build {name.name[:2]}")
+    if not chapters:
+        paths = {target.path for target in all_targets}
+        built = [path for folder in FOLDERS for path in sorted((root / folder).glob("*.ipynb"))]
+        found += [f"{p.relative_to(root)} has no source; remove it" for p in built if p not in paths]
+        if claims.out_of_step(root):
+            found.append("course/claims.md differs from claims.toml; mend it with: python -m course claims")
+    return found
+
+
+def build(root: Path, chapters: Collection[str] = (), *, force: bool = False) -> list[str]:
+    """Build what is out of step, with progress on stderr; a failure leaves the old file. Return what failed."""
+    failures = []
+    for target in targets(root, chapters):
+        name = target.path.relative_to(root)
+        try:
+            nb = target.cells(root)
+            if not force and difference(nb, target.path) is None:
+                continue
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            begin = time.monotonic()
+            execute.execute(nb, target.path, execute.environment(root))
+            wrong = execute.problems(nb, root)
+            if wrong:
+                raise execute.NotebookFailed(f"{name} ran, but " + "; ".join(wrong))
+        except (execute.NotebookFailed, source.SourceError) as error:
+            print(f"\nFAILED {name}\n{error}\n", file=sys.stderr)
+            failures.append(str(name))
+            continue
+        write(nb, target.path)
+        print(f"{name} built in {time.monotonic() - begin:.1f} s", file=sys.stderr, flush=True)
+    return failures
+
+
+def write(nb: NotebookNode, path: Path) -> None:
+    """Write a notebook whole or not at all."""
+    nbformat.validate(nb)
+    partial = path.with_suffix(".part")
+    partial.write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,179 @@
+"""The commands of `python -m course`, and what the chapters import from it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import typer.testing
+
+import course
+from course import __main__, build, claims, notebook, suite
+from course.execute import environment
+
+ROOT = Path(__file__).parents[1]
+CHAPTER = """\
+# %%
+import os
+
+import course
+
+print(course.scale(), os.environ.get("TEST_FAIL", ""))
+if os.environ.get("TEST_FAIL"):
+    raise KeyError("as told")
+
+# %%
+course.report(network=0.931, kernel=0.94)
+"""
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A repository with chapter 00, for which the commands work."""
+    for folder in ("notebooks", "course"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pyproject.toml").write_text('[project]\nurls.Repository = "https://example.org/course"\n')
+    (tmp_path / "notebooks" / "00_start_here.py").write_text(CHAPTER)
+    (tmp_path / "course" / "claims.toml").write_text(claims.TOML.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(build, "repository", lambda: tmp_path)
+    return tmp_path
+
+
+def call(*arguments: str) -> typer.testing.Result:
+    return typer.testing.CliRunner().invoke(__main__.app, arguments)
+
+
+def test_scale_is_one_of_two(monkeypatch):
+    monkeypatch.delenv("NTK_SCALE", raising=False)
+    assert course.scale() == "laptop"
+    monkeypatch.setenv("NTK_SCALE", "paper")
+    assert course.scale() == "paper"
+    monkeypatch.setenv("NTK_SCALE", "desk")
+    with pytest.raises(ValueError, match="'laptop' or 'paper'; it is 'desk'"):
+        course.scale()
+
+
+def test_report_is_found_again(capsys):
+    course.report(network=0.931, kernel=0.9402)
+    line = capsys.readouterr().out
+    assert line == "test accuracy on mnist5k: network 93.1 %, NTK 94.0 %\n"
+    assert notebook.find_report(f"before\n{line}after") == line.strip()
+    assert notebook.find_report("before") is None
+    with pytest.raises(ValueError, match="`kernel` must be a fraction"):
+        course.report(network=0.9, kernel=94.0)
+
+
+def test_build_run_and_open_work_on_one_chapter(root, monkeypatch):
+    """One after the other, since each starts a kernel."""
+    assert call("build").exit_code == 0
+    assert call("build", "--check").output == "all built files are in step with their sources\n"
+    assert call("open", "--check").stdout.strip() == "test accuracy on mnist5k: network 93.1 %, NTK 94.0 %"
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.ipynb")}
+    monkeypatch.setenv("NTK_SCALE", "paper")
+    passed = call("run", "all")
+    assert (passed.exit_code, passed.output.split(" in ")[0]) == (0, "00_start_here: passed")
+    monkeypatch.setenv("TEST_FAIL", "1")
+    for failed in (call("run", "00"), call("open", "--check")):
+        assert failed.exit_code == 1
+        assert "KeyError: 'as told'" in failed.output
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.ipynb")} == before
+
+
+def test_open_check_fails_where_the_accuracies_are_missing(root):
+    (root / "notebooks" / "00_start_here.ipynb").write_text(nbformat.writes(nbformat.v4.new_notebook()))
+    done = call("open", "--check")
+    assert done.exit_code == 1
+    assert "did not report its two accuracies" in done.output
+
+
+def test_build_check_fails_where_something_is_out_of_step(root):
+    done = call("build", "--check")
+    assert done.exit_code == 1
+    assert "00_start_here.ipynb is missing; mend it with: python -m course build 00" in done.output
+    assert "course/claims.md differs from claims.toml; mend it with: python -m course claims" in done.output
+
+
+def test_claims_writes_the_page(root):
+    done = call("claims")
+    assert "38 claims measured" in done.output
+    assert not claims.out_of_step(root)
+
+
+def test_an_unknown_hint_and_chapter_are_one_sentence(root):
+    assert "there is no task '77.1'" in str(call("hint", "77.1").output)
+    assert "no chapter 77" in str(call("run", "77").output)
+
+
+def test_progress_prints_a_table():
+    assert "tasks done" in call("progress").output
+
+
+# ---- make test
+
+
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+def test_all_steps_run_and_one_that_fails_fails_the_whole(root, monkeypatch, capfd):
+    ok, bad = python("import os; print(os.environ['CI'])"), python("raise SystemExit(5)")
+    steps = [suite.Step("one", (ok,)), suite.Step("two", (bad, ok)), suite.Step("three", (ok,))]
+    monkeypatch.setattr(suite, "steps", lambda root: steps)
+    assert call("test").exit_code == 1
+    assert suite.run(root) is False
+    lines = capfd.readouterr().out.splitlines()[-3:]
+    assert [line.split()[:2] for line in lines] == [["passed", "one"], ["FAILED", "two"], ["passed", "three"]]
+    assert suite.run(root, ["one", "three"]) is True
+    assert capfd.readouterr().out.count("\ntrue\n") == 2
+    with pytest.raises(SystemExit, match="no step four; there are: one, two, three"):
+        suite.run(root, ["four"])
+
+
+def test_the_steps_are_all_that_ci_runs():
+    steps = {
+        step.name: " ".join(part for command in step.commands for part in command[1:]) for step in suite.steps(ROOT)
+    }
+    assert list(steps) == ["lint", "types", "built", "tests", "notebooks"]
+    assert "ruff check" in steps["lint"]
+    assert "ruff format --check" in steps["lint"]
+    assert "--doctest-modules tests ntklib" in steps["tests"]
+    assert "--nbval --nbval-current-env" in steps["notebooks"]
+    assert environment(ROOT)["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
+
+
+# ---- make course
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+def test_jupyterlab_opens_on_the_first_chapter_and_ends_with_one_ctrl_c(root, tmp_path):
+    (root / "notebooks" / "00_start_here.ipynb").write_text(nbformat.writes(nbformat.v4.new_notebook()))
+    code = f"import pathlib; from course import __main__, build; build.repository = lambda: pathlib.Path({str(root)!r})"
+    env = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    log = tmp_path / "log"
+    ours, terminal = os.openpty()  # nothing is typed: a question would wait
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-c", f"{code}; __main__.app(['open'])"],
+            env={**env, "JUPYTER_CONFIG_DIR": str(tmp_path), "JUPYTER_PORT": "0"},
+            stdin=terminal,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            for _ in range(600):
+                if "/lab/tree/notebooks/00_start_here.ipynb?token=" in log.read_text():
+                    break
+                time.sleep(0.1)
+            else:
+                pytest.fail(log.read_text())
+            server.send_signal(signal.SIGINT)
+            assert server.wait(timeout=30) == 0
+        finally:
+            server.kill()
+            server.wait()
+            os.close(ours), os.close(terminal)
+    assert "open the address below in a browser" in log.read_text()
