@@ -1,0 +1,1 @@
+"""Bridges to other libraries. Each is an optional extra, loaded only when its module is imported by name."""
