@@ -59,7 +59,7 @@ def count(argument: str, value: Any, *, minimum: int = 1) -> None:
         raise ValueError(f"`{argument}` must be at least {minimum}; got {value}.")
 
 
-def array(argument: str, value: ArrayLike, axes: str, *, way_out: str = "") -> jax.Array:
+def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Array:
     """`value` as a floating-point array with the named axes, e.g. `"N d"`; refuses another rank, integers, NaN and ∞.
 
     `axes` may end in `...` for any number of further axes.

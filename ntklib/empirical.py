@@ -4,6 +4,7 @@ empirical NNGP.
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Literal
 
@@ -138,10 +139,8 @@ def _flat_jacobian(apply_fn: ApplyFn, params: Params, x: Array) -> list[Float[Ar
 def _jacobian_block(apply_fn: ApplyFn, outputs: Outputs, params: Params, x1: Array, x2: Array) -> Array:
     j1, j2 = (_flat_jacobian(apply_fn, params, x) for x in (x1, x2))
     # Tensor by tensor: the parameters' axis is only ever summed over, so nothing is concatenated.
-    total = sum(
-        jnp.einsum(_CONTRACTION[outputs], a, b, precision=jax.lax.Precision.HIGHEST)
-        for a, b in zip(j1, j2, strict=True)
-    )
+    theta = functools.partial(jnp.einsum, _CONTRACTION[outputs], precision=jax.lax.Precision.HIGHEST)
+    total = functools.reduce(operator.add, map(theta, j1, j2))
     return total / j1[0].shape[1] if outputs == "mean" else total
 
 

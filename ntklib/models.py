@@ -38,12 +38,13 @@ def functional(model: Model) -> tuple[ApplyFn, Params]:
         if _is_linen(model[0]):
             return _from_linen(*model)
     if _is_linen(model):
-        if model.scope is None:
+        module: Any = model
+        if module.scope is None:
             raise TypeError(
                 "This Linen module has no parameters yet: pass it with its variables, `(module, variables)`, or bound "
                 "to them, `module.bind(variables)`, where `variables = module.init(key, x)`."
             )
-        return _from_linen(*model.unbind())
+        return _from_linen(*module.unbind())
     given = f"a tuple of {len(model)}" if isinstance(model, tuple) else type(model).__name__
     raise TypeError(
         f"`model` must be an nnx.Module, a Linen module with its variables, or a pair (apply_fn, params) with "

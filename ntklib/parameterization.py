@@ -8,7 +8,7 @@ symmetry of abc-parametrizations).
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -136,7 +136,7 @@ def sgd(
     factor_of = scales(net)
     factors, shapes = [], []
     for (*path, name), param in nnx.to_flat_state(nnx.state(net, nnx.Param)):
-        factors.append(factor_of.get(tuple(path), {}).get(name, (1.0, 1.0, 1.0))[2])
+        factors.append(factor_of.get(tuple(path), {}).get(str(name), (1.0, 1.0, 1.0))[2])
         shapes.append(param[...].shape)
 
     def scale_each(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
@@ -168,7 +168,8 @@ def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Ne
     if not isinstance(parameterization, Parameterization):
         raise TypeError(f"`parameterization` must be a Parameterization such as ntklib.NTK; got {parameterization!r}.")
     new = nnx.clone(net)
-    for path, module in nnx.iter_modules(new):
+    for path, found in nnx.iter_modules(new):
+        module: Any = found
         if not hasattr(module, "scales"):
             continue
         before = module.scales()

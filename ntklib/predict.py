@@ -1,10 +1,31 @@
 """Training in function space: what a network with a constant tangent kernel does, in closed form."""
 
+from typing import overload
+
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from ntklib import _checks, _linalg
+
+
+@overload
+def gradient_flow(
+    ntk_train: ArrayLike, y: ArrayLike, *, t: ArrayLike, f0: ArrayLike | None = None
+) -> Float[Array, "*T N K"]: ...
+
+
+@overload
+def gradient_flow(
+    ntk_train: ArrayLike,
+    y: ArrayLike,
+    *,
+    t: ArrayLike,
+    f0: ArrayLike | None = None,
+    ntk_test: ArrayLike,
+    f0_test: ArrayLike | None = None,
+) -> tuple[Float[Array, "*T N K"], Float[Array, "*T M K"]]: ...
 
 
 def gradient_flow(
@@ -15,7 +36,7 @@ def gradient_flow(
     f0: ArrayLike | None = None,
     ntk_test: ArrayLike | None = None,
     f0_test: ArrayLike | None = None,
-) -> Array | tuple[Array, Array]:
+) -> Float[Array, "*T N K"] | tuple[Float[Array, "*T N K"], Float[Array, "*T M K"]]:
     """Outputs under gradient flow of the loss 1/(2N) Σ_i ‖f(x_i) − y_i‖² with the kernel held constant:
 
         df(X)/dt = −Θ (f − y)/N,  so  f_t(X) = y + e^(−Θt/N) (f_0 − y),

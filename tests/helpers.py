@@ -1,5 +1,7 @@
 """Cases that several test files share: a new activation or layer is added here and inherits every law."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +40,7 @@ def normal(seed, *shape, dtype=jnp.float64):
     return jax.random.normal(jax.random.key(seed), shape, dtype)
 
 
-def small_net(seed=0, parameterization=ntk.NTK, n_in=3, width=7, n_out=2):
+def small_net(seed=0, parameterization=ntk.NTK, n_in=3, width=7, n_out=2) -> Any:
     """Two hidden layers, small enough for a dense Jacobian."""
     return ntk.mlp(
         [n_in, width, width, n_out],

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,7 +158,8 @@ def test_tables_of_answers_find_a_check_that_lets_a_wrong_answer_pass(own_tasks,
 
     with pytest.raises(AssertionError, match="the message shows"):
         assert_fails("97.5", 1, "the answer is", monkeypatch)
-    assert len(cases([Table("97.1", right={"a": 1}, wrong={"b": (2, "c")})]).pytestmark[0].args[1]) == 3
+    test: Any = cases([Table("97.1", right={"a": 1}, wrong={"b": (2, "c")})])
+    assert len(test.pytestmark[0].args[1]) == 3
 
 
 # ---- the tasks of all chapters

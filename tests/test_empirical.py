@@ -1,5 +1,7 @@
 """The empirical NTK by every method against a dense Jacobian, for every kind of model."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ from flax import linen, nnx
 from helpers import assert_close, normal, small_net
 
 import ntklib as ntk
+
+METHODS: tuple[Any, ...] = ("jacobian", "products")
 
 
 class SmallCNN(nnx.Module):
@@ -40,7 +44,7 @@ def plain(params, x):
     return jnp.tanh(x @ params["a"]) @ params["a"].T[:, :2] * params["c"]  # a is used twice
 
 
-def models(dtype):
+def models(dtype) -> dict[str, tuple[Any, list]]:
     key = jax.random.key(0)
     vectors = [normal(i, n, 3, dtype=dtype) for i, n in ((1, 3), (2, 4))]
     images = [normal(i, n, 3, 3, 2, dtype=dtype) for i, n in ((3, 3), (4, 4))]
@@ -71,15 +75,19 @@ def test_every_method_agrees_with_a_dense_jacobian(name, dtype, rtol):
     model, (x1, x2) = models(dtype)[name]
     j1, j2 = dense_jacobian(model, x1), dense_jacobian(model, x2)
     full = jnp.einsum("ikp,jlp->ijkl", j1, j2)
-    want = {"full": full, "diagonal": jnp.einsum("ijkk->ijk", full), "mean": jnp.einsum("ijkk->ij", full) / 2}
+    want: dict[Any, jax.Array] = {
+        "full": full,
+        "diagonal": jnp.einsum("ijkk->ijk", full),
+        "mean": jnp.einsum("ijkk->ij", full) / 2,
+    }
     for outputs, expected in want.items():
-        for method in ("jacobian", "products"):
+        for method in METHODS:
             got = ntk.empirical_ntk(model, x1, x2, outputs=outputs, method=method)
             assert got.dtype == dtype
             assert_close(got, expected, rtol=rtol)
 
 
-@pytest.mark.parametrize("method", ["jacobian", "products"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
 def test_batches_change_nothing(method, batch_size):
     model, (x1, x2) = models(jnp.float64)["dense"]

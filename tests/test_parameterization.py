@@ -1,5 +1,7 @@
 """Parameterizations: the same function at the start, the same or another way from there."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +59,7 @@ def test_two_layer_mean_field_is_maximal_update():
 def test_initial_weights_have_the_variance_they_should(p):
     """Multiplier × std of the draw: σ_w/√n everywhere, and one more 1/√n for the readout of MUP and MEAN_FIELD."""
     n = 2000
-    net = ntk.mlp([3, n, n, 50], w_std=1.5, b_std=0.3, parameterization=p, rngs=nnx.Rngs(0))
+    net: Any = ntk.mlp([3, n, n, 50], w_std=1.5, b_std=0.3, parameterization=p, rngs=nnx.Rngs(0))
     for layer in (net.layers[2], net.layers[4]):
         multiplier = layer.scales()["W"][0]
         std = float(jnp.std(multiplier * layer.W[...]))
@@ -116,7 +118,7 @@ def test_sgd_works_with_an_nnx_optimizer_and_with_a_schedule():
 
 
 def test_conversion_that_cannot_keep_the_function_is_refused():
-    net = ntk.Dense(3, 2, w_std=1.0, b_std=0.0, parameterization=ntk.STANDARD, rngs=nnx.Rngs(0))
+    net: Any = ntk.Dense(3, 2, w_std=1.0, b_std=0.0, parameterization=ntk.STANDARD, rngs=nnx.Rngs(0))
     ntk.convert(net, ntk.NTK)  # the bias is zero: nothing is lost
     net.b[...] = net.b[...] + 1.0
     with pytest.raises(ValueError, match="multiplier 0"):

@@ -1,5 +1,7 @@
 """Dynamics in function space: closed form against small steps, exact cases, degenerate spectra."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ Y, F0, F0_TEST = normal(2, N, K), normal(3, N, K), normal(4, M, K)
 TIMES = jnp.array([0.0, 0.1, 1.0, 10.0, jnp.inf])
 
 
-def flow(t=TIMES, theta=THETA, **changes):
+def flow(t: Any = TIMES, theta=THETA, **changes) -> Any:
     arguments = {"f0": F0, "ntk_test": THETA_TEST, "f0_test": F0_TEST} | changes
     return ntk.gradient_flow(theta, Y, t=t, **arguments)
 
