@@ -24,8 +24,8 @@ class Elementwise(Layer):
         `ntklib.duals.expectation` for its error), with `nodes=(radial, angular)` to make it finer.
 
     >>> arctan = Elementwise(jnp.arctan)
-    >>> arctan.dual(0.5, 1.0, 1.0)[0].round(4).item()
-    0.1606...
+    >>> round(float(arctan.dual(0.5, 1.0, 1.0)[0]), 4)
+    0.2171
     """
 
     def __init__(

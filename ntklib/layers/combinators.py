@@ -21,6 +21,7 @@ class Serial(Layer):
     The kernel is exact in the limit where each activation and each `LayerNorm` sees centred Gaussian units, that is
     where it follows an affine layer or a sum of such; `kernel` refuses anything else.
 
+    >>> import jax.numpy as jnp
     >>> net = Serial(Dense(4, 64, w_std=1.0, rngs=nnx.Rngs(0)), Relu(), Dense(64, 1, w_std=1.0, rngs=nnx.Rngs(1)))
     >>> net.kernel(jnp.ones((2, 4)), jnp.ones((3, 4))).ntk.shape
     (2, 3)
@@ -104,6 +105,7 @@ def mlp(
 ) -> Serial:
     """A fully connected network: `widths` = [inputs, hidden..., outputs], `activation` (ReLU by default) between.
 
+    >>> import jax.numpy as jnp
     >>> net = mlp([784, 512, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
     >>> net(jnp.zeros((5, 784))).shape
     (5, 10)
