@@ -140,7 +140,7 @@ def test_the_steps_are_all_that_ci_runs():
     assert list(steps) == ["lint", "types", "built", "tests", "notebooks"]
     assert "ruff check" in steps["lint"]
     assert "ruff format --check" in steps["lint"]
-    assert "--doctest-modules tests ntklib" in steps["tests"]
+    assert "--doctest-modules ntklib" in steps["tests"]
     assert "--nbval --nbval-current-env" in steps["notebooks"]
     assert environment(ROOT)["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
 
