@@ -8,7 +8,6 @@ want="$(cat requirements.lock pyproject.toml course/setup.sh | cksum) $(pwd)"
 if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then exit 0; fi
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; }
-works() { "$1" -c '' >/dev/null 2>&1; }
 
 if ! { [ -x .venv/bin/python ] && new_enough .venv/bin/python; }; then
     rm -rf .venv
@@ -26,18 +25,15 @@ if ! { [ -x .venv/bin/python ] && new_enough .venv/bin/python; }; then
     else
         # No Python is new enough: uv can bring its own, if it is here or any Python can install it.
         echo "No Python >= 3.12 found; asking uv for one ..."
-        uv=uv
-        if ! works_uv=$(command -v uv); then
-            uv=
-            for python in python3 python3.11 python3.10 python3.9 /usr/bin/python3; do
-                if works "$python" && "$python" -m venv .cache/uv 2>/dev/null && .cache/uv/bin/python -m pip install -q uv; then
-                    uv=.cache/uv/bin/uv
-                    break
-                fi
-            done
-        fi
-        if [ -z "$uv" ] || ! "$uv" venv --python 3.12 --seed .venv; then
-            echo "The course needs Python 3.12 or newer: install it (python.org, 'pyenv install 3.12', or your package manager) and run this again, or name it: make course PYTHON=/path/to/python3.12" >&2
+        uv=$(command -v uv) || for python in python3 python /usr/bin/python3; do
+            if "$python" -m venv .cache/uv && .cache/uv/bin/python -m pip install -q uv; then
+                uv=.cache/uv/bin/uv
+                break
+            fi
+        done >/dev/null 2>&1
+        if [ -z "$uv" ] || ! "$uv" venv --quiet --python 3.12 --seed .venv 2>/dev/null; then
+            echo "The course needs Python 3.12 or newer: install it (python.org, 'pyenv install 3.12' or your package" \
+                "manager), or name one that you have: make course PYTHON=/path/to/python3.12" >&2
             exit 1
         fi
     fi

@@ -22,8 +22,11 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)
 
 def use_style() -> None:
     """Sizes and fonts of the course's figures, for this session of matplotlib."""
-    import matplotlib as mpl
-    from cycler import cycler
+    try:
+        import matplotlib as mpl
+        from cycler import cycler
+    except ImportError as error:
+        raise ImportError('Figures need matplotlib: pip install "ntklib[course]".') from error
 
     mpl.rcParams.update(
         {
