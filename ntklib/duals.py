@@ -40,11 +40,11 @@ def _sqrt(x: Array) -> Array:
 
 
 def _sine_and_angle(q12: Array, q1: Array, q2: Array) -> Pair:
-    """√(q1 q2) sin θ and θ = arccos(q12/√(q1 q2)) in [0, π], without dividing by a variance that may be zero (θ =
-    π/2 there).
+    """√(q1 q2) sin θ and θ = arccos(q12/√(q1 q2)) in [0, π], without dividing by a variance that may be zero (there
+    θ = π/2).
 
-    sin² is a difference whose rounding error is a few ε q1 q2; below that |ρ| = 1 is meant. Without this a Gram
-    diagonal would get θ ≈ √ε, which is 3e-4 in float32, in place of 0.
+    sin² is a difference whose rounding error is a few ε q1 q2; below that |ρ| = 1 is meant. Without this, equal inputs
+    whose q12 is rounded otherwise than their variances would get θ ≈ √ε, 3e-4 in float32, in place of 0.
     """
     squared = q1 * q2 - q12**2
     sin = _sqrt(jnp.where(squared > 4 * jnp.finfo(q12.dtype).eps * q1 * q2, squared, 0.0))
@@ -58,8 +58,8 @@ def leaky_relu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, slope: float = 0
 
     With θ = arccos(q12/√(q1 q2)), the ReLU part is E = √(q1 q2) (sin θ + (π − θ) cos θ)/2π and E' = (π − θ)/2π; since
     φ(x) = relu(x) − a·relu(−x), the dual is (1 + a²) relu(q12) − 2a relu(−q12), and likewise for the slopes with + 2a.
-    The second member has a square-root cusp at |ρ| = 1: it is exact there, and good to √ε for pairs as near as 1 − ρ
-    = ε.
+    The second member has a square-root cusp at |ρ| = 1: it is exact there, and good to √ε for pairs as
+    near as 1 − ρ = ε.
 
     >>> [round(float(e), 4) for e in leaky_relu(0.5, 1.0, 1.0)]
     [0.3045, 0.3333]

@@ -115,6 +115,16 @@ def test_residual_sum_flatten_and_layer_norm_against_wide_networks():
     assert (np.abs(drawn.mean(0) - want) < 4.5 * error + 3 / n * np.abs(want).max()).all()
 
 
+def test_residual_adds_the_square_of_its_scale():
+    x, dense = normal(0, 4, 3), lambda: ntk.Dense(3, 3, w_std=1.2, b_std=0.4, rngs=nnx.Rngs(0))
+    k, s = dense().kernel(x), 0.7
+    got = ntk.Serial(dense(), ntk.Residual(dense(), scale=s)).kernel(x)
+    branch = 1.44 * k.nngp + 0.16
+    assert_close(got.nngp, k.nngp + s**2 * branch)
+    assert_close(got.ntk, k.ntk + s**2 * (branch + 1.44 * k.ntk))
+    assert_close(got.q1, jnp.diagonal(got.nngp))
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_kernel_and_its_gradient_are_finite_at_equal_opposite_and_zero_inputs(name, dtype):

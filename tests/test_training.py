@@ -64,6 +64,32 @@ def test_batches_are_drawn_anew_and_follow_the_key():
     assert_close(run(0, batch_size=8), full(X), rtol=1e-10)
 
 
+def test_each_step_draws_another_batch_of_different_examples():
+    """With one parameter per example, those that have moved have been drawn."""
+    w = ntk.train(
+        (lambda w, x: x @ w, jnp.zeros((8, 1))),
+        jnp.eye(8),
+        jnp.ones((8, 1)),
+        optimizer=optax.sgd(1.0),
+        steps=1,
+        batch_size=3,
+        key=jax.random.key(0),
+        record=lambda w: w,
+        record_at=[1],
+    ).params
+    assert int((w != 0).sum()) == 3
+    many = ntk.train(
+        (lambda w, x: x @ w, jnp.zeros((8, 1))),
+        jnp.eye(8),
+        jnp.ones((8, 1)),
+        optimizer=optax.sgd(1.0),
+        steps=40,
+        batch_size=3,
+        key=jax.random.key(0),
+    ).params
+    assert int((many != 0).sum()) == 8
+
+
 def test_many_seeds_in_one_vmap():
     def one(key):
         model = ntk.functional(ntk.mlp([3, 6, 2], w_std=1.0, rngs=nnx.Rngs(params=key)))
