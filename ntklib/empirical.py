@@ -119,7 +119,8 @@ def params_itemsize(params: Params) -> int:
 def _cheaper(apply_fn: ApplyFn, params: Params, one: Array, k: int, outputs: Outputs) -> Method:
     """The method with the smaller operation count for one pair of inputs (see `empirical_ntk`)."""
     p = sum(leaf.size for leaf in jax.tree.leaves(params))
-    cost = jax.jit(apply_fn).lower(params, one).cost_analysis()
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, one))  # also where they are traced
+    cost = jax.jit(apply_fn).lower(*shapes).cost_analysis()
     evaluation = cost.get("flops", math.inf) if isinstance(cost, dict) else math.inf
     jacobian = 2.0 * p * k * (k if outputs == "full" else 1)
     return "products" if 3.0 * k * evaluation < jacobian else "jacobian"

@@ -138,3 +138,14 @@ def test_nngp_estimates_have_the_mean_of_the_limit():
     for samples in (readout, outputs):
         assert (np.abs(samples.mean(0) - want) < 4.5 * samples.std(0) / np.sqrt(len(keys))).all()
     assert (readout.std(0) < 0.4 * outputs.std(0)).all(), "integrating the readout out removes most of the noise"
+
+
+def test_every_method_works_inside_jit_and_vmap():
+    x = normal(0, 3, 3)
+    kernel = lambda key, method: ntk.empirical_ntk(  # noqa: E731
+        ntk.mlp([3, 4, 2], w_std=1.0, rngs=nnx.Rngs(params=key)), x, method=method
+    )
+    keys = jax.random.split(jax.random.key(0), 2)
+    want = jnp.stack([kernel(key, "auto") for key in keys])
+    for method in ("auto", *METHODS):
+        assert_close(jax.jit(jax.vmap(lambda key: kernel(key, method)))(keys), want, rtol=1e-12)  # noqa: B023
