@@ -1,0 +1,256 @@
+"""Chapter 01: the empirical NTK, its products with vectors, kernel steps and flows."""
+
+from course import expect
+from course.tasks import task, written
+
+
+def _model(rng, n=4, k=2):
+    """A small smooth network f(theta, x [N, 3]) -> [N, k] with weights and biases, and its parameters."""
+    import jax
+    import jax.numpy as jnp
+
+    tree = {
+        "hidden": {"W": rng.normal(size=(3, n)), "b": rng.normal(size=n)},
+        "out": {"W": rng.normal(size=(n, k)), "b": rng.normal(size=k)},
+    }
+
+    def f(theta, x):
+        h = jnp.tanh(x @ theta["hidden"]["W"] + theta["hidden"]["b"][None])
+        return h @ theta["out"]["W"] + theta["out"]["b"][None]
+
+    return f, jax.tree.map(jnp.asarray, tree)
+
+
+def _jacobian(f, theta, x, leave_out=""):
+    """∂f/∂θ as one NumPy array [N, K, P], without the parameters of one name."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    leaves = jax.tree_util.tree_leaves_with_path(jax.jacobian(f)(theta, jnp.asarray(x)))
+    kept = [leaf for path, leaf in leaves if path[-1].key != leave_out]
+    return np.concatenate([np.asarray(leaf, np.float64).reshape(*leaf.shape[:2], -1) for leaf in kept], axis=2)
+
+
+@task(
+    "01.1",
+    "empirical_ntk",
+    minutes=15,
+    difficulty=2,
+    section="The kernel of a network",
+    hints=(
+        "Take the Jacobian of all outputs by all parameters, once at x1 and once at x2, and sum the products of their "
+        "entries over the parameters.",
+        "jax.jacobian(f)(theta, x1) is a pytree like theta; each leaf has the shape [N, K, *shape of the parameter]. "
+        'Flatten the last axes, contract with "ikp,jkp->ij", add over all leaves, divide by K.',
+        "For j1, j2 in zip(jax.tree.leaves(jac1), jax.tree.leaves(jac2)): reshape each to [N, K, -1], and add up "
+        'jnp.einsum("ikp,jkp->ij", j1, j2) / K.',
+    ),
+)
+def _(answer, rng):
+    import numpy as np
+
+    f, theta = _model(rng)
+    x1, x2 = rng.normal(size=(4, 3)), rng.normal(size=(5, 3))
+    got = expect.call(answer, f, theta, x1, x2)
+    if np.shape(got) == (4, 5, 2, 2):
+        expect.fail("that is the full kernel [N, M, K, K]; wanted is the mean over equal outputs, k = l: [N, M].")
+    if np.shape(got) == (4, 5, 2):
+        expect.fail("the outputs are still apart, [N, M, K]; average over them.")
+    got = expect.array(got, shape=(4, 5), axes="N M")
+    j1, j2 = _jacobian(f, theta, x1), _jacobian(f, theta, x2)
+    b1, b2 = _jacobian(f, theta, x1, "b"), _jacobian(f, theta, x2, "b")
+    w1, w2 = _jacobian(f, theta, x1, "W"), _jacobian(f, theta, x2, "W")
+    mean = "ikp,jkp->ij"
+    expect.close(
+        got,
+        np.einsum(mean, j1, j2) / 2,
+        rtol=1e-4,
+        factors={"K (outputs are averaged, not summed)": 2.0},
+        slips={
+            "it is K times what was expected: average over the outputs instead of summing.": np.einsum(mean, j1, j2),
+            "the biases are missing: every parameter counts.": np.einsum(mean, b1, b2) / 2,
+            "the biases are missing, and outputs are summed instead of averaged.": np.einsum(mean, b1, b2),
+            "only the biases are there: every parameter counts.": np.einsum(mean, w1, w2) / 2,
+            "products of different outputs, k ≠ l, are in the sum.": np.einsum("ikp,jlp->ij", j1, j2) / 2,
+            "products of different outputs, k ≠ l, are in the mean.": np.einsum("ikp,jlp->ij", j1, j2) / 4,
+            "that is the kernel of the first output alone; average over all.": j1[:, 0] @ j2[:, 0].T,
+        },
+    )
+    x = rng.normal(size=(6, 3))
+    square = expect.array(expect.call(answer, f, theta, x, x), shape=(6, 6), axes="N N")
+    smallest = np.linalg.eigvalsh((square + square.T) / 2).min()
+    expect.that(smallest > -1e-4 * np.trace(square), "Θ(X, X) should be positive semi-definite.")
+
+
+@task(
+    "01.2",
+    "ntk_vector_product",
+    minutes=20,
+    difficulty=3,
+    section="Two ways to compute it",
+    hints=(
+        "Θ(x1, x2) v = J(x1) (J(x2)ᵀ v): first pull v back from the outputs at x2 to the parameters, then push the "
+        "result forward to the outputs at x1.",
+        "jax.vjp(lambda p: f(p, x2), theta) gives (outputs, pull); pull(v) is a tuple with one pytree, a direction in "
+        "parameters. jax.jvp along it gives [N, K].",
+        "_, pull = jax.vjp(lambda p: f(p, x2), theta); (direction,) = pull(v); then the second part of "
+        "jax.jvp(lambda p: f(p, x1), (theta,), (direction,)).",
+    ),
+)
+def _(answer, rng):
+    import numpy as np
+
+    f, theta = _model(rng, k=3)
+    x1, x2, v = rng.normal(size=(4, 3)), rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
+    got = expect.call(answer, f, theta, x1, x2, v)
+    if isinstance(got, (tuple, list)) and len(got) == 2:
+        expect.fail("two things came back. jax.jvp returns (outputs, derivative): return the derivative alone.")
+    if np.shape(got) == (5, 3):
+        expect.fail("the result belongs to x2, [M, K]; v lives there. Pull back at x2 and push forward at x1: [N, K].")
+    got = expect.array(got, shape=(4, 3), axes="N K")
+    full = np.einsum("ikp,jlp->ijkl", _jacobian(f, theta, x1), _jacobian(f, theta, x2))
+    expect.close(
+        got,
+        np.einsum("ijkl,jl->ik", full, v),
+        rtol=1e-4,
+        factors={"M": 5.0, "K": 3.0, "N": 4.0},
+        slips={
+            "those are the outputs f(theta, x1), the first of the two things that jax.jvp returns.": np.asarray(
+                f(theta, x1)
+            ),
+            "each output saw its own part of v only; the blocks have entries with k ≠ l, too.": np.einsum(
+                "ijkk,jk->ik", full, v
+            ),
+            "that is the mean kernel [N, M] times v; the product with all blocks [K, K] is wanted.": np.einsum(
+                "ijkk,jl->il", full, v
+            )
+            / 3,
+            "v does not seem to be used: this is Θ times a vector of ones.": np.einsum("ijkl->ik", full),
+        },
+    )
+    return "It costs about as much as a training step, however many parameters there are"
+
+
+@task(
+    "01.3",
+    "kernel_step",
+    minutes=10,
+    difficulty=2,
+    section="One step, predicted and measured",
+    hints=(
+        "It is step 3 of the derivation, with the sum over training examples written as a matrix product.",
+        "f_test − (η/N) Θ(x, X) (f_train − y): [M, K] − number · [M, N] @ [N, K], N training examples.",
+        "f_test - learning_rate / len(y) * kernel @ (f_train - y)",
+    ),
+)
+def _(answer, rng):
+    kernel, f_test = rng.normal(size=(3, 5)), rng.normal(size=(3, 2))
+    f_train, y, eta = rng.normal(size=(5, 2)), rng.normal(size=(5, 2)), 0.3
+    got = expect.call(answer, kernel, f_test, f_train, y, eta)
+    got = expect.array(got, shape=(3, 2), axes="M K")
+    change = kernel @ (f_train - y) / 5
+    expect.close(
+        got,
+        f_test - eta * change,
+        "the outputs after the step",
+        rtol=1e-5,
+        slips={
+            "the residual or the step has the wrong sign: this goes uphill.": f_test + eta * change,
+            "the 1/N of the loss is missing.": f_test - eta * 5 * change,
+            "the 1/N is missing, and the sign is wrong.": f_test + eta * 5 * change,
+            "it is divided by the number M of test inputs; the loss has the number N of training examples.": f_test
+            - eta * change * 5 / 3,
+            "it is divided by 2N: the 2 goes when the square is differentiated.": f_test - eta * change / 2,
+            "the learning rate is missing.": f_test - change,
+            "that is the change alone; add it to f_test.": -eta * change,
+            "the step goes along y instead of the residual f − y.": f_test + eta * kernel @ y / 5,
+            "the targets are missing from the residual.": f_test - eta * kernel @ f_train / 5,
+            "it is averaged over the K outputs as well.": f_test - eta * change / 2,
+        },
+    )
+
+
+@task(
+    "01.4",
+    "flow",
+    minutes=15,
+    difficulty=3,
+    section="The kernel held constant: a closed form",
+    hints=(
+        "Try it where you know the answer: t = 0. Then take a diagonal Θ: how fast should an example decay if N "
+        "of them share the loss?",
+        "f_t = y + e^(−Θt/N) (f_0 − y). Compare each sign and each factor with the code.",
+        "decay = jnp.exp(-values * t / len(y)), and the residual is f0 - y.",
+    ),
+)
+def _(answer, rng):
+    import numpy as np
+
+    a = rng.normal(size=(5, 3))
+    kernel = a @ a.T
+    y, f0, t = rng.normal(size=(5, 2)), rng.normal(size=(5, 2)), 0.7
+    values, modes = np.linalg.eigh(kernel)
+
+    def flow(time, sign=1.0, n=5):
+        return y + sign * modes @ (np.exp(-values * time / n)[:, None] * (modes.T @ (f0 - y)))
+
+    got = expect.array(expect.call(answer, kernel, y, f0, 0.0), "the result at t = 0", shape=(5, 2), axes="N K")
+    expect.close(
+        got,
+        f0,
+        "the result at t = 0",
+        rtol=1e-4,
+        slips={
+            "it should be f0 there, and it is 2y − f0: look at the sign of the residual.": 2 * y - f0,
+            "it should be f0 there, and it is y: has training ended before it began?": y,
+        },
+    )
+    got = expect.array(expect.call(answer, kernel, y, f0, t), f"the result at t = {t}", shape=(5, 2), axes="N K")
+    entries = y + np.exp(-kernel * t / 5) @ (f0 - y)
+    expect.close(
+        got,
+        flow(t),
+        f"the result at t = {t}",
+        rtol=1e-4,
+        slips={
+            "training is N times too fast: the 1/N of the loss is missing.": flow(t, n=1),
+            "training is too slow by a factor of N: is 1/N in there twice?": flow(t, n=25),
+            "training is too slow by a factor of 2.": flow(t / 2),
+            "it grows instead of decaying.": flow(-t),
+            "the exponential was taken entry by entry; e^(−Θt/N) is that of the matrix.": entries,
+            "the sign of the residual changes with time.": flow(t, sign=-1.0),
+        },
+    )
+    return "Θ here has null directions, and your result keeps f0 along them"
+
+
+written(
+    "01.5",
+    "fewer_parameters_than_examples",
+    words=25,
+    minutes=10,
+    difficulty=3,
+    section="What is never learned: the null space",
+    hints=(
+        "What is the largest rank that J Jᵀ can have?",
+        "Split the residual at t = 0 into a part in the range of Θ and a part in its null space, and follow both.",
+        "The first part decays to 0, the second stays: the loss ends at ‖second part‖²/(2N). Now say what the parts "
+        "depend on.",
+    ),
+)
+
+written(
+    "01.6",
+    "the_kernel_of_another_optimiser",
+    words=30,
+    minutes=25,
+    difficulty=4,
+    section="From parameters to functions",
+    hints=(
+        "Repeat steps 2 and 3 of the derivation with θ' = θ − η D ∇L, where D is a diagonal matrix of rates.",
+        "The kernel becomes J D Jᵀ. To compute it with ntk.empirical_ntk, write θ = √D φ and take the kernel in φ.",
+        "apply_scaled = lambda phi, x: f(tree.map(mul, roots, phi), x), at phi = tree.map(truediv, theta, roots). Then "
+        "measure one step for several η and fit the slope of the error.",
+    ),
+)
