@@ -1,0 +1,347 @@
+"""Chapter 03: a dual, a step of the recursion, the spread over networks, a wrong kernel, an activation of one's own."""
+
+from course import expect
+from course.tasks import task, written
+
+
+def _covariances(rng, n, m, d=6):
+    """q12 [n, m], q1 [n], q2 [m] of random inputs, scaled away from 1."""
+    x1, x2 = 0.9 * rng.normal(size=(n, d)), 0.7 * rng.normal(size=(m, d))
+    return x1 @ x2.T, (x1**2).sum(1), (x2**2).sum(1)
+
+
+@task(
+    "03.1",
+    "abs_dual",
+    minutes=15,
+    difficulty=3,
+    section="Duals in closed form",
+    hints=(
+        "Divide the circle of the chapter into its four sectors, by the signs of u and v. In each, |u| |v| is a "
+        "product of two ReLUs of u or −u and v or −v; turning v into −v turns the angle θ into π − θ.",
+        "With R(θ) = (sin θ + (π − θ) cos θ)/2π: E[|u||v|] = √(q1 q2) · 2 [R(θ) + R(π − θ)]. The signs agree on a "
+        "share 1 − θ/π of the circle and give +1 there, and −1 on the rest.",
+        "angle = jnp.arccos(jnp.clip(q12 / scale, -1, 1)) with scale = jnp.sqrt(q1[:, None] * q2[None, :]); "
+        "values = 2/π · scale · (sin(angle) + (π/2 − angle) · cos(angle)); slopes = 1 − (something) · angle.",
+    ),
+)
+def _(answer, rng):
+    import numpy as np
+
+    q12, q1, q2 = _covariances(rng, 3, 4)
+    values, slopes = expect.parts(expect.call(answer, q12, q1, q2), ("E[|u||v|]", "E[sign sign]"))
+    values = expect.array(values, "the first, E[|u||v|],", shape=(3, 4), axes="N M")
+    slopes = expect.array(slopes, "the second, E[sign(u) sign(v)],", shape=(3, 4), axes="N M")
+    scale = np.sqrt(np.outer(q1, q2))
+    cosine = q12 / scale
+    angle = np.arccos(cosine)
+    relu = scale * (np.sin(angle) + (np.pi - angle) * cosine) / (2 * np.pi)
+    mixed = scale * (np.sin(angle) - angle * cosine) / (2 * np.pi)  # relu(u) relu(−v)
+    relu_slopes, mixed_slopes = (np.pi - angle) / (2 * np.pi), angle / (2 * np.pi)
+    expect.close(
+        values,
+        2 * (relu + mixed),
+        "E[|u||v|]",
+        rtol=1e-4,
+        slips={
+            "this is the dual of ReLU. |u||v| is not zero where u or v is negative.": relu,
+            "only the two quadrants in which u and v have the same sign are counted; |u||v| is positive in the "
+            "other two as well.": 2 * relu,
+            "this is E[uv] = q12 in disguise: in the quadrants of opposite sign |u||v| is −uv, so that term comes "
+            "with a plus.": 2 * (relu - mixed),
+            "it lacks the scale √(q1 q2): the variances are not 1.": 2 * (relu + mixed) / scale,
+            "it is scaled with q1 q2; one root is missing.": 2 * (relu + mixed) * scale,
+        },
+    )
+    expect.close(
+        slopes,
+        2 * (relu_slopes - mixed_slopes),
+        "E[sign(u) sign(v)]",
+        rtol=1e-4,
+        slips={
+            "these are the slopes of ReLU, which are 0 and 1. Those of |x| are −1 and 1.": relu_slopes,
+            "this is the share of the circle on which the signs agree. Where they differ the product is −1, not 0.": 2
+            * relu_slopes,
+            "every quadrant counts with a plus here. sign(u) sign(v) is −1 where the signs differ.": np.ones((3, 4)),
+            "it is scaled with √(q1 q2), but signs do not know the variances.": 2
+            * scale
+            * (relu_slopes - mixed_slopes),
+        },
+    )
+    q = 0.3 + rng.random(50)
+    root = np.sqrt(np.outer(q, q)).astype(np.float32) * (1 + 3e-7)  # a correlation just above 1, as rounding makes it
+    first, second = expect.parts(expect.call(answer, root, q, q), ("E[|u||v|]", "E[sign sign]"))
+    both = np.stack([np.asarray(first, float), np.asarray(second, float)])
+    expect.that(
+        np.isfinite(both).all(),
+        "for two equal inputs it gives nan: rounding makes the correlation 1.0000001 there, and the arccos of that "
+        "does not exist. Clip it.",
+    )
+    expect.that(
+        np.abs(np.diagonal(both[0]) - q).max() < 2e-3 * q.max() and np.abs(np.diagonal(both[1]) - 1).max() < 2e-3,
+        "for u = v it should give E[u²] = q and E[sign²] = 1.",
+    )
+
+
+@task(
+    "03.2",
+    "ntk_layer",
+    minutes=10,
+    difficulty=2,
+    section="The recursion",
+    hints=(
+        "New layer, plus older layers seen through the slopes. Both expectations of the dual are over the covariance "
+        "of the layer below.",
+        "Σ' = σ_w² E[φφ] + σ_b² and Θ' = Σ' + σ_w² E[φ'φ'] Θ, entry by entry. The dual wants q1 as a column [N, 1] and "
+        "q2 as a row [1, M].",
+        "values, slopes = dual(nngp, q1[:, None], q2[None, :]); new = w_std**2 * values + b_std**2; then return new "
+        "and new plus one more product.",
+    ),
+)
+def _(answer, rng):
+    import numpy as np
+
+    from ntklib import duals
+
+    nngp, q1, q2 = _covariances(rng, 3, 4)
+    tangent = nngp + rng.normal(size=nngp.shape)
+    w, b = 1.3 + 0.2 * rng.random(), 0.4 + 0.2 * rng.random()
+    for dual in (duals.erf, duals.gelu):
+        values, slopes = (np.asarray(e, np.float64) for e in dual(nngp, q1[:, None], q2[None, :]))
+        new = w**2 * values + b**2
+        got = expect.call(answer, nngp, tangent, q1, q2, dual, w, b)
+        sigma, theta = expect.parts(got, ("Σ^{l+1}", "Θ^{l+1}"))
+        sigma = expect.array(sigma, "the first, Σ,", shape=(3, 4), axes="N M")
+        theta = expect.array(theta, "the second, Θ,", shape=(3, 4), axes="N M")
+        expect.close(
+            sigma,
+            new,
+            "Σ",
+            rtol=1e-4,
+            slips={
+                "σ_w enters squared: Σ is a variance.": w * values + b**2,
+                "σ_b enters squared: Σ is a variance.": w**2 * values + b,
+                "the bias of the new layer is missing.": w**2 * values,
+                "σ_w and σ_b both stand there without their squares.": w * values + b,
+                "σ_w² is applied to the bias, too.": w**2 * (values + b**2),
+                "that is the expectation of the slopes; Σ takes that of the values.": w**2 * slopes + b**2,
+                "σ_w² Σ + σ_b² leaves the activation out.": w**2 * nngp + b**2,
+                "the two parts look swapped: Σ first, then Θ.": new + w**2 * slopes * tangent,
+            },
+        )
+        expect.close(
+            theta,
+            new + w**2 * slopes * tangent,
+            "Θ",
+            rtol=1e-4,
+            slips={
+                "the new layer's own contribution, Σ^{l+1}, is missing.": w**2 * slopes * tangent,
+                "the older parameters' share must be multiplied with σ_w²: they act through the new weights.": new
+                + slopes * tangent,
+                "σ_w enters the second term squared.": new + w * slopes * tangent,
+                "the second term has E[φφ] where E[φ'φ'] belongs: a gradient passes through the slope of a unit.": new
+                + w**2 * values * tangent,
+                "the first term is the old Σ^l. The new layer's parameters contribute the new one.": nngp
+                + w**2 * slopes * tangent,
+                "the bias is in the second term as well. It has no older parameters behind it.": new
+                + (w**2 * slopes + b**2) * tangent,
+                "it multiplies the slopes with Σ^l in place of Θ^l.": new + w**2 * slopes * nngp,
+                "the slopes are added. The chain rule multiplies.": new + w**2 * slopes + tangent,
+                "the activation's slopes are missing from the second term.": new + w**2 * tangent,
+                "the slopes are taken at the new Σ; (u, v) has the old one, Σ^l.": new
+                + w**2 * np.asarray(dual(new, q1[:, None], q2[None, :])[1], np.float64) * tangent,
+            },
+        )
+
+
+@task(
+    "03.3",
+    "spread",
+    minutes=15,
+    difficulty=3,
+    section="The output is a Gaussian process, and a mixture before",
+    hints=(
+        "One layer multiplies q by a random factor with mean 1 that does not depend on q. Find its second moment; then "
+        "multiply over layers.",
+        "The factor is (1/n) Σ_i z_i² with z standard normal. One term has mean 1 and second moment E[z⁴] = 3. For a "
+        "product of independent factors, E[q̂²]/(E q̂)² is the product of the factors' second moments.",
+        "Var/mean² = (1 + v/n)**hidden_layers − 1, with v the variance of z²; take the root at the end.",
+    ),
+)
+def _(answer, rng):
+    import numpy as np
+
+    n = np.sort(rng.integers(4, 60, size=5)).astype(float)
+    for h in (1, 2, 5):
+        got = expect.array(expect.call(answer, n, h), shape=(5,), axes="T")
+        second, first = (1 + 2 / n) ** h, np.sqrt(2 * h / n)
+
+        def root(v, h=h):
+            return np.sqrt((1 + v / n) ** h - 1)
+
+        expect.close(
+            got,
+            np.sqrt(second - 1),
+            f"with {h} hidden layer{'s' if h > 1 else ''} it",
+            rtol=1e-4,
+            slips={
+                "this is the variance over the squared mean; the root is missing.": second - 1,
+                "5 is the variance for ReLU with σ_w² = 2. Do the same with z² in place of 2 relu(z)².": root(5),
+                "E[z⁴] = 3 is the second moment of z²; the variance is that less the squared mean.": root(3),
+                "right to leading order in 1/n only. The layers' factors multiply, that is more than a sum.": first,
+                "this is the excess kurtosis, three times the square of what is asked.": 3 * (second - 1),
+                "this is the root of E[q̂²]/(E q̂)²; subtract 1 for the variance.": np.sqrt(second),
+                "one layer's spread times their number: variances add, not deviations.": h * np.sqrt(2 / n),
+                "one layer too many: the first affine layer's variance is not random.": root(2, h + 1),
+                "an average of n terms has a variance 1/n of one term's, not 1/√n.": root(2 * np.sqrt(n)),
+                "it does not depend on the number of layers.": np.sqrt(2 / n) if h > 1 else np.full(5, np.nan),
+            },
+        )
+    return "ReLU has 5 where |x| has 2: it needs two and a half times the width for the same spread"
+
+
+def _suspect(x1, x2, layers, w, b, *, mistake):
+    """The recursion for ReLU in NumPy, right or with a named mistake."""
+    import numpy as np
+
+    def values(s, scale):
+        angle = np.arccos(np.clip(s / scale, -1, 1))
+        return scale * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
+
+    def slopes(s, scale):
+        return (np.pi - np.arccos(np.clip(s / scale, -1, 1))) / (2 * np.pi)
+
+    d = x1.shape[1]
+    sigma = w**2 * x1 @ x2.T / d + b**2
+    q1, q2 = (w**2 * (x**2).sum(1) / d + b**2 for x in (x1, x2))
+    theta = sigma
+    for _ in range(layers - 1):
+        scale, old = np.sqrt(np.outer(q1, q2)), sigma
+        sigma = w**2 * values(old, scale) + b**2
+        q1, q2 = (w**2 * q / 2 + b**2 for q in (q1, q2))
+        if mistake == "new Σ":
+            slope = slopes(sigma, scale)
+        elif mistake == "new Σ and q":
+            slope = slopes(sigma, np.sqrt(np.outer(q1, q2)))
+        elif mistake == "old Σ, new q":
+            slope = slopes(old, np.sqrt(np.outer(q1, q2)))
+        else:
+            slope = slopes(old, scale)
+        theta = (old if mistake == "old Σ in the sum" else sigma) + w**2 * slope * theta
+    return theta
+
+
+@task(
+    "03.4",
+    "corrected_ntk",
+    minutes=15,
+    difficulty=3,
+    section="The recursion",
+    hints=(
+        "Go through the loop with the recursion beside it and ask of each symbol: of which layer is it, at the time "
+        "when it is used?",
+        "Both expectations, E[φφ] and E[φ'φ'], are over (u, v) ~ N(0, Σ^l), the covariance of the layer below. In the "
+        "line of `slope`, which layer does `sigma` belong to?",
+        "values, slopes = duals.relu(sigma, q1[:, None], q2[None, :]) in one call, before anything is replaced; then "
+        "sigma, theta, q1, q2.",
+    ),
+)
+def _(answer, rng):
+    x1, x2 = rng.normal(size=(3, 5)), rng.normal(size=(4, 5))
+    for layers, w, b in ((1, 1.2, 0.3), (2, 1.2, 0.3), (4, 1.1 + 0.3 * rng.random(), 0.5)):
+        got = expect.array(expect.call(answer, x1, x2, layers, w, b), shape=(3, 4), axes="N M")
+        slips = {
+            "it is still the suspect's kernel: the slopes are taken at the Σ that was just replaced.": "new Σ",
+            "the slopes are taken at the next layer's Σ and variances, all of one layer but of the wrong one: (u, v) "
+            "belongs to the layer below.": "new Σ and q",
+            "Σ is the old one, but the variances q1 and q2 are already the next layer's.": "old Σ, new q",
+            "the slopes are right now, but the sum Θ = Σ + … takes the old Σ, not the new one.": "old Σ in the sum",
+        }
+        expect.close(
+            got,
+            _suspect(x1, x2, layers, w, b, mistake=""),
+            f"the kernel of {layers} affine layer{'s' if layers > 1 else ''}",
+            rtol=2e-4,
+            slips={message: _suspect(x1, x2, layers, w, b, mistake=slip) for message, slip in slips.items()}
+            if layers > 1
+            else {"that has one layer too many: with one affine layer Θ = Σ.": _suspect(x1, x2, 2, w, b, mistake="")},
+        )
+
+
+written(
+    "03.5",
+    "why_cross_terms_vanish",
+    words=40,
+    minutes=10,
+    difficulty=3,
+    section="Backward: Θ, the covariance of the gradients",
+    hints=(
+        "For the first question count: how many terms, how large is one, and with which sign does it come? For the "
+        "second, go through what there is (weights, units, kernels, the function) one by one.",
+        "A sum of m terms of size s with random signs is about s √m. And Θ_ij for i ≠ j is 0 in the first layer, about "
+        "n^-1/2 above.",
+        "Off the diagonal: (1/n) · √(n²) · n^-1/2. On it: (1/n) · n · 1, all of one sign. The function f_0 is a draw "
+        "from a Gaussian process; the kernels are averages over infinitely many units.",
+    ),
+)
+
+
+@task(
+    "03.6",
+    "normalised",
+    minutes=20,
+    difficulty=4,
+    section="Quadrature and sampling",
+    hints=(
+        "Find E[fn(Z)²] first. Which of the dual's arguments make u and v the same standard normal variable?",
+        "c = 1/√E[fn(Z)²], and E[fn(Z)²] is the first part of the dual at q12 = q1 = q2 = 1. The layer must be built "
+        "from the new function, so that its values and its dual both have the c.",
+        "second = duals.expectation(fn, fn, 1.0, 1.0, 1.0); then ntk.Elementwise(lambda z: ... * fn(z)) with the "
+        "right power of second.",
+    ),
+)
+def _(answer, rng):
+    import jax.numpy as jnp
+    import numpy as np
+
+    import ntklib as ntk
+    from ntklib import duals
+
+    a, b = 0.5 + rng.random(), 0.4 + 0.3 * rng.random()
+
+    def fn(z):  # neither centred nor of variance 1, with a kink
+        return jnp.where(z > 0, a * z, 0.3 * a * z) + b * jnp.cos(z)
+
+    layer = expect.call(answer, fn)
+    if not isinstance(layer, ntk.Elementwise):
+        kind = "a function" if callable(layer) and not isinstance(layer, ntk.Layer) else type(layer).__name__
+        expect.fail(f"a layer is wanted, ntk.Elementwise(...); got {kind}.")
+    at = (jnp.array([1.0, 0.3]), jnp.array([1.0, 0.8]), jnp.array([1.0, 1.4]))
+    right, right_slopes = (np.asarray(e, np.float64) for e in duals.quadrature(fn, *at))
+    c = right[0] ** -0.5
+    points = np.linspace(-9, 9, 4001)
+    bell = np.exp(-(points**2) / 2)
+    mean = float(np.sum(np.asarray(fn(points)) * bell) / np.sum(bell))
+    deviation = (right[0] - mean**2) ** 0.5
+    z = np.linspace(-2.0, 2.5, 7)
+    plain = np.asarray(fn(z), np.float64)
+    got = expect.array(expect.call(layer, z), "layer(z)", shape=(7,), axes="N")
+    expect.close(
+        got,
+        c * plain,
+        "the layer's function",
+        rtol=5e-3,
+        slips={
+            "fn comes back as it is. If only the dual was scaled, the finite network and its kernel no longer "
+            "belong together.": plain,
+            "it is divided by E[fn(Z)²]; the root is missing.": c**2 * plain,
+            "it is multiplied by √E[fn(Z)²] in place of divided.": plain / c,
+            "it is divided by the standard deviation of fn(Z). The second moment is meant, mean included.": plain
+            / deviation,
+            "the mean was taken off as well. φ = c · fn has only a factor.": (plain - mean) / deviation,
+        },
+    )
+    values, slopes = (np.asarray(e, np.float64) for e in layer.dual(*at))
+    slips = {"the function has the factor c, but the dual is that of fn.": right}
+    expect.close(values, c**2 * right, "the layer's dual, E[φφ],", rtol=5e-3, slips=slips)
+    expect.close(slopes, c**2 * right_slopes, "the layer's dual, E[φ'φ'],", rtol=5e-3)

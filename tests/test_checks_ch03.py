@@ -1,0 +1,295 @@
+"""Right and wrong answers to the exercises of chapter 03."""
+
+import jax
+import jax.numpy as jnp
+from mutations import Table, cases
+
+import ntklib as ntk
+from ntklib import duals
+
+# ---- 03.1
+
+
+def abs_dual(q12, q1, q2):
+    scale = jnp.sqrt(q1[:, None] * q2[None, :])
+    cosine = jnp.clip(q12 / scale, -1.0, 1.0)
+    angle = jnp.arccos(cosine)
+    return 2 / jnp.pi * scale * (jnp.sin(angle) + (jnp.pi / 2 - angle) * cosine), 1 - 2 * angle / jnp.pi
+
+
+def abs_dual_by_arcsin(q12, q1, q2):
+    scale = jnp.outer(q1, q2) ** 0.5
+    rho = jnp.minimum(jnp.maximum(q12 / scale, -1), 1)
+    slope = 2 / jnp.pi * jnp.arcsin(rho)
+    return 2 / jnp.pi * scale * jnp.sqrt(1 - rho**2) + q12 * slope, slope
+
+
+def abs_dual_unclipped(q12, q1, q2):
+    scale = jnp.sqrt(q1[:, None] * q2[None, :])
+    angle = jnp.arccos(q12 / scale)
+    values = 2 / jnp.pi * scale * (jnp.sin(angle) + (jnp.pi / 2 - angle) * jnp.cos(angle))
+    return values, 1 - 2 * angle / jnp.pi
+
+
+def relu_dual(q12, q1, q2):
+    return duals.relu(q12, q1[:, None], q2[None, :])
+
+
+def with_(values=None, slopes=None):
+    """`abs_dual` with one of its parts replaced: functions of (right part, scale, angle, q12)."""
+
+    def answer(q12, q1, q2):
+        scale = jnp.sqrt(q1[:, None] * q2[None, :])
+        angle = jnp.arccos(jnp.clip(q12 / scale, -1, 1))
+        v, s = abs_dual(q12, q1, q2)
+        return values(v, scale, angle, q12) if values else v, slopes(s, scale, angle, q12) if slopes else s
+
+    return answer
+
+
+# ---- 03.2
+
+
+def ntk_layer(nngp, ntk, q1, q2, dual, w_std, b_std):
+    values, slopes = dual(nngp, q1[:, None], q2[None, :])
+    new = w_std**2 * values + b_std**2
+    return new, new + w_std**2 * slopes * ntk
+
+
+def ntk_layer_by_loops(nngp, ntk, q1, q2, dual, w_std, b_std):
+    def entry(s, t, a, b):
+        e, d = dual(s, a, b)
+        return (w_std * w_std) * e + b_std * b_std, (w_std * w_std) * (e + d * t) + b_std * b_std
+
+    over_columns = jax.vmap(entry, in_axes=(0, 0, None, 0))
+    return jax.vmap(over_columns, in_axes=(0, 0, 0, None))(nngp, ntk, q1, q2)
+
+
+def layer(sigma, theta):
+    """An answer from Σ'(values, slopes, w, b) and Θ'(Σ', values, slopes, w, b, old Σ, old Θ)."""
+
+    def answer(nngp, ntk, q1, q2, dual, w_std, b_std):
+        values, slopes = dual(nngp, q1[:, None], q2[None, :])
+        new = sigma(values, slopes, w_std, b_std)
+        return new, theta(new, values, slopes, w_std, b_std, nngp, ntk)
+
+    return answer
+
+
+def right_sigma(values, slopes, w, b):
+    return w**2 * values + b**2
+
+
+def right_theta(new, values, slopes, w, b, nngp, ntk):
+    return new + w**2 * slopes * ntk
+
+
+def one_set_of_variances(nngp, ntk, q1, q2, dual, w_std, b_std):
+    values, slopes = dual(nngp, q1[:, None], q1[:, None])
+    new = w_std**2 * values + b_std**2
+    return new, new + w_std**2 * slopes * ntk
+
+
+# ---- 03.3
+
+
+def spread(n, hidden_layers):
+    return jnp.sqrt((1 + 2 / n) ** hidden_layers - 1)
+
+
+def spread_by_loop(n, hidden_layers):
+    second = jnp.ones_like(n)
+    for _ in range(hidden_layers):
+        second = second * (3 * n + n * (n - 1)) / n**2
+    return (second - 1) ** 0.5
+
+
+# ---- 03.4
+
+
+def deep_ntk(x1, x2, affine_layers, w_std, b_std, *, mistake=""):
+    d = x1.shape[1]
+    sigma = w_std**2 * x1 @ x2.T / d + b_std**2
+    q1, q2 = (w_std**2 * jnp.sum(x**2, axis=1) / d + b_std**2 for x in (x1, x2))
+    theta = sigma
+    for _ in range(affine_layers - (mistake != "one layer too many")):
+        old, before = sigma, (q1[:, None], q2[None, :])
+        values, slopes = duals.relu(sigma, *before)
+        sigma = w_std**2 * values + b_std**2
+        q1, q2 = (w_std**2 * q / 2 + b_std**2 for q in (q1, q2))
+        after = (q1[:, None], q2[None, :])
+        if mistake == "suspect":
+            slopes = duals.relu(sigma, *before)[1]
+        if mistake == "all of the next layer":
+            slopes = duals.relu(sigma, *after)[1]
+        if mistake == "variances of the next layer":
+            slopes = duals.relu(old, *after)[1]
+        theta = (old if mistake == "old sum" else sigma) + w_std**2 * slopes * theta
+    return theta
+
+
+def by_the_library(x1, x2, affine_layers, w_std, b_std):
+    """Layers of the library; no recursion of one's own."""
+    k = ntk.Kernel.from_inputs(x1, x2)
+    dense = ntk.Dense(x1.shape[1], x1.shape[1], w_std=w_std, b_std=b_std, rngs=ntk_rngs())
+    k = dense.kernel_map(k)
+    for _ in range(affine_layers - 1):
+        k = dense.kernel_map(ntk.Relu().kernel_map(k))
+    return k.ntk
+
+
+def ntk_rngs():
+    from flax import nnx
+
+    return nnx.Rngs(0)
+
+
+def mistaken(mistake):
+    return lambda x1, x2, layers, w, b: deep_ntk(x1, x2, layers, w, b, mistake=mistake)
+
+
+# ---- 03.6
+
+
+def normalised(fn):
+    c = duals.expectation(fn, fn, 1.0, 1.0, 1.0) ** -0.5
+    return ntk.Elementwise(lambda z: c * fn(z))
+
+
+def normalised_by_gauss_hermite(fn):
+    import numpy as np
+
+    z, w = np.polynomial.hermite_e.hermegauss(80)
+    second = np.sum(w * np.asarray(fn(jnp.asarray(z))) ** 2) / np.sum(w)
+    return ntk.Elementwise(lambda x: fn(x) / float(second) ** 0.5)
+
+
+def moment(fn):
+    return ntk.Elementwise(fn).dual(1.0, 1.0, 1.0)[0]
+
+
+def mean_of(fn):
+    return duals.expectation(fn, jnp.ones_like, 1.0, 1.0, 1.0)
+
+
+def only_the_dual(fn):
+    def dual(q12, q1, q2):
+        values, slopes = duals.quadrature(fn, q12, q1, q2)
+        return values / moment(fn), slopes / moment(fn)
+
+    return ntk.Elementwise(fn, dual)
+
+
+def only_the_function(fn):
+    c = moment(fn) ** -0.5
+    return ntk.Elementwise(lambda z: c * fn(z), lambda *q: duals.quadrature(fn, *q))
+
+
+def scaled_by_deviation(fn):
+    c = (moment(fn) - mean_of(fn) ** 2) ** -0.5
+    return ntk.Elementwise(lambda z: c * fn(z))
+
+
+def standardised(fn):
+    c, m = (moment(fn) - mean_of(fn) ** 2) ** -0.5, mean_of(fn)
+    return ntk.Elementwise(lambda z: c * (fn(z) - m))
+
+
+TABLES = [
+    Table(
+        "03.1",
+        right={"by the angle": abs_dual, "by the arcsine": abs_dual_by_arcsin},
+        wrong={
+            "relu": (relu_dual, "the dual of ReLU"),
+            "two quadrants only": (
+                with_(values=lambda v, s, t, q: s * (jnp.sin(t) + (jnp.pi - t) * jnp.cos(t)) / jnp.pi),
+                "only the two quadrants",
+            ),
+            "signs kept": (with_(values=lambda v, s, t, q: q), "E[uv] = q12"),
+            "no scale": (with_(values=lambda v, s, t, q: v / s), "lacks the scale"),
+            "scale not rooted": (with_(values=lambda v, s, t, q: v * s), "one root is missing"),
+            "relu slopes": (
+                with_(slopes=lambda d, s, t, q: (jnp.pi - t) / (2 * jnp.pi)),
+                "slopes of ReLU",
+            ),
+            "share of agreement": (with_(slopes=lambda d, s, t, q: 1 - t / jnp.pi), "not 0"),
+            "slopes of one sign": (with_(slopes=lambda d, s, t, q: jnp.ones_like(t)), "−1 where the signs differ"),
+            "not clipped": (abs_dual_unclipped, "Clip it"),
+            "values only": (lambda *q: abs_dual(*q)[0], "a tuple of 2"),
+        },
+    ),
+    Table(
+        "03.2",
+        right={"in arrays": ntk_layer, "entry by entry": ntk_layer_by_loops},
+        wrong={
+            "values for slopes": (
+                layer(right_sigma, lambda new, v, s, w, b, k, t: new + w**2 * v * t),
+                "E[φφ] where E[φ'φ'] belongs",
+            ),
+            "no new layer": (layer(right_sigma, lambda new, v, s, w, b, k, t: w**2 * s * t), "is missing"),
+            "no σ_w² on the old": (
+                layer(right_sigma, lambda new, v, s, w, b, k, t: new + s * t),
+                "must be multiplied with σ_w²",
+            ),
+            "σ_w for σ_w²": (layer(lambda v, s, w, b: w * v + b**2, right_theta), "σ_w enters squared"),
+            "σ_b for σ_b²": (layer(lambda v, s, w, b: w**2 * v + b, right_theta), "σ_b enters squared"),
+            "no bias": (layer(lambda v, s, w, b: w**2 * v, right_theta), "bias of the new layer is missing"),
+            "old Σ in the sum": (
+                layer(right_sigma, lambda new, v, s, w, b, k, t: k + w**2 * s * t),
+                "the old Σ^l",
+            ),
+            "bias twice": (
+                layer(right_sigma, lambda new, v, s, w, b, k, t: new + (w**2 * s + b**2) * t),
+                "no older parameters behind it",
+            ),
+            "Σ in place of Θ": (
+                layer(right_sigma, lambda new, v, s, w, b, k, t: new + w**2 * s * k),
+                "Σ^l in place of Θ^l",
+            ),
+            "swapped": (lambda *a: ntk_layer(*a)[::-1], "Σ first, then Θ"),
+            "variances of one set": (one_set_of_variances, "Σ is not right"),
+        },
+    ),
+    Table(
+        "03.3",
+        right={"power": spread, "loop over layers": spread_by_loop},
+        wrong={
+            "no root": (lambda n, h: (1 + 2 / n) ** h - 1, "the root is missing"),
+            "ReLU's number": (lambda n, h: jnp.sqrt((1 + 5 / n) ** h - 1), "5 is the variance for ReLU"),
+            "second moment": (lambda n, h: jnp.sqrt((1 + 3 / n) ** h - 1), "less the squared mean"),
+            "leading order": (lambda n, h: jnp.sqrt(1 + 2 * h / n - 1), "factors multiply"),
+            "kurtosis": (lambda n, h: 3 * ((1 + 2 / n) ** h - 1), "excess kurtosis"),
+            "forgets to subtract 1": (lambda n, h: jnp.sqrt((1 + 2 / n) ** h), "subtract 1"),
+            "deviations add": (lambda n, h: h * jnp.sqrt(2 / n), "variances add"),
+            "one layer too many": (lambda n, h: spread(n, h + 1), "one layer too many"),
+            "root of n": (lambda n, h: jnp.sqrt((1 + 2 / jnp.sqrt(n)) ** h - 1), "not 1/√n"),
+            "no layers": (lambda n, h: jnp.sqrt(2 / n), "number of layers"),
+        },
+    ),
+    Table(
+        "03.4",
+        right={"both at once": deep_ntk, "by the library": by_the_library},
+        wrong={
+            "unchanged": (mistaken("suspect"), "still the suspect's kernel"),
+            "all of the next layer": (mistaken("all of the next layer"), "belongs to the layer below"),
+            "variances of the next layer": (mistaken("variances of the next layer"), "already the next layer's"),
+            "old sum": (mistaken("old sum"), "takes the old Σ"),
+            "one layer too many": (mistaken("one layer too many"), "one layer too many"),
+            "swapped": (lambda a, b, *c: deep_ntk(b, a, *c), "Rows and columns are swapped"),
+        },
+    ),
+    Table(
+        "03.6",
+        right={"by the library": normalised, "by Gauss-Hermite": normalised_by_gauss_hermite},
+        wrong={
+            "no root": (lambda fn: ntk.Elementwise(lambda z: fn(z) / moment(fn)), "the root is missing"),
+            "multiplied": (lambda fn: ntk.Elementwise(lambda z: fn(z) * moment(fn) ** 0.5), "in place of divided"),
+            "by the deviation": (scaled_by_deviation, "mean included"),
+            "standardised": (standardised, "only a factor"),
+            "only the dual": (only_the_dual, "fn comes back as it is"),
+            "only the function": (only_the_function, "the dual is that of fn"),
+            "a function": (lambda fn: lambda z: fn(z) * moment(fn) ** -0.5, "a layer is wanted"),
+        },
+    ),
+]
+test_answers = cases(TABLES)
