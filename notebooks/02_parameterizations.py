@@ -8,7 +8,7 @@
 # - say how far a single weight moves in training, and why the function moves nevertheless;
 # - predict from a few exponents whether a wide network learns features or behaves like a kernel method.
 #
-# 75 minutes with the exercises. You need chapter 01 (the empirical NTK).
+# 45 minutes to read and run, 90 for the exercises without the open one. You need chapter 01 (the empirical NTK).
 #
 # ## The question
 #
@@ -129,8 +129,8 @@ for p in (ntk.NTK, ntk.STANDARD, ntk.MUP):
 #
 # So NTK training with the rate $\eta$ *is* standard training with the rate $\eta\,\sigma_w^2/n$ for weights (with $n$ the
 # fan-in of that layer) and, by the same argument, $\eta\,\sigma_b^2$ for biases. The factor $1/\sqrt n$ enters **twice**.
-# Whoever sees only the first gets $1/\sqrt n$; it is as if one changed from metres to kilometres in the slope of a hill but
-# not in the length of the step.
+# Whoever sees only the first gets $1/\sqrt n$: that is to convert the steepness of a hill from metres to kilometres, and
+# then to take the step in metres all the same.
 #
 # Nothing here is approximate or needs a large $n$: **prediction**, equal outputs up to rounding, at every step.
 # `ntk.convert` rescales the parameters and `ntk.sgd` gives each tensor its rate. In float64, 100 steps:
@@ -384,7 +384,21 @@ claim(
 # biases are frozen**, only hidden weights and readout learn. Compare with the NTK, in which every tensor keeps its share:
 # the equivalence above wanted $\eta\sigma_w^2/n$ for the hidden weights and readout, but $\eta\sigma_w^2/d$ for the first
 # layer and $\eta\sigma_b^2$ for biases. So $\sigma_w^2 A$ is the NTK *without* the terms of the first layer and of the
-# biases: another kernel, not a multiple of the NTK.
+# biases: another kernel, not a multiple of the NTK. We can build that from the library's layers and compare:
+
+# %%
+k = ntk.Kernel.from_inputs(x)
+for i, layer in enumerate(network(64, 0).layers):
+    k = layer.kernel_map(k)
+    if i == 0:
+        k = k.replace(ntk=jnp.zeros_like(k.ntk))  # nothing from the first layer
+    elif isinstance(layer, ntk.Dense):
+        k = k.replace(ntk=k.ntk - B_STD**2)  # nothing from this layer's bias
+same = bool(jnp.allclose(k.ntk, W_STD**2 * A, rtol=1e-3))
+print("σ_w² A is the NTK without first layer and biases:", same)
+assert same
+
+# %% [markdown]
 #
 # **Prediction**: the share of first layer and biases in the trace falls like $1/n$; the standard network's kernel tends
 # to $A$ in shape, and stays at a fixed distance from $\Theta_{\text{NTK}}$. We compare shapes, kernels divided by their
@@ -468,6 +482,9 @@ assert to_A[:, -1].mean() < 0.6 * distance(A, theta) < to_ntk[:, -1].mean()
 # %% [markdown]
 # Both are kernel limits, and both train; they are limits of two different algorithms. "The NTK limit of the standard
 # parameterization" therefore means: rates per tensor, $\eta\sigma_w^2/\text{fan-in}$ and $\eta\sigma_b^2$.
+# (Sohl-Dickstein et al. 2020 give the standard parameterization a limit with one rate by splitting the width, $n = sN$:
+# weights drawn with variance $\sigma_w^2/N$, a factor $1/\sqrt s$ in front, and $s \to \infty$ at fixed $N$. At $s = 1$ it
+# is the usual one, and all tensors keep their shares.)
 #
 # ## How little each weight moves
 #
@@ -734,7 +751,7 @@ claim(
 #
 # $$ r_l = \min(a_L + b_L,\; 2a_L + c_L) + c_l + 2a_l - \mathbf 1[l > 1], \qquad r = \min_{l < L} r_l . $$
 #
-# $r = 0$ means that features move as much as they can without blowing up; $r = 1/2$ is the kernel regime.
+# (In this section $r$ and $r_l$ are exponents; only $r_m$ is a residual.) $r = 0$ means that features move as much as they can without blowing up; $r = 1/2$ is the kernel regime.
 #
 # | | readout $(a_L, b_L, c_L)$ | first layer $(a, b, c)$ | hidden $(a, b, c)$ | $r_1$ | $r_2$ | $r$ |
 # |---|---|---|---|---|---|---|
@@ -747,8 +764,9 @@ claim(
 # nearly silent at the start, since each hidden multiplier $1/n$ costs another $1/\sqrt n$.)
 #
 # **Prediction**: the rms change of $h^1$, $h^2$ and $f$ in three steps has the slopes $-r_1$, $-r_2$ and 0. This is the
-# *coordinate check* by which people test their μP code. With one rate $\eta_0/n$ we expect $h^2$ and $f$ to reach their
-# slopes from below: at these widths the first layer still contributes its share, which dies out like $B/n$ (seen above).
+# *coordinate check* by which people test their μP code. With one rate $\eta_0/n$ the slopes of
+# $h^2$ and $f$ should be steeper at first and get there only later: at these widths the first layer still contributes its
+# share, which dies out like $B/n$ (seen above).
 
 # %%
 CHECK_WIDTHS = (128, 512, 2048, 8192)[: 4 if PAPER else 3]
@@ -844,8 +862,8 @@ assert abs(local[-1] + 0.5) < 0.15 < abs(local[0] + 0.5)
 #   the gradient* cancels and only the movement's is left: between the two parameterizations an Adam rate is
 #   converted by $\sigma_w/\sqrt n$, once. Exercise 02.2 looks at what the rates themselves must be.
 # - Weight decay does not convert by itself: it pulls on $W$ or on $w$ (chapter 11).
-# - The sign-free statement "contributions $1/n^2$ add up to order one" is first order. At small widths, or long after
-#   the start with large steps, gradients are no longer those of the start.
+# - The account of the weights is first order. At small widths, or long after the start with large steps, gradients are no
+#   longer those of the start.
 #
 # ## Exercises
 #
