@@ -112,6 +112,8 @@ def problems(nb: NotebookNode, root: Path | None = None) -> list[str]:
             f"cell {number} wrote to stderr: {o.text.strip()[:200]}" for o in outputs if o.get("name") == "stderr"
         ]
         for text in (cell.source, text_of(cell)):
+            if re.search(r" at 0x[0-9a-f]{6}", text):
+                found.append(f"cell {number} shows an object's address, which differs at every run")
             if _PATHS.search(text) or (root is not None and str(root) in text):
                 found.append(f"cell {number} holds an absolute path")
         if any(kind.startswith("image/") for output in outputs for kind in output.get("data", {})):

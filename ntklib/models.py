@@ -1,5 +1,6 @@
 """One form for every model: a pure function and its parameters."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -71,16 +72,30 @@ def check_output(apply_fn: ApplyFn, params: Params, x: Array) -> tuple[int, ...]
     return shape
 
 
+@dataclasses.dataclass(frozen=True)
+class _Stateless:
+    """The function of a module whose only state is its parameters. Networks of one architecture have equal ones, so
+    that what is compiled for the first serves them all.
+    """
+
+    graph: nnx.GraphDef
+
+    def __call__(self, params: Params, x: Array) -> Array:
+        return _call(self.graph, params, nnx.State({}), x)
+
+
 def _from_nnx(module: nnx.Module) -> tuple[ApplyFn, Params]:
     graph, params, rest = nnx.split(module, nnx.Param, ...)
-
-    def apply_fn(params: Params, x: Array) -> Array:
-        # A fresh module at each call: `eval` and anything the call writes into the module stay in here.
-        fresh = nnx.merge(graph, nnx.State(params), rest)
-        fresh.eval()
-        return fresh(x)
-
+    stateless = not jax.tree.leaves(rest)
+    apply_fn = _Stateless(graph) if stateless else lambda params, x: _call(graph, params, rest, x)
     return apply_fn, nnx.to_pure_dict(params)
+
+
+def _call(graph: nnx.GraphDef, params: Params, rest: nnx.State, x: Array) -> Array:
+    # A fresh module at each call: `eval` and anything the call writes into the module stay in here.
+    fresh: Any = nnx.merge(graph, nnx.State(params), rest)
+    fresh.eval()
+    return fresh(x)
 
 
 def _is_linen(value: object) -> bool:

@@ -81,7 +81,7 @@ def rate(
     mean, error = mean_and_error(samples)
     slope, slope_error = fit_slope(x, samples)
     colour, marker = COLOURS[series % len(COLOURS)], MARKERS[series % len(MARKERS)]
-    text = f"{label}: slope {slope:.2f} ± {slope_error:.2f}"
+    text = f"{label}: slope {slope:.2f} ± {slope_error:{'.2f' if slope_error >= 0.005 else '.1g'}}"
     ax.errorbar(x, mean, yerr=error, fmt=marker, linestyle="none", color=colour, capsize=2, label=text)
     if theory is not None:
         middle = np.exp(np.mean(np.log(mean)) - theory * np.mean(np.log(x)))
@@ -116,7 +116,9 @@ def heatmap(ax: Axes, matrix: ArrayLike, *, label: str, title: str = "", symmetr
     """A kernel matrix as an image with its colour bar; `symmetric` centres the colours at zero."""
     matrix = np.asarray(matrix)
     top = float(np.abs(matrix).max()) if symmetric else None
-    image = ax.imshow(matrix, cmap="RdBu_r" if symmetric else "cividis", vmin=-top if top else None, vmax=top)
+    image = ax.imshow(
+        matrix, cmap="RdBu_r" if symmetric else "cividis", vmin=-top if top else None, vmax=top, interpolation="nearest"
+    )
     ax.figure.colorbar(image, ax=ax, label=label, shrink=0.85)
     ax.set(xlabel="input", ylabel="input", title=title)
     ax.grid(False)

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 import ntklib as ntk
-from course import check, hint  # noqa: F401
+from course import check, hint
 from ntklib import plotting
 from ntklib.parameterization import Exponents
 

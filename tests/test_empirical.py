@@ -149,3 +149,14 @@ def test_every_method_works_inside_jit_and_vmap():
     want = jnp.stack([kernel(key, "auto") for key in keys])
     for method in ("auto", *METHODS):
         assert_close(jax.jit(jax.vmap(lambda key: kernel(key, method)))(keys), want, rtol=1e-12)  # noqa: B023
+
+
+@pytest.mark.parametrize("activation", [ntk.Relu, ntk.Tanh, ntk.Gelu, lambda: ntk.LeakyRelu(0.3)])
+def test_networks_of_one_architecture_compile_once(activation):
+    """Their functions are equal, so a loop over seeds or training steps does not compile anew each time."""
+    nets = [ntk.mlp([3, 4, 2], activation=activation(), w_std=1.0, rngs=nnx.Rngs(seed)) for seed in (0, 1)]
+    first, second = (ntk.functional(net)[0] for net in nets)
+    assert first == second
+    assert hash(first) == hash(second)
+    other = ntk.mlp([3, 4, 2], activation=activation(), w_std=1.1, rngs=nnx.Rngs(0))
+    assert ntk.functional(other)[0] != first

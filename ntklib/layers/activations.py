@@ -49,7 +49,7 @@ class Elementwise(Layer):
                 f"`fn` must be scalar, applied elementwise: [2, 3] came back as {getattr(out, 'shape', out)}."
             )
         self.fn, self.name = fn, name or getattr(fn, "__name__", "elementwise")
-        self.dual = dual or functools.partial(duals.quadrature, fn, nodes=nodes)
+        self.dual = dual or _partial(duals.quadrature, fn, nodes=nodes)
 
     def __call__(self, x: Array) -> Array:
         return self.fn(x)
@@ -70,8 +70,8 @@ def Relu() -> Elementwise:
 def LeakyRelu(slope: float = 0.01) -> Elementwise:
     """X for x > 0, slope·x otherwise."""
     _checks.real("slope", slope)
-    fn = functools.partial(jax.nn.leaky_relu, negative_slope=slope)
-    return Elementwise(fn, functools.partial(duals.leaky_relu, slope=slope), name="leaky_relu")
+    fn = _partial(jax.nn.leaky_relu, negative_slope=slope)
+    return Elementwise(fn, _partial(duals.leaky_relu, slope=slope), name="leaky_relu")
 
 
 def Abs() -> Elementwise:
@@ -86,14 +86,14 @@ def Erf() -> Elementwise:
 
 def Gelu() -> Elementwise:
     """X Φ(x), exact; not the approximation by tanh."""
-    return Elementwise(functools.partial(jax.nn.gelu, approximate=False), duals.gelu, name="gelu")
+    return Elementwise(_partial(jax.nn.gelu, approximate=False), duals.gelu, name="gelu")
 
 
 def Sin(frequency: float = 1.0) -> Elementwise:
     """sin(frequency · x)."""
     _checks.real("frequency", frequency, above=0.0)
-    fn = functools.partial(_sin, frequency=frequency)
-    return Elementwise(fn, functools.partial(duals.sin, frequency=frequency), name="sin")
+    fn = _partial(_sin, frequency=frequency)
+    return Elementwise(fn, _partial(duals.sin, frequency=frequency), name="sin")
 
 
 def Identity() -> Elementwise:
@@ -119,6 +119,12 @@ def Elu() -> Elementwise:
 def Sigmoid() -> Elementwise:
     """1/(1 + exp(−x)); dual by quadrature."""
     return Elementwise(jax.nn.sigmoid, name="sigmoid")
+
+
+@functools.cache
+def _partial(fn: Callable, *args: object, **keywords: object) -> functools.partial:
+    """The same object for the same arguments: networks of one architecture are then equal, and compile once."""
+    return functools.partial(fn, *args, **keywords)
 
 
 def _sin(x: Array, frequency: float) -> Array:
