@@ -62,8 +62,9 @@ def progress() -> None:
     from rich.console import Console
 
     from course import progress
+    from course.tasks import all_tasks
 
-    Console().print(progress.table())
+    Console().print(progress.table(all_tasks()))
 
 
 @app.command()

@@ -7,7 +7,9 @@ import datetime
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def location() -> Path:
@@ -65,13 +67,11 @@ def note(task_id: str) -> None:
         print(f"the progress cannot be written: {error}. NTK_PROGRESS names another file.", file=sys.stderr)
 
 
-def table():
-    """Return a rich table of all tasks with what is done and what is open."""
+def table(tasks: Mapping[str, Any]):
+    """Return a rich table of the tasks (by id) with what is done and what is open."""
     from rich.table import Table
 
-    from course.tasks import all_tasks
-
-    tasks, passed = all_tasks(), load()
+    passed = load()
     done = [task for id, task in tasks.items() if id in passed]
     title = f"{len(done)} of {len(tasks)} tasks done"
     table = Table("task", "name", "minutes", "difficulty", "done", title=title)
