@@ -167,13 +167,15 @@ def text(value: Any, words: int = 12) -> None:
     if count == 0:
         raise NotAttempted
     if count < words:
-        fail(f"there are {count} words; a full answer needs at least {words}.")
+        fail(f"this is too short to say it all: {count} words; a full answer needs at least {words}.")
 
 
 def describe(error: BaseException) -> str:
     """Return an exception's message together with the learner's own line that it came from."""
     own = [(name, line) for name, line in _frames(error) if not _installed(name)]
-    message = f"your code stopped with {type(error).__name__}: {str(error).strip() or 'no message'}"
+    said = str(error).strip() or "no message"
+    said = said if len(said) <= 300 else f"{said[:300]} ..."  # JAX may quote whole arrays
+    message = f"your code stopped with {type(error).__name__}: {said}"
     if not own:
         return message
     return f"{message}\n    in line {own[-1][1]}: {linecache.getline(*own[-1]).strip()}"

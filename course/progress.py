@@ -80,6 +80,7 @@ def table(tasks: Mapping[str, Any]):
         if chapter not in (None, task.chapter):
             table.add_section()
         chapter = task.chapter
-        mark = f"✔ {passed[id]}" if id in passed else "open"
+        done_mark = "written" if task.kind == "text" else "✔"  # words are not checked, only that they are there
+        mark = f"{done_mark} {passed[id]}" if id in passed else "open"
         table.add_row(id, task.name, str(task.minutes), f"{task.difficulty} of 5", mark)
     return table

@@ -7,7 +7,7 @@
 # - train it with Optax, by hand in ten lines and with `ntk.train`;
 # - replace training by one linear system with the network's infinite-width kernel, and say how well that does on real digits.
 #
-# **Time:** 45 minutes for the chapter, 45 for the exercises. You need Python and a first course on machine learning; no kernel theory.
+# **Time:** 45 minutes for the chapter, 70 for the exercises. You need Python and a first course on machine learning; no kernel theory.
 #
 # ## The question
 #

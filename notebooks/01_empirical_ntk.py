@@ -7,7 +7,7 @@
 # - derive, and check on a real network, that gradient descent on the parameters is kernel gradient descent on the function;
 # - read off the kernel's spectrum what a network learns first, what late, and what never.
 #
-# **Time:** 60 minutes for the chapter, 75 for the exercises. It needs chapter 00: `functional`, `vmap`, `jvp` and `vjp`.
+# **Time:** 60 minutes for the chapter, 95 for the exercises. It needs chapter 00: `functional`, `vmap`, `jvp` and `vjp`.
 #
 # ## The question
 #
@@ -356,7 +356,8 @@ assert relative < 0.05
 #        = f_0(x) + \Theta(x, X)\, \Theta^{-1} \bigl( 1 - e^{-\Theta t/N} \bigr) \bigl( y - f_0(X) \bigr) .
 # $$
 #
-# `ntk.gradient_flow` evaluates both. **Prediction:** a network of width 512 follows this closed form closely on training and test images.
+# Here $\Theta^{-1} ( 1 - e^{-\Theta t/N} )$ means one function of each eigenvalue $\lambda$, namely $(1 - e^{-\lambda t/N})/\lambda$, which is $t/N$ at
+# $\lambda = 0$: nothing is inverted that cannot be. `ntk.gradient_flow` evaluates both. **Prediction:** a network of width 512 follows this closed form closely on training and test images.
 # One of width 16, whose kernel moves, does not. **Measurement:** three networks of each width, trained with steps of
 # $\eta = 1/4$.
 
@@ -501,7 +502,7 @@ assert worst < 0.05, "each band should decay as predicted"
 # *stopping early* acts as a regulariser: it leaves out the modes that come late (chapter 12).
 #
 # It also says how large a step may be. A step multiplies the $i$th component by $1 - \eta \lambda_i / N$, so $\eta < 2N/\lambda_1$ is needed, and the
-# last mode then takes at least about $\lambda_1 / \lambda_N$ steps.
+# last mode then takes at least about $\lambda_1 / (2\lambda_N)$ steps.
 #
 # ## What is never learned: the null space
 #
@@ -617,7 +618,7 @@ assert abs(block_slope + 0.5) < 0.1
 # `method="jacobian"` forms the Jacobians, $[N, K, P]$ numbers, and contracts them: about $2KP$ operations for a pair of inputs. `method="products"`
 # never holds a Jacobian of $X$. For each input $x'$ and each output $l$ it pulls a unit vector back to parameters (`vjp`) and pushes the result
 # forward through all $x$ (`jvp`): one column of $\Theta$ for about $3F$ operations per input, $F$ being those of one evaluation. So a pair costs
-# $3KF$, whether all $K^2$ entries of its block are wanted or only the diagonal ones; for those the Jacobians need $2K^2P$.
+# $3KF$, whether all $K^2$ entries of its block are wanted or only the diagonal ones. For all $K^2$ entries the Jacobians need $2K^2P$. (The cost of forming them comes on top.)
 #
 # For a fully connected network $F \approx 2P$: each weight is used once, in a multiplication and an addition.
 
@@ -661,14 +662,14 @@ for wanted in ("mean", "diagonal", "full"):
 # - **Large steps.** The rule is first order in $\eta$. Close to $\eta = 2N/\lambda_1$ and beyond it the neglected term decides (chapter 11).
 # - **Narrow or long-trained networks.** The rule stays true but $\Theta_t$ moves, and the closed form with $\Theta_0$ does not hold: see width 16.
 # - **Other optimisers.** Momentum and per-layer learning rates change the rule in known ways (chapters 02 and 04; exercise 01.6). Adam does not follow
-#   the gradient and has no kernel of this form.
+#   the gradient and has no kernel of this form, unless its second moments stand still (01.6).
 # - **Other losses.** Then $r$ is the derivative of the loss by the outputs. The kernel step holds, but the closed form was for squares.
 # - **Kinks.** With ReLU the second order is not a derivative but a count of units that cross their kink.
 #
 # ## Exercises
 #
 # In `exercises/01_empirical_ntk.ipynb`: the kernel from Jacobians; a kernel-vector product without any; predicting a step and measuring it; a
-# closed form with two errors in it; a question about two equal images; and, open, the kernel of another optimiser.
+# closed form with two errors in it; a question about fewer parameters than examples; and, open, the kernel of another optimiser.
 #
 # ## References
 #

@@ -64,6 +64,8 @@ def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Arr
 
     `axes` may end in `...` for any number of further axes.
     """
+    if hasattr(value, "nngp"):
+        raise TypeError(f"`{argument}` must be an array; got a Kernel. Pass its `.ntk` or its `.nngp`.")
     if not hasattr(value, "dtype"):
         value = np.asarray(value)
     shape, names = np.shape(value), axes.split()
@@ -162,6 +164,11 @@ def features(expected: int, got: int) -> None:
 def model_inputs(argument: str, value: ArrayLike) -> jax.Array:
     """Inputs of a model that is not ours, `[N, ...]`: any rank from 1, any type (embeddings take integers)."""
     value = jnp.asarray(value)
+    if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(
+            f"`{argument}` must be inputs [N, ...]; got shape {value.shape}. "
+            f"For one input pass `{argument}[None]`, for one number per input `{argument}[:, None]`."
+        )
     if value.ndim == 0 or value.size == 0:
         raise ValueError(f"`{argument}` must hold at least one input, [N, ...]; got shape {value.shape}.")
     if jnp.issubdtype(value.dtype, jnp.floating):

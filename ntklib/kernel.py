@@ -68,6 +68,8 @@ class Kernel:
 
     def __add__(self, other: "Kernel") -> "Kernel":
         """The kernel of the sum of two independent outputs: kernels and variances add."""
+        if not isinstance(other, Kernel):
+            return NotImplemented
         if self.features != other.features:
             raise ValueError(
                 f"Branches must have as many outputs as each other; got {self.features} and {other.features}."

@@ -62,15 +62,15 @@ check("03.1", abs_dual)
 
 
 # %% task="03.2"
-def ntk_layer(nngp, ntk, q1, q2, dual, w_std, b_std):
+def ntk_layer(sigma, theta, q1, q2, dual, w_std, b_std):
     """(Σ^{l+1}, Θ^{l+1}), each [N, M], of the affine layer after an activation.
 
-    nngp, ntk: Σ^l and Θ^l, [N, M]; q1 [N] and q2 [M] the variances Σ^l(x, x).
+    sigma, theta: Σ^l and Θ^l, [N, M]; q1 [N] and q2 [M] the variances Σ^l(x, x).
     """
     ### BEGIN SOLUTION
-    values, slopes = dual(nngp, q1[:, None], q2[None, :])
+    values, slopes = dual(sigma, q1[:, None], q2[None, :])
     new = w_std**2 * values + b_std**2
-    return new, new + w_std**2 * slopes * ntk
+    return new, new + w_std**2 * slopes * theta
     ### END SOLUTION
 
 

@@ -18,7 +18,8 @@ def full_ntk(f, theta, x1, x2, keep=lambda name: True):
 
 
 def mean_ntk(f, theta, x1, x2, **keep):
-    return jnp.einsum("ijkk->ij", full_ntk(f, theta, x1, x2, **keep)) / 2
+    full = full_ntk(f, theta, x1, x2, **keep)
+    return jnp.einsum("ijkk->ij", full) / full.shape[-1]
 
 
 def ntk_by_products(f, theta, x1, x2):
@@ -36,11 +37,11 @@ def ntk_by_products(f, theta, x1, x2):
 def by_inputs(f, theta, x1, x2):
     """The Jacobian by the inputs instead of the parameters."""
     j1, j2 = (jax.vmap(jax.jacobian(lambda one: f(theta, one[None])[0]))(x) for x in (x1, x2))
-    return jnp.einsum("ikp,jkp->ij", j1, j2) / 2
+    return jnp.einsum("ikp,jkp->ij", j1, j2) / j1.shape[1]
 
 
 def of_summed_outputs(f, theta, x1, x2):
-    return full_ntk(f, theta, x1, x2).sum((2, 3)) / 2
+    return full_ntk(f, theta, x1, x2).sum((2, 3)) / 3
 
 
 # ---- 01.2
@@ -110,11 +111,13 @@ TABLES = [
         right={"jacobian and einsum": mean_ntk, "products": ntk_by_products},
         wrong={
             "transposed": (lambda *a: mean_ntk(*a).T, "Rows and columns are swapped"),
-            "sum over outputs": (lambda *a: 2 * mean_ntk(*a), "average over the outputs"),
+            "sum over outputs": (lambda *a: 3 * mean_ntk(*a), "average over the outputs"),
+            "twice too large": (lambda *a: 2 * mean_ntk(*a), "2 times"),
             "no biases": (lambda *a: mean_ntk(*a, keep=lambda name: name != "b"), "the biases are missing"),
             "biases only": (lambda *a: mean_ntk(*a, keep=lambda name: name == "b"), "only the biases"),
             "outputs summed first": (of_summed_outputs, "products of different outputs"),
-            "outputs averaged first": (lambda *a: of_summed_outputs(*a) / 2, "products of different outputs"),
+            "outputs averaged first": (lambda *a: of_summed_outputs(*a) / 3, "products of different outputs"),
+            "outputs summed, no mean": (lambda *a: 3 * of_summed_outputs(*a), "added up before differentiating"),
             "first output only": (lambda *a: full_ntk(*a)[:, :, 0, 0], "first output alone"),
             "x1 twice": (lambda f, p, x1, x2: mean_ntk(f, p, x1, x1), "Is one of the two inputs used twice?"),
             "pairs only": (
@@ -134,7 +137,7 @@ TABLES = [
             "returns the pair": (lambda f, p, x1, x2, v: (f(p, x1), product(f, p, x1, x2, v)), "two things came back"),
             "returns the outputs": (lambda f, p, x1, x2, v: f(p, x1), "the first of the two things"),
             "each output for itself": (blockwise, "k ≠ l, too"),
-            "the mean kernel": (lambda f, p, x1, x2, v: 2 / 3 * mean_ntk(f, p, x1, x2) @ v, "the mean kernel"),
+            "the mean kernel": (lambda f, p, x1, x2, v: mean_ntk(f, p, x1, x2) @ v, "the mean kernel"),
             "mean over x2": (lambda *a: product(*a) / 5, "1/M times"),
             "v not used": (lambda f, p, x1, x2, v: product(f, p, x1, x2, jnp.ones_like(v)), "ones"),
             "sign": (lambda *a: -product(*a), "the sign is wrong"),

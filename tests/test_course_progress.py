@@ -76,8 +76,13 @@ def test_the_table_says_what_is_done(learner, monkeypatch):
 
     monkeypatch.setattr(tasks, "TASKS", {})
     for id in ("01.1", "02.1", "02.2"):
-        tasks.written(id, f"name{id}", minutes=5, difficulty=2, section="S", hints=("a", "b", "c"))
+        about = {"minutes": 5, "difficulty": 2, "section": "S", "hints": ("a", "b", "c")}
+        tasks.task(id, f"name{id}", **about)(lambda answer, rng: None)
+    tasks.written("02.3", "words", **about)
+    progress.note("02.3")
     progress.note("02.1")
     table = progress.table(tasks.TASKS)
-    assert table.title == "1 of 3 tasks done"
-    assert [str(mark)[:1] for mark in table.columns[4].cells] == ["o", "✔", "o"]
+    assert table.title == "2 of 4 tasks done"
+    assert [str(mark)[:1] for mark in table.columns[4].cells] == ["o", "✔", "o", "w"], (
+        "words are not ticked off: nobody has checked them"
+    )

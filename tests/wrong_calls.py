@@ -88,7 +88,7 @@ CALLS = [
         "string activation",
         lambda: ntk.mlp([3, 2], activation="relu", w_std=1.0, rngs=RNGS),
         TypeError,
-        ["relu", "layer"],
+        ["`activation`", "ntk.Relu()"],
     ),
     ("activation of two numbers", lambda: ntk.Elementwise(jnp.add), ValueError, ["`fn`", "elementwise"]),
     ("activation that sums", lambda: ntk.Elementwise(jnp.sum), ValueError, ["`fn`", "scalar", "()"]),
@@ -188,6 +188,8 @@ CALLS = [
         ValueError,
         ["`f0_test`", "`ntk_test`"],
     ),
+    ("a Kernel for its matrix", lambda: ntk.gradient_flow(NET.kernel(X), Y, t=1.0), TypeError, ["`ntk_train`", ".ntk"]),
+    ("empirical kernel of one vector", lambda: ntk.empirical_ntk(NET, X[0]), ValueError, ["`x1`", "x1[None]"]),
     # training
     ("no steps", lambda: train(steps=0), ValueError, ["`steps`", "at least 1"]),
     ("unknown loss", lambda: train(loss="mes"), ValueError, ["`loss`", "'mse'"]),

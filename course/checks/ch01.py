@@ -50,12 +50,12 @@ def _jacobian(f, theta, x, leave_out=""):
 def _(answer, rng):
     import numpy as np
 
-    f, theta = _model(rng)
+    f, theta = _model(rng, k=3)
     x1, x2 = rng.normal(size=(4, 3)), rng.normal(size=(5, 3))
     got = expect.call(answer, f, theta, x1, x2)
-    if np.shape(got) == (4, 5, 2, 2):
+    if np.shape(got) == (4, 5, 3, 3):
         expect.fail("that is the full kernel [N, M, K, K]; wanted is the mean over equal outputs, k = l: [N, M].")
-    if np.shape(got) == (4, 5, 2):
+    if np.shape(got) == (4, 5, 3):
         expect.fail("the outputs are still apart, [N, M, K]; average over them.")
     got = expect.array(got, shape=(4, 5), axes="N M")
     j1, j2 = _jacobian(f, theta, x1), _jacobian(f, theta, x2)
@@ -64,16 +64,19 @@ def _(answer, rng):
     mean = "ikp,jkp->ij"
     expect.close(
         got,
-        np.einsum(mean, j1, j2) / 2,
+        np.einsum(mean, j1, j2) / 3,
         rtol=1e-4,
-        factors={"K (outputs are averaged, not summed)": 2.0},
+        factors={"K (outputs are averaged, not summed)": 3.0},
         slips={
             "it is K times what was expected: average over the outputs instead of summing.": np.einsum(mean, j1, j2),
-            "the biases are missing: every parameter counts.": np.einsum(mean, b1, b2) / 2,
+            "the biases are missing: every parameter counts.": np.einsum(mean, b1, b2) / 3,
             "the biases are missing, and outputs are summed instead of averaged.": np.einsum(mean, b1, b2),
-            "only the biases are there: every parameter counts.": np.einsum(mean, w1, w2) / 2,
-            "products of different outputs, k ≠ l, are in the sum.": np.einsum("ikp,jlp->ij", j1, j2) / 2,
-            "products of different outputs, k ≠ l, are in the mean.": np.einsum("ikp,jlp->ij", j1, j2) / 4,
+            "only the biases are there: every parameter counts.": np.einsum(mean, w1, w2) / 3,
+            "the outputs were added up before differentiating: products of different outputs are in it.": np.einsum(
+                "ikp,jlp->ij", j1, j2
+            ),
+            "products of different outputs, k ≠ l, are in the sum.": np.einsum("ikp,jlp->ij", j1, j2) / 3,
+            "products of different outputs, k ≠ l, are in the mean.": np.einsum("ikp,jlp->ij", j1, j2) / 9,
             "that is the kernel of the first output alone; average over all.": j1[:, 0] @ j2[:, 0].T,
         },
     )

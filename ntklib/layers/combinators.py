@@ -113,7 +113,7 @@ def mlp(
     if len(widths) < 2:
         raise ValueError(f"`widths` must name at least inputs and outputs, [d, K]; got {list(widths)}.")
     activation = Relu() if activation is None else activation
-    _layers("mlp", (activation,))
+    _checks.instance("activation", activation, Elementwise, "e.g. ntk.Relu(), or ntk.Elementwise(jnp.arctan)")
     layers: list[Layer] = []
     last = len(widths) - 2
     for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
