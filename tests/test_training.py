@@ -66,28 +66,15 @@ def test_batches_are_drawn_anew_and_follow_the_key():
 
 def test_each_step_draws_another_batch_of_different_examples():
     """With one parameter per example, those that have moved have been drawn."""
-    w = ntk.train(
-        (lambda w, x: x @ w, jnp.zeros((8, 1))),
-        jnp.eye(8),
-        jnp.ones((8, 1)),
-        optimizer=optax.sgd(1.0),
-        steps=1,
-        batch_size=3,
-        key=jax.random.key(0),
-        record=lambda w: w,
-        record_at=[1],
-    ).params
-    assert int((w != 0).sum()) == 3
-    many = ntk.train(
-        (lambda w, x: x @ w, jnp.zeros((8, 1))),
-        jnp.eye(8),
-        jnp.ones((8, 1)),
-        optimizer=optax.sgd(1.0),
-        steps=40,
-        batch_size=3,
-        key=jax.random.key(0),
-    ).params
-    assert int((many != 0).sum()) == 8
+
+    def drawn(steps):
+        model = (lambda w, x: x @ w, jnp.zeros((8, 1)))
+        sampling = {"batch_size": 3, "key": jax.random.key(0)}
+        w = ntk.train(model, jnp.eye(8), jnp.ones((8, 1)), optimizer=optax.sgd(1.0), steps=steps, **sampling).params
+        return int((w != 0).sum())
+
+    assert drawn(steps=1) == 3
+    assert drawn(steps=40) == 8
 
 
 def test_many_seeds_in_one_vmap():
