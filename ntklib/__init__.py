@@ -32,6 +32,7 @@ from ntklib.layers import (
     Tanh,
     mlp,
 )
+from ntklib.linearization import center, linearize, scale_output, taylor
 from ntklib.models import functional
 from ntklib.parameterization import MEAN_FIELD, MUP, NTK, STANDARD, Parameterization, convert, sgd
 from ntklib.predict import gradient_flow
@@ -67,14 +68,18 @@ __all__ = [
     "Sin",
     "Sum",
     "Tanh",
+    "center",
     "convert",
     "empirical_nngp",
     "empirical_ntk",
     "functional",
     "gradient_flow",
+    "linearize",
     "load",
     "mlp",
     "one_hot_centered",
+    "scale_output",
     "sgd",
+    "taylor",
     "train",
 ]

@@ -210,6 +210,24 @@ CALLS = [
     ("labels that are floats", lambda: ntk.one_hot_centered(np.ones(3), 2), TypeError, ["labels", "float"]),
     ("label out of range", lambda: ntk.one_hot_centered(np.array([0, 2]), 2), ValueError, ["labels", "2"]),
     ("whitening before fitting", lambda: ntk.ZCA(0.1).transform(np.ones((2, 3))), RuntimeError, ["fit"]),
+    # models made from models
+    ("linearize an array", lambda: ntk.linearize(X), TypeError, ["`model`", "(apply_fn, params)"]),
+    ("half an order", lambda: ntk.taylor(NET, 1.5), TypeError, ["`order`", "whole number", "1.5"]),
+    ("negative order", lambda: ntk.taylor(NET, -1), ValueError, ["`order`", "at least 0", "-1"]),
+    ("scale by zero", lambda: ntk.scale_output(NET, 0.0), ValueError, ["`alpha`", "greater than 0", "0.0"]),
+    ("scale by text", lambda: ntk.scale_output(NET, "10"), TypeError, ["`alpha`", "number", "10"]),
+    (
+        "linearized at other parameters",
+        lambda: ntk.linearize(NET)({"W": X}, X),
+        ValueError,
+        ["`params`", "structure", "functional"],
+    ),
+    (
+        "linearized at other shapes",
+        lambda: ntk.linearize((lambda w, x: x @ w, Y[:3]))(Y, X),
+        ValueError,
+        ["`params`", "(3, 2)", "(4, 2)"],
+    ),
 ]
 
 
