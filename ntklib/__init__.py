@@ -7,6 +7,7 @@ Kernels of finite networks, dynamics in function space, data and training stand 
 setting.
 """
 
+from ntklib.cross_entropy import cross_entropy_flow
 from ntklib.data import Data, load, one_hot_centered
 from ntklib.empirical import empirical_nngp, empirical_ntk
 from ntklib.kernel import Kernel
@@ -35,7 +36,8 @@ from ntklib.layers import (
 from ntklib.linearization import center, linearize, scale_output, taylor
 from ntklib.models import functional
 from ntklib.parameterization import MEAN_FIELD, MUP, NTK, STANDARD, Parameterization, convert, sgd
-from ntklib.predict import gradient_flow
+from ntklib.posterior import ensemble_posterior, gp_posterior
+from ntklib.predict import gradient_descent, gradient_flow, max_learning_rate
 from ntklib.training import History, train
 from ntklib.whitening import ZCA
 
@@ -70,12 +72,17 @@ __all__ = [
     "Tanh",
     "center",
     "convert",
+    "cross_entropy_flow",
     "empirical_nngp",
     "empirical_ntk",
+    "ensemble_posterior",
     "functional",
+    "gp_posterior",
+    "gradient_descent",
     "gradient_flow",
     "linearize",
     "load",
+    "max_learning_rate",
     "mlp",
     "one_hot_centered",
     "scale_output",

@@ -120,15 +120,16 @@ def square_kernel(argument: str, value: ArrayLike) -> jax.Array:
         )
     if is_traced(k):
         return k
-    scale = float(jnp.abs(k).max())
-    gap = float(jnp.abs(k - k.T).max())
+    known = np.asarray(k)  # NumPy: inside `jit`, jnp would trace even what is known
+    scale = float(np.abs(known).max())
+    gap = float(np.abs(known - known.T).max())
     slack = 100.0 * float(jnp.finfo(k.dtype).eps) * scale
     if gap > slack:
         raise ValueError(
             f"`{argument}` must be symmetric; entries (i, j) and (j, i) differ by up to {gap:.3g}. "
             f"Was it computed between two different sets of inputs?"
         )
-    lowest = float(jnp.diagonal(k).min())
+    lowest = float(known.diagonal().min())
     if lowest < -slack:
         raise ValueError(f"`{argument}` must be positive semi-definite; its diagonal holds {lowest:.3g}.")
     return k
@@ -192,6 +193,21 @@ def times(argument: str, value: ArrayLike) -> jax.Array:
     if (np.diff(known[np.isfinite(known)]) < 0).any() or (np.isinf(known[:-1]).any() and not np.isinf(known[-1])):
         raise ValueError(f"`{argument}` must not decrease; sort the times first.")
     return t
+
+
+def steps(argument: str, value: Any) -> jax.Array:
+    """One number of steps or several, [T]: whole, not negative, not decreasing, possibly infinite."""
+    s = jnp.asarray(value)
+    if s.ndim > 1 or s.size == 0:
+        raise ValueError(f"`{argument}` must be one number of steps or several, [T]; got shape {s.shape}.")
+    if is_traced(s):
+        return s
+    known = np.atleast_1d(np.asarray(value, dtype=float))
+    if np.isnan(known).any() or (known < 0).any() or (known[np.isfinite(known)] % 1 != 0).any():
+        raise ValueError(f"`{argument}` must count steps: whole numbers from 0; got {value}.")
+    if (known[1:] < known[:-1]).any():
+        raise ValueError(f"`{argument}` must not decrease; sort the numbers of steps first.")
+    return s
 
 
 def same_shape(argument: str, value: jax.Array, other: str, reference: jax.Array) -> None:

@@ -1,5 +1,6 @@
 """Dynamics in function space: closed form against small steps, exact cases, degenerate spectra."""
 
+import warnings
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from helpers import assert_close, normal, small_net
 
 import ntklib as ntk
 from ntklib import _linalg
+from ntklib.training import optax
 
 N, M, K = 6, 4, 2
 J, J_TEST = normal(0, N, 20), normal(1, M, 20)
@@ -19,7 +21,7 @@ TIMES = jnp.array([0.0, 0.1, 1.0, 10.0, jnp.inf])
 
 
 def flow(t: Any = TIMES, theta=THETA, **changes) -> Any:
-    arguments = {"f0": F0, "ntk_test": THETA_TEST, "f0_test": F0_TEST} | changes
+    arguments: Any = {"f0": F0, "ntk_test": THETA_TEST, "f0_test": F0_TEST} | changes
     return ntk.gradient_flow(theta, Y, t=t, **arguments)
 
 
@@ -105,3 +107,164 @@ def test_a_trained_wide_network_follows_its_kernel(width):
     ntk.train(net, x, y, optimizer=ntk.sgd(net, 0.1), steps=50)
     assert float(jnp.abs(net(x) - train).max()) < 0.1 * float(jnp.abs(f0 - y).max())
     assert float(jnp.abs(net(x_test) - test).max()) < 0.1 * float(jnp.abs(f0 - y).max())
+
+
+# ridge
+
+
+def test_ridge_flow_is_the_flow_of_the_regularised_kernel():
+    ridge = 0.3
+    regular = THETA + ridge * jnp.trace(THETA) / N * jnp.eye(N)
+    train, test = flow(ridge=ridge)
+    for i, t in enumerate(TIMES[:-1]):
+        decay = jax.scipy.linalg.expm(-regular * t / N)
+        assert_close(train[i], Y + decay @ (F0 - Y), rtol=1e-12)
+        p = THETA_TEST @ jnp.linalg.solve(regular, jnp.eye(N) - decay)
+        assert_close(test[i], F0_TEST + p @ (Y - F0), rtol=1e-11)
+    fit = ntk.gradient_flow(THETA, Y, t=jnp.inf, ntk_test=THETA, ridge=ridge)[1]
+    assert_close(fit, THETA @ jnp.linalg.solve(regular, Y), rtol=1e-12)
+
+
+# gradient descent
+
+
+def descent(theta=THETA, **changes) -> Any:
+    arguments: Any = {"learning_rate": 0.05, "f0": F0, "ntk_test": THETA_TEST, "f0_test": F0_TEST} | changes
+    return ntk.gradient_descent(theta, Y, **arguments)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_descent_is_optax_on_the_linearised_network(momentum):
+    """The whole way: a Flax network, its Jacobian, Optax on its parameters, train and test points."""
+    net, x, x_test = small_net(n_out=K), normal(5, N, 3), normal(6, M, 3)
+    _, params = ntk.functional(net)
+    f_lin = ntk.linearize(net)
+    # A network's kernel couples its outputs; one with independent outputs is what `ntk_train` describes: take one.
+    one = (lambda p, x: f_lin(p, x)[:, :1], params)
+    theta, theta_test = ntk.empirical_ntk(one, x), ntk.empirical_ntk(one, x_test, x)
+    eta = 0.4 * float(ntk.max_learning_rate(theta))
+    at = [0, 1, 2, 3, 17, 200]
+    train, test = ntk.gradient_descent(
+        theta, Y[:, :1], learning_rate=eta, steps=at, momentum=momentum,
+        f0=one[0](params, x), ntk_test=theta_test, f0_test=one[0](params, x_test),
+    )  # fmt: skip
+    history = ntk.train(
+        one, x, Y[:, :1], optimizer=optax.sgd(eta, momentum or None), steps=200, record_at=at,
+        record=lambda p: (one[0](p, x), one[0](p, x_test)),
+    )  # fmt: skip
+    assert_close(train, history.records[0], rtol=1e-9)
+    assert_close(test, history.records[1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.3, 0.95])
+def test_descent_is_the_recursion_also_for_ridge_and_singular_kernels(momentum):
+    j, j_test = J[:, :4], J_TEST[:, :4]
+    ridge, eta = 0.1, 0.2
+    for theta, theta_test, ridge in ((THETA, THETA_TEST, 0.1), (j @ j.T, j_test @ j.T, 0.0)):
+        regular = theta + ridge * jnp.trace(theta) / N * jnp.eye(N)
+        f, g, v = F0, F0_TEST, jnp.zeros_like(F0)
+        for _ in range(40):
+            v = momentum * v + (f - Y)
+            f, g = f - eta / N * regular @ v, g - eta / N * theta_test @ v
+        train, test = descent(theta, learning_rate=eta, steps=40, momentum=momentum, ntk_test=theta_test, ridge=ridge)
+        assert_close(train, f, rtol=1e-12)
+        assert_close(test, g, rtol=1e-12)
+
+
+def test_descent_with_small_steps_is_flow_and_its_end_is_the_end_of_flow():
+    errors = []
+    for steps in (2000, 4000):
+        errors.append(float(jnp.abs(descent(steps=steps, learning_rate=4.0 / steps)[0] - flow(4.0)[0]).max()))
+    assert_close(errors[0] / errors[1], 2.0, rtol=0.01)
+    for one, other in zip(descent(steps=jnp.inf, momentum=0.4), flow(jnp.inf), strict=True):
+        assert_close(one, other, rtol=1e-13)
+    for one, other in zip(descent(steps=10**7), flow(jnp.inf), strict=True):
+        assert_close(one, other, rtol=1e-8)
+    j = J[:, :3]  # the null space stays at its start, at the end as well
+    ends = descent(j @ j.T, steps=[10**6, jnp.inf], ntk_test=J_TEST[:, :3] @ j.T, learning_rate=0.2)
+    assert_close(ends[0][0], ends[0][1], rtol=1e-8)
+    assert_close(ends[1][0], ends[1][1], rtol=1e-8)
+
+
+def test_critical_damping_and_rates_near_zero_are_ordinary():
+    mu = 0.25  # double root of z² − (1 + μ − x) z + μ at x = (1 − √μ)²
+    rates = jnp.array([(1 - mu**0.5) ** 2, 1e-18, 0.0])
+    learned, integral = _linalg.descent(rates, jnp.array([30.0]), jnp.asarray(1.0), jnp.asarray(mu))
+    p, before = 1.0, 1.0
+    for _ in range(30):
+        p, before = (1 + mu - rates[0]) * p - mu * before, p
+    assert_close(1 - learned[0, 0], p, rtol=1e-6)
+    v = a = 0.0
+    for _ in range(30):
+        v = mu * v + 1.0
+        a += v
+    assert_close(integral[0, 1:], jnp.array([a, a]), rtol=1e-14)
+    assert_close(learned[0, 1:], jnp.array([1e-18 * a, 0.0]), rtol=1e-14)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_the_stability_limit_is_where_descent_turns_unstable(momentum):
+    limit = float(ntk.max_learning_rate(THETA, momentum))
+    assert_close(limit, 2 * (1 + momentum) * N / jnp.linalg.norm(THETA, 2), rtol=1e-12)
+    below = descent(steps=5000, learning_rate=0.99 * limit, momentum=momentum)[0]
+    assert_close(below, Y, rtol=1e-3)
+    with pytest.warns(UserWarning, match=r"`learning_rate` = .* above the largest stable one, "):
+        above = descent(steps=2000, learning_rate=1.01 * limit, momentum=momentum)[0]
+    assert float(jnp.abs(above).max()) > 1e4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        descent(steps=3, learning_rate=limit, momentum=momentum)
+
+
+def test_descent_is_differentiable_and_compiles():
+    loss = lambda eta: jnp.sum(descent(steps=jnp.array([3, 7]), learning_rate=eta)[1] ** 2)  # noqa: E731
+    slope = jax.jit(jax.grad(loss))(jnp.asarray(0.05))
+    assert_close(slope, (loss(0.05 + 1e-6) - loss(0.05 - 1e-6)) / 2e-6, rtol=1e-7)
+
+
+# cross-entropy
+
+LABELS = jax.nn.one_hot(jnp.array([0, 1, 2, 0, 1, 1]), 3)
+
+
+def test_cross_entropy_flow_is_the_limit_of_small_steps_on_the_linearised_model():
+    x, x_test = J, J_TEST
+    linear = (lambda w, x: x @ w, jnp.zeros((20, 3)))
+    at = jnp.array([0.0, 0.5, 2.0])
+    train, test = ntk.cross_entropy_flow(THETA, LABELS, t=at, ntk_test=THETA_TEST, rtol=1e-9)
+    errors = []
+    for eta in (0.01, 0.005):
+        stops = [round(float(t) / eta) for t in at]
+        history = ntk.train(
+            linear, x, LABELS, loss="cross_entropy", optimizer=optax.sgd(eta), steps=stops[-1], record_at=stops,
+            record=lambda w: (x @ w, x_test @ w),
+        )  # fmt: skip
+        errors.append(
+            [float(jnp.abs(history.records[0] - train).max()), float(jnp.abs(history.records[1] - test).max())]
+        )
+    assert np.all(np.array(errors[1]) < 0.02)
+    assert_close(np.array(errors[0]) / np.array(errors[1]), np.array([2.0, 2.0]), rtol=0.05)
+
+
+def test_cross_entropy_flow_of_one_point_has_a_closed_form():
+    """Two logits ±u: du/dt = θ/(1 + e^(2u)), so that 2u + e^(2u) = 1 + 2θt."""
+    f = ntk.cross_entropy_flow(jnp.array([[3.0]]), jnp.array([[1.0, 0.0]]), t=jnp.array([0.0, 1.0, 50.0]), rtol=1e-10)
+    u = f[:, 0, 0]
+    assert_close(f[:, 0, 1], -u, rtol=1e-12)
+    assert_close(2 * u + jnp.exp(2 * u), 1 + 6.0 * jnp.array([0.0, 1.0, 50.0]), rtol=1e-7)
+
+
+def test_cross_entropy_flow_starts_where_it_is_told_and_conserves_the_sum_of_logits():
+    start, start_test = normal(7, N, 3), normal(8, M, 3)
+
+    def flow_of(t: Any) -> Any:
+        return ntk.cross_entropy_flow(THETA, LABELS, t=t, f0=start, ntk_test=THETA_TEST, f0_test=start_test)
+
+    train, test = flow_of(jnp.array([0.0, 3.0]))
+    assert_close(train[0], start, rtol=1e-14)
+    assert_close(test[0], start_test, rtol=1e-14)
+    assert_close(train[1].sum(1), start.sum(1), rtol=1e-6)
+    single = flow_of(3.0)
+    assert_close(single[1], test[1], rtol=1e-5)
+    zero = flow_of(0.0)
+    assert_close(zero[0], start, rtol=1e-14)

@@ -32,6 +32,11 @@ def train(**changes):
     return ntk.train(arguments.pop("model", NET), arguments.pop("x", X), arguments.pop("y", Y), **arguments)
 
 
+def descend(**changes):
+    """`ntk.gradient_descent` with one thing wrong."""
+    return ntk.gradient_descent(THETA, Y, **({"learning_rate": 0.1, "steps": 2} | changes))
+
+
 CALLS = [
     # inputs of a network's kernel
     ("kernel of one vector", lambda: NET.kernel(X[0]), ValueError, ["`x1`", "[N, d]", "(3,)", "x1[None]"]),
@@ -177,13 +182,13 @@ CALLS = [
     ("times backwards", lambda: ntk.gradient_flow(THETA, Y, t=jnp.array([2.0, 1.0])), ValueError, ["`t`", "sort"]),
     ("time NaN", lambda: ntk.gradient_flow(THETA, Y, t=float("nan")), ValueError, ["`t`", "NaN"]),
     (
-        "test kernel transposed",
+        "test kernel transposed of descent",
         lambda: ntk.gradient_flow(THETA, Y, t=1.0, ntk_test=jnp.ones((4, 7))),
         ValueError,
         ["`ntk_test`", "[M, N]", "ntk_test.T"],
     ),
     (
-        "test start without test kernel",
+        "test start without test kernel of descent",
         lambda: ntk.gradient_flow(THETA, Y, t=1.0, f0_test=Y),
         ValueError,
         ["`f0_test`", "`ntk_test`"],
@@ -227,6 +232,98 @@ CALLS = [
         lambda: ntk.linearize((lambda w, x: x @ w, Y[:3]))(Y, X),
         ValueError,
         ["`params`", "(3, 2)", "(4, 2)"],
+    ),
+    # function space
+    (
+        "negative ridge",
+        lambda: ntk.gradient_flow(THETA, Y, t=1.0, ridge=-0.1),
+        ValueError,
+        ["`ridge`", "at least 0", "-0.1"],
+    ),
+    ("half a step", lambda: descend(steps=1.5), ValueError, ["`steps`", "whole", "1.5"]),
+    ("negative steps", lambda: descend(steps=-1), ValueError, ["`steps`", "whole", "-1"]),
+    ("steps backwards", lambda: descend(steps=[3, 1]), ValueError, ["`steps`", "sort"]),
+    ("a table of steps", lambda: descend(steps=[[1, 2]]), ValueError, ["`steps`", "(1, 2)"]),
+    (
+        "negative learning rate of descent",
+        lambda: descend(learning_rate=-0.1),
+        ValueError,
+        ["`learning_rate`", "at least 0", "-0.1"],
+    ),
+    ("momentum of one", lambda: descend(momentum=1.0), ValueError, ["`momentum`", "below 1", "1.0"]),
+    (
+        "no end above the stable rate",
+        lambda: descend(learning_rate=9.0, steps=jnp.inf),
+        ValueError,
+        ["`learning_rate` = 9", "8", "Lower"],
+    ),
+    ("start of another shape in descent", lambda: descend(f0=Y[:, :1]), ValueError, ["`f0`", "(4, 2)"]),
+    ("test start without test kernel of descent", lambda: descend(f0_test=Y), ValueError, ["`f0_test`", "`ntk_test`"]),
+    (
+        "test kernel transposed of descent",
+        lambda: descend(ntk_test=jnp.ones((4, 3))),
+        ValueError,
+        ["`ntk_test`", "transposed", ".T"],
+    ),
+    (
+        "limit of a kernel record",
+        lambda: ntk.max_learning_rate(NET.kernel(X)),
+        TypeError,
+        ["`ntk_train`", "Kernel", ".ntk"],
+    ),
+    (
+        "cross-entropy of centred targets",
+        lambda: ntk.cross_entropy_flow(THETA, ntk.one_hot_centered(np.arange(4), 4), t=1.0),
+        ValueError,
+        ["`y`", "probabilities", "jax.nn.one_hot"],
+    ),
+    (
+        "cross-entropy of one class",
+        lambda: ntk.cross_entropy_flow(THETA, jnp.ones((4, 1)), t=1.0),
+        ValueError,
+        ["`y`", "K ≥ 2", "one column"],
+    ),
+    (
+        "cross-entropy for ever",
+        lambda: ntk.cross_entropy_flow(THETA, jax.nn.one_hot(jnp.arange(4), 4), t=jnp.inf),
+        ValueError,
+        ["`t`", "finite", "logits"],
+    ),
+    (
+        "posterior of a singular kernel",
+        lambda: ntk.gp_posterior(jnp.ones((4, 4)), Y, THETA, THETA, ridge=0.0),
+        ValueError,
+        ["`k_train`", "singular", "`ridge` = 0", "ridge=1e-4"],
+    ),
+    (
+        "posterior at other test inputs",
+        lambda: ntk.gp_posterior(THETA, Y, THETA[:3], THETA, ridge=0.0),
+        ValueError,
+        ["`k_test`", "M = 3", "(4, 4)"],
+    ),
+    (
+        "posterior with negative ridge",
+        lambda: ntk.gp_posterior(THETA, Y, THETA, THETA, ridge=-1.0),
+        ValueError,
+        ["`ridge`", "at least 0"],
+    ),
+    (
+        "ensemble of arrays",
+        lambda: ntk.ensemble_posterior(THETA, Y, t=1.0),
+        TypeError,
+        ["`kernel_train`", "net.kernel(x)"],
+    ),
+    (
+        "ensemble with half the test kernels",
+        lambda: ntk.ensemble_posterior(NET.kernel(X), Y, NET.kernel(X), t=1.0),
+        ValueError,
+        ["`kernel_test`", "together"],
+    ),
+    (
+        "ensemble of an unknown kernel",
+        lambda: ntk.ensemble_posterior(NET.kernel(X), Y, t=1.0, kernel="ntkgp"),
+        ValueError,
+        ["`kernel`", "'ntk'", "'nngp'"],
     ),
 ]
 
