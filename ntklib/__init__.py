@@ -7,6 +7,8 @@ Kernels of finite networks, dynamics in function space, data and training stand 
 setting.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ntklib.cross_entropy import cross_entropy_flow
 from ntklib.data import Data, load, one_hot_centered
 from ntklib.empirical import empirical_nngp, empirical_ntk
@@ -41,6 +43,9 @@ from ntklib.predict import gradient_descent, gradient_flow, max_learning_rate
 from ntklib.training import History, train
 from ntklib.whitening import ZCA
 
+if TYPE_CHECKING:
+    from ntklib.regression import KernelClassifier, KernelRegressor
+
 __all__ = [
     "MEAN_FIELD",
     "MUP",
@@ -58,6 +63,8 @@ __all__ = [
     "History",
     "Identity",
     "Kernel",
+    "KernelClassifier",
+    "KernelRegressor",
     "Layer",
     "LayerNorm",
     "LeakyRelu",
@@ -90,3 +97,12 @@ __all__ = [
     "taylor",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The estimators come when they are asked for: scikit-learn is optional, and slow to import."""
+    if name in ("KernelClassifier", "KernelRegressor"):
+        from ntklib import regression
+
+        return getattr(regression, name)
+    raise AttributeError(f"module 'ntklib' has no attribute {name!r}")

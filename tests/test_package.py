@@ -17,7 +17,7 @@ ROWS = {
     "_linalg": 1, "_checks": 1, "_download": 1, "data": 1.5, "whitening": 1.5,
     "models": 2, "parameterization": 2, "duals": 2, "kernel": 2, "predict": 2,
     "posterior": 2.5, "cross_entropy": 2.5, "noise_limits": 2.5, "noise": 2.7,
-    "layers": 3, "training": 4, "empirical": 4, "linearization": 4,
+    "layers": 3, "training": 4, "empirical": 4, "linearization": 4, "regression": 5,
     "plotting": 9, "interop": 9, "datasets": 9, "__init__": 10,
 }  # fmt: skip
 

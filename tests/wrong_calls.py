@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
+from sklearn.exceptions import NotFittedError
 
 import ntklib as ntk
 
@@ -182,13 +183,13 @@ CALLS = [
     ("times backwards", lambda: ntk.gradient_flow(THETA, Y, t=jnp.array([2.0, 1.0])), ValueError, ["`t`", "sort"]),
     ("time NaN", lambda: ntk.gradient_flow(THETA, Y, t=float("nan")), ValueError, ["`t`", "NaN"]),
     (
-        "test kernel transposed of descent",
+        "test kernel transposed",
         lambda: ntk.gradient_flow(THETA, Y, t=1.0, ntk_test=jnp.ones((4, 7))),
         ValueError,
         ["`ntk_test`", "[M, N]", "ntk_test.T"],
     ),
     (
-        "test start without test kernel of descent",
+        "test start without test kernel",
         lambda: ntk.gradient_flow(THETA, Y, t=1.0, f0_test=Y),
         ValueError,
         ["`f0_test`", "`ntk_test`"],
@@ -325,6 +326,34 @@ CALLS = [
         ValueError,
         ["`kernel`", "'ntk'", "'nngp'"],
     ),
+    # estimators
+    ("regression by an array", lambda: ntk.KernelRegressor(X).fit(X, Y), TypeError, ["`net`", "Layer", "ntklib.mlp"]),
+    (
+        "unknown kernel of a regressor",
+        lambda: ntk.KernelRegressor(kernel="nkt").fit(X, Y),
+        ValueError,
+        ["`kernel`", "'nkt'", "'ntk'"],
+    ),
+    (
+        "regression with negative ridge",
+        lambda: ntk.KernelRegressor(ridge=-1.0).fit(X, Y),
+        ValueError,
+        ["`ridge`", "at least 0"],
+    ),
+    (
+        "regression on equal inputs",
+        lambda: ntk.KernelRegressor(ridge=0.0).fit(X, Y),
+        ValueError,
+        ["singular", "`ridge` = 0", "ridge=1e-4"],
+    ),
+    (
+        "regression on other features",
+        lambda: ntk.KernelRegressor(NET).fit(X[:, :2], Y),
+        ValueError,
+        ["3 features", "has 2"],
+    ),
+    ("one class", lambda: ntk.KernelClassifier().fit(X, np.zeros(4, int)), ValueError, ["`y`", "two classes"]),
+    ("prediction before fitting", lambda: ntk.KernelRegressor().predict(X), NotFittedError, ["not fitted"]),
 ]
 
 

@@ -1,7 +1,10 @@
 """Activations: a scalar function and its dual."""
 
+import dataclasses
 import functools
+import importlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +56,10 @@ class Elementwise(Layer):
 
     def __call__(self, x: Array) -> Array:
         return self.fn(x)
+
+    def __reduce__(self) -> tuple:
+        """Pickled by the names of its functions: those of JAX that are compiled do not pickle themselves."""
+        return _rebuilt, (_portable(self.fn), _portable(self.dual), self.name)
 
     def kernel_map(self, k: Kernel) -> Kernel:
         k.require_gaussian(f"The activation {self.name!r}")
@@ -133,3 +140,37 @@ def _sin(x: Array, frequency: float) -> Array:
 
 def _identity(x: Array) -> Array:
     return x
+
+
+@dataclasses.dataclass(frozen=True)
+class _Portable:
+    """A function by name, or a `functools.partial` of one."""
+
+    module: str
+    name: str
+    args: tuple = ()
+    keywords: tuple = ()
+
+
+def _portable(fn: Any) -> Any:
+    """`fn` in a form that pickles, where it can be found again by its name."""
+    if isinstance(fn, functools.partial):
+        inner = _portable(fn.func)
+        if isinstance(inner, _Portable):
+            args = tuple(map(_portable, fn.args))
+            return dataclasses.replace(inner, args=args, keywords=tuple(fn.keywords.items()))
+        return fn
+    module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", "")
+    found = getattr(importlib.import_module(module), name, None) if module else None
+    return _Portable(module, name) if module and found is fn else fn
+
+
+def _found(form: Any) -> Any:
+    if not isinstance(form, _Portable):
+        return form
+    fn = getattr(importlib.import_module(form.module), form.name)
+    return _partial(fn, *map(_found, form.args), **dict(form.keywords)) if form.args or form.keywords else fn
+
+
+def _rebuilt(fn: Any, dual: Any, name: str) -> Elementwise:
+    return Elementwise(_found(fn), _found(dual), name=name)

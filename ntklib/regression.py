@@ -1,0 +1,189 @@
+"""Kernel regression with an infinitely wide network, as estimators of scikit-learn."""
+
+import functools
+from typing import Any, Literal, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from flax import nnx
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntklib import _checks
+from ntklib.data import one_hot_centered
+from ntklib.kernel import Kernel
+from ntklib.layers import Layer, Relu, mlp
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError('KernelRegressor needs scikit-learn: pip install "ntklib[course]".') from error
+
+_ROWS = 1024  # test points whose kernels are held at a time
+
+
+class _KernelMethod(BaseEstimator):
+    """What regression and classification share; see `KernelRegressor`."""
+
+    def __init__(
+        self, net: Layer | None = None, *, kernel: Literal["ntk", "nngp"] = "ntk", ridge: float = 1e-4
+    ) -> None:
+        self.net = net
+        self.kernel = kernel
+        self.ridge = ridge
+
+    def _fit(self, x: np.ndarray, y: np.ndarray) -> Self:
+        """Solve (Θ + ridge · tr(Θ)/N · 1) α = y, targets [N, K]."""
+        if self.net is not None:
+            _checks.instance("net", self.net, Layer, "such as `ntklib.mlp(...)`")
+        _checks.choice("kernel", self.kernel, ("ntk", "nngp"))
+        _checks.real("ridge", self.ridge, minimum=0.0)
+        # A kernel does not depend on the widths in the NTK parameterization: one unit a layer will do.
+        start = nnx.Rngs(0)
+        self.net_ = self.net or mlp([x.shape[1], 1, 1, 1], activation=Relu(), w_std=2**0.5, b_std=0.1, rngs=start)
+        self.X_fit_ = x
+        k = self._chosen(self._kernels(x)).copy()  # the factorisation overwrites it
+        k[np.diag_indices_from(k)] += self.ridge * np.trace(k) / len(k)
+        scale = k.diagonal().max()
+        try:
+            self.factor_ = scipy.linalg.cho_factor(k, lower=True, overwrite_a=True, check_finite=False)
+            pivots = self.factor_[0].diagonal() ** 2
+        except scipy.linalg.LinAlgError:
+            pivots = np.zeros(1)
+        if pivots.min() <= len(k) * np.finfo(float).eps * scale:
+            raise ValueError(
+                f"The kernel of the training inputs is singular with `ridge` = {self.ridge:g}: inputs that are equal "
+                f"or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4."
+            )
+        self.dual_coef_ = scipy.linalg.cho_solve(self.factor_, y)
+        return self
+
+    def _outputs(self, x: np.ndarray) -> np.ndarray:
+        """Θ(x, X) α, [M, K]."""
+        blocks = (self._chosen(self._kernels(part, self.X_fit_)) for part in _parts(x))
+        return np.concatenate([block @ self.dual_coef_ for block in blocks])
+
+    def predict_std(self, X: ArrayLike) -> np.ndarray:
+        """Standard deviation of the outputs at X, [M], over initialisations of the trained networks, the same for each
+        output: what is left of the spread of a random network once it fits the data, in the targets' units.
+
+        For "nngp" it is that of the Bayesian posterior, for "ntk" of an ensemble trained to the end in all its layers
+        (see `ntklib.ensemble_posterior`). Costs N² operations a point, and for "ntk" the kernel of the training inputs
+        once more.
+        """
+        x = self._validated(X)
+        prior = None if self.kernel == "nngp" else np.asarray(self._kernels(self.X_fit_).nngp)
+        std = []
+        for part in _parts(x):
+            cross = self._kernels(part, self.X_fit_)
+            weights = scipy.linalg.cho_solve(self.factor_, self._chosen(cross).T)  # P_∞ᵀ, [N, M]
+            mixed = np.einsum("mn,nm->m", np.asarray(cross.nngp), weights)
+            own = np.asarray(cross.q1)
+            if prior is None:
+                variance = own - mixed
+            else:
+                variance = own - 2 * mixed + np.einsum("nm,nm->m", weights, prior @ weights)
+            std.append(np.sqrt(np.maximum(variance, 0.0)))  # rounding can leave less than nothing
+        return np.concatenate(std)
+
+    def _chosen(self, kernel: Kernel) -> np.ndarray:
+        return np.asarray(kernel.ntk if self.kernel == "ntk" else kernel.nngp)
+
+    def _validated(self, X: ArrayLike) -> np.ndarray:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=np.float64, allow_nd=True, reset=False)
+
+    def _kernels(self, x1: np.ndarray, x2: np.ndarray | None = None) -> Kernel:
+        """In double precision, whatever the session's setting: a solve loses as many digits as the kernel is
+        ill-conditioned.
+        """
+        with jax.enable_x64(True):
+            inputs = [None if x is None else jnp.asarray(x) for x in (x1, x2)]
+            return _kernel(*nnx.split(self.net_), *inputs)
+
+
+class KernelRegressor(RegressorMixin, _KernelMethod):
+    """Ridge regression with the kernel Θ of an infinitely wide network: the mean of such networks trained to the end,
+
+        f(x) = Θ(x, X) (Θ(X, X) + ridge · tr(Θ(X, X))/N · 1)⁻¹ y.
+
+    net: a network of this library, for its `kernel`; its parameters play no role. By default two hidden layers of
+        ReLU, σ_w² = 2, σ_b = 0.1.
+    kernel: "ntk", all layers trained, or "nngp", the last one alone, which is the Bayesian posterior mean.
+    ridge: relative to the mean of the kernel's diagonal; 0 only where that is not singular.
+
+    Inputs are vectors [N, d] or images [N, H, W, C], targets [N] or [N, K]. Targets are not centred, and inputs not
+    scaled: put a scaler before it in a `Pipeline`. It follows scikit-learn's rules for estimators (`clone`,
+    `cross_val_score`, `GridSearchCV`, pickling); everything is computed in double precision.
+    Fitted attributes: `dual_coef_` [N, K], `X_fit_`, `net_`. Memory: 2 N² numbers while fitting, N² after; N³/3
+    operations. Source: Jacot et al. 2018; Lee et al. 2019.
+
+    >>> import numpy as np
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> model = KernelRegressor(ridge=1e-6).fit(x, x[:, 0] ** 2)
+    >>> bool(abs(model.predict([[0.5]])[0] - 0.25) < 0.01), model.predict_std([[0.5], [5.0]]).round(2).tolist()
+    (True, [0.0, 0.47])
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit to inputs [N, d] or [N, H, W, C] and targets [N] or [N, K]."""
+        X, y = validate_data(self, X, y, dtype=np.float64, allow_nd=True, multi_output=True, y_numeric=True)
+        y = np.asarray(y, np.float64)
+        self._one_output = y.ndim == 1
+        return self._fit(X, y.reshape(len(y), -1))
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Outputs [M] or [M, K]."""
+        outputs = self._outputs(self._validated(X))
+        return outputs[:, 0] if self._one_output else outputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class KernelClassifier(ClassifierMixin, _KernelMethod):
+    """Classification by ridge regression, as `KernelRegressor` does it, on one-hot targets less their mean 1/K: the
+    class with the largest output. Labels [N] may be anything that can be sorted; `classes_` lists them.
+
+    Cross-entropy has no such closed form: `ntklib.cross_entropy_flow`.
+
+    >>> import ntklib as ntk
+    >>> data = ntk.load("digits", n_train=300, n_test=200).flat()
+    >>> model = KernelClassifier().fit(data.x_train, data.y_train)
+    >>> model.score(data.x_test, data.y_test) > 0.9
+    True
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit to inputs [N, d] or [N, H, W, C] and labels [N]."""
+        X, y = validate_data(self, X, y, dtype=np.float64, allow_nd=True)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"`y` must hold at least two classes; got one class, {self.classes_[0]!r}.")
+        return self._fit(X, np.asarray(one_hot_centered(labels, len(self.classes_)), np.float64))
+
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
+        """Outputs [M, K]; for two classes [M], positive for the second."""
+        outputs = self._outputs(self._validated(X))
+        return outputs if len(self.classes_) > 2 else outputs[:, 1] - outputs[:, 0]
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Labels [M]."""
+        decision = self.decision_function(X)
+        return self.classes_[decision.argmax(1) if decision.ndim == 2 else (decision > 0).astype(int)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _kernel(graph: nnx.GraphDef, state: nnx.State, x1: Array, x2: Array | None) -> Kernel:
+    return nnx.merge(graph, state).kernel(x1, x2)
+
+
+def _parts(x: np.ndarray) -> list[np.ndarray]:
+    return [x[i : i + _ROWS] for i in range(0, len(x), _ROWS)]

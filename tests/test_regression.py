@@ -1,0 +1,117 @@
+"""The estimators: scikit-learn's own checks, the formula, images, and mnist5k."""
+
+import pickle
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import ACTIVATIONS, assert_close
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+import ntklib as ntk
+
+RNG = np.random.default_rng(0)
+X, X_TEST = RNG.normal(size=(30, 3)), RNG.normal(size=(8, 3))
+Y = np.stack([np.sin(X[:, 0]), X[:, 1] * X[:, 2]], 1)
+NET = ntk.mlp([3, 2, 2, 1], activation=ntk.Erf(), w_std=1.4, b_std=0.3, rngs=nnx.Rngs(0))
+#: Checks that cannot run here, and why: the first needs an environment variable, set before SciPy is imported; the
+#: others pandas, which is no dependency.
+SKIPPED = {"check_array_api_input", "check_regressor_data_not_an_array", "check_classifier_data_not_an_array"}
+
+
+@pytest.mark.parametrize(
+    "estimator", [ntk.KernelRegressor(), ntk.KernelRegressor(kernel="nngp"), ntk.KernelClassifier()]
+)
+def test_scikit_learns_own_checks(estimator):
+    # Two of its checks compare an array with NumPy's promotion; ours are strict in the tests only.
+    with jax.numpy_dtype_promotion("standard"):
+        results = check_estimator(estimator, on_fail=None, on_skip=None)
+    assert len(results) > 40
+    assert [r["check_name"] for r in results if r["status"] == "failed"] == []
+    assert {r["check_name"] for r in results if r["status"] != "passed"} <= SKIPPED
+
+
+@pytest.mark.parametrize("kernel", ["ntk", "nngp"])
+def test_regression_is_the_end_of_ridge_flow_with_its_spread(kernel):
+    model = ntk.KernelRegressor(NET, kernel=kernel, ridge=0.01).fit(X, Y)
+    k, cross, test = NET.kernel(jnp.asarray(X)), NET.kernel(jnp.asarray(X_TEST), jnp.asarray(X)), NET.kernel(X_TEST)
+    mean, cov = ntk.ensemble_posterior(k, Y, cross, test, t=jnp.inf, ridge=0.01, kernel=kernel)
+    assert_close(model.predict(X_TEST), mean, rtol=1e-9)
+    assert_close(model.predict_std(X_TEST), jnp.sqrt(jnp.diagonal(cov)), rtol=1e-8)
+    one = ntk.KernelRegressor(NET, kernel=kernel, ridge=0.01).fit(X, Y[:, 1])
+    assert one.predict(X_TEST).shape == (8,)
+    assert_close(one.predict(X_TEST), mean[:, 1], rtol=1e-9)
+
+
+def test_long_predictions_in_blocks_are_the_same():
+    model = ntk.KernelRegressor(NET).fit(X, Y)
+    many = np.concatenate([X_TEST] * 300)
+    assert_close(model.predict(many), np.concatenate([model.predict(X_TEST)] * 300), rtol=1e-12)
+    assert_close(model.predict_std(many), np.concatenate([model.predict_std(X_TEST)] * 300), rtol=1e-6)
+
+
+def test_single_precision_sessions_get_double_precision_results():
+    with jax.enable_x64(False):
+        model = ntk.KernelRegressor(NET, ridge=1e-8).fit(X.astype(np.float32), Y)
+        got = model.predict(X_TEST.astype(np.float32))
+    x, x_test = (jnp.asarray(a.astype(np.float32), jnp.float64) for a in (X, X_TEST))
+    k = NET.kernel(x).ntk
+    want = NET.kernel(x_test, x).ntk @ jnp.linalg.solve(k + 1e-8 * jnp.trace(k) / 30 * jnp.eye(30), Y)
+    assert got.dtype == np.float64
+    assert_close(got, want, rtol=1e-6)
+
+
+def test_the_spread_is_nothing_at_the_data_and_grows_away_from_them():
+    model = ntk.KernelRegressor(NET, ridge=0.0).fit(X, Y)
+    assert float(model.predict_std(X).max()) < 1e-5
+    assert model.predict_std(50.0 * X_TEST).min() > model.predict_std(X_TEST).max()
+
+
+def test_it_works_in_pipelines_searches_and_clones_and_pickles():
+    pipeline = make_pipeline(StandardScaler(), ntk.KernelRegressor(NET, ridge=0.1))
+    assert cross_val_score(pipeline, X, Y[:, 0], cv=3).mean() > 0.5
+    search = GridSearchCV(
+        ntk.KernelRegressor(), {"net": [NET, None], "kernel": ["ntk", "nngp"], "ridge": [1e-4, 10.0]}, cv=3
+    ).fit(X, Y[:, 0])
+    assert search.best_params_["ridge"] == 1e-4
+    twin = clone(search.best_estimator_).fit(X, Y[:, 0])
+    assert_close(twin.predict(X_TEST), search.predict(X_TEST), rtol=1e-12)
+    again = pickle.loads(pickle.dumps(twin))
+    assert_close(again.predict(X_TEST), twin.predict(X_TEST), rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_networks_pickle_and_stay_equal(name):
+    net = ntk.mlp([3, 4, 1], activation=ACTIVATIONS[name], w_std=1.0, rngs=nnx.Rngs(0))
+    again = pickle.loads(pickle.dumps(net))
+    assert ntk.functional(again)[0] == ntk.functional(net)[0]  # compiled once for both
+    assert_close(again(jnp.asarray(X)), net(jnp.asarray(X)), rtol=1e-15)
+    assert_close(again.kernel(X[:3]).ntk, net.kernel(X[:3]).ntk, rtol=1e-15)
+
+
+def test_images_and_labels_of_any_kind():
+    data = ntk.load("digits", n_train=200, n_test=100)
+    rngs = nnx.Rngs(0)
+    net = ntk.Serial(ntk.Flatten(), *ntk.mlp([64, 1, 1], w_std=2**0.5, rngs=rngs).layers)
+    names = np.array([f"digit {label}" for label in range(10)])
+    y_train, y_test = names[data.y_train], names[data.y_test]
+    model = ntk.KernelClassifier(net).fit(data.x_train, y_train)
+    assert model.score(data.x_test, y_test) > 0.9
+    assert set(model.predict(data.x_test)) <= set(names)
+    two = data.y_train < 5
+    binary: Any = ntk.KernelClassifier(net).fit(data.x_train, two)
+    assert binary.decision_function(data.x_test).shape == (100,)
+    assert np.array_equal(binary.predict(data.x_test), binary.decision_function(data.x_test) > 0)
+
+
+def test_mnist5k_is_classified():
+    data = ntk.load("mnist5k", n_train=4000, n_test=1000).flat()
+    score = ntk.KernelClassifier().fit(data.x_train, data.y_train).score(data.x_test, data.y_test)
+    assert score >= 0.93, score
