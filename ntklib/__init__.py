@@ -37,6 +37,8 @@ from ntklib.layers import (
 )
 from ntklib.linearization import center, linearize, scale_output, taylor
 from ntklib.models import functional
+from ntklib.noise import noise_covariance, sgd_moments, sgd_simulate
+from ntklib.noise_limits import langevin, mean_square_limit, stationary_covariance
 from ntklib.parameterization import MEAN_FIELD, MUP, NTK, STANDARD, Parameterization, convert, sgd
 from ntklib.posterior import ensemble_posterior, gp_posterior
 from ntklib.predict import gradient_descent, gradient_flow, max_learning_rate
@@ -87,13 +89,19 @@ __all__ = [
     "gp_posterior",
     "gradient_descent",
     "gradient_flow",
+    "langevin",
     "linearize",
     "load",
     "max_learning_rate",
+    "mean_square_limit",
     "mlp",
+    "noise_covariance",
     "one_hot_centered",
     "scale_output",
     "sgd",
+    "sgd_moments",
+    "sgd_simulate",
+    "stationary_covariance",
     "taylor",
     "train",
 ]

