@@ -9,8 +9,10 @@ setting.
 
 from typing import TYPE_CHECKING, Any
 
+from ntklib.critical import CriticalPoint, critical_point, edge_of_chaos
 from ntklib.cross_entropy import cross_entropy_flow
 from ntklib.data import Data, load, one_hot_centered
+from ntklib.depth import DepthProfile, ntk_depth_profile
 from ntklib.empirical import empirical_nngp, empirical_ntk
 from ntklib.kernel import Kernel
 from ntklib.layers import (
@@ -40,8 +42,10 @@ from ntklib.models import functional
 from ntklib.noise import noise_covariance, sgd_moments, sgd_simulate
 from ntklib.noise_limits import langevin, mean_square_limit, stationary_covariance
 from ntklib.parameterization import MEAN_FIELD, MUP, NTK, STANDARD, Parameterization, convert, sgd
+from ntklib.phases import DepthScales, depth_scales, fixed_point, fixed_points, phase
 from ntklib.posterior import ensemble_posterior, gp_posterior
 from ntklib.predict import gradient_descent, gradient_flow, max_learning_rate
+from ntklib.propagation import chi, correlation_map, decorrelation_map, variance_map
 from ntklib.training import History, train
 from ntklib.whitening import ZCA
 
@@ -55,8 +59,11 @@ __all__ = [
     "STANDARD",
     "ZCA",
     "Abs",
+    "CriticalPoint",
     "Data",
     "Dense",
+    "DepthProfile",
+    "DepthScales",
     "Elementwise",
     "Elu",
     "Erf",
@@ -80,11 +87,19 @@ __all__ = [
     "Sum",
     "Tanh",
     "center",
+    "chi",
     "convert",
+    "correlation_map",
+    "critical_point",
     "cross_entropy_flow",
+    "decorrelation_map",
+    "depth_scales",
+    "edge_of_chaos",
     "empirical_nngp",
     "empirical_ntk",
     "ensemble_posterior",
+    "fixed_point",
+    "fixed_points",
     "functional",
     "gp_posterior",
     "gradient_descent",
@@ -96,7 +111,9 @@ __all__ = [
     "mean_square_limit",
     "mlp",
     "noise_covariance",
+    "ntk_depth_profile",
     "one_hot_centered",
+    "phase",
     "scale_output",
     "sgd",
     "sgd_moments",
@@ -104,6 +121,7 @@ __all__ = [
     "stationary_covariance",
     "taylor",
     "train",
+    "variance_map",
 ]
 
 

@@ -33,7 +33,7 @@ def _float_arrays(*values: ArrayLike) -> tuple[Array, ...]:
     return tuple(jnp.asarray(v, dtype) for v in values)
 
 
-def _sqrt(x: Array) -> Array:
+def sqrt(x: Array) -> Array:
     """√max(x, 0) with derivative 0, not ∞, where x ≤ 0."""
     inside = x > 0
     return jnp.where(inside, jnp.sqrt(jnp.where(inside, x, 1.0)), 0.0)
@@ -47,7 +47,7 @@ def _sine_and_angle(q12: Array, q1: Array, q2: Array) -> Pair:
     whose q12 is rounded otherwise than their variances would get θ ≈ √ε, 3e-4 in float32, in place of 0.
     """
     squared = q1 * q2 - q12**2
-    sin = _sqrt(jnp.where(squared > 4 * jnp.finfo(q12.dtype).eps * q1 * q2, squared, 0.0))
+    sin = sqrt(jnp.where(squared > 4 * jnp.finfo(q12.dtype).eps * q1 * q2, squared, 0.0))
     inside = sin > 0
     edge = jnp.where(q12 > 0, 0.0, jnp.where(q12 < 0, jnp.pi, jnp.pi / 2)).astype(q12.dtype)
     return sin, jnp.where(inside, jnp.arctan2(jnp.where(inside, sin, 1.0), jnp.where(inside, q12, 0.0)), edge)
@@ -188,7 +188,7 @@ def expectation(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _expectation(f: Scalar, g: Scalar, nodes: tuple[int, int], q12: Array, q1: Array, q2: Array) -> Array:
     r, wr, s, ws = _nodes(*nodes)
-    s1, s2 = _sqrt(q1), _sqrt(q2)
+    s1, s2 = sqrt(q1), sqrt(q2)
     _, theta = _sine_and_angle(q12, q1, q2)
     pi = jnp.pi
     # Sectors, by angle α: u > 0 < v; v > 0 > u; and their mirror images, reached by (u, v) → (−u, −v).

@@ -125,6 +125,37 @@ def heatmap(ax: Axes, matrix: ArrayLike, *, label: str, title: str = "", symmetr
     return ax
 
 
+def phase_diagram(
+    ax: Axes, w_std: ArrayLike, b_std: ArrayLike, xi_c: ArrayLike, line: ArrayLike, *, most: float = 100.0
+) -> Axes:
+    """Depth scales ξ_c [len(w_std), len(b_std)] over the plane of σ_w² and σ_b², cut off at `most` layers, with the
+    critical line: σ_w at each of `b_std`.
+    """
+    w2, b2 = np.asarray(w_std) ** 2, np.asarray(b_std) ** 2
+    scale = np.minimum(np.asarray(xi_c), most).T
+    mesh = ax.pcolormesh(w2, b2, scale, cmap="cividis", vmax=most, shading="nearest", rasterized=True)
+    ax.figure.colorbar(mesh, ax=ax, label=f"depth scale ξ_c (layers, at most {most:g})", shrink=0.9)
+    ax.plot(np.asarray(line) ** 2, b2, color="white", linestyle="-", linewidth=2, label="edge of chaos")
+    ax.set(xlabel="weight variance σ_w²", ylabel="bias variance σ_b²", xlim=(w2.min(), w2.max()))
+    ax.legend(labelcolor="white", loc="upper left")
+    ax.grid(False)
+    return ax
+
+
+def cobweb(ax: Axes, c: ArrayLike, mapped: ArrayLike, path: ArrayLike, *, label: str, series: int = 0) -> Axes:
+    """A correlation map f, `mapped` over `c`, with the diagonal and the staircase of a `path` c_1, c_2 = f(c_1), …"""
+    path = np.asarray(path)
+    colour, dash = COLOURS[series % len(COLOURS)], DASHES[series % len(DASHES)]
+    ax.plot(c, mapped, color=colour, linestyle=dash, label=label)
+    ax.plot(np.repeat(path, 2)[:-1], np.repeat(path, 2)[1:], color=colour, linestyle="-", linewidth=0.8, alpha=0.7)
+    ends = [np.min(c), np.max(c)]
+    if not any(line.get_label() == "c' = c" for line in ax.get_lines()):
+        ax.plot(ends, ends, color="black", linestyle=":", linewidth=1, label="c' = c")
+    ax.set(xlabel="correlation c before a layer", ylabel="correlation c' after it")
+    ax.legend()
+    return ax
+
+
 def images(axes: Sequence[Axes], pictures: ArrayLike, titles: Sequence[str]) -> None:
     """Small pictures [n, H, W, C] side by side, without ticks."""
     for ax, picture, title in zip(axes, np.asarray(pictures), titles, strict=True):

@@ -68,3 +68,24 @@ def test_colours_are_told_apart_in_grey():
     styles = list(zip(plotting.MARKERS, plotting.DASHES, strict=True))
     assert len(styles) == len(plotting.COLOURS)
     assert len(grey) == 3
+
+
+def test_phase_diagram_shows_scales_over_variances_and_the_line(ax):
+    w, b = np.array([1.0, 2.0, 3.0]), np.array([0.5, 1.0])
+    scales = np.array([[1.0, 2.0], [300.0, 4.0], [5.0, np.inf]])
+    plotting.phase_diagram(ax, w, b, scales, line=np.array([1.5, 2.5]), most=100.0)
+    mesh, line = ax.collections[0], ax.get_lines()[0]
+    assert_close(np.asarray(mesh.get_array()).reshape(2, 3), np.minimum(scales, 100.0).T)
+    assert_close(line.get_xdata(), np.array([2.25, 6.25]))
+    assert_close(line.get_ydata(), b**2)
+    assert ax.get_xlim() == (1.0, 9.0)
+
+
+def test_cobweb_climbs_from_the_diagonal_to_the_map(ax):
+    c = np.linspace(0, 1, 5)
+    plotting.cobweb(ax, c, c**2, path=np.array([0.9, 0.81, 0.6561]), label="f")
+    plotting.cobweb(ax, c, c**3, path=np.array([0.5, 0.125]), label="g", series=1)
+    stairs = ax.get_lines()[1]
+    assert_close(stairs.get_xdata(), np.array([0.9, 0.9, 0.81, 0.81, 0.6561]))
+    assert_close(stairs.get_ydata(), np.array([0.9, 0.81, 0.81, 0.6561, 0.6561]))
+    assert [line.get_label() for line in ax.get_lines()].count("c' = c") == 1

@@ -38,6 +38,22 @@ def descend(**changes):
     return ntk.gradient_descent(THETA, Y, **({"learning_rate": 0.1, "steps": 2} | changes))
 
 
+def profile(**changes):
+    """`ntk.ntk_depth_profile` with one thing wrong."""
+    arguments = {"activation": ntk.Tanh(), "w_std": 1.0, "b_std": 0.1, "depths": [2], "rho": 0.5} | changes
+    return ntk.ntk_depth_profile(**arguments)
+
+
+def double(call):
+    """The call in double precision."""
+
+    def inside():
+        with jax.enable_x64(True):
+            return call()
+
+    return inside
+
+
 CALLS = [
     # inputs of a network's kernel
     ("kernel of one vector", lambda: NET.kernel(X[0]), ValueError, ["`x1`", "[N, d]", "(3,)", "x1[None]"]),
@@ -354,6 +370,91 @@ CALLS = [
     ),
     ("one class", lambda: ntk.KernelClassifier().fit(X, np.zeros(4, int)), ValueError, ["`y`", "two classes"]),
     ("prediction before fitting", lambda: ntk.KernelRegressor().predict(X), NotFittedError, ["not fitted"]),
+    # signal propagation
+    (
+        "propagation in single precision",
+        lambda: ntk.edge_of_chaos(ntk.Tanh(), 0.1),
+        ValueError,
+        ["float64", "jax_enable_x64", "jax.enable_x64(True)"],
+    ),
+    (
+        "profile in single precision",
+        lambda: ntk.ntk_depth_profile(ntk.Relu(), 1.0, 0.1, [3], rho=0.5),
+        ValueError,
+        ["float64"],
+    ),
+    (
+        "a function for an activation",
+        double(lambda: ntk.edge_of_chaos(jnp.tanh, 0.1)),
+        TypeError,
+        ["`activation`", "ntklib.Elementwise(jnp.arctan)"],
+    ),
+    (
+        "activation that is no scalar function",
+        lambda: ntk.Elementwise(lambda x: x.sum()),
+        ValueError,
+        ["`fn`", "scalar"],
+    ),
+    (
+        "negative b_std on the line",
+        double(lambda: ntk.edge_of_chaos(ntk.Tanh(), -0.1)),
+        ValueError,
+        ["`b_std`", "not negative", "-0.1"],
+    ),
+    (
+        "negative w_std of a phase",
+        double(lambda: ntk.phase(ntk.Tanh(), -1.0, 0.1)),
+        ValueError,
+        ["`w_std`", "not negative", "-1"],
+    ),
+    (
+        "line of softplus",
+        double(lambda: ntk.edge_of_chaos(ntk.Elementwise(jax.nn.softplus), 0.1)),
+        ValueError,
+        ["softplus", "no edge of chaos", "none at any"],
+    ),
+    (
+        "line of sigmoid below its start",
+        double(lambda: ntk.edge_of_chaos(ntk.Relu(), 0.1)),
+        ValueError,
+        ["`b_std`", "1.414", "0.1"],
+    ),
+    (
+        "correlation above one",
+        double(lambda: ntk.correlation_map(ntk.Tanh(), 1.0, 0.1, 1.1, q=1.0)),
+        ValueError,
+        ["`c`", "-1 and 1", "1.1"],
+    ),
+    (
+        "decorrelation above two",
+        double(lambda: ntk.decorrelation_map(ntk.Tanh(), 1.0, 0.1, 2.1, q=1.0)),
+        ValueError,
+        ["`delta`", "0 and 2"],
+    ),
+    (
+        "variance below zero",
+        double(lambda: ntk.variance_map(ntk.Tanh(), 1.0, 0.1, -1.0)),
+        ValueError,
+        ["`q`", "not negative"],
+    ),
+    ("depth zero", double(lambda: profile(depths=[0, 3])), ValueError, ["`depths`", "positive whole", "[0, 3]"]),
+    ("half a depth", double(lambda: profile(depths=[1.5])), ValueError, ["`depths`", "positive whole", "1.5"]),
+    ("depths backwards", double(lambda: profile(depths=[3, 2])), ValueError, ["`depths`", "ascend"]),
+    ("rho above one", double(lambda: profile(rho=1.2)), ValueError, ["`rho`", "-1 and 1", "1.2"]),
+    ("rho and delta", double(lambda: profile(delta=0.1)), ValueError, ["`rho`", "`delta`", "one of the two"]),
+    (
+        "profile of a diverging variance",
+        double(lambda: profile(activation=ntk.Relu(), w_std=2.0)),
+        ValueError,
+        ["relu", "diverges", "`q`"],
+    ),
+    ("residual profile without variance", double(lambda: profile(residual="plain")), ValueError, ["`q`", "residual"]),
+    (
+        "unknown residual",
+        double(lambda: profile(residual="1/l", q=1.0)),
+        ValueError,
+        ["`residual`", "'1/l'", "'plain'"],
+    ),
 ]
 
 
