@@ -57,6 +57,20 @@ def hint(task: str, level: Annotated[int, typer.Argument(help="1, 2 or 3")] = 1)
 
 
 @app.command()
+def explorer(rebuild: Annotated[bool, typer.Option("--build", help="compute its diagrams anew")] = False) -> None:
+    """Open the phase-diagram explorer in the browser: one page, no network needed."""
+    import webbrowser
+
+    from course import explorer
+
+    if rebuild:
+        explorer.build()
+        return
+    print(explorer.PAGE)
+    webbrowser.open(explorer.PAGE.as_uri())
+
+
+@app.command()
 def progress() -> None:
     """Show which tasks are done."""
     from rich.console import Console
