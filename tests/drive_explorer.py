@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import sys
+from typing import Any
 
 from playwright.sync_api import sync_playwright
 
@@ -27,7 +28,7 @@ def move(page, name, w_std, b_std, rho, depth):
 
 def main(chromium, path, out, screenshot=None):
     """Each control, the button, the diagram, the keyboard, and two widths."""
-    result = {"requests": [], "errors": [], "overflow": {}}
+    result: dict[str, Any] = {"requests": [], "errors": [], "overflow": {}}
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
         context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
@@ -51,6 +52,7 @@ def main(chromium, path, out, screenshot=None):
         result["edge"] = read(page) | {"w": page.locator("#w").input_value()}
         page.locator("#diagram").scroll_into_view_if_needed()
         box = page.locator("#diagram").bounding_box()
+        assert box
         scale = box["width"] / 320
         page.mouse.click(box["x"] + (42 + 134) * scale, box["y"] + (8 + 100) * scale)  # the middle of the plane
         result["clicked"] = [float(page.locator(f"#{c}").input_value()) for c in ("w", "b")]
