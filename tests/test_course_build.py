@@ -351,3 +351,32 @@ def test_hardly_an_output_is_kept_from_nbval():
 def test_each_chapter_has_its_exercises():
     chapters = {path.stem for path in (ROOT / "notebooks").glob("*.py")}
     assert {path.stem for path in (ROOT / "solutions").glob("*.py")} <= chapters
+
+
+def test_figures_are_stored_with_fewer_colours_and_look_the_same():
+    import base64
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from course.execute import fewer_colours
+
+    rng = np.random.default_rng(0)
+    figure = np.full((120, 160, 3), 255, np.uint8)
+    figure[40:42] = (0, 114, 178)
+    figure[:, 50:53] = (213, 94, 0)
+    figure[60:80, 60:100] = rng.integers(0, 256, (20, 40, 1))  # a grey picture in it
+
+    def png(array):
+        out = io.BytesIO()
+        Image.fromarray(array).convert("RGBA").save(out, "PNG")
+        return base64.b64encode(out.getvalue()).decode()
+
+    before = png(figure)
+    after = fewer_colours(before)
+    assert len(after) < len(before)
+    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(after))).convert("RGB"))
+    assert np.abs(seen.astype(int) - figure.astype(int)).max() <= 8
+    assert np.array_equal(seen[41, 0], figure[41, 0])
+    assert fewer_colours(after) == after or len(fewer_colours(after)) < len(after)
