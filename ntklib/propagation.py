@@ -110,8 +110,9 @@ def checked(activation: Any, **values: ArrayLike) -> tuple[Scalar, list[Array]]:
     for name, value in values.items():
         value = jnp.asarray(value, jnp.float64)
         if not _checks.is_traced(value):
-            low = float(np.min(value))
-            if not np.isfinite(value).all() or low < 0:
+            known = np.asarray(value)  # NumPy's: inside a trace, operations on JAX arrays are traced as well
+            low = float(known.min())
+            if not np.isfinite(known).all() or low < 0:
                 raise ValueError(f"`{name}` must be finite and not negative; got {low:g}.")
         arrays.append(value)
     return activation.fn, list(jnp.broadcast_arrays(*arrays))

@@ -16,7 +16,20 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # beartype's own, on how a hint is spelt
     hook = install_import_hook(
-        [f"ntklib.{name}" for name in ("_linalg", "duals", "empirical", "kernel", "layers", "posterior", "predict")],
+        [
+            f"ntklib.{name}"
+            for name in (
+                "_linalg",
+                "duals",
+                "empirical",
+                "kernel",
+                "layers",
+                "noise",
+                "noise_limits",
+                "posterior",
+                "predict",
+            )
+        ],
         "beartype.beartype",
     )
     hook.__enter__()  # stays on for the session

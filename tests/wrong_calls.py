@@ -54,6 +54,18 @@ def double(call):
     return inside
 
 
+def noisy(**changes):
+    """`ntk.sgd_moments` with one thing wrong."""
+    arguments = {"learning_rate": 0.1, "batch_size": 2, "steps": 3} | changes
+    return ntk.sgd_moments(arguments.pop("ntk_train", THETA), Y, **arguments)
+
+
+def runs(**changes):
+    """`ntk.sgd_simulate` with one thing wrong."""
+    arguments = {"learning_rate": 0.1, "batch_size": 2, "steps": 3, "key": jax.random.key(0), "runs": 2}
+    return ntk.sgd_simulate(THETA, Y, **(arguments | changes))
+
+
 CALLS = [
     # inputs of a network's kernel
     ("kernel of one vector", lambda: NET.kernel(X[0]), ValueError, ["`x1`", "[N, d]", "(3,)", "x1[None]"]),
@@ -454,6 +466,49 @@ CALLS = [
         double(lambda: profile(residual="1/l", q=1.0)),
         ValueError,
         ["`residual`", "'1/l'", "'plain'"],
+    ),
+    # SGD with noise
+    ("SGD batch larger than the data", lambda: noisy(batch_size=5), ValueError, ["`batch_size`", "4", "replace=True"]),
+    ("SGD batch of nothing", lambda: noisy(batch_size=0), ValueError, ["`batch_size`", "at least 1"]),
+    ("half an example in a batch", lambda: noisy(batch_size=2.5), TypeError, ["`batch_size`", "whole number", "2.5"]),
+    ("SGD steps backwards", lambda: noisy(steps=[3, 1]), ValueError, ["`steps`", "sort"]),
+    ("SGD steps below zero", lambda: noisy(steps=-1), ValueError, ["`steps`", "from 0", "-1"]),
+    ("SGD without end", lambda: noisy(steps=jnp.inf), ValueError, ["`steps`", "finite", "stationary_covariance"]),
+    ("SGD uphill", lambda: noisy(learning_rate=-0.1), ValueError, ["`learning_rate`", "at least 0", "-0.1"]),
+    ("negative label noise", lambda: noisy(label_noise=-1.0), ValueError, ["`label_noise`", "at least 0"]),
+    ("SGD start of another shape", lambda: noisy(f0=Y[:, :1]), ValueError, ["`f0`", "(4, 2)"]),
+    ("SGD test kernel transposed", lambda: noisy(ntk_test=jnp.ones((4, 7))), ValueError, ["`ntk_test`", "ntk_test.T"]),
+    (
+        "SGD kernel not symmetric",
+        lambda: noisy(ntk_train=THETA.at[0, 1].set(1.0)),
+        ValueError,
+        ["`ntk_train`", "symmetric"],
+    ),
+    ("no runs of SGD", lambda: runs(runs=0), ValueError, ["`runs`", "at least 1"]),
+    (
+        "epochs that do not come out even",
+        lambda: runs(batch_size=3, reshuffle=True),
+        ValueError,
+        ["`reshuffle`", "divide 4", "3"],
+    ),
+    ("residual of one axis", lambda: ntk.noise_covariance(Y[:, 0], 2), ValueError, ["`residual`", "residual[:, None]"]),
+    (
+        "no stationary law",
+        lambda: ntk.stationary_covariance(THETA, Y, learning_rate=9.0, batch_size=1),
+        ValueError,
+        ["`learning_rate`", "mean-square limit, 2", "9.0"],
+    ),
+    (
+        "a diffusion without end",
+        lambda: ntk.langevin(THETA, Y, learning_rate=0.1, batch_size=1, t=jnp.inf),
+        ValueError,
+        ["`t`", "finite", "stationary_covariance"],
+    ),
+    (
+        "limit of a transposed kernel",
+        lambda: ntk.mean_square_limit(THETA[:3], 1),
+        ValueError,
+        ["`ntk_train`", "square", "(3, 4)"],
     ),
 ]
 
