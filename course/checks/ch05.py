@@ -1,0 +1,357 @@
+"""Checks of chapter 05, lazy training."""
+
+from course import expect
+from course.tasks import task, written
+
+
+def _model(rng, d=5, n=4, k=2):
+    """A small smooth model with several outputs, (apply_fn, params), params a nested dict; h(w_0) is not zero."""
+    import jax.numpy as jnp
+
+    params = {
+        "first": {"V": jnp.asarray(rng.normal(size=(d, n))), "b": jnp.asarray(rng.normal(size=n))},
+        "last": jnp.asarray(rng.normal(size=(n, k))),
+    }
+
+    def apply_fn(p, x):
+        return jnp.tanh(x @ p["first"]["V"] / d**0.5 + p["first"]["b"]) @ p["last"] / n**0.5 + 0.3
+
+    return apply_fn, params
+
+
+def _moved(params, rng, by):
+    import jax
+
+    return jax.tree.map(lambda a: a + by * rng.normal(size=a.shape), params)
+
+
+def _kernel(apply_fn, params, x):
+    """Θ with outputs, [N, K, N, K]."""
+    import jax
+    import numpy as np
+
+    jac = jax.jacrev(apply_fn)(params, x)
+    flat = np.concatenate(
+        [np.asarray(leaf, np.float64).reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jac)], -1
+    )
+    return np.einsum("ikp,jlp->ikjl", flat, flat), flat
+
+
+@task(
+    "05.1",
+    "linear_model",
+    minutes=15,
+    difficulty=2,
+    section="Under the magnifying glass",
+    hints=(
+        "`jax.jvp(g, (at,), (along,))` returns two things at once: g(at) and the derivative of g at `at` in the "
+        "direction `along`. Those are the two terms.",
+        "g is apply_fn as a function of the parameters alone, at = params (where the expansion is made), "
+        "along = w - params, which for a pytree is jax.tree.map(jnp.subtract, w, params).",
+        "Inside h_bar(w, x): value, slope = jax.jvp(lambda p: apply_fn(p, x), (params,), (change,)); "
+        "return value + slope.",
+    ),
+)
+def _(answer, rng):
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    apply_fn, params = _model(rng)
+    x = rng.normal(size=(3, 5))
+    w = _moved(params, rng, 0.7)
+    h_bar = expect.call(answer, apply_fn, params)
+    expect.that(callable(h_bar), "linear_model should return a function h_bar(w, x), to be used like apply_fn.")
+    got = expect.array(expect.call(h_bar, w, x), "h_bar(w, x)", shape=(3, 2), axes="N K")
+
+    def parts(at, along):
+        value, slope = jax.jvp(lambda p: apply_fn(p, jnp.asarray(x)), (at,), (along,))
+        return np.asarray(value, np.float64), np.asarray(slope, np.float64)
+
+    change = jax.tree.map(jnp.subtract, w, params)
+    value, slope = parts(params, change)
+    there, slope_there = parts(w, change)
+    expect.close(
+        got,
+        value + slope,
+        "h_bar(w, x)",
+        slips={
+            "that is the derivative term alone; h(w_0, x) has to be added.": slope,
+            "that is h(w_0, x) alone; the derivative term is missing.": value,
+            "that is the model itself at w; its linearisation is wanted.": there,
+            "the direction was w; it should be w - w_0, how far the parameters are from where the "
+            "expansion is made.": value + parts(params, w)[1],
+            "the direction has the wrong sign: it is w - w_0, not w_0 - w.": value - slope,
+            "the expansion is made around w; it belongs around w_0 = params.": there + slope_there,
+            "the Jacobian was taken at w; it should be the one at w_0 = params, which stays the same.": value
+            + slope_there,
+            "the term h(w_0, x) was replaced by h(w, x).": there + slope,
+            "it has half the derivative term; the 1/2 belongs to the second order.": value + slope / 2,
+        },
+    )
+    far = jax.tree.map(lambda p, c: p + 3.0 * c, params, change)
+    got = expect.array(expect.call(h_bar, far, x), "h_bar(w, x)", shape=(3, 2), axes="N K")
+    expect.close(got, value + 3 * slope, "h_bar three times as far from w_0")
+    return "Affine in w, as it should be, nonlinear in x"
+
+
+@task(
+    "05.2",
+    "double",
+    minutes=20,
+    difficulty=3,
+    section="Three ways to start at zero",
+    hints=(
+        "The difference of two copies of the model is zero as long as their parameters are the same, for every x. "
+        "A pair of two pytrees is itself a pytree: it may serve as parameters.",
+        "The Jacobian of h(w) - h(w') has two blocks, Dh and -Dh. What is its product with its own transpose, and "
+        "which factor in front of the difference turns this into Dh Dh^T?",
+        "apply_fn2(both, x) = (apply_fn(both[0], x) - apply_fn(both[1], x)) / 2**0.5, and the parameters are "
+        "(params, params).",
+    ),
+)
+def _(answer, rng):
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    apply_fn, params = _model(rng)
+    x = rng.normal(size=(3, 5))
+    fn, both = expect.parts(expect.call(answer, apply_fn, params), ("apply_fn2", "params2"))
+    expect.that(callable(fn), "the first part should be a function apply_fn2(params2, x).")
+    start = expect.array(expect.call(fn, both, x), "the output at the start", shape=(3, 2), axes="N K")
+    before = np.asarray(apply_fn(params, jnp.asarray(x)), np.float64)
+    size = np.abs(before).max()
+    for factor, slip in (
+        (2.0, "the copies are added"),
+        (2**0.5, "the copies are added"),
+        (1.0, "it is still the model's own output"),
+    ):
+        expect.that(
+            np.abs(start - factor * before).max() > 1e-4 * size,
+            f"the output at the start is not zero: {slip}; take their difference, both started at `params`.",
+        )
+    expect.that(
+        np.abs(start).max() < 1e-5 * size,
+        "the output at the start is not zero. Do both copies start at the same `params`?",
+    )
+    P, P2 = (sum(np.size(leaf) for leaf in jax.tree.leaves(p)) for p in (params, both))
+    expect.that(
+        P2 != P,
+        "there are only as many parameters as before: that is centering, h(w) - h(w_0). Here both copies are trained.",
+    )
+    expect.that(P2 == 2 * P, "there should be two copies of all parameters, no more and no less, in `params2`.")
+    theta, _ = _kernel(apply_fn, params, jnp.asarray(x))
+    expect.call(lambda p, x: jax.jacrev(fn)(p, x), both, x)
+    got, jac = _kernel(fn, both, jnp.asarray(x))
+    silent = int((np.abs(jac).max((0, 1)) < 1e-9 * np.abs(jac).max()).sum())
+    expect.that(
+        silent < P,
+        "half of the parameters get no gradient: the second copy is held fixed. Both copies are trained.",
+    )
+    got = expect.array(got, "the tangent kernel", shape=theta.shape)
+    expect.close(
+        got,
+        theta,
+        "the tangent kernel of the doubled model",
+        slips={
+            "it is twice the model's own. Two copies contribute Θ each: which factor in front makes up for it?": 2
+            * theta,
+            "it is half of the model's own. The factor in front enters the kernel squared: 1/2 is too much.": theta / 2,
+            "it is four times the model's own. The factor in front should make it smaller, not larger.": 4 * theta,
+        },
+    )
+    # A property: outputs are odd along the first step of training, as the second order cancels.
+    c = jnp.asarray(rng.normal(size=(3, 2)))
+    _, pull = jax.vjp(lambda p: fn(p, jnp.asarray(x)), both)
+    (step,) = pull(c)
+
+    def along(s):
+        return np.asarray(fn(jax.tree.map(lambda p, g: p + s * g, both, step), jnp.asarray(x)), np.float64)
+
+    even = np.abs(along(0.3) + along(-0.3)).max() / np.abs(along(0.3)).max()
+    expect.that(even < 1e-3, "the two copies should be the same function, so that their second-order terms cancel.")
+    return "Zero for every x, the same kernel, and no second-order term along the first step"
+
+
+@task(
+    "05.3",
+    "scale_for_distance",
+    minutes=20,
+    difficulty=3,
+    section="Under the magnifying glass",
+    hints=(
+        "At the end of training αh = y: h must have changed by y/α. The linear model takes the shortest way there.",
+        "The shortest Δw with Dh Δw = y/α is Dh^T Θ^-1 y/α. Work out its squared length; Dh Dh^T = Θ.",
+        "The squared length is sum(y * Θ^-1 y)/α², summed over outputs as well. Set its root equal to "
+        "`travelled` and solve for α; jnp.linalg.solve(theta, y) is Θ^-1 y.",
+    ),
+)
+def _(answer, rng):
+    import numpy as np
+
+    n = 5
+    modes = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    lam = np.array([0.3, 0.7, 1.5, 3.0, 8.0])
+    theta = modes @ np.diag(lam) @ modes.T
+    theta = (theta + theta.T) / 2
+    y, travelled = rng.normal(size=(n, 2)), 0.15
+    inverse = np.linalg.solve(theta, y)
+    length = np.sum(y * inverse) ** 0.5
+    got = expect.call(answer, theta, y, travelled)
+    expect.number(
+        got,
+        length / travelled,
+        "α",
+        rtol=1e-3,
+        slips={
+            "the root is missing: yᵀΘ⁻¹y is the square of a distance.": length**2 / travelled,
+            "the kernel is there instead of its inverse. A large eigenvalue makes the way shorter.": np.sum(
+                y * (theta @ y)
+            )
+            ** 0.5
+            / travelled,
+            "that is the norm of Θ⁻¹y, the coefficients; the parameters move by Dhᵀ times these.": np.linalg.norm(
+                inverse
+            )
+            / travelled,
+            "only the first output counts there; the squares of all outputs' distances add up.": np.sum(
+                y[:, 0] * inverse[:, 0]
+            )
+            ** 0.5
+            / travelled,
+            "only the second output counts there; the squares of all outputs' distances add up.": np.sum(
+                y[:, 1] * inverse[:, 1]
+            )
+            ** 0.5
+            / travelled,
+            "the distances of the outputs were added; their squares add up.": np.sum(np.sum(y * inverse, axis=0) ** 0.5)
+            / travelled,
+            "there is a 1/√N too much: the end of training does not know how the loss is normalised.": length
+            / n**0.5
+            / travelled,
+            "there is a 1/N too much: the end of training does not know how the loss is normalised.": length
+            / n
+            / travelled,
+            "it is upside down: a smaller distance needs a larger α.": travelled / length,
+            "it is the distance at α = 1, not the α.": length,
+            "the product with the distance was taken: a smaller distance needs a larger α.": length * travelled,
+            "that is the way along the largest eigenvalue only; y has parts along the others.": np.linalg.norm(y)
+            / lam[-1] ** 0.5
+            / travelled,
+            "distance ∝ 1/α, not 1/α².": (length / travelled) ** 0.5,
+        },
+    )
+    half = expect.call(answer, theta, y, travelled / 2)
+    expect.number(half, 2 * length / travelled, "α for half the distance", rtol=1e-3)
+
+
+@task(
+    "05.4",
+    "the lazy experiment",
+    minutes=20,
+    difficulty=3,
+    section="The start must be near zero",
+    hints=(
+        "Go through the lines with an α of a million and a network that says 0.5 before training. Which sentence is "
+        "not true of it? For the code: compare each factor of α with lines 1 to 3.",
+        "At the start f = α h(w_0). What can be subtracted from h so that this is zero, without changing its "
+        "gradient? And the rate of line 3 is η/α².",
+        "start = apply_fn(params, x) once, before the loop; f = alpha * (apply_fn(w, x) - start); the step is "
+        "learning_rate / alpha**2 times the gradient of the loss as it stands.",
+    ),
+)
+def _(answer, rng):
+    import jax
+    import jax.numpy as jnp
+
+    line, experiment = expect.parts(answer, ("wrong_line", "lazy_experiment"))
+    if line is Ellipsis:
+        raise expect.NotAttempted
+    expect.that(
+        isinstance(line, int) and not isinstance(line, bool) and 1 <= line <= 5,
+        "wrong_line should be the number of one of the five lines, 1 to 5.",
+    )
+    expect.that(line >= 4, f"line {line} is right. Check each factor of α in it, and go on to the next one.")
+    expect.that(line <= 4, f"line {line} follows rightly from the one before it. The first error stands further up.")
+
+    apply_fn, params = _model(rng)
+    x, y = rng.normal(size=(3, 5)), rng.normal(size=(3, 2))
+    rate, steps = 0.2, 3
+
+    def reference(alpha, power=2, centred=True, over_n=True, end=lambda d, a: d, steps=steps):
+        start = apply_fn(params, jnp.asarray(x)) if centred else 0.0
+        w = params
+        for _ in range(steps):
+
+            def loss(w):
+                squares = jnp.sum((alpha * (apply_fn(w, jnp.asarray(x)) - start) - y) ** 2, axis=-1)
+                return (jnp.mean(squares) if over_n else jnp.sum(squares)) / 2
+
+            grads = jax.grad(loss)(w)
+            w = jax.tree.map(lambda p, g: p - rate / alpha**power * g, w, grads)
+        pairs = zip(jax.tree.leaves(w), jax.tree.leaves(params), strict=True)
+        return end(float(jnp.sqrt(sum(jnp.sum((a - b) ** 2) for a, b in pairs))), alpha)
+
+    def run(alpha, steps=steps):
+        return expect.call(experiment, apply_fn, params, x, y, alpha=alpha, learning_rate=rate, steps=steps)
+
+    alpha = 2.5
+    expect.number(
+        run(alpha),
+        reference(alpha),
+        "the distance at α = 2.5",
+        rtol=2e-3,
+        slips={
+            "the output at the start is still α h(w_0). Look at line 4 once more.": reference(alpha, centred=False),
+            "the rate has 1/α; line 3 says what it should have.": reference(alpha, power=1),
+            "the rate has 1/α, and the output at the start is still α h(w_0).": reference(
+                alpha, power=1, centred=False
+            ),
+            "the rate has no α in it; line 3 says what it should have.": reference(alpha, power=0),
+            "the rate has 1/α³: was 1/α² put in besides the 1/α that was there?": reference(alpha, power=3),
+            "1/α² is there twice, in the loss and in the rate.": reference(alpha, power=4),
+            "that is the square of the distance.": reference(alpha, end=lambda d, a: d**2),
+            "that is α times the distance.": reference(alpha, end=lambda d, a: d * a),
+            "the loss is summed over the examples; keep the mean.": reference(alpha, over_n=False),
+            "that is one step too many.": reference(alpha, steps=steps + 1),
+            "that is one step too few.": reference(alpha, steps=steps - 1),
+        },
+    )
+    far, near = float(run(30.0)), float(run(300.0))
+    expect.that(abs(far / near - 10.0) < 0.5, "from α = 30 to α = 300 the distance should fall by ten.")
+    return "Lazy, at last"
+
+
+written(
+    "05.5",
+    "why not α alone",
+    words=40,
+    minutes=10,
+    difficulty=2,
+    section="The start must be near zero",
+    hints=(
+        "Write the loss of αh on the labels y as a loss of h alone. Which labels does h see when α is very large?",
+        "Those labels tend to zero. A network with h(w_0) = 0 has nothing to do then; one with h(w_0) ≠ 0 has. Does α "
+        "occur in what it has to do?",
+        "With h(w_0) ~ α^-p the residual α h(w_0) - y is of order α^(1-p), or of order one where that is larger; the "
+        "parameters move by the residual over α.",
+    ),
+)
+
+written(
+    "05.6",
+    "κ of a network of your own",
+    words=30,
+    minutes=45,
+    difficulty=4,
+    section="One number that tells",
+    hints=(
+        "Change one thing at a time, and say beforehand what it does to each of the three factors of κ: the "
+        "residual, ‖D²h‖ and ‖Dh‖.",
+        "Any model will do as a pair (apply_fn, params) with one output: ntk.functional(net) makes it of an nnx "
+        "module, and ntk.center centres it. Cast the parameters to float64 as `network` does.",
+        "For depth: ntk.mlp([49, 32, 32, 32, 1], activation=ntk.Erf(), w_std=1.5, rngs=nnx.Rngs(key)). Call kappa "
+        "and jacobian_change for three keys and compare means with standard errors.",
+    ),
+)

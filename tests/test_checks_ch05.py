@@ -1,0 +1,215 @@
+"""Right and wrong answers to the tasks of chapter 05."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from mutations import Table, cases
+
+sub = functools.partial(jax.tree.map, jnp.subtract)
+
+
+def linear_model(apply_fn, params):
+    def h_bar(w, x):
+        value, slope = jax.jvp(lambda p: apply_fn(p, x), (params,), (sub(w, params),))
+        return value + slope
+
+    return h_bar
+
+
+def by_jax_linearize(apply_fn, params):
+    def h_bar(w, x):
+        value, push = jax.linearize(lambda p: apply_fn(p, x), params)
+        return value + push(sub(w, params))
+
+    return h_bar
+
+
+def by_jacobian(apply_fn, params):
+    def h_bar(w, x):
+        jac = jax.jacobian(apply_fn)(params, x)
+        terms = jax.tree.map(lambda j, c: jnp.tensordot(j, c, axes=c.ndim), jac, sub(w, params))
+        return apply_fn(params, x) + sum(jax.tree.leaves(terms))
+
+    return h_bar
+
+
+def expansion(value=lambda f, w, p: f(p), at=lambda w, p: p, along=lambda w, p: sub(w, p), times=1.0):
+    """`linear_model` with one part replaced."""
+
+    def answer(apply_fn, params):
+        def h_bar(w, x):
+            f = lambda p: apply_fn(p, x)  # noqa: E731
+            slope = jax.jvp(f, (at(w, params),), (along(w, params),))[1]
+            return value(f, w, params) + times * slope
+
+        return h_bar
+
+    return answer
+
+
+def doubled(apply_fn, params):
+    return lambda both, x: (apply_fn(both[0], x) - apply_fn(both[1], x)) / 2**0.5, (params, params)
+
+
+def stacked(apply_fn, params):
+    both = jax.tree.map(lambda p: jnp.stack([p, p]), params)
+    signs = jnp.array([1.0, -1.0]) / jnp.sqrt(2.0)
+    return lambda p, x: jnp.einsum("c,cnk->nk", signs, jax.vmap(apply_fn, (0, None))(p, x)), both
+
+
+def two_copies(combine, start=lambda p: (p, p)):
+    def answer(apply_fn, params):
+        return lambda both, x: combine(apply_fn(both[0], x), apply_fn(both[1], x)), start(params)
+
+    return answer
+
+
+def centered(apply_fn, params):
+    return lambda p, x: apply_fn(p, x) - apply_fn(params, x), params
+
+
+def held_fixed(apply_fn, params):
+    def fn(both, x):
+        return apply_fn(both[0], x) - jax.lax.stop_gradient(apply_fn(both[1], x))
+
+    return fn, (params, params)
+
+
+def slightly_off(params):
+    return params, jax.tree.map(lambda p: p + 0.1, params)
+
+
+def scale_for_distance(theta, y, travelled):
+    return jnp.sqrt(jnp.sum(y * jnp.linalg.solve(theta, y))) / travelled
+
+
+def by_eigenvalues(theta, y, travelled):
+    lam, modes = jnp.linalg.eigh(theta)
+    return float(jnp.linalg.norm((modes.T @ y) / jnp.sqrt(lam)[:, None]) / travelled)
+
+
+def root_of(squared):
+    return lambda theta, y, travelled: squared(theta, y, jnp.linalg.solve(theta, y)) ** 0.5 / travelled
+
+
+def length(a, b):
+    return jnp.sqrt(sum(jnp.sum((p - q) ** 2) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))
+
+
+def experiment(rate=lambda a: a**-2, centre=True, scale=lambda a: 1.0, reduce=jnp.mean, end=lambda d, a: d, more=0):
+    """The experiment with one part replaced."""
+
+    def answer(apply_fn, params, x, y, *, alpha, learning_rate, steps):
+        start = apply_fn(params, x) * centre
+        w = params
+
+        def loss(w):
+            squares = jnp.sum((alpha * (apply_fn(w, x) - start) - y) ** 2, axis=-1)
+            return scale(alpha) * reduce(squares) / 2
+
+        for _ in range(steps + more):
+            w = jax.tree.map(lambda p, g: p - learning_rate * rate(alpha) * g, w, jax.grad(loss)(w))
+        return end(length(w, params), alpha)
+
+    return answer
+
+
+def small_labels(apply_fn, params, x, y, *, alpha, learning_rate, steps):
+    """The same thing without α: h on labels h(w_0) + y/α."""
+    target = apply_fn(params, x) + y / alpha
+    grad = jax.grad(lambda w: jnp.mean(jnp.sum((apply_fn(w, x) - target) ** 2, axis=-1)) / 2)
+    step = lambda _, w: jax.tree.map(lambda p, g: p - learning_rate * g, w, grad(w))  # noqa: E731
+    return float(length(jax.lax.fori_loop(0, steps, step, params), params))
+
+
+TABLES = [
+    Table(
+        "05.1",
+        right={"jvp": linear_model, "jax.linearize": by_jax_linearize, "a whole Jacobian": by_jacobian},
+        wrong={
+            "no value": (expansion(value=lambda f, w, p: 0.0), "derivative term alone"),
+            "no slope": (expansion(times=0.0), "derivative term is missing"),
+            "the model": (lambda f, p: f, "the model itself"),
+            "direction w": (expansion(along=lambda w, p: w), "direction was w"),
+            "backwards": (expansion(along=lambda w, p: sub(p, w)), "wrong sign"),
+            "around w": (expansion(value=lambda f, w, p: f(w), at=lambda w, p: w), "around w"),
+            "Jacobian at w": (expansion(at=lambda w, p: w), "Jacobian was taken at w"),
+            "value at w": (expansion(value=lambda f, w, p: f(w)), "replaced by h(w, x)"),
+            "half": (expansion(times=0.5), "half the derivative term"),
+            "called": (lambda f, p: f(p, jnp.ones((3, 5))), "return a function"),
+        },
+    ),
+    Table(
+        "05.2",
+        right={
+            "a pair": doubled,
+            "stacked": stacked,
+            "as a dict": lambda f, p: (
+                lambda b, x: 2**-0.5 * (f(b["minus"], x) - f(b["plus"], x)),
+                {"plus": p, "minus": p},
+            ),
+        },
+        wrong={
+            "no 1/√2": (two_copies(lambda a, b: a - b), "twice the model's own"),
+            "1/2": (two_copies(lambda a, b: (a - b) / 2), "half of the model's own"),
+            "times √2": (two_copies(lambda a, b: 2**0.5 * (a - b)), "four times"),
+            "a sum": (two_copies(lambda a, b: a + b), "copies are added"),
+            "a normalised sum": (two_copies(lambda a, b: (a + b) / 2**0.5), "copies are added"),
+            "a mean": (two_copies(lambda a, b: (a + b) / 2), "own output"),
+            "centred": (centered, "that is centering"),
+            "held fixed": (held_fixed, "held fixed"),
+            "two starts": (two_copies(lambda a, b: (a - b) / 2**0.5, slightly_off), "same `params`"),
+            "function only": (lambda f, p: doubled(f, p)[0], "tuple of 2"),
+            "outputs side by side": (two_copies(lambda a, b: jnp.concatenate([a, -b], 1)), "shape"),
+        },
+    ),
+    Table(
+        "05.3",
+        right={"solve": scale_for_distance, "eigenvalues": by_eigenvalues},
+        wrong={
+            "no root": (lambda t, y, d: jnp.sum(y * jnp.linalg.solve(t, y)) / d, "root is missing"),
+            "Θ for its inverse": (root_of(lambda t, y, s: jnp.sum(y * (t @ y))), "instead of its inverse"),
+            "coefficients": (root_of(lambda t, y, s: jnp.sum(s**2)), "coefficients"),
+            "first output": (root_of(lambda t, y, s: jnp.sum((y * s)[:, 0])), "only the first output"),
+            "lengths added": (
+                lambda t, y, d: jnp.sum(jnp.sum(y * jnp.linalg.solve(t, y), 0) ** 0.5) / d,
+                "squares add up",
+            ),
+            "1/N": (root_of(lambda t, y, s: jnp.mean(jnp.sum(y * s, axis=1))), "1/√N too much"),
+            "upside down": (lambda t, y, d: 1 / scale_for_distance(t, y, d), "upside down"),
+            "at α = 1": (lambda t, y, d: scale_for_distance(t, y, 1.0), "not the α"),
+            "times": (lambda t, y, d: scale_for_distance(t, y, 1 / d), "product"),
+            "top eigenvalue": (
+                root_of(lambda t, y, s: jnp.sum(y**2) / jnp.linalg.eigvalsh(t)[-1]),
+                "largest eigenvalue",
+            ),
+            "1/α²": (lambda t, y, d: scale_for_distance(t, y, d) ** 0.5, "1/α²"),
+            "for each output": (lambda t, y, d: jnp.sum(y * jnp.linalg.solve(t, y), 0) ** 0.5 / d, "one number"),
+        },
+    ),
+    Table(
+        "05.4",
+        right={
+            "centred, η/α²": (4, experiment()),
+            "in the loss": (4, experiment(rate=lambda a: 1.0, scale=lambda a: a**-2)),
+            "small labels": [4, small_labels],
+        },
+        wrong={
+            "the conclusion": ((5, experiment()), "further up"),
+            "the rate": ((3, experiment()), "line 3 is right"),
+            "not a line": ((6, experiment()), "1 to 5"),
+            "as it was": ((4, experiment(rate=lambda a: 1 / a, centre=False)), "1/α, and the output at the start"),
+            "centred only": ((4, experiment(rate=lambda a: 1 / a)), "rate has 1/α;"),
+            "rate only": ((4, experiment(centre=False)), "still α h(w_0)"),
+            "no α in the rate": ((4, experiment(rate=lambda a: 1.0)), "no α in it"),
+            "α cubed": ((4, experiment(rate=lambda a: a**-3)), "1/α³"),
+            "twice": ((4, experiment(scale=lambda a: a**-2)), "there twice"),
+            "squared": ((4, experiment(end=lambda d, a: d**2)), "square of the distance"),
+            "magnified": ((4, experiment(end=lambda d, a: d * a)), "α times the distance"),
+            "a sum": ((4, experiment(reduce=jnp.sum)), "summed over the examples"),
+            "one more": ((4, experiment(more=1)), "too many"),
+        },
+    ),
+]
+test_answers = cases(TABLES)
