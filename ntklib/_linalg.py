@@ -17,6 +17,7 @@ def decay(rate: Array, t: Array) -> tuple[Array, Array]:
     return learned, jnp.where(positive, learned / safe, at_rest)
 
 
+@jax.jit
 def descent(rate: Array, steps: Array, learning_rate: Array, momentum: Array) -> tuple[Array, Array]:
     """The same two, (1 − p, (1 − p)/λ), where p is what `steps` steps of heavy ball leave of a mode of rate λ ≥ 0.
     rate [N], steps [T] (∞ allowed where it converges) -> [T, N] each.
