@@ -1,6 +1,8 @@
 """The record that layers pass on: the covariances (NNGP) and tangent kernels (NTK) of one layer's outputs."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +22,11 @@ class Kernel:
     nngp: Σ(x, x') = E[z(x) z(x')], [N, M]; for images one entry per pixel as well, [N, M, H, W].
     ntk:  Θ(x, x') = Σ over all parameters θ of E[∂z(x)/∂θ ∂z(x')/∂θ], of the same shape.
     q1, q2: the variances Σ(x, x) of the two sets of inputs, [N] and [M] (images: [N, H, W] and [M, H, W]).
-    features: how many units carry it; that of the network as built, whatever the limit.
+    features: how many units carry it (channels, for images); that of the network as built, whatever the limit.
     gaussian: whether those units are centred Gaussian in the limit, as an activation needs them; inputs are not.
 
-    Images keep covariances between equal pixels only, which is all that a network without convolutions needs.
+    pools: how many pooling layers are still to come. Images keep the covariances of equal pixels only, unless pooling
+        will ask for all pairs of pixels: then nngp and ntk are [N, M, H, W, H, W] and q1 [N, H, W, H, W].
     """
 
     nngp: Float[Array, "N M *pixels"]
@@ -32,9 +35,10 @@ class Kernel:
     q2: Float[Array, "M *pixels"]
     features: int = dataclasses.field(metadata={"static": True})
     gaussian: bool = dataclasses.field(default=False, metadata={"static": True})
+    pools: int = dataclasses.field(default=0, metadata={"static": True})
 
     @classmethod
-    def from_inputs(cls, x1: ArrayLike, x2: ArrayLike | None = None) -> "Kernel":
+    def from_inputs(cls, x1: ArrayLike, x2: ArrayLike | None = None, *, pools: int = 0) -> "Kernel":
         """The kernel of the inputs themselves: Σ = x·x'/d and Θ = 0, d the number of features (channels, for images).
 
         >>> k = Kernel.from_inputs(jnp.array([[1.0, 1.0], [1.0, -1.0]]))
@@ -46,7 +50,14 @@ class Kernel:
         _checks.same_inputs(x1, x2)
         d = x1.shape[-1]
         # HIGHEST: on accelerators the default rounds the factors, and the covariances with them, to fewer bits.
-        nngp = jnp.einsum("n...c,m...c->nm...", x1, x2, precision=jax.lax.Precision.HIGHEST) / d
+        product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+        if pools:
+            if x1.ndim != 4:
+                raise ValueError(f"A network with pooling takes images [N, H, W, C]; got inputs of shape {x1.shape}.")
+            nngp = product("nhwc,mijc->nmhwij", x1, x2) / d
+            q1, q2 = (product("nhwc,nijc->nhwij", x, x) / d for x in (x1, x2))
+            return cls(nngp, jnp.zeros_like(nngp), q1, q2, features=d, pools=pools)
+        nngp = product("n...c,m...c->nm...", x1, x2) / d
         if x1 is x2:  # the variances are the diagonal to the last bit, so that ρ = 1 there is exact in all layers
             q1 = q2 = jnp.einsum("nn...->n...", nngp)
         else:
@@ -55,14 +66,39 @@ class Kernel:
 
     def variances(self) -> tuple[Array, Array]:
         """q1 and q2 with an axis for the other set of inputs, so that they broadcast against `nngp`."""
-        return self.q1[:, None], self.q2[None, :]
+        if not self.pools:
+            return self.q1[:, None], self.q2[None, :]
+        v1, v2 = (jnp.einsum("nhwhw->nhw", q) for q in (self.q1, self.q2))
+        return v1[:, None, :, :, None, None], v2[None, :, None, None]
+
+    def own(self) -> list[tuple[Array, Array, Array]]:
+        """For each of q1 and q2 itself and the variances of the units that it is the covariance of."""
+        if not self.pools:
+            return [(q, q, q) for q in (self.q1, self.q2)]
+        v1, v2 = (jnp.einsum("nhwhw->nhw", q) for q in (self.q1, self.q2))
+        return [(q, v[:, :, :, None, None], v[:, None, None]) for q, v in ((self.q1, v1), (self.q2, v2))]
+
+    def map(self, fn: Callable[[Array, tuple[tuple[int, ...], ...]], Array]) -> "Kernel":
+        """fn(array, axes) of all four arrays; `axes` are those of heights and of widths, one each or two."""
+        axes = {n: ((n, n + 2), (n + 1, n + 3)) if self.pools else ((n,), (n + 1,)) for n in (1, 2)}
+        nngp, ntk = (fn(a, axes[2]) for a in (self.nngp, self.ntk))
+        q1, q2 = (fn(a, axes[1]) for a in (self.q1, self.q2))
+        return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2)
+
+    def pooled(self) -> "Kernel":
+        """One pooling layer fewer to come; after the last the covariances of equal pixels are enough."""
+        if self.pools == 1 and self.q1.ndim == 5:
+            nngp, ntk = (jnp.einsum("nmhwhw->nmhw", a) for a in (self.nngp, self.ntk))
+            q1, q2 = (jnp.einsum("nhwhw->nhw", q) for q in (self.q1, self.q2))
+            return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, pools=0)
+        return self.replace(pools=self.pools - 1)
 
     def require_gaussian(self, layer: str) -> None:
         """Refuse a layer whose kernel map is an expectation over Gaussian units where the units are not Gaussian."""
         if not self.gaussian:
             raise ValueError(
                 f"{layer} has no kernel here: in the limit it must see centred Gaussian units, so it must follow an "
-                f"affine layer (Dense), not the inputs or another activation. Put a Dense between, or join two "
+                f"affine layer (Dense, Conv), not the inputs or another activation. Put a Dense between, or join two "
                 f"functions in one ntklib.Elementwise."
             )
 

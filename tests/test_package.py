@@ -94,7 +94,9 @@ def test_the_library_stays_small():
     """A module is read in one sitting, the whole in an afternoon; docstrings hold the theory and do not count there."""
     lines = {p: len(p.read_text().splitlines()) for p in FILES}
     assert max(lines.values()) <= 300, max(lines, key=lambda p: lines[p])
-    assert sum(code_lines(p) for p in FILES) <= 3300  # 3,000 held before signal propagation (400 lines) came
+    assert (
+        sum(code_lines(p) for p in FILES) <= 3500
+    )  # 3,000 held before signal propagation (400 lines) and convolutions (150) came
 
 
 def test_the_readme_code_runs():

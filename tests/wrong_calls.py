@@ -66,6 +66,14 @@ def runs(**changes):
     return ntk.sgd_simulate(THETA, Y, **(arguments | changes))
 
 
+IMAGES = jnp.ones((2, 4, 4, 2))
+
+
+def image_net(*ends):
+    """A convolution and what is wrong behind it."""
+    return ntk.Serial(ntk.Conv(2, 3, 3, **DENSE), *ends)
+
+
 CALLS = [
     # inputs of a network's kernel
     ("kernel of one vector", lambda: NET.kernel(X[0]), ValueError, ["`x1`", "[N, d]", "(3,)", "x1[None]"]),
@@ -509,6 +517,54 @@ CALLS = [
         lambda: ntk.mean_square_limit(THETA[:3], 1),
         ValueError,
         ["`ntk_train`", "square", "(3, 4)"],
+    ),
+    # convolutions
+    ("convolution of vectors", lambda: image_net()(X), ValueError, ["images [N, H, W, C]", "(4, 3)"]),
+    ("kernel of a convolution of vectors", lambda: image_net().kernel(X), ValueError, ["images [N, H, W, C]", "(4,)"]),
+    (
+        "kernel of pooled vectors",
+        lambda: image_net(ntk.GlobalAvgPool()).kernel(X),
+        ValueError,
+        ["pooling", "images", "(4, 3)"],
+    ),
+    ("convolution of other channels", lambda: image_net()(IMAGES[..., :1]), ValueError, ["2 features", "has 1"]),
+    ("kernel of other channels", lambda: image_net().kernel(IMAGES[..., :1]), ValueError, ["2 features", "has 1"]),
+    (
+        "unknown padding",
+        lambda: ntk.Conv(2, 3, 3, padding="SAM", **DENSE),
+        ValueError,
+        ["`padding`", "'SAM'", "'SAME'"],
+    ),
+    (
+        "window of three numbers",
+        lambda: ntk.Conv(2, 3, (3, 3, 3), **DENSE),
+        ValueError,
+        ["`kernel_size`", "(height, width)", "(3, 3, 3)"],
+    ),
+    ("window of nothing", lambda: ntk.AvgPool(0), ValueError, ["`window`", "at least 1"]),
+    (
+        "stride of a half",
+        lambda: ntk.Conv(2, 3, 3, strides=(1, 0.5), **DENSE),
+        TypeError,
+        ["`strides`", "whole number"],
+    ),
+    (
+        "image smaller than the window",
+        lambda: ntk.Conv(2, 3, 9, padding="VALID", **DENSE).kernel(IMAGES),
+        ValueError,
+        ["4 pixels", "9", "VALID"],
+    ),
+    (
+        "pooling behind Flatten",
+        lambda: image_net(ntk.Flatten(), ntk.GlobalAvgPool()).kernel(IMAGES),
+        ValueError,
+        ["Flatten", "pool"],
+    ),
+    (
+        "pooling in a residual branch",
+        lambda: ntk.Residual(image_net(ntk.GlobalAvgPool(), ntk.Dense(3, 2, **DENSE))),
+        ValueError,
+        ["`branch`", "pool"],
     ),
 ]
 

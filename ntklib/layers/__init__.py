@@ -16,17 +16,21 @@ from ntklib.layers.activations import (
 )
 from ntklib.layers.base import Layer
 from ntklib.layers.combinators import Residual, Serial, Sum, mlp
+from ntklib.layers.conv import AvgPool, Conv, GlobalAvgPool
 from ntklib.layers.dense import Dense
 from ntklib.layers.norm import Flatten, LayerNorm
 
 __all__ = [
     "Abs",
+    "AvgPool",
+    "Conv",
     "Dense",
     "Elementwise",
     "Elu",
     "Erf",
     "Flatten",
     "Gelu",
+    "GlobalAvgPool",
     "Identity",
     "Layer",
     "LayerNorm",

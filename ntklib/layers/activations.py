@@ -65,7 +65,7 @@ class Elementwise(Layer):
         k.require_gaussian(f"The activation {self.name!r}")
         nngp, slopes = self.dual(k.nngp, *k.variances())
         # The diagonal is a vector: no need to find it in the matrix, and it is there for x1 against x2 as well.
-        q1, q2 = (self.dual(q, q, q)[0] for q in (k.q1, k.q2))
+        q1, q2 = (self.dual(*own)[0] for own in k.own())
         return k.replace(nngp=nngp, ntk=k.ntk * slopes, q1=q1, q2=q2, gaussian=False)
 
 

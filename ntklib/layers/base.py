@@ -19,6 +19,8 @@ class Layer(nnx.Module):
     #: Whether the outputs are centred Gaussian in the limit and independent of everything before: the layer ends
     #: affinely.
     ends_affine: bool = False
+    #: How many pooling layers there are, one after the other: they need the covariances of all pairs of pixels.
+    pools: int = 0
 
     @abc.abstractmethod
     def __call__(self, x: Array) -> Array:
@@ -33,7 +35,8 @@ class Layer(nnx.Module):
 
         nngp is E[f(x) f(x')] over initialisations, ntk the sum over all parameters of E[∂f(x)/∂θ ∂f(x')/∂θ], θ as the
         parameterization has them and with no learning rates in it; under NTK that is the recursion of Jacot et al.
-        2018. Without `x2` the kernel is that of `x1` with itself. Memory: a few times N·M numbers.
+        2018. Without `x2` the kernel is that of `x1` with itself. Memory: a few times N·M numbers, for images before
+        they are flattened times the pixels H·W, or (H·W)² with pooling.
         Differentiable in the inputs, also at equal and at zero inputs.
 
         >>> import jax.numpy as jnp, ntklib as ntk
@@ -42,4 +45,4 @@ class Layer(nnx.Module):
         >>> [[round(float(e), 4) for e in row] for row in k.ntk]
         [[2.0, 0.3183], [0.3183, 2.0]]
         """
-        return self.kernel_map(Kernel.from_inputs(x1, x2))
+        return self.kernel_map(Kernel.from_inputs(x1, x2, pools=self.pools))

@@ -31,6 +31,7 @@ class Serial(Layer):
         _layers("Serial", layers)
         self.layers = nnx.List(layers)
         self.ends_affine = layers[-1].ends_affine
+        self.pools = sum(layer.pools for layer in layers)
 
     def __call__(self, x: Array) -> Array:
         for layer in self.layers:
@@ -55,10 +56,12 @@ class Residual(Layer):
         _checks.real("scale", scale)
         if not branch.ends_affine:
             raise ValueError(
-                "`branch` must end in an affine layer (Dense), or it is not independent of the skip connection."
+                "`branch` must end in an affine layer (Dense, Conv), or it is not independent of the skip connection."
             )
         self.branch, self.scale = branch, scale
         self.ends_affine = True
+        if branch.pools:
+            raise ValueError("`branch` must not pool: the skip connection has the size of its input.")
 
     def __call__(self, x: Array) -> Array:
         return x + self.scale * self.branch(x)
@@ -79,12 +82,15 @@ class Sum(Layer):
         for i, branch in enumerate(branches):
             if not branch.ends_affine:
                 raise ValueError(
-                    f"Branch {i} of Sum must end in an affine layer (Dense); for a skip connection use Residual."
+                    f"Branch {i} of Sum must end in an affine layer (Dense, Conv); for a skip connection use Residual."
                 )
         params = [id(v) for b in branches for _, v in nnx.iter_graph(b) if isinstance(v, nnx.Param)]
         if len(params) != len(set(params)):
             raise ValueError("The branches of Sum must not share layers: their outputs would not be independent.")
         self.branches = nnx.List(branches)
+        self.pools = branches[0].pools
+        if any(branch.pools != self.pools for branch in branches):
+            raise ValueError("The branches of Sum must have equally many pooling layers.")
 
     def __call__(self, x: Array) -> Array:
         return sum((branch(x) for branch in self.branches[1:]), start=self.branches[0](x))

@@ -44,17 +44,7 @@ class Dense(Layer):
     ):
         _checks.count("n_in", n_in)
         _checks.count("n_out", n_out)
-        _checks.real("w_std", w_std, minimum=0.0)
-        _checks.real("b_std", b_std, minimum=0.0)
-        _checks.instance(
-            "parameterization",
-            parameterization,
-            Parameterization,
-            "one of ntklib.NTK, STANDARD, MEAN_FIELD, MUP",
-        )
-        _checks.instance("rngs", rngs, nnx.Rngs, "e.g. nnx.Rngs(0)")
-        if b_std > 0.0 and not use_bias:
-            raise ValueError(f"`b_std` must be 0 without a bias; got b_std={b_std} and use_bias=False.")
+        check_affine(w_std, b_std, use_bias, parameterization, rngs)
         self.n_in, self.n_out, self.w_std, self.b_std, self.use_bias = n_in, n_out, w_std, b_std, use_bias
         self.parameterization, self.role = parameterization, role
         scales = self.scales()
@@ -85,3 +75,15 @@ class Dense(Layer):
         return Kernel(
             nngp, weights * k.nngp + bias + weights * v**2 * k.ntk, q1, q2, features=self.n_out, gaussian=True
         )
+
+
+def check_affine(w_std: float, b_std: float, use_bias: bool, parameterization: object, rngs: object) -> None:
+    """Refuse what no affine layer can be made of."""
+    _checks.real("w_std", w_std, minimum=0.0)
+    _checks.real("b_std", b_std, minimum=0.0)
+    _checks.instance(
+        "parameterization", parameterization, Parameterization, "one of ntklib.NTK, STANDARD, MEAN_FIELD, MUP"
+    )
+    _checks.instance("rngs", rngs, nnx.Rngs, "e.g. nnx.Rngs(0)")
+    if b_std > 0.0 and not use_bias:
+        raise ValueError(f"`b_std` must be 0 without a bias; got b_std={b_std} and use_bias=False.")

@@ -30,7 +30,7 @@ class LayerNorm(Layer):
         k.require_gaussian("LayerNorm")
         v1, v2 = k.variances()
         norm = jnp.sqrt(v1 + self.epsilon) * jnp.sqrt(v2 + self.epsilon)
-        q1, q2 = (q / (q + self.epsilon) for q in (k.q1, k.q2))
+        q1, q2 = (q / jnp.sqrt((a + self.epsilon) * (b + self.epsilon)) for q, a, b in k.own())
         return k.replace(nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2)
 
 
@@ -43,6 +43,8 @@ class Flatten(Layer):
         return x.reshape(x.shape[0], -1)
 
     def kernel_map(self, k: Kernel) -> Kernel:
+        if k.pools:
+            raise ValueError("Flatten must stand after the pooling layers: nothing can be pooled behind it.")
         pixels = k.q1.shape[1:]
         nngp, ntk = (a.mean(axis=tuple(range(2, a.ndim))) for a in (k.nngp, k.ntk))
         q1, q2 = (q.mean(axis=tuple(range(1, q.ndim))) for q in (k.q1, k.q2))
