@@ -200,3 +200,27 @@ def test_gradients_are_finite_at_equal_inputs():
     net = network("pool", 2, 0)
     slope = jax.jit(jax.grad(lambda x: net.kernel(x).ntk.sum()))(X1)
     assert bool(jnp.isfinite(slope).all())
+
+
+def test_deep_circular_networks_have_the_limits_of_dense_ones_and_pooling_mixes_the_pixels():
+    """ReLU on the edge of chaos, six pixels, three taps. The ratio Θ(x, x')/Θ(x, x) tends to 1/4 behind a flatten
+    readout, as without pixels. Pooled, the diagonal tends to (1 + 3/d)/4, so the ratio to d/(d + 3) = 2/3.
+    """
+    rngs, depth = nnx.Rngs(0), 1000
+    x = normal(5, 2, 6, 1, 3)
+    x = x / jnp.linalg.norm(x, axis=-1, keepdims=True) * 3**0.5  # every pixel of variance 1
+    first = ntk.Conv(3, 1, (3, 1), w_std=2**0.5, padding="CIRCULAR", rngs=rngs)
+    block = ntk.Serial(ntk.Relu(), ntk.Conv(1, 1, (3, 1), w_std=2**0.5, padding="CIRCULAR", rngs=rngs))
+    ratios = {}
+    for name, end, pools in (("flatten", ntk.Flatten(), 0), ("pooled", ntk.GlobalAvgPool(), 1)):
+
+        @jax.jit
+        def kernel(x, end=end, pools=pools):
+            k = first.kernel_map(ntk.Kernel.from_inputs(x, pools=pools))
+            k = jax.lax.fori_loop(1, depth, lambda _, k: block.kernel_map(k), k)
+            return end.kernel_map(k).ntk
+
+        theta = kernel(x)
+        ratios[name] = float(theta[0, 1] / jnp.sqrt(theta[0, 0] * theta[1, 1]))
+    assert abs(ratios["flatten"] - 1 / 4) < 0.006
+    assert abs(ratios["pooled"] - 2 / 3) < 0.006
