@@ -15,7 +15,7 @@ from jaxtyping import Float
 from ntklib import _checks
 from ntklib.layers import Elementwise
 from ntklib.phases import fixed_point, is_homogeneous
-from ntklib.propagation import checked, mean, pair, square
+from ntklib.propagation import Pair, Scalar, checked, mean, pair, square
 
 Residual = Literal["plain", "1/sqrt(l)", "1/sqrt(L)"]
 
@@ -95,7 +95,8 @@ def ntk_depth_profile(
                 f"{'vanishes' if q == 0 else 'diverges'} with depth: give that of the first layer as `q`."
             )
     _checks.real("q", q, above=0.0)
-    state = _run(activation, residual, w, b, jnp.asarray(q, jnp.float64), start.ravel(), stops)
+    # By φ and its maps, which are equal for equal activations: two `Tanh()` compile once.
+    state = _run(activation.fn, pair(activation), residual, w, b, jnp.asarray(q, jnp.float64), start.ravel(), stops)
     shape = (len(stops), *start.shape)
     one_minus_c, diagonal, off = (a.reshape(shape) for a in (state.delta, state.diagonal, state.off))
     variance = (state.q * jnp.exp(state.growth)).reshape(len(stops), *[1] * start.ndim) * jnp.ones(shape)
@@ -112,11 +113,10 @@ class _State(NamedTuple):
     off: Float[Array, " R"]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _run(
-    activation: Elementwise, residual: Residual | None, w: Array, b: Array, q: Array, delta: Array, stops: Array
+    fn: Scalar, numbers: Pair, residual: Residual | None, w: Array, b: Array, q: Array, delta: Array, stops: Array
 ) -> _State:
-    fn, numbers = activation.fn, pair(activation)
     homogeneous = is_homogeneous(fn)
     free = homogeneous and residual is not None  # the variance only scales everything: it may leave float64
 

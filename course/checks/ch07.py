@@ -1,0 +1,303 @@
+"""Checks of chapter 07, the NTK at large depth."""
+
+from course import expect
+from course.tasks import task, written
+
+
+@task(
+    "07.1",
+    "ntk_at_depth",
+    minutes=15,
+    difficulty=2,
+    section="Two numbers a layer",
+    hints=(
+        "Keep four numbers: Σ and Θ of the pair (x, x), and Σ and Θ of the pair (x, x'). One affine "
+        "layer is there before "
+        "the loop starts. The slopes of a step belong to the old Σ.",
+        "dual(Σ(x,x), q, q) and dual(Σ(x,x'), q, q) with q the present variance. Then Σ' = w_std² · "
+        "values + b_std², and "
+        "Θ' = Σ' + w_std² · slopes · Θ, with the new Σ'. Repeat depth − 1 times.",
+        "same, other = q, rho * q; diagonal, off = same, other; for _ in range(depth - 1): both duals "
+        "at (same, same, same) "
+        "and (other, same, same); update same and other; then diagonal = same + w_std**2 * slope * "
+        "diagonal, and off alike.",
+    ),
+)
+def _(answer, rng):
+    import numpy as np
+
+    from ntklib import duals
+
+    def recursion(
+        dual, w, b, q, rho, depth, *, late=False, start=1.0, old=False, power=2, bias=2, one_slope="", keep_q=False
+    ):
+        same, other = q, rho * q
+        diagonal, off = start * same, start * other
+        for _ in range(depth - 1):
+            (v1, s1), (v2, s2) = dual(same, same, same), dual(other, same, same)
+            new = [w**power * float(v) + (b**bias if bias else 0.0) for v in (v1, v2)]
+            if keep_q:
+                new[0] = q
+            if late:
+                s1, s2 = (dual(c, new[0], new[0])[1] for c in new)
+            if one_slope == "diagonal":
+                s2 = s1
+            if one_slope == "off":
+                s1 = s2
+            added = (same, other) if old else new
+            diagonal = added[0] + w**power * float(s1) * diagonal
+            off = added[1] + w**power * float(s2) * off
+            same, other = new
+        return np.array([diagonal, off])
+
+    for dual in (duals.erf, duals.relu):
+        w, b, q, rho = rng.uniform([1.2, 0.3, 0.5, -0.6], [1.7, 0.6, 1.5, 0.7])
+        depth = int(rng.integers(4, 7))
+        given = dual, float(w), float(b), float(q), float(rho)
+        got = expect.parts(expect.call(answer, *given, depth), ("Θ(x, x)", "Θ(x, x')"))
+        got = np.array([expect.array(v, name, shape=()) for v, name in zip(got, ("Θ(x, x)", "Θ(x, x')"), strict=True)])
+        want = recursion(*given, depth)
+
+        def slip(given=given, depth=depth, **change):
+            arguments = dict(zip(("dual", "w", "b", "q", "rho"), given, strict=True), depth=depth)
+            return recursion(**arguments | change)
+
+        expect.close(
+            got,
+            want,
+            "the pair (Θ(x, x), Θ(x, x'))",
+            rtol=2e-4,
+            slips={
+                "it has one layer too many. `depth` counts affine layers, and the first is there before the loop: "
+                "depth − 1 steps.": recursion(*given, depth + 1),
+                "it has one layer too few: depth affine layers are depth − 1 steps.": recursion(*given, depth - 1),
+                "Θ starts at zero; a linear model (one affine layer) already has Θ = Σ.": slip(start=0.0),
+                "σ_w stands there once; the expectations are multiplied by σ_w².": slip(power=1),
+                "σ_b is not squared.": slip(bias=1),
+                "the bias is missing.": slip(bias=0),
+                "the slopes are taken at the new Σ; u and v of a step are the units before it.": slip(late=True),
+                "the old Σ is added; the new layer's own parameters contribute the new Σ.": slip(old=True),
+                "the slope of (x, x) is used for (x, x') as well; it depends on the correlation.": slip(
+                    one_slope="diagonal"
+                ),
+                "the slope of (x, x') is used for (x, x) as well.": slip(one_slope="off"),
+                "the variance was held at q; here q is no fixed point, so it changes with the layer.": slip(
+                    keep_q=True
+                ),
+                "the two are swapped: Θ(x, x) comes first.": want[::-1],
+            },
+        )
+        first = expect.parts(expect.call(answer, *given, 1), ("Θ(x, x)", "Θ(x, x')"))
+        first = np.array([float(np.asarray(v)) for v in first])
+        expect.that(
+            np.allclose(first, [q, rho * q], rtol=1e-4), "at depth 1 it is a linear model: Θ should be Σ, (q, ρq)."
+        )
+
+
+@task(
+    "07.2",
+    "at_new_input",
+    minutes=15,
+    difficulty=3,
+    section="Invertible, and silent",
+    hints=(
+        "No Sherman–Morrison is needed if you look at what stands left of y: the row 1ᵀ times the "
+        "inverse. What does the "
+        "matrix do to the vector 1?",
+        "(K + ridge k_0) 1 = k_0 (1 − λ + ridge + λN) 1. So 1ᵀ (K + ridge k_0)⁻¹ = 1ᵀ / (k_0 (1 − λ + ridge + "
+        "λN)), and k_0 cancels.",
+        "ratio * y.sum(axis=0) / (1 - ratio + ridge + ratio * N) with N = y.shape[0].",
+    ),
+)
+def _(answer, rng):
+    import numpy as np
+
+    N, K = 7, 3
+    y = rng.normal(size=(N, K)) + 0.7
+    for ridge in (0.0, 0.3):
+        lam = float(rng.uniform(0.2, 0.5))
+        got = expect.array(expect.call(answer, y, lam, ridge), shape=(K,), axes="K")
+        total = y.sum(0)
+        want = lam * total / (1 - lam + ridge + lam * N)
+        slips = {
+            "it is the mean label; the shrinkage by the diagonal is missing.": total / N,
+            "λN/(1 + λN): the matrix without its ones on the diagonal is (1 − λ)I, not I.": lam
+            * total
+            / (1 + ridge + lam * N),
+            "the sum of the targets stands where the mean should, or N is counted twice.": lam
+            * N
+            * total
+            / (1 - lam + ridge + lam * N),
+            "an N is missing in the eigenvalue: 1 1ᵀ has the eigenvalue N on 1.": lam * total / (1 - lam + ridge + lam),
+            "the mean of the targets stands where their sum should: 1ᵀy is a sum.": lam
+            * total
+            / N
+            / (1 - lam + ridge + lam * N),
+            "the similarity to a new input is λ, not 1.": total / (1 - lam + ridge + lam * N),
+            "the eigenvalue on 1 is 1 − λ + λN: on differences it is 1 − λ.": lam * total / (1 - lam + ridge),
+        }
+        if ridge:
+            slips |= {
+                "the ridge does not enter.": lam * total / (1 - lam + lam * N),
+                "the ridge is multiplied by N; it is added to each diagonal entry once.": lam
+                * total
+                / (1 - lam + ridge * N + lam * N),
+                "the ridge is subtracted.": lam * total / (1 - lam - ridge + lam * N),
+            }
+        expect.close(got, want, "the prediction", rtol=1e-4, slips=slips, factors={"N": N, "λ": lam})
+    many = np.repeat(y, 40, axis=0)
+    far = expect.array(expect.call(answer, many, 0.25, 0.0), shape=(K,), axes="K")
+    expect.that(
+        np.allclose(far, many.mean(0) * 280 / 283, rtol=1e-4), "with λ = 1/4 and no ridge it should be Nȳ/(N + 3)."
+    )
+    return "The same for every new input: Nȳ/(N + 3) at λ = 1/4"
+
+
+@task(
+    "07.3",
+    "constant to one per cent",
+    minutes=10,
+    difficulty=2,
+    section="Off the line: constant, or exploding",
+    hints=(
+        "erf is smooth: drive and error decay alike, which brings a factor in front of the exponential. Which?",
+        "Predict with L χ_1^L = 0.01 (the larger solution). Measure with the profile at depths 1, 2, 3, "
+        "…, and find the "
+        "first with 1 − ratio < 0.01; the entries of `depths` count affine layers.",
+        "profile = ntk.ntk_depth_profile(ntk.Erf(), 1.0, 0.05**0.5, np.arange(1, 200), rho=0.1); then "
+        "int(depths[np.argmax(np.asarray(profile.ratio) > 0.99)]).",
+    ),
+)
+def _(answer, rng):
+    guess, measured = expect.parts(answer, ("predicted_depth", "measured_depth"))
+    if guess is Ellipsis or measured is Ellipsis:
+        raise expect.NotAttempted
+    import jax
+    import numpy as np
+
+    import ntklib as ntk
+
+    depths = np.arange(1, 120)
+    with jax.enable_x64(True):
+        profile = ntk.ntk_depth_profile(ntk.Erf(), 1.0, 0.05**0.5, depths, rho=0.1)
+        ratio, apart = np.asarray(profile.ratio), np.asarray(profile.one_minus_c)
+    want = int(depths[np.argmax(ratio > 0.99)])
+    expect.number(
+        measured,
+        want,
+        "the measured depth",
+        rtol=0.004,
+        slips={
+            "it counts hidden layers, or starts at 0: `depths` are affine layers.": want - 1,
+            "it is one too deep: is 1 added to a depth that already counts affine layers, or is Θ(x, x') compared with "
+            "its limit in place of Θ(x, x)?": want + 1,
+            "this is where the correlation is 0.99; the kernel needs longer.": int(depths[np.argmax(apart < 0.01)]),
+            "ten per cent instead of one?": int(depths[np.argmax(ratio > 0.9)]),
+        },
+    )
+    expect.number(
+        guess,
+        0.9 * want,
+        "the prediction",
+        rtol=0.6,
+        slips={
+            "this is the depth scale ξ itself, where things have fallen by e; one per cent is several of them.": 7.04,
+        },
+    )
+    return "The factor L in L χ_1^L costs some fifteen layers"
+
+
+@task(
+    "07.4",
+    "rate_fit",
+    minutes=15,
+    difficulty=3,
+    section="On the line: an effective depth",
+    hints=(
+        "Look at what the code prints: C/L does not describe the distance over a range of depths. Which "
+        "line promised that?",
+        "The slope of the map is 1 − 3/(l + (3/2) log l + …): the expansion has logarithms. With y = "
+        "(ratio − limit) · L "
+        "the model is a straight line, y = κ log L + C.",
+        "kappa, C = jnp.polyfit(jnp.log(depths), (ratio - limit) * depths, 1).",
+    ),
+)
+def _(answer, rng):
+    line, fit = expect.parts(answer, ("wrong_line", "rate_fit"))
+    if line is Ellipsis:
+        raise expect.NotAttempted
+    import numpy as np
+
+    if line not in (1, 2, 3, 4, 5):
+        expect.fail("`wrong_line` should be one of the numbers 1 to 5.")
+    if line == 5:
+        expect.fail("line 5 does follow from the one before it: the first error is further up.")
+    if line < 4:
+        expect.fail(f"line {line} is right: to leading order the logarithm plays no role. Look further down.")
+    kappa, constant, limit = rng.uniform([-4.0, 1.0, 0.2], [-1.0, 6.0, 0.4])
+    depths = np.array([20.0, 45.0, 110.0, 300.0, 700.0])
+    L, log = depths, np.log(depths)
+    ratio = limit + (kappa * log + constant) / L
+    got = expect.call(fit, depths, ratio, float(limit))
+    got = expect.parts(tuple(got) if getattr(got, "shape", ()) == (2,) else got, ("κ", "C"))
+    got = np.array([expect.array(v, name, shape=()) for v, name in zip(got, ("κ", "C"), strict=True)])
+    scaled = (ratio - limit) * L
+    wrong_l = np.polyfit(np.log(L - 1), (ratio - limit) * (L - 1), 1)
+    through = float((scaled * log).sum() / (log**2).sum())
+    expect.close(
+        got,
+        np.array([kappa, constant]),
+        "the pair (κ, C)",
+        rtol=5e-3,
+        slips={
+            "the two are swapped: κ comes first.": np.array([constant, kappa]),
+            "the logarithm is to the base 10; the natural one is meant.": np.array([kappa * np.log(10), constant]),
+            "the logarithm is to the base 2; the natural one is meant.": np.array([kappa * np.log(2), constant]),
+            "the distance is not multiplied by L: it is κ log L + C over L.": np.polyfit(log, ratio - limit, 1),
+            "the limit is not subtracted.": np.polyfit(log, ratio * L, 1),
+            "the straight line goes through the origin: C/L is missing beside κ log L/L.": np.array([through, 0.0]),
+            "κ comes from a line through the origin, which has no C.": np.array(
+                [through, (scaled - through * log).mean()]
+            ),
+            "this is a power law, a slope on log–log axes; the law is κ log L/L + C/L.": np.polyfit(
+                log, np.log(np.abs(ratio - limit)), 1
+            ),
+            "the depths are counted one lower: L counts affine layers as given.": wrong_l,
+            "the term in log L is missing: only C was fitted.": np.array([0.0, scaled.mean()]),
+        },
+    )
+    return "Over two decades log L/L looks like a power of about -0.9"
+
+
+written(
+    "07.5",
+    "invertible and uninformative",
+    words=40,
+    minutes=10,
+    difficulty=2,
+    section="Invertible, and silent",
+    hints=(
+        "Which entries of the kernel decide whether it is invertible, and which are used at a new input?",
+        "Split K into its identity part and its part 1 1ᵀ. The first is only there for an input with "
+        "itself. For the second "
+        "question: how large are the differences between off-diagonal entries, and does argmax care about size?",
+        "K = k_0[(1−λ)I + λ11ᵀ]: fit by (1−λ)I, prediction by λ alone, Nȳ/(N+3). Differences between "
+        "entries are l_0/L: a vote "
+        "of size 1/L, whose order survives until noise of that size.",
+    ),
+)
+
+written(
+    "07.6",
+    "a kink of your choice",
+    words=30,
+    minutes=30,
+    difficulty=4,
+    section="Where tanh and ReLU do differ",
+    hints=(
+        "Do the derivation for ReLU again, with 1/θ, and carry the factor b along. Where does it cancel?",
+        "θ_l ≈ 3π/(b l), and χ = 1 − bθ/π. So a is the same. The head start is l_0 = 3π/(b θ_1).",
+        "Limit 1/4, κ = 3/8, spread · L multiplied by 1/b. The effective depth is b L: as α → 1 the "
+        "network becomes linear.",
+    ),
+)

@@ -1,0 +1,864 @@
+# %% [markdown]
+# # 06 · The edge of chaos
+#
+# **After this chapter you can**
+#
+# - follow the variance of one input and the correlation of two through a deep random network by two maps of one variable, and read off the phase (ordered, critical, chaotic) and two depth scales, $\xi_q$ and $\xi_c$;
+# - compute the critical line of any activation from one explicit formula, and tell when that line is of no use;
+# - predict from $\xi_c$ how deep a network may be and still train, and say which part of that prediction is theory and which is a rule of thumb.
+#
+# **Time:** 75 minutes for the chapter, 125 for the exercises (85 without the open one). You need the recursion for $\Sigma$ of chapter 03.
+#
+# ## The question
+#
+# Take sixteen images of the digit 1, scale them to one length, and send them through thirty layers of a random tanh network. Nothing is trained. All
+# that we change from one picture to the next is $\sigma_w$, the scale of the weights. In each layer we look at the correlation
+# $c_l = h^l(x)\cdot h^l(x')/(\|h^l(x)\|\,\|h^l(x')\|)$ of pairs of images.
+
+# %%
+import os
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from flax import nnx
+
+import ntklib as ntk
+from course import claim, scale
+from ntklib import duals, plotting
+from ntklib.training import accuracy
+
+jax.config.update("jax_enable_x64", True)  # correlations next to one
+plotting.use_style()
+plt.rcParams["figure.dpi"] = 72
+paper = scale() == "paper"
+
+tanh, relu = ntk.Tanh(), ntk.Relu()  # one object each: compiled once
+b_std = 0.05**0.5
+edge = ntk.edge_of_chaos(tanh, b_std)  # what this is: see below
+
+
+def rescaled(x):
+    """Images as rows, x·x/d = 1 for each."""
+    return x / np.sqrt(np.mean(x**2, axis=1, keepdims=True))
+
+
+data = ntk.load("mnist5k", n_train=400, n_test=1).flat()
+digits = jnp.asarray(rescaled(data.x_train[data.y_train == 1][:16]))
+
+
+# %%
+def random_layers(key, x, q, w_std, *, phi, width, depth, b_std=b_std):
+    """h^1 … h^depth of one random network, [depth, N, n], with Σ¹(x, x) = q.
+
+    The NTK parametrization of ntk.Dense, written out so that σ_w may vary
+    without compiling anew. Weights are drawn layer by layer and not kept.
+    """
+    dtype = x.dtype
+
+    def affine(key, a, gain):
+        w_key, b_key = jax.random.split(key)
+        W = jax.random.normal(w_key, (a.shape[1], width), dtype)
+        b = jax.random.normal(b_key, (width,), dtype)
+        return (gain / a.shape[1] ** 0.5 * (a @ W) + b_std * b).astype(dtype)
+
+    keys = jax.random.split(key, depth)
+    first = affine(keys[0], x, jnp.sqrt(q - b_std**2))
+
+    def layer(h, key):
+        h = affine(key, phi(h), w_std)
+        return h, h
+
+    rest = jax.lax.scan(layer, first, keys[1:])[1]
+    return jnp.concatenate([first[None], rest])
+
+
+def decorrelations(h):
+    """1 − c for all pairs of the N inputs, from h [..., N, n]: [..., pairs]."""
+    u = h / jnp.linalg.norm(h, axis=-1, keepdims=True)
+    i, j = np.triu_indices(h.shape[-2], 1)
+    return jnp.sum((u[..., i, :] - u[..., j, :]) ** 2, axis=-1) / 2
+
+
+def three_phases(key, w_stds, qs, width, depth):
+    """1 − c at each depth for each σ_w, the same draws for all: [w, depth, pairs]."""
+
+    def one(w, q):
+        x = digits.astype(jnp.float32)
+        h = random_layers(key, x, q, w, phi=jnp.tanh, width=width, depth=depth)
+        return decorrelations(h)
+
+    return jax.vmap(one)(jnp.asarray(w_stds), jnp.asarray(qs))
+
+
+def many_networks(keys, *args):
+    return jax.jit(lambda keys: jax.lax.map(lambda k: three_phases(k, *args), keys))(keys)
+
+
+names = ("ordered", "critical", "chaotic")
+w_three = np.array([1.0, edge, 2.2])
+scales = ntk.depth_scales(tanh, w_three, b_std)
+opening = many_networks(jax.random.split(jax.random.key(1), 1), w_three, scales.q, 256, 30)[0]
+
+# %% alt="Three panels: correlation of pairs of digits against the layer, 1 to 30. Left, small weights: all pairs rise to correlation one within twenty layers. Middle: they rise slowly and keep apart. Right, large weights: all pairs fall to about 0.1 within twenty layers."
+fig, axes = plt.subplots(1, 3, figsize=(7.6, 2.6), sharey=True)
+for ax, w, values in zip(axes, w_three, opening, strict=True):
+    ax.plot(np.arange(1, 31), 1 - values[:, ::12], color="0.45", ls="-", lw=0.8)
+    ax.set(xlabel="layer l", title=rf"$\sigma_w$ = {w:.3g}")
+axes[0].set_ylabel(r"correlation $c_l$ of two images")
+plt.show()
+
+# %% [markdown]
+# With small weights the network forgets which image it saw: after twenty layers all sixteen are one and the same vector. With
+# large weights it forgets as well, in another way: whatever two images had in common, in the end all pairs have one small correlation. In between,
+# something survives. So:
+#
+# 1. Where do the correlations go, and how fast? (two maps, two depth scales)
+# 2. Where exactly is "in between", for each activation? (the critical line)
+# 3. Do real networks of finite width follow? (yes, with a noise that we can see)
+# 4. Does this say how deep a network can be *trained*? (yes; and it leaves something out)
+#
+# ## From layers to maps
+#
+# Chapter 03 has derived the covariance of the units of layer $l$ at infinite width. For two inputs of equal variance it is a $2\times2$ matrix with two
+# numbers, the variance $q_l$ and the correlation $c_l$, and one layer maps them as follows:
+#
+# $$q_{l+1} = V(q_l) = \sigma_b^2 + \sigma_w^2\, \mathbb E\big[\phi(\sqrt{q_l} Z)^2\big], \qquad
+# q_{l+1}\, c_{l+1} = \sigma_b^2 + \sigma_w^2\, \mathbb E\big[\phi(u)\phi(v)\big], \tag{1}$$
+#
+# with $Z \sim \mathcal N(0,1)$ and $u, v$ Gaussian of variance $q_l$ and correlation $c_l$. The variance does not ask for the correlation. So
+# first follow $q$, then $c$.
+#
+# ### The variance map
+#
+# A deep network iterates $V$. If $q_l$ comes to rest, it does so at a **fixed point** $q = V(q)$. Nearby, $q_l - q$ is multiplied in each layer by the slope
+#
+# $$\chi_q = V'(q) = \sigma_w^2\, \frac{d}{dq}\, \mathbb E\big[\phi(\sqrt q Z)^2\big] = \frac{\sigma_w^2}{\sqrt q}\, \mathbb E\big[Z\, \phi\phi'\big]
+# = \sigma_w^2\, \mathbb E\big[\phi'^2 + \phi\,\phi''\big]. \tag{2}$$
+#
+# The last step is Gaussian integration by parts, $\mathbb E[Z g(Z)] = \mathbb E[g'(Z)]$ with $g = \phi\phi'$ at $\sqrt q Z$. If $|\chi_q| < 1$ the fixed point attracts, and
+#
+# $$|q_l - q| \propto \chi_q^{\,l} = e^{-l/\xi_q}, \qquad \xi_q = -1/\log|\chi_q| .$$
+
+# %%
+print("  σ_w      q    χ_q  ξ_q (layers)   |q_l/q − 1| < 2 % after")
+for w, q, chi_q, xi_q in zip(w_three, scales.q, scales.chi_q, scales.xi_q, strict=True):
+    variance, layers = 3 * q, 0
+    while abs(variance / q - 1) > 0.02:  # it starts at 2 q from q
+        variance, layers = ntk.variance_map(tanh, w, b_std, variance), layers + 1
+    print(f"{w:5.3g}  {q:5.3g}  {chi_q:5.3g}  {xi_q:12.3g}  {layers:3d} layers, from 3 q")
+
+# %% [markdown]
+# Three to seven layers, then the variance is at rest. (For tanh: saturation makes $\phi\phi'' < 0$, so $\chi_q$ is smaller than $\sigma_w^2\mathbb E[\phi'^2]$. Activations that grow are
+# different, see below.) Even that can be had from the start: scale the inputs so that $\Sigma^1(x, x) = q$. From here on we do.
+#
+# ### The correlation map
+#
+# At the fixed point $q$, (1) is a map of the correlation alone,
+#
+# $$c_{l+1} = f(c_l), \qquad f(c) = \frac{\sigma_b^2 + \sigma_w^2\,\mathbb E[\phi(u)\phi(v)]}{q} .$$
+#
+# Three facts tell the whole story.
+#
+# - **$f(1) = 1$**, because two equal inputs stay equal: this is $q = V(q)$ once more.
+# - **The slope.** By Price's theorem (chapter 03), $\partial\,\mathbb E[\phi(u)\phi(v)]/\partial(qc) = \mathbb E[\phi'(u)\phi'(v)]$, so
+#
+# $$f'(c) = \sigma_w^2\, \mathbb E\big[\phi'(u)\phi'(v)\big] =: \chi(c), \qquad \chi_1 := f'(1) = \sigma_w^2\, \mathbb E\big[\phi'(\sqrt q Z)^2\big]. \tag{3}$$
+#
+# - **$f$ is convex on $[0, 1]$.** Expand $\phi(\sqrt q z) = \sum_k a_k He_k(z)/\sqrt{k!}$ in orthonormal Hermite polynomials. For Gaussians of correlation $c$ they obey $\mathbb E[He_j(u) He_k(v)] = \delta_{jk}\, k!\, c^k$, hence $\mathbb E[\phi\phi] = \sum_k a_k^2\, c^k$: a power series with no negative coefficient.
+#
+# A convex curve that ends in the corner $(1, 1)$ crosses the diagonal at most once more. Whether it does is decided by its slope in the corner.
+#
+# | | slope at $c = 1$ | what happens | phase |
+# |---|---|---|---|
+# | $\chi_1 < 1$ | below the diagonal's | $c = 1$ attracts: all inputs become equal | **ordered** |
+# | $\chi_1 = 1$ | tangent to it | $c = 1$ attracts, ever more slowly | **critical**, the edge of chaos |
+# | $\chi_1 > 1$ | above | $c = 1$ repels; $c^* < 1$ attracts: even nearly equal inputs part | **chaotic** |
+
+# %% alt="Three cobweb diagrams of the correlation map for tanh. Ordered: the curve lies above the diagonal and the staircase climbs to one. Critical: the curve touches the diagonal at one and the staircase takes ever smaller steps. Chaotic: the curve crosses the diagonal near 0.1 and the staircase from 0.9 descends to the crossing."
+c = np.linspace(0, 1, 101)
+fig, axes = plt.subplots(1, 3, figsize=(7.8, 3.0), sharey=True)
+for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
+    w, q = w_three[i], scales.q[i]
+    path = [0.9 if name == "chaotic" else 0.1]
+    for _ in range(30):
+        path.append(float(ntk.correlation_map(tanh, w, b_std, path[-1], q=q)))
+    mapped = ntk.correlation_map(tanh, w, b_std, c, q=q)
+    plotting.cobweb(ax, c, mapped, path, label="f(c)", series=i)
+    ax.set(title=rf"{name}: $\chi_1$ = {scales.chi_1[i]:.3g}", aspect="equal")
+for ax in axes[1:]:
+    ax.set_ylabel("")
+plt.show()
+print("c* in the chaotic phase:", f"{scales.c[2]:.3g}", "· phases:", *scales.phase)
+assert tuple(scales.phase) == names
+
+# %% [markdown]
+# ### Why δ = 1 − c, and not c
+#
+# In the ordered phase $1 - c_l$ falls exponentially, and a float64 next to 1 has no digits below $10^{-16}$. So the number 1 − c is lost long before the theory ends, and
+# with it all that the chapter on the NTK at depth needs. In the chaotic phase it is worse: two inputs that are equal *to 16 digits* are not equal, and the network tells them apart in the end.
+# The cure is to carry $\delta = 1 - c$. From (1), with $q = V(q)$ and $\mathbb E[\phi(u)^2] = \mathbb E[\phi(v)^2]$,
+#
+# $$q\,(1 - c') = \sigma_w^2 \Big(\tfrac12\mathbb E[\phi(u)^2] + \tfrac12\mathbb E[\phi(v)^2] - \mathbb E[\phi(u)\phi(v)]\Big)
+# \quad\Longrightarrow\quad \delta' = \frac{\sigma_w^2}{2q}\, \mathbb E\big[(\phi(u) - \phi(v))^2\big]. \tag{4}$$
+#
+# Nothing large is subtracted from anything large. `ntk.decorrelation_map` is this map.
+
+# %% alt="Two panels, 1 minus c against the layer on a logarithmic axis. Left, ordered: in delta a straight line down to 1e-20 at layer 160; in c it ends near 1e-16. Right, chaotic, starting from inputs that differ by 1e-20: in delta it rises in a straight line and levels off near one after 125 layers; in c it is zero for ever, marked at the bottom."
+steps = 160
+
+
+def iterated(mapping, start, w, q):
+    """start, mapping(start), … [steps]"""
+
+    def step(a, _):
+        return mapping(tanh, w, b_std, a, q=q), a
+
+    return np.asarray(jax.lax.scan(step, start, length=steps)[1])
+
+
+fig, axes = plt.subplots(1, 2, figsize=(7.6, 2.9))
+for ax, i, start in ((axes[0], 0, 0.5), (axes[1], 2, 1e-20)):
+    w, q = w_three[i], scales.q[i]
+    deltas = iterated(ntk.decorrelation_map, start, w, q)
+    cs = iterated(ntk.correlation_map, 1.0 - start, w, q)
+    naive = np.maximum(1 - cs, 1e-22)  # zero does not go on a logarithmic axis
+    layers = np.arange(1, steps + 1)
+    ax.semilogy(layers, deltas, label="iterated in δ", color="C0", ls="-")
+    ax.semilogy(layers, naive, label="in c, float64 (at the foot: 0)", color="C1", ls="--")
+    ax.set(xlabel="layer l", title=f"{names[i]}, δ = {start:g} at the start")
+    ax.legend(fontsize=8)
+    assert abs(deltas[60] / deltas[40] / scales.chi_1[i] ** 20 - 1) < 1e-4
+axes[0].set_ylabel(r"$\delta_l = 1 - c_l$")
+plt.show()
+
+# %% [markdown]
+# The straight lines have the slope $\log\chi_1$ (the cell asserts it): down in the ordered phase, up in the chaotic one until $\delta$ is of order one.
+#
+# ## Depth scales
+#
+# Near its attracting fixed point $c^*$ (1 or not), $c_l - c^*$ is multiplied in each layer by $f'(c^*) = \chi(c^*)$. So off the edge
+#
+# $$|c_l - c^*| \propto e^{-l/\xi_c}, \qquad \xi_c = -\frac{1}{\log \chi_{c^*}}, \qquad \chi_{c^*} = \sigma_w^2\, \mathbb E[\phi'(u)\phi'(v)] \text{ at } (q, c^*). \tag{5}$$
+#
+# In the ordered phase $c^* = 1$ and $\chi_{c^*} = \chi_1$. In the chaotic phase one must take the slope at $c^* < 1$, which convexity makes smaller than one; $\chi_1 > 1$ is there the rate at which *neighbours part*.
+# On the edge $\xi_c = \infty$. A phase diagram is one call on a grid:
+
+# %% alt="Phase diagram: depth scale of the correlation as colour over weight variance 0.5 to 5 and bias variance 0 to 0.3. A bright ridge follows the critical line, drawn in white, from weight variance one at zero bias variance to about three; the scale falls on both sides to a few layers."
+points = 200 if paper else 60
+w_grid, b_grid = np.linspace(0.5, 5.0, points) ** 0.5, np.linspace(1e-4, 0.3, points) ** 0.5
+grid = ntk.depth_scales(tanh, w_grid[:, None], b_grid[None, :])
+line = [ntk.edge_of_chaos(tanh, b) for b in b_grid[:: points // 10]]
+fig, ax = plt.subplots(figsize=(6.0, 3.6))
+plotting.phase_diagram(ax, w_grid, b_grid, grid.xi_c, np.interp(b_grid, b_grid[:: points // 10], line), most=50)
+for w, i in zip(w_three, range(3), strict=True):
+    ax.plot(w**2, b_std**2, marker=plotting.MARKERS[i], color="white", mec="black", ls="none")
+ax.set_title("tanh; the marks are the three networks of this chapter")
+plt.show()
+
+share = float(np.mean(np.asarray(grid.xi_q) < np.asarray(grid.xi_c)))
+print(f"ξ_q < ξ_c in {100 * share:.3g} % of the plane: the variance comes to rest first")
+for name, xi_c, chi_c in zip(names, scales.xi_c, scales.chi_c, strict=True):
+    print(f"{name:9s} ξ_c = {xi_c:.3g} layers (slope at c*: {chi_c:.3g})")
+
+# %% [markdown]
+# **Move the point yourself.** In a live notebook the next cell comes with sliders. (`python -m course explorer` opens a page
+# with more of them: other activations, and the tangent kernel over depth.)
+
+
+# %% alt="Left: depth scale over weight and bias scale, with a cross at the chosen point, chaotic, near the bright ridge. Right: its correlation map, which crosses the diagonal near 0.9, and the staircase of two inputs from correlation 0.2 to there."
+def look(w_std=1.4, b_std=0.2, rho=0.2):
+    """Phase, depth scales and correlation map of tanh at one point."""
+    here = ntk.depth_scales(tanh, w_std, b_std)
+    _, (plane, ax) = plt.subplots(1, 2, figsize=(7.8, 3.2))
+    plotting.phase_diagram(
+        plane,
+        w_grid,
+        b_grid,
+        grid.xi_c,
+        np.interp(b_grid, b_grid[:: points // 10], line),
+        most=50,
+    )
+    plane.plot(w_std**2, b_std**2, marker="P", color="white", mec="black")
+    path = [rho]
+    for _ in range(40):
+        path.append(float(f_of(path[-1], w_std, b_std, here.q)))
+    mapped = f_of(c, w_std, b_std, here.q)
+    plotting.cobweb(ax, c, mapped, path, label="f(c)")
+    ax.set_title(f"{here.phase}: ξ_c = {here.xi_c:.3g} layers")
+    plt.show()
+
+
+def f_of(c, w_std, b_std, q):
+    return ntk.correlation_map(tanh, w_std, b_std, c, q=q)
+
+
+if os.environ.get("CI"):  # a still picture
+    look()
+else:
+    from ipywidgets import interact
+
+    sliders = {"w_std": (0.75, 2.2), "b_std": (0.02, 0.54), "rho": (0.0, 0.95)}
+    interact(look, **sliders)
+
+# %% [markdown]
+# ## The critical line
+#
+# The edge asks for two things at once: $q$ is a fixed point, $q = \sigma_b^2 + \sigma_w^2\mathbb E[\phi(\sqrt q Z)^2]$, and $\chi_1 = \sigma_w^2\mathbb E[\phi'(\sqrt q Z)^2] = 1$ **at that $q$**. For given $\sigma_b$ this looks like a root inside a
+# root: for each trial $\sigma_w$ find $q$, then evaluate $\chi_1$. But turn it around. *Choose $q$*; then the second condition gives $\sigma_w$, and with it the first gives $\sigma_b$:
+#
+# $$\sigma_w^2 = \frac{1}{\mathbb E[\phi'(\sqrt q Z)^2]}, \qquad \sigma_b^2 = q - \frac{\mathbb E[\phi(\sqrt q Z)^2]}{\mathbb E[\phi'(\sqrt q Z)^2]}. \tag{6}$$
+#
+# Two one-dimensional integrals, no search; and the whole line as $q$ runs from 0 to ∞, wherever $\sigma_b^2 \ge 0$. Read three cases off it:
+#
+# - *tanh*, or any smooth $\phi$ with $\phi(0) = 0$, as $q \to 0$: $\mathbb E[\phi'^2] \to \phi'(0)^2$, so the line starts at $\sigma_b = 0$, $\sigma_w = 1/|\phi'(0)|$.
+# - *ReLU:* $\mathbb E[\phi'^2] = \frac12$ and $\mathbb E[\phi^2] = \frac q2$ for every $q$, so $\sigma_w^2 = 2$ and $\sigma_b^2 = 0$: the line is **one point** (He initialisation), at which every $q$ is a fixed point.
+# - *Softplus:* $\sigma_b^2 < 0$ for every $q$. No edge at all.
+
+# %%
+activations = {
+    "tanh": tanh, "erf": ntk.Erf(), "ELU": ntk.Elu(), "ReLU": relu,
+    "GELU": ntk.Gelu(), "SiLU": ntk.Silu(), "sigmoid": ntk.Sigmoid(),
+    "softplus": ntk.Elementwise(jax.nn.softplus),
+}  # fmt: skip
+
+
+def on_the_line(activation, q):
+    """(6): σ_w² and σ_b² where q is the fixed point; E[φ²] is V(q) at σ_w = 1, σ_b = 0."""
+    slope = ntk.Elementwise(duals.derivative(activation.fn))
+    slopes = ntk.variance_map(slope, 1.0, 0.0, q)
+    return 1 / slopes, q - ntk.variance_map(activation, 1.0, 0.0, q) / slopes
+
+
+qs = np.geomspace(1e-3, 60, 80)
+lines = {name: on_the_line(activation, qs) for name, activation in activations.items()}
+
+# A second route: the library's, which solves for a given σ_b.
+print("at σ_b = 0.2:   σ_w      q    χ_q   variance at q")
+for name in ("tanh", "SiLU"):
+    point = ntk.critical_point(activations[name], 0.2)
+    w2, b2 = on_the_line(activations[name], point.q)
+    assert abs(w2 / point.w_std**2 - 1) < 1e-9
+    assert abs(b2 - 0.04) < 1e-9
+    stays = "comes back" if point.stable else "leaves"
+    print(f"{name:12s} {point.w_std:7.4g} {point.q:6.3g} {point.chi_q:6.3g}   {stays}")
+try:
+    ntk.critical_point(relu, 0.2)
+except ValueError as error:
+    print("ReLU:", error)
+print("softplus: σ_b² > 0 at", int((lines["softplus"][1] > 0).sum()), "of", len(qs), "values of q")
+large = np.linspace(40, 60, len(qs))
+w2, b2 = on_the_line(activations["sigmoid"], large)
+print(f"sigmoid: σ_b² > 0 from q = {large[b2 > 0].min():.2g} on, where σ_w = {w2[b2 > 0].min() ** 0.5:.3g}")
+
+# %% alt="Left: critical lines in the plane of weight variance and bias variance; tanh, erf and ELU rise from bias variance zero at weight variance 1, 0.8 and 1; GELU and SiLU start at 4 and run to smaller weight variance, dashed where their fixed point repels; ReLU is one point at 2. Right: variance against layer for SiLU on its critical line, started 0.1 per cent below and above the fixed point; below it falls to 0.19, above it diverges, after about 70 layers."
+fig, (left, right) = plt.subplots(1, 2, figsize=(7.8, 3.3))
+for i, name in enumerate(("tanh", "erf", "ELU", "GELU", "SiLU")):
+    w2, b2 = (np.asarray(a) for a in lines[name])
+    chi_q = w2 * np.gradient(np.asarray(ntk.variance_map(activations[name], 1.0, 0.0, qs)), qs)
+    repels = chi_q > 1
+    colour = plotting.COLOURS[i]
+    left.plot(np.where(repels, np.nan, w2), b2, color=colour, ls="-", label=name)
+    left.plot(np.where(repels, w2, np.nan), b2, color=colour, ls=":", lw=2)
+    k = np.searchsorted(b2, 0.35 - 0.05 * i)
+    left.plot(w2[k], b2[k], color=colour, marker=plotting.MARKERS[i], ls="none")
+left.plot(2, 0, marker="X", color="black", ls="none", ms=8, label="ReLU", clip_on=False)
+left.plot([], [], color="0.4", ls=":", lw=2, label="q repels")
+left.set(xlim=(0.5, 6.2), ylim=(0, 0.6))
+left.set(xlabel=r"weight variance $\sigma_w^2$", ylabel=r"bias variance $\sigma_b^2$")
+left.legend(fontsize=8, loc="upper right")
+
+silu = ntk.critical_point(activations["SiLU"], 0.2)
+ends = {}
+for i, factor in enumerate((0.999, 1.001)):
+    q_l = [factor * silu.q]
+    while len(q_l) < 160 and q_l[-1] < 20:
+        q_l.append(float(ntk.variance_map(activations["SiLU"], silu.w_std, 0.2, q_l[-1])))
+    ends[factor] = q_l
+    right.semilogy(1 + np.arange(len(q_l)), q_l, ls=plotting.DASHES[i], label=f"from {factor} q")
+right.axhline(silu.q, color="black", lw=1, ls=":", label="q")
+right.set(xlabel="layer l", ylabel=r"variance $q_l$", title="SiLU on its edge, infinite width")
+right.legend(fontsize=8)
+plt.show()
+low = ends[0.999][-1]
+phase = float(ntk.chi(activations["SiLU"], silu.w_std, q=low))
+print(f"from 0.999 q: variance {low:.3g}, where χ_1 = {phase:.3g}: ordered")
+print(f"from 1.001 q: above 20 in layer {len(ends[1.001])}, growing")
+assert phase < 1 < ends[1.001][-1] / 20
+
+# %% [markdown]
+# **Four cases to know.**
+#
+# - **GELU and SiLU.** The line exists, but for small $\sigma_b$ (GELU: $\sigma_b < 0.416$, SiLU: $\sigma_b < 0.745$) it has $\chi_q > 1$: by (2), $\phi\phi''$ is positive around zero, and *the variance's fixed point repels*. One part in a thousand, and a
+#   hundred layers later the network is ordered or its variance is off to infinity. A finite network always misses $q$ by about $n^{-1/2}$. It has been argued in the literature that $V'(q) \approx 1$ makes this harmless for Swish (that is SiLU): 1.1 to the power of 100 is 14,000.
+# - **Sigmoid.** Its line exists as well, though you may read that it does not: it starts at $\sigma_w \approx 10$ with $q \approx 46$, far from anybody's initialisation.
+# - **Softplus:** none.
+# - **Rounded values.** For tanh at $\sigma_b = 0.2$ one finds $\sigma_w = 1.302$ in print. The exact value is 1.30415. Is this a matter for pedants?
+
+# %%
+for w in (1.302, ntk.edge_of_chaos(tanh, 0.2)):
+    at = ntk.depth_scales(tanh, w, 0.2)
+    print(f"tanh, σ_b = 0.2, σ_w = {w:.6g}: {at.phase}, ξ_c = {at.xi_c:.3g} layers")
+assert abs(float(ntk.depth_scales(tanh, 1.302, 0.2).xi_c) - 846) < 1
+
+# %% [markdown]
+# At fifty or three hundred layers nobody will notice; in a theory of a thousand or a million layers (chapter 07) the rounded network is plainly in the ordered phase.
+#
+# ### How fast on the line itself
+#
+# On the edge the linear term of $\delta' = \chi_1\delta + \dots$ leaves $\delta$ alone, and the next term decides.
+#
+# - *Smooth $\phi$.* Differentiating (3) once more by Price's theorem, $f''(1) = \sigma_w^2 q\, \mathbb E[\phi''^2] =: \beta$, so $\delta' = \delta - \frac\beta2\delta^2 + \dots$ Then $1/\delta' = 1/\delta + \beta/2 + \dots$: the reciprocal grows by $\beta/2$ in each layer, and $\delta_l \sim 2/(\beta l)$.
+# - *ReLU* has no $\phi''$. With $\delta = 1 - \cos\theta$ and $\mathbb E[\phi\phi]$ of chapter 03, $c' = \frac1\pi(\sin\theta + (\pi-\theta)\cos\theta)$, so $\delta' = \delta - \frac1\pi(\sin\theta - \theta\cos\theta) = \delta - \frac{\theta^3}{3\pi} + \dots$, with $\theta = \sqrt{2\delta}$: $\delta' = \delta - s\,\delta^{3/2}$, $s = \frac{2\sqrt2}{3\pi}$. Now it is
+#   $\delta^{-1/2}$ that grows by a constant, $s/2$, in each layer, so $\delta_l \sim \dfrac{4}{s^2 l^2} = \dfrac{9\pi^2/2}{l^2}$.
+#
+# Polynomial instead of exponential: We fit exponent and constant on the maps.
+
+# %% alt="1 minus c against the number of layers from 1 to 20000 on logarithmic axes, on the edge of chaos. Two tanh networks fall with slope minus one, ReLU with slope minus two, each onto its dashed predicted line from about a hundred layers on. An ordered tanh network falls off a cliff before layer 100."
+fig, ax = plt.subplots(figsize=(6.2, 3.3))
+for i, (name, b) in enumerate((("tanh", b_std), ("tanh", 0.5), ("ReLU", 0.0))):
+    point = ntk.critical_point(activations[name], b)
+    deepest = 2_000 if name == "tanh" else 20_000  # quadrature takes longer
+    depths = np.unique(np.geomspace(1, deepest, 20).astype(int))
+    q = 1.0 if name == "ReLU" else point.q
+    profile = ntk.ntk_depth_profile(activations[name], point.w_std, b, depths, 0.3, q=q)
+    constant, power = (4.5 * np.pi**2, -2) if name == "ReLU" else (2 / point.beta, -1)
+    colour = plotting.COLOURS[i]
+    ax.loglog(depths, profile.one_minus_c, color=colour, marker=plotting.MARKERS[i], ls="none", ms=4, label=rf"{name}, $\sigma_b$ = {b:.2g}")  # fmt: skip
+    ax.loglog(depths, constant * depths.astype(float) ** power, color=colour, ls="--", lw=1)
+    late = np.log(np.asarray(profile.one_minus_c)[-4:])
+    slope, _ = np.polyfit(np.log(depths[-4:]), late, 1)
+    ratio = float(np.exp(late[-1]) / constant * float(depths[-1]) ** -power)
+    print(f"{name}, σ_b = {b:.2g}: fitted power {slope:.3g} (theory {power}), constant/theory {ratio:.2g}")
+    assert abs(slope - power) < 0.02
+    assert abs(ratio - 1) < 0.02
+ordered = ntk.ntk_depth_profile(tanh, 1.0, b_std, np.arange(1, 60), 0.3).one_minus_c
+ax.loglog(np.arange(1, 60), ordered, color="black", ls=":", label=r"tanh, $\sigma_w = 1$")
+ax.plot([], [], color="0.4", ls="--", lw=1, label="predicted")
+ax.set(xlabel="layer l", ylabel=r"$1 - c_l$ on the edge", ylim=(1e-8, 3))
+ax.legend(fontsize=8)
+plt.show()
+
+# %% [markdown]
+# ## Real networks against the maps
+#
+# The maps are those of infinite width. In a layer of $n$ units each expectation is an average over $n$ units, so a real network's correlation misses the map's by $O(n^{-1/2})$, anew in each layer. On the ordered side
+# the map contracts these errors; on the chaotic side too, around $c^*$; on the edge it does not, and they add up. We send the sixteen digits (120 pairs) through tanh networks of three widths, scaled so that
+# $\Sigma^1(x, x) = q$ for each $\sigma_w$.
+
+# %%
+seeds, depth = (16 if paper else 6), 30
+widths = (64, 256, 1024)
+measured = {
+    n: np.asarray(many_networks(jax.random.split(jax.random.key(n), seeds), w_three, scales.q, n, depth))
+    for n in widths
+}  # [seeds, phases, layers, pairs]
+
+overlap = np.asarray(digits @ digits.T / digits.shape[1])
+overlap = overlap[np.triu_indices(len(digits), 1)]
+predicted = []
+for w, q in zip(w_three, scales.q, strict=True):
+    first = 1 - (q - b_std**2) / q * overlap - b_std**2 / q  # 1 − c after the first layer
+    profile = ntk.ntk_depth_profile(tanh, w, b_std, np.arange(1, depth + 1), delta=jnp.maximum(first, 0.0), q=float(q))
+    predicted.append(profile.one_minus_c)
+predicted = np.asarray(predicted)  # [phases, layers, pairs]
+
+spread = np.array([[np.std(measured[n][:, p, -1], axis=0, ddof=1).mean() for n in widths] for p in range(3)])
+for p, name in enumerate(names):
+    ratios = ", ".join(f"{s:.2g}" for s in spread[p])
+    print(f"{name:9s} spread of c in layer 30 at widths 64, 256, 1024: {ratios}")
+
+# %% alt="Three panels, ordered, critical and chaotic: distance of the correlation from its limit against layer 1 to 30, logarithmic axis. Lines are the maps. Points of width 1024 lie on them with small error bars. Points of width 64 scatter: in the chaotic panel their error bars reach zero after fifteen layers, in the critical panel they leave the line."
+fig, axes = plt.subplots(1, 3, figsize=(8.0, 3.1))
+layers = np.arange(1, depth + 1)
+limits = 1 - np.asarray(scales.c)
+for p, ax in enumerate(axes):
+    ax.plot(layers, np.abs(predicted[p].mean(-1) - limits[p]), color="black", ls="-", label="maps")
+    for i, n in enumerate((64, 1024)):
+        gap = measured[n][:, p].mean(-1) - limits[p]
+        mean, error = plotting.mean_and_error(gap)
+        ax.errorbar(
+            layers[i::2], np.abs(mean)[i::2], error[i::2], color=plotting.COLOURS[i],
+            fmt=plotting.MARKERS[i], ms=4, mfc="none", capsize=2, label=f"n = {n}",
+        )  # fmt: skip
+    ax.set(yscale="log", xlabel="layer l", title=f"{names[p]}, $c^*$ = {1 - limits[p]:.2g}")
+axes[0].set_ylabel(r"$|c_l - c^*|$, mean over pairs")
+axes[1].set_ylim(0.05, 1)
+axes[2].set_ylim(3e-3, 1)
+axes[0].legend(fontsize=8)
+plt.show()
+
+
+# %% [markdown]
+# Now the rate. In each network we fit a straight line to $\log|\bar c_l - c^*|$ (a mean over pairs), where the maps say that it is beyond its first, curved layers and above the noise; and from its slope read off a depth scale, to be compared with (5).
+
+
+# %%
+def fitted_scale(p, first, last):
+    """Depth scale from each network of the largest width, in layers: mean, standard error."""
+    gap = np.abs(measured[widths[-1]][:, p].mean(-1) - limits[p])
+    window = slice(first - 1, last)
+    slopes = np.polyfit(layers[window], np.log(gap[:, window]).T, 1)[0]
+    same = np.abs(predicted[p].mean(-1) - limits[p])[window]
+    of_maps = -1 / np.polyfit(layers[window], np.log(same), 1)[0]
+    return *plotting.mean_and_error(-1 / slopes), of_maps
+
+
+fits = {"ordered": fitted_scale(0, 10, 30), "chaotic": fitted_scale(2, 5, 14)}
+for name, (mean, error, of_maps) in fits.items():
+    xi_c = float(scales.xi_c[names.index(name)])
+    print(f"{name}: fitted {mean:.2f} ± {error:.1g} layers, ξ_c = {xi_c:.3g}, maps in that window {of_maps:.3g}")
+    assert abs(mean - of_maps) < 4 * error + 0.1
+powers = np.polyfit(np.log(layers[9:]), np.log(measured[widths[-1]][:, 1].mean(-1)[:, 9:]).T, 1)[0]
+of_maps = np.polyfit(np.log(layers[9:]), np.log(predicted[1].mean(-1)[9:]), 1)[0]
+power, power_error = plotting.mean_and_error(powers)
+print(f"critical: local power of the depth {power:.2f} ± {power_error:.1g}, maps {of_maps:.3g}")
+assert abs(power - of_maps) < 4 * power_error
+assert (spread[1] > spread[0]).all()  # the edge does not contract its errors
+noise = np.polyfit(np.log(widths), np.log(spread[1:].T), 1)[0]
+assert abs(noise.mean() + 0.5) < 0.15, noise
+
+# %% [markdown]
+# Exponential on both sides with the predicted scales; and a power law on the edge (not yet $-1$, since $\beta l/2$ is only about five in layer 30: the maps say the same). The scatter between networks falls like $n^{-1/2}$, and it is largest on the edge, as it should be.
+#
+# ### The edge of a network, measured
+#
+# Is the critical line a fact about networks, or one about formulas? Measure it: give networks pairs of nearly equal inputs, and find the $\sigma_w$ at which their distance neither grows nor shrinks from layer to layer. By (1), the squared distance of close inputs, $2q\delta$ a unit, is multiplied by $\chi_1$. We do so for three activations and one other
+# architecture. With a **layer norm** after each affine layer the variance that $\phi$ sees is always 1: the squared distance is divided by the variance $V(1)$ of the affine layer, and multiplied by $\sigma_w^2\,\mathbb E[\phi'(Z)^2]$:
+#
+# $$\chi_1^{\text{norm}} = \frac{\sigma_w^2\, \mathbb E[\phi'(Z)^2]}{\sigma_b^2 + \sigma_w^2\,\mathbb E[\phi(Z)^2]} = 1
+# \quad\Longleftrightarrow\quad \sigma_w = \frac{\sigma_b}{\sqrt{\mathbb E[\phi'^2] - \mathbb E[\phi^2]}} : \tag{7}$$
+#
+# a straight ray from the origin in place of a curve. At $\sigma_b = 0$ there is no edge at all: only the ratio of the two scales counts, and tanh with layer norm and no bias is chaotic for each $\sigma_w$.
+
+# %%
+norm = ntk.LayerNorm()
+e_slopes = ntk.variance_map(ntk.Elementwise(duals.derivative(jnp.tanh)), 1.0, 0.0, 1.0)
+e_values = ntk.variance_map(tanh, 1.0, 0.0, 1.0)
+cases = {  # name: (what a layer applies, σ_b, predicted σ_w, q)
+    "ReLU": (jax.nn.relu, 0.0, 2**0.5, 1.0),
+    "tanh, layer norm": (
+        lambda h: jnp.tanh(norm(h)), 0.2, float(0.2 / jnp.sqrt(e_slopes - e_values)), 1.0,
+    ),
+}  # fmt: skip
+for name, phi, q in (("tanh", jnp.tanh, 0.5), ("ELU", jax.nn.elu, 1.0)):
+    w2, b2 = on_the_line(activations[name], q)  # choose q, and (6) says the rest
+    cases[name] = (phi, float(b2) ** 0.5, float(w2) ** 0.5, q)
+
+
+def measured_edge(phi, b, w_star, q, key, n=512, depth=14):
+    """σ_w at which close inputs keep their distance, from one random network."""
+    x = digits
+    near = x + 1e-4 * jax.random.normal(jax.random.fold_in(key, 1), x.shape)
+    near *= (jnp.linalg.norm(x, axis=1) / jnp.linalg.norm(near, axis=1))[:, None]
+    both = jnp.concatenate([x, near])
+
+    def gain(w):
+        h = random_layers(key, both, q, w, phi=phi, width=n, depth=depth, b_std=b)
+        distance = jnp.sum((h[:, : len(x)] - h[:, len(x) :]) ** 2, axis=-1)
+        return jnp.log(jnp.mean(distance[4:] / distance[3:-1]))
+
+    factors = jnp.array([0.9, 0.95, 1.0, 1.05, 1.1])
+    slope, middle = jnp.polyfit(jnp.log(factors), jax.vmap(gain)(factors * w_star), 1)
+    return w_star * jnp.exp(-middle / slope)
+
+
+edges = {}
+print("                    σ_b   σ_w predicted   σ_w measured")
+for name, (phi, b, w_star, q) in cases.items():
+    run = jax.jit(lambda keys: jax.lax.map(lambda k: measured_edge(phi, b, w_star, q, k), keys))  # noqa: B023
+    edges[name] = plotting.mean_and_error(run(jax.random.split(jax.random.key(5), seeds)))
+    mean, error = edges[name]
+    print(f"{name:17s} {b:5.3g}   {w_star:13.4g}   {mean:.2f} ± {error:.1g}")
+    assert abs(mean - w_star) < 4 * error + 0.005 * w_star
+
+# %% [markdown]
+# Four edges, at four places, each where predicted: the variances do depend on the activation and on the architecture. (ReLU is special in one respect: without biases it does not care for scale, and its *correlations* are the same for every $\sigma_w$. What $\sigma_w^2 = 2$ keeps is the size of signals and distances.)
+#
+# ## How deep can it be and still train?
+#
+# In the ordered phase all inputs look the same after some depth scales, in the chaotic phase all pairs look equally different. Whatever training could use is gone from the last layers, and gradients, which run back
+# with $\chi_1$ per layer, vanish or explode. Schoenholz et al. (2017) drew the conclusion: *a network can be trained if its depth is not much more than $\xi_c$*; on MNIST they found the border at about **$6\,\xi_c$**. The 6 is not derived. $\xi_c$ is.
+#
+# **The experiment, at laptop scale.** 100 digits of 7×7 pixels, tanh, width 50, $\sigma_b^2 = 0.05$, 10 values of $\sigma_w$, depths up to 44, three seeds each; full-batch descent with momentum 0.9, one hundred steps. Two choices need a reason:
+#
+# - *The learning rate.* One rate for all would decide the matter by itself: the NTK's diagonal $\Theta(x,x)$ grows from 0.3 to $10^{11}$ over our grid. A step is stable if it is of order $1/\Theta$, so each network gets $\eta = 1/\Theta(x, x)$, predicted from $(\sigma_w, \sigma_b, L)$ by `ntk.ntk_depth_profile`. We compare with one rate for all below.
+# - *The start.* Targets are $y + f_0(x)$, so that each network starts with the residuals $-y$: otherwise chaotic networks, whose outputs are larger, would have more to unlearn.
+#
+# The network is written as a function of $\sigma_w$ *and of the depth* (layers beyond it are skipped), so that all of the grid is one compilation.
+
+# %%
+n_units, n_seeds, steps = (200, 5, 400) if paper else (50, 3, 100)
+depths = np.array([4, 8, 14, 22, 32, 44] + ([64, 90] if paper else []))
+w_grid = np.array([0.9, 1.0, 1.1, 1.2, edge, 1.45, 1.6, 1.8, 2.2, 2.7])
+train_set = ntk.load("mnist5k", n_train=1000 if paper else 100, n_test=500)
+
+
+def pooled(x):
+    """Images as rows of 7×7 pixels, x·x/d = 1, float32."""
+    small = x.reshape(-1, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(-1, 49)
+    return jnp.asarray(rescaled(small), jnp.float32)
+
+
+x, x_test = pooled(train_set.x_train), pooled(train_set.x_test)
+y = jnp.asarray(ntk.one_hot_centered(train_set.y_train, 10), jnp.float32)
+labels, labels_test = jnp.asarray(train_set.y_train), jnp.asarray(train_set.y_test)
+
+
+def draw(key, deepest, n=n_units):
+    """Parameters of all layers, as [..., in, out] and [..., out]."""
+    shapes = [(49, n), (n,), (deepest - 2, n, n), (deepest - 2, n), (n, 10), (10,)]
+    keys = jax.random.split(key, len(shapes))
+    return [jax.random.normal(k, s, jnp.float32) for k, s in zip(keys, shapes, strict=True)]
+
+
+def network(params, x, w_std, depth):
+    """A tanh network of `depth` affine layers in the NTK parametrization."""
+    W1, b1, W, b, W_out, b_out = params
+
+    def affine(h, W, b):
+        return (w_std / W.shape[0] ** 0.5 * (h @ W) + b_std * b).astype(jnp.float32)
+
+    def layer(h, inputs):
+        number, W, b = inputs
+        on = number < depth - 2
+        return jax.lax.cond(on, lambda h: affine(jnp.tanh(h), W, b), lambda h: h, h), None
+
+    h, _ = jax.lax.scan(layer, affine(x, W1, b1), (jnp.arange(len(W)), W, b))
+    return affine(jnp.tanh(h), W_out, b_out)
+
+
+# It is ntk.mlp: the same parameters give the same outputs.
+net = ntk.mlp([49, 20, 20, 20, 10], activation=tanh, w_std=1.3, b_std=b_std, rngs=nnx.Rngs(0))
+dense = [(net.layers[i].W[...], net.layers[i].b[...]) for i in (0, 2, 4, 6)]
+hidden = [jnp.stack(a) for a in zip(*dense[1:3], strict=True)]
+ours = network([*dense[0], *hidden, *dense[3]], x, 1.3, 4)
+assert jnp.abs(ours - net(x)).max() < 1e-5
+
+fine = np.union1d(np.linspace(0.9, 2.7, 46), w_grid)  # for the curves as well
+at_fine = ntk.depth_scales(tanh, fine, b_std)
+at = jax.tree.map(lambda a: a[np.searchsorted(fine, w_grid)], at_fine)
+input_scale = np.sqrt(np.asarray(at.q) - b_std**2) / w_grid  # Σ¹(x, x) = q
+theta = np.array([
+    ntk.ntk_depth_profile(tanh, w, b_std, depths, 0.5).ntk_diagonal for w in w_grid
+])  # fmt: skip
+
+
+def trained(key, w_std, scaling, rate, depth):
+    """Accuracy on training and test set after training."""
+    params = draw(key, depths.max())
+
+    def f(p, x):
+        return network(p, scaling * x, w_std, depth)
+
+    start, start_test = f(params, x), f(params, x_test)
+    momentum = optax.sgd(rate, momentum=0.9)
+    history = ntk.train((f, params), x, y + start, optimizer=momentum, steps=steps)
+    after = f(history.params, x) - start, f(history.params, x_test) - start_test
+    return accuracy(after[0], labels), accuracy(after[1], labels_test)
+
+
+train_all = jax.jit(jax.vmap(trained, in_axes=(0, 0, 0, 0, None)))
+
+
+def over_the_grid(rates, depth):
+    """[2 (train, test), seeds, σ_w]"""
+    keys = jnp.tile(jax.random.split(jax.random.key(0), n_seeds), len(w_grid))
+    each = [jnp.repeat(jnp.asarray(a, jnp.float32), n_seeds) for a in (w_grid, input_scale, rates)]
+    return np.stack([np.asarray(a).reshape(-1, n_seeds).T for a in train_all(keys, *each, depth)])
+
+
+scores = np.stack([over_the_grid(1 / theta[:, i], L) for i, L in enumerate(depths)], axis=-1)
+on_train, on_test = scores  # [seeds, σ_w, depths]
+
+# %% alt="Two heat maps of accuracy over weight scale 0.9 to 2.7 and depth 4 to 44, with the curves of 6 xi_c, which rise to infinity at the critical weight scale 1.33. Left, training accuracy: high below the curves on both sides and low above. Right, test accuracy: on the ordered side the same border; on the chaotic side it falls much earlier, along the curve of one depth scale."
+xi_fine = np.asarray(at_fine.xi_c)
+ladder = np.append(depths, depths[-1] * 2 ** np.arange(1, 5))  # the axis, continued
+rows, columns = np.arange(len(depths)), np.arange(len(w_grid))
+fig, axes = plt.subplots(1, 2, figsize=(8.0, 3.5), sharey=True)
+for ax, values, title in zip(axes, (on_train, on_test), ("training set", "test set"), strict=True):
+    picture = values.mean(0).T
+    mesh = ax.pcolormesh(columns, rows, picture, cmap="cividis", vmin=0, vmax=1, shading="nearest")
+    for factor, dash in ((6, "-"), (1, "--")):
+        height = np.interp(np.log(factor * xi_fine), np.log(ladder), np.arange(len(ladder)), left=np.nan)
+        place = np.interp(fine, w_grid, columns)
+        ax.plot(place, height, color="black", ls="-", lw=4)
+        ax.plot(place, height, color="white", ls=dash, lw=2)
+        at_text = {6: (7.0, 4.6), 1: (5.5, 1.6)}[factor] if not paper else (place[-1], height[-1])
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        ax.text(*at_text, rf"${factor}\,\xi_c$", ha="center", va="center", bbox=box, fontsize=9)
+    ax.axvline(list(w_grid).index(edge), color="black", ls=":", lw=1)
+    ax.set(title=f"accuracy, {title}", xlabel=r"$\sigma_w$ (dotted: the edge)")
+    ax.set(xlim=(-0.5, len(w_grid) - 0.5), ylim=(-0.5, len(depths) - 0.5))
+    ax.set_xticks(columns, [f"{w:.2g}" for w in w_grid], fontsize=8)
+    ax.grid(False)
+axes[0].set_yticks(rows, [str(L) for L in depths])
+axes[0].set_ylabel("depth L (affine layers)")
+fig.colorbar(mesh, ax=axes, label="accuracy (chance 0.1)")
+plt.show()
+
+# %% [markdown]
+# The picture of Schoenholz et al., from a hundred steps of training. On the training set the border of the bright region follows the curve $6\,\xi_c$ on both sides, as long as that curve lies within our depths, that is for $\xi_c$ from 2 to 7 layers. So much for the rule.
+# The right picture is less symmetric. On the ordered side the test accuracy has the same border. **On the chaotic side it is lost at one depth scale, not at six**: between the two curves these networks learn their training set by heart and know nothing about new images.
+#
+# Both make sense. In the ordered phase all that tells inputs apart is $\delta \propto e^{-L/\xi_c}$; a hundred steps can amplify that by so much and no more, and what is lost is lost for training and test images alike. In the chaotic phase any two inputs are
+# *far* apart, which is no obstacle to fitting them; but whether a new image resembles a training image is a matter of $c_L - c^* \propto e^{-L/\xi_c}$, and after one or two $\xi_c$ there is nothing left to generalise from. (Chapter 07 says the same in terms of the NTK, which is diagonal there.)
+#
+# ### What the factor 6 is worth
+#
+# For each $\sigma_w$ and seed we take the depth at which half of the accuracy is lost (0.55 on the training set, half way between 1 and chance; 0.42 on the test set, half way between 0.74 and chance), interpolated in $\log L$, and divide by $\xi_c$.
+
+
+# %%
+def half_depth(curves, level):
+    """The depth where accuracy [..., depths] first falls below level; nan where it does not."""
+    out = np.full(curves.shape[:-1], np.nan)
+    for index in np.ndindex(out.shape):
+        below = np.nonzero(curves[index] < level)[0]
+        if len(below) and below[0] > 0:
+            k = below[0]
+            high, low = curves[index][k - 1], curves[index][k]
+            t = (high - level) / (high - low)
+            out[index] = depths[k - 1] ** (1 - t) * depths[k] ** t
+    return out
+
+
+xi_c = np.asarray(at.xi_c)
+sides = {"ordered": w_grid < edge - 1e-6, "chaotic": w_grid > edge + 1e-6}
+halves = {"train": half_depth(on_train, 0.55), "test": half_depth(on_test, 0.42)}
+kappa = {}
+for what, values in halves.items():
+    for side, of_side in sides.items():
+        usable = of_side & np.isfinite(values).all(0)  # the border lies within our depths
+        ratio = values[:, usable] / xi_c[usable]
+        _, over_seeds = plotting.mean_and_error(ratio.mean(1))
+        _, over_w = plotting.mean_and_error(ratio.mean(0))
+        kappa[what, side] = (ratio.mean(), max(over_seeds, over_w))
+        mean, error = kappa[what, side]
+        print(f"{what:5s} {side}: L = ({mean:.2g} ± {error:.1g}) ξ_c at half, from {usable.sum()} values of σ_w")
+
+fixed = over_the_grid(np.full(len(w_grid), 0.03), depths[4])  # one rate for all
+
+# %% alt="Left: depth at which half of the accuracy is lost against xi_c, logarithmic axes: training points of both sides lie along the line of six xi_c, test points of the chaotic side along one xi_c. Right: accuracy at depth 32 against weight scale: training accuracy with the scaled rate is a broad hill around the edge; with one rate for all it is narrower; test accuracy is a lower hill whose top is on the ordered side."
+fig, (left, right) = plt.subplots(1, 2, figsize=(8.0, 3.3))
+reach = np.array([2.0, 22.0])
+for factor, dash in ((6, "-"), (1, "--")):
+    left.plot(reach, factor * reach, color="black", ls=dash, lw=1, label=rf"{factor} $\xi_c$")
+for i, (what, side) in enumerate(kappa):
+    mean, error = plotting.mean_and_error(halves[what][:, sides[side]])
+    left.errorbar(
+        xi_c[sides[side]], mean, error, fmt=plotting.MARKERS[i], color=plotting.COLOURS[i],
+        mfc="none" if what == "test" else None, capsize=2, label=f"{what}, {side}",
+    )  # fmt: skip
+left.set(xscale="log", yscale="log", xlabel=r"depth scale $\xi_c$ (layers)", ylabel="depth at half accuracy")
+for axis, ticks in ((left.xaxis, (2, 5, 10, 20)), (left.yaxis, (5, 10, 20, 50, 100))):
+    axis.set_ticks(ticks, [str(t) for t in ticks])
+    axis.set_ticks([], minor=True)
+left.legend(fontsize=8)
+for i, (label, values) in enumerate((
+    ("train, η = 1/Θ", on_train[..., 4]), ("train, η = 0.03", fixed[0]), ("test, η = 1/Θ", on_test[..., 4]),
+)):  # fmt: skip
+    mean, error = plotting.mean_and_error(values)
+    right.errorbar(
+        w_grid, mean, error, color=plotting.COLOURS[i], fmt=plotting.MARKERS[i],
+        ls=plotting.DASHES[i], lw=1, capsize=2, label=label,
+    )  # fmt: skip
+right.axvline(edge, color="black", ls=":", lw=1, label="edge")
+right.set(xlabel=r"$\sigma_w$", ylabel=f"accuracy at depth {depths[4]}", ylim=(0, 1.02))
+right.legend(fontsize=8)
+plt.show()
+
+assert abs(kappa["train", "ordered"][0] / 6 - 1) < 0.35
+assert abs(kappa["train", "chaotic"][0] / 6 - 1) < 0.35
+assert kappa["test", "chaotic"][0] < 2 < kappa["test", "ordered"][0]
+
+# %% [markdown]
+# - **The law is good, the factor is soft.** On the training set half of the accuracy is gone at 6 to 7 $\xi_c$, on both sides. But this is with our hundred steps, our level of one half and our width, and the border moves with each of them. On the ordered side one expects a shift by one $\xi_c$ for each factor $e$ in the number of steps, as
+#   $\delta$ falls by $e$ per $\xi_c$. That two laboratories get 6 is in part luck; what is *theory* is that the border is proportional to $\xi_c$. And we have seen this for $\xi_c \le 7$ only: nearer to the edge $6\,\xi_c$ lies beyond our deepest network, and depth over width spoils training before ($\sigma_w = 1.2$ has lost nearly half at depth 44, where $6\,\xi_c = 74$).
+# - **Which side fails first?** On the training set, measured in $\xi_c$ and with $\eta = 1/\Theta(x,x)$: neither. With one rate for all both borders move inwards (right panel): on the ordered side the same step is too small for a small kernel, on the chaotic side it is too large and the network is thrown out. Which fails first is then a matter of the rate. On the test set it is the chaotic side, by a factor of five or six.
+# - **Is the edge best?** For training the deepest networks, yes, within the errors. For new images, no: from depth 8 to 32 the best networks stand a little on the *ordered* side. At finite depth one needs $\xi_c \gtrsim L/6$, not $\xi_c = \infty$. And depth as such is no gain here: the best test accuracy of all is at depth 4.
+#
+# ## Claims
+
+# %%
+for name, (mean, error, of_maps) in fits.items():
+    claim(
+        "H1", what=f"depth scale of the correlation in tanh networks of width 1024 over that of the maps, {name}",
+        predicted=1.0, measured=mean / of_maps, uncertainty=error / of_maps,
+        verdict="holds", seeds=seeds,
+    )  # fmt: skip
+for name, (mean, error) in edges.items():
+    b, w_star = cases[name][1:3]
+    claim(
+        "H2", what=f"critical σ_w measured in networks, {name}, σ_b = {b:.2g}",
+        predicted=float(f"{w_star:.4g}"), measured=mean, uncertainty=error,
+        verdict="holds", seeds=seeds,
+    )  # fmt: skip
+
+deep = on_train[..., list(depths).index(44)]
+on_edge = deep[:, list(w_grid).index(edge)]
+off = deep[:, (w_grid == 1.0) | (w_grid == 2.2)].mean(1)
+gain, gain_error = plotting.mean_and_error(on_edge - off)  # a share of 100 images: ±0.03
+claim(
+    "H3", what="training accuracy at depth 44, σ_w on the edge minus mean of σ_w = 1.0 and 2.2",
+    predicted="> 0", measured=gain, uncertainty=max(gain_error, 0.03), verdict="holds", seeds=n_seeds,
+)  # fmt: skip
+for side in sides:
+    mean, error = kappa["train", side]
+    claim(
+        "H3", what=f"depth at which half of the training accuracy is lost over ξ_c, {side} side",
+        predicted=6.0, measured=mean, uncertainty=error, verdict="holds", seeds=n_seeds,
+        note="the factor depends on steps, width and level; its being the same for all σ_w does not.",
+    )  # fmt: skip
+mean, error = kappa["test", "chaotic"]
+claim(
+    "H3", what="depth at which half of the test accuracy is lost over ξ_c, chaotic side",
+    predicted=6.0, measured=mean, uncertainty=max(error, 0.1), verdict="does not hold", seeds=n_seeds,
+    note="between 1 and 6 ξ_c chaotic networks fit their training set and do not generalise.",
+)  # fmt: skip
+shallow = on_test[..., list(depths).index(22)]
+loss, loss_error = plotting.mean_and_error(shallow[:, 4] - shallow[:, 2])
+claim(
+    "H3", what="test accuracy at depth 22, σ_w on the edge minus σ_w = 1.1 (ordered)",
+    predicted=">= 0", measured=loss, uncertainty=loss_error, verdict="does not hold", seeds=n_seeds,
+    note="at finite depth and width the best test accuracy is on the ordered side of the edge.",
+)  # fmt: skip
+
+# %% [markdown]
+# ## What to take away
+#
+# - A deep random network is two maps: $q \mapsto V(q)$, then $c \mapsto f(c)$. Phase: $\chi_1 = \sigma_w^2\,\mathbb E[\phi'(\sqrt q Z)^2]$ **at the fixed point** against 1. Depth scale: $\xi_c = -1/\log f'(c^*)$, in both phases.
+# - The critical line is explicit in $q$: $\sigma_w^2 = 1/\mathbb E[\phi'^2]$, $\sigma_b^2 = q - \mathbb E[\phi^2]/\mathbb E[\phi'^2]$. Ask of each activation whether it exists, and whether $\chi_q < 1$ on it.
+#
+# | | decay of $1 - c_l$ | edge |
+# |---|---|---|
+# | off the edge | $e^{-l/\xi_c}$, to $1$ or to $c^*$ | |
+# | smooth $\phi$, on it | $2/(\beta l)$ | a line |
+# | ReLU, on it | $(9\pi^2/2)/l^2$ | a point |
+# | tanh with layer norm | | a ray |
+# | GELU, SiLU, small $\sigma_b$ | | a line whose $q$ repels |
+# | softplus | | none |
+#
+# - Trainable depth is proportional to $\xi_c$ on both sides. Depth at which a network *generalises* is, too, with a factor five times smaller on the chaotic side.
+#
+# ## Where it breaks
+#
+# - **Width.** Everything rests on $L/n$ being small. Noise in $c_l$ is $n^{-1/2}$ and adds up on the edge; the top row of the heat map has $L/n \approx 0.9$, and even on the edge training is no longer perfect there.
+# - **Training.** $\xi_c$ is a property of the initialisation. A network that moves its features (chapter 02) may leave the phase it started in.
+# - **Architecture.** Skip connections change the maps (chapter 07); with layer norm only the ratio $\sigma_w/\sigma_b$ counts; and dropout, which sends equal inputs to different ones, removes $c = 1$ as a fixed point and with it the edge (Schoenholz et al.).
+# - **Two inputs of different norm** need the map with two variances. We scaled it away.
+# - **"Critical" needs digits.** $\chi_1 - 1 = 10^{-3}$ is $\xi_c = 1000$.
+#
+# ## Exercises
+#
+# `exercises/06_edge_of_chaos.ipynb`, about 125 minutes: the variance map and its slope for any activation (06.1); the critical line by its parametrisation (06.2); predict, then measure, how soon two images meet and two neighbours part (06.3);
+# find the mistakes in a phase diagram (06.4); why the edge of GELU is of little use (06.5); the edge of an activation of your own (06.6).
+#
+# ## References
+#
+# - B. Poole, S. Lahiri, M. Raghu, J. Sohl-Dickstein, S. Ganguli, *Exponential Expressivity in Deep Neural Networks through Transient Chaos*, 2016, arXiv:1606.05340.
+# - S. Schoenholz, J. Gilmer, S. Ganguli, J. Sohl-Dickstein, *Deep Information Propagation*, 2017, arXiv:1611.01232.
+# - S. Hayou, A. Doucet, J. Rousseau, *On the Impact of the Activation Function on Deep Neural Networks Training*, 2019, arXiv:1902.06853.
+# - L. Xiao, J. Pennington, S. Schoenholz, *Disentangling Trainability and Generalization in Deep Neural Networks*, 2020, arXiv:1912.13053.
