@@ -269,30 +269,28 @@ for name, xi_c, chi_c in zip(names, scales.xi_c, scales.chi_c, strict=True):
 
 
 # %% alt="Left: depth scale over weight and bias scale, with a cross at the chosen point, chaotic, near the bright ridge. Right: its correlation map, which crosses the diagonal near 0.9, and the staircase of two inputs from correlation 0.2 to there."
+# What the sliders need later on, under names that no other cell takes:
+still_line = np.interp(b_grid, b_grid[:: points // 10], line)
+still_plane = w_grid, b_grid, grid.xi_c, still_line
+
+
 def look(w_std=1.4, b_std=0.2, rho=0.2):
     """Phase, depth scales and correlation map of tanh at one point."""
     here = ntk.depth_scales(tanh, w_std, b_std)
+
+    def after(c):
+        return ntk.correlation_map(tanh, w_std, b_std, c, q=here.q)
+
     _, (plane, ax) = plt.subplots(1, 2, figsize=(7.8, 3.2))
-    plotting.phase_diagram(
-        plane,
-        w_grid,
-        b_grid,
-        grid.xi_c,
-        np.interp(b_grid, b_grid[:: points // 10], line),
-        most=50,
-    )
+    plotting.phase_diagram(plane, *still_plane, most=50)
     plane.plot(w_std**2, b_std**2, marker="P", color="white", mec="black")
     path = [rho]
     for _ in range(40):
-        path.append(float(f_of(path[-1], w_std, b_std, here.q)))
-    mapped = f_of(c, w_std, b_std, here.q)
-    plotting.cobweb(ax, c, mapped, path, label="f(c)")
+        path.append(float(after(path[-1])))
+    before = np.linspace(0, 1, 101)
+    plotting.cobweb(ax, before, after(before), path, label="f(c)")
     ax.set_title(f"{here.phase}: ξ_c = {here.xi_c:.3g} layers")
     plt.show()
-
-
-def f_of(c, w_std, b_std, q):
-    return ntk.correlation_map(tanh, w_std, b_std, c, q=q)
 
 
 if os.environ.get("CI"):  # a still picture
@@ -300,8 +298,8 @@ if os.environ.get("CI"):  # a still picture
 else:
     from ipywidgets import interact
 
-    sliders = {"w_std": (0.75, 2.2), "b_std": (0.02, 0.54), "rho": (0.0, 0.95)}
-    interact(look, **sliders)
+    ranges = {"w_std": (0.75, 2.2, 0.05), "b_std": (0.02, 0.54, 0.02)}
+    interact(look, rho=(0.0, 0.95, 0.05), **ranges)
 
 # %% [markdown]
 # ## The critical line
