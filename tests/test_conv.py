@@ -174,6 +174,19 @@ def test_activations_over_pairs_of_pixels_are_those_over_vectors(name):
         assert_close(getattr(image.kernel(x[:, None, None]), kind), getattr(dense.kernel(x), kind), rtol=1e-7)
 
 
+def test_a_dense_layer_between_convolution_and_pooling_is_a_convolution_of_one_pixel():
+    rngs = nnx.Rngs(0)
+    kernels = []
+    for middle in (
+        ntk.Dense(4, 3, w_std=1.2, b_std=0.1, rngs=rngs),
+        ntk.Conv(4, 3, 1, w_std=1.2, b_std=0.1, rngs=rngs),
+    ):
+        first = ntk.Conv(2, 4, 3, w_std=1.3, b_std=0.2, rngs=rngs)
+        kernels.append(ntk.Serial(first, ntk.Relu(), middle, ntk.Erf(), ntk.GlobalAvgPool()).kernel(X1, X2))
+    for name in ("nngp", "ntk", "q1", "q2"):
+        assert_close(getattr(kernels[0], name), getattr(kernels[1], name), rtol=1e-13)
+
+
 def test_layer_norm_over_pairs_of_pixels():
     rngs = nnx.Rngs(0)
     net = ntk.Serial(ntk.Conv(2, 4, 3, w_std=1.0, b_std=0.3, rngs=rngs), ntk.LayerNorm(0.1), ntk.GlobalAvgPool())

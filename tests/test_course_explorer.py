@@ -1,5 +1,6 @@
 """The phase-diagram explorer: its numbers against ntklib, in Chromium, offline, on a narrow screen and by keyboard."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -67,8 +68,6 @@ def test_every_control_moves_the_numbers(tmp_path):
         capture_output=True, text=True, timeout=300, env={**os.environ, "EXPLORER_SETTINGS": repr(SETTINGS)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    import json
-
     got = json.loads(out.read_text())
     for setting, page in zip(SETTINGS, got["settings"], strict=True):
         phase, numbers = expected(*setting)

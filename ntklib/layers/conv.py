@@ -13,7 +13,7 @@ from jax import Array
 from ntklib import _checks
 from ntklib.kernel import Kernel
 from ntklib.layers.base import Layer
-from ntklib.layers.dense import check_affine
+from ntklib.layers.dense import affine_kernel, check_affine
 from ntklib.parameterization import NTK, Parameterization, Role
 
 Padding = Literal["SAME", "VALID", "CIRCULAR"]
@@ -86,14 +86,8 @@ class Conv(Layer):
     def kernel_map(self, k: Kernel) -> Kernel:
         _images(k.q1.shape, k.q1.ndim > 1)
         _checks.features(self.c_in, k.features)
-        scales = self.scales()
-        s, v, _ = scales["W"]
-        s_b, v_b, _ = scales.get("b", (0.0, 0.0, 0.0))
-        weights, bias = self.c_in * math.prod(self.kernel_size) * s**2, s_b**2
         patches = k.map(lambda a, axes: _patch_mean(a, axes, self.kernel_size, self.strides, self.padding))
-        nngp, q1, q2 = (weights * v**2 * a + bias * v_b**2 for a in (patches.nngp, patches.q1, patches.q2))
-        ntk = weights * patches.nngp + bias + weights * v**2 * patches.ntk
-        return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, features=self.c_out, gaussian=True)
+        return affine_kernel(patches, self.scales(), self.c_in * math.prod(self.kernel_size), self.c_out)
 
 
 class AvgPool(Layer):

@@ -67,14 +67,17 @@ class Dense(Layer):
 
     def kernel_map(self, k: Kernel) -> Kernel:
         _checks.features(self.n_in, k.features)
-        scales = self.scales()
-        s, v, _ = scales["W"]
-        s_b, v_b, _ = scales.get("b", (0.0, 0.0, 0.0))
-        weights, bias = self.n_in * s**2, s_b**2
-        nngp, q1, q2 = (weights * v**2 * q + bias * v_b**2 for q in (k.nngp, k.q1, k.q2))
-        return Kernel(
-            nngp, weights * k.nngp + bias + weights * v**2 * k.ntk, q1, q2, features=self.n_out, gaussian=True
-        )
+        return affine_kernel(k, self.scales(), self.n_in, self.n_out)
+
+
+def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_in: int, features: int) -> Kernel:
+    """The kernel of `features` outputs that are affine in `fan_in` units, from the mean kernel of these units."""
+    s, v, _ = scales["W"]
+    s_b, v_b, _ = scales.get("b", (0.0, 0.0, 0.0))
+    weights, bias = fan_in * s**2, s_b**2
+    nngp, q1, q2 = (weights * v**2 * q + bias * v_b**2 for q in (k.nngp, k.q1, k.q2))
+    ntk = weights * k.nngp + bias + weights * v**2 * k.ntk
+    return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, features=features, gaussian=True)
 
 
 def check_affine(w_std: float, b_std: float, use_bias: bool, parameterization: object, rngs: object) -> None:
