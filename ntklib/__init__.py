@@ -9,11 +9,13 @@ setting.
 
 from typing import TYPE_CHECKING, Any
 
+from ntklib.conjugate_gradients import CGSolution, NotConvergedError, cg_solve
 from ntklib.critical import CriticalPoint, critical_point, edge_of_chaos
 from ntklib.cross_entropy import cross_entropy_flow
 from ntklib.data import Data, load, one_hot_centered
 from ntklib.depth import DepthProfile, ntk_depth_profile
 from ntklib.empirical import empirical_nngp, empirical_ntk
+from ntklib.gram_matrix import gram
 from ntklib.kernel import Kernel
 from ntklib.layers import (
     Abs,
@@ -63,6 +65,7 @@ __all__ = [
     "ZCA",
     "Abs",
     "AvgPool",
+    "CGSolution",
     "Conv",
     "CriticalPoint",
     "Data",
@@ -83,6 +86,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyRelu",
+    "NotConvergedError",
     "Parameterization",
     "Relu",
     "Residual",
@@ -93,6 +97,7 @@ __all__ = [
     "Sum",
     "Tanh",
     "center",
+    "cg_solve",
     "chi",
     "convert",
     "correlation_map",
@@ -110,6 +115,7 @@ __all__ = [
     "gp_posterior",
     "gradient_descent",
     "gradient_flow",
+    "gram",
     "langevin",
     "linearize",
     "load",

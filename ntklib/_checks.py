@@ -64,6 +64,11 @@ def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Arr
 
     `axes` may end in `...` for any number of further axes.
     """
+    return jnp.asarray(checked(argument, value, axes, way_out=way_out))
+
+
+def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
+    """The same checks, but what is an array is returned as it came: a NumPy array stays on the host."""
     if hasattr(value, "nngp"):
         raise TypeError(f"`{argument}` must be an array; got a Kernel. Pass its `.ntk` or its `.nngp`.")
     if not hasattr(value, "dtype"):
@@ -84,18 +89,23 @@ def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Arr
         bad = value.size - int(np.count_nonzero(np.isfinite(value)))
         if bad:
             raise ValueError(f"`{argument}` must be finite; {bad} of {value.size} entries are NaN or infinite.")
-    return jnp.asarray(value)
+    return value
 
 
 def inputs(argument: str, value: ArrayLike) -> jax.Array:
     """Network inputs: `[N, d]` vectors or `[N, H, W, C]` images."""
+    return jnp.asarray(host_inputs(argument, value))
+
+
+def host_inputs(argument: str, value: Any) -> Any:
+    """The same, but a NumPy array stays on the host."""
     rank = np.ndim(value)
     if rank not in (2, 4):
         hint = f" For one input pass `{argument}[None]`." if rank in (1, 3) else ""
         raise ValueError(
             f"`{argument}` must be [N, d] vectors or [N, H, W, C] images; got shape {np.shape(value)}.{hint}"
         )
-    return array(argument, value, "N d" if rank == 2 else "N H W C")
+    return checked(argument, value, "N d" if rank == 2 else "N H W C")
 
 
 def targets(argument: str, value: ArrayLike, rows: int) -> jax.Array:

@@ -25,6 +25,7 @@ class Kernel:
     features: how many units carry it (channels, for images); that of the network as built, whatever the limit.
     gaussian: whether those units are centred Gaussian in the limit, as an activation needs them; inputs are not.
 
+    gap: ½ E[(z(x) − z(x'))²] = (q1 + q2)/2 − Σ, as `nngp`; None where nobody asked for it (see `with_gap`).
     pools: how many pooling layers are still to come. Images keep the covariances of equal pixels only, unless pooling
         will ask for all pairs of pixels: then nngp and ntk are [N, M, H, W, H, W] and q1 [N, H, W, H, W].
     """
@@ -36,6 +37,7 @@ class Kernel:
     features: int = dataclasses.field(metadata={"static": True})
     gaussian: bool = dataclasses.field(default=False, metadata={"static": True})
     pools: int = dataclasses.field(default=0, metadata={"static": True})
+    gap: Float[Array, "N M *pixels"] | None = None
 
     @classmethod
     def from_inputs(cls, x1: ArrayLike, x2: ArrayLike | None = None, *, pools: int = 0) -> "Kernel":
@@ -67,9 +69,12 @@ class Kernel:
     def variances(self) -> tuple[Array, Array]:
         """q1 and q2 with an axis for the other set of inputs, so that they broadcast against `nngp`."""
         if not self.pools:
-            return self.q1[:, None], self.q2[None, :]
+            return self._pairs()
         v1, v2 = (jnp.einsum("nhwhw->nhw", q) for q in (self.q1, self.q2))
         return v1[:, None, :, :, None, None], v2[None, :, None, None]
+
+    def _pairs(self) -> tuple[Array, Array]:
+        return self.q1[:, None], self.q2[None, :]
 
     def own(self) -> list[tuple[Array, Array, Array]]:
         """For each of q1 and q2 itself and the variances of the units that it is the covariance of."""
@@ -83,14 +88,31 @@ class Kernel:
         axes = {n: ((n, n + 2), (n + 1, n + 3)) if self.pools else ((n,), (n + 1,)) for n in (1, 2)}
         nngp, ntk = (fn(a, axes[2]) for a in (self.nngp, self.ntk))
         q1, q2 = (fn(a, axes[1]) for a in (self.q1, self.q2))
-        return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2)
+        # Where pairs of different pixels are kept, one of the two may be off the image: then the gap is made anew.
+        gap = None if self.gap is None or self.pools else fn(self.gap, axes[2])
+        k = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, gap=gap)
+        return k.with_gap() if self.gap is not None and self.pools else k
+
+    def with_gap(self, gap: Array | None = None) -> "Kernel":
+        """With the gap, given or as the difference that it is: the layers then carry it along without cancellation.
+
+        A kink in an activation turns an error ε in Σ into √ε in Θ where two inputs are near (3e-4 in float32), and deep
+        networks bring all inputs near to each other; the gap has no such cancellation. `gram` works this way.
+        """
+        if gap is None:
+            square = self.pools and self.q1.ndim > 1
+            v1, v2 = self.variances() if square else self._pairs()
+            gap = (v1 + v2) / 2 - self.nngp
+            gap = jnp.where(gap > 4 * jnp.finfo(gap.dtype).eps * (v1 + v2), gap, 0.0)  # less is rounding
+        return self.replace(gap=gap)
 
     def pooled(self) -> "Kernel":
         """One pooling layer fewer to come; after the last the covariances of equal pixels are enough."""
         if self.pools == 1 and self.q1.ndim == 5:
             nngp, ntk = (jnp.einsum("nmhwhw->nmhw", a) for a in (self.nngp, self.ntk))
             q1, q2 = (jnp.einsum("nhwhw->nhw", q) for q in (self.q1, self.q2))
-            return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, pools=0)
+            k = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, gap=None, pools=0)
+            return k if self.gap is None else k.with_gap()
         return self.replace(pools=self.pools - 1)
 
     def require_gaussian(self, layer: str) -> None:

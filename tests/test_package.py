@@ -17,7 +17,8 @@ ROWS = {
     "_linalg": 1, "_checks": 1, "_download": 1, "data": 1.5, "whitening": 1.5,
     "models": 2, "parameterization": 2, "duals": 2, "kernel": 2, "predict": 2,
     "posterior": 2.5, "cross_entropy": 2.5, "noise_limits": 2.5, "noise": 2.7,
-    "layers": 3, "training": 4, "empirical": 4, "linearization": 4, "regression": 5,
+    "layers": 3, "gaps": 2.5, "_arccos": 2, "fused": 3.5, "tiles": 4, "store": 5, "pivoted_cholesky": 5,
+    "gram_matrix": 6, "conjugate_gradients": 7, "training": 4, "empirical": 4, "linearization": 4, "regression": 8,
     "propagation": 4, "phases": 5, "critical": 6, "depth": 6,
     "plotting": 9, "interop": 9, "datasets": 9, "__init__": 10,
 }  # fmt: skip
@@ -95,8 +96,8 @@ def test_the_library_stays_small():
     lines = {p: len(p.read_text().splitlines()) for p in FILES}
     assert max(lines.values()) <= 300, max(lines, key=lambda p: lines[p])
     assert (
-        sum(code_lines(p) for p in FILES) <= 3500
-    )  # 3,000 held before signal propagation (400 lines) and convolutions (150) came
+        sum(code_lines(p) for p in FILES) <= 4500
+    )  # 3,000 held before signal propagation (400 lines), convolutions (150) and scale (900) came
 
 
 def test_the_readme_code_runs():

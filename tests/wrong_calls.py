@@ -3,6 +3,8 @@
 Each row: a name, a call, the exception's type, and words that its message must hold: the argument, what came, the way out.
 """
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,12 @@ NAN = X.at[0, 0].set(jnp.nan)
 THETA = jnp.eye(4)
 NET = ntk.mlp([3, 5, 2], w_std=1.0, rngs=RNGS)
 DENSE = {"w_std": 1.0, "rngs": RNGS}
+
+
+def solve(**changes):
+    """`ntk.cg_solve` with one thing wrong."""
+    arguments = {"ridge": 1e-6, "progress": False} | changes
+    return ntk.cg_solve(NET, arguments.pop("x", X), arguments.pop("y", Y), **arguments)
 
 
 class Linen(linen.Module):
@@ -565,6 +573,46 @@ CALLS = [
         lambda: ntk.Residual(image_net(ntk.GlobalAvgPool(), ntk.Dense(3, 2, **DENSE))),
         ValueError,
         ["`branch`", "pool"],
+    ),
+    # kernels at scale
+    ("gram of a function", lambda: ntk.gram(lambda x: x, X), TypeError, ["`net`", "Layer", "function"]),
+    ("gram of one vector", lambda: ntk.gram(NET, X[0]), ValueError, ["`x1`", "[N, d]", "x1[None]"]),
+    ("gram of unequal inputs", lambda: ntk.gram(NET, X, X[:, :2]), ValueError, ["`x1` and `x2`", "(3,)", "(2,)"]),
+    ("gram of NaN on the host", lambda: ntk.gram(NET, np.asarray(NAN)), ValueError, ["`x1`", "finite", "1 of 12"]),
+    ("gram of an unknown kernel", lambda: ntk.gram(NET, X, kernel="nngps"), ValueError, ["`kernel`", "'nngp'"]),
+    ("gram with a tile of 0", lambda: ntk.gram(NET, X, tile=0), ValueError, ["`tile`", "at least 1"]),
+    ("gram with a wrong mesh", lambda: ntk.gram(NET, X, mesh=2), TypeError, ["`mesh`", "jax.make_mesh", "int"]),
+    (
+        "gram with too little memory",
+        lambda: ntk.gram(NET, X, max_memory=100.0),
+        ValueError,
+        ["`max_memory`", "100 bytes", "Allow at least"],
+    ),
+    ("gram with no memory", lambda: ntk.gram(NET, X, max_memory=0), ValueError, ["`max_memory`", "greater than 0"]),
+    (
+        "gram into somebody's folder",
+        lambda: ntk.gram(NET, X, store=pathlib.Path(__file__).parent),
+        ValueError,
+        ["`store`", "something else", "Nothing was changed"],
+    ),
+    ("conjugate gradients without ridge", lambda: solve(ridge=0.0), ValueError, ["`ridge`", "greater than 0"]),
+    ("conjugate gradients without tolerance", lambda: solve(tol=0.0), ValueError, ["`tol`", "greater than 0"]),
+    ("conjugate gradients without iterations", lambda: solve(max_iterations=0), ValueError, ["`max_iterations`"]),
+    ("a preconditioner below 0", lambda: solve(preconditioner=-1), ValueError, ["`preconditioner`", "at least 0"]),
+    ("conjugate gradients on labels", lambda: solve(y=jnp.arange(4)), ValueError, ["`y`", "one_hot_centered"]),
+    ("conjugate gradients on fewer targets", lambda: solve(y=Y[:3]), ValueError, ["`y`", "expected 4", "3"]),
+    ("conjugate gradients with too little memory", lambda: solve(max_memory=500), ValueError, ["`max_memory`"]),
+    (
+        "a checkpoint that is none",
+        lambda: solve(checkpoint=__file__),
+        ValueError,
+        ["`checkpoint`", "cg_solve", "wrong_calls.py"],
+    ),
+    (
+        "conjugate gradients that do not converge",
+        lambda: solve(x=jnp.eye(4)[:, :3] + 0.1, max_iterations=1, preconditioner=0),
+        ntk.NotConvergedError,
+        ["after 1 iterations", "`tol`", "max_iterations", "`.result`"],
     ),
 ]
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntklib import _checks, duals
+from ntklib import _checks, duals, gaps
 from ntklib.kernel import Kernel
 from ntklib.layers.base import Layer
 
@@ -26,6 +26,9 @@ class Elementwise(Layer):
     dual: (q12, q1, q2) -> (E[φφ], E[φ'φ']) where a closed form is known; by default a quadrature (see
         `ntklib.duals.expectation` for its error), with `nodes=(radial, angular)` to make it finer.
 
+    gap_dual: the same from the gap, (gap, q1, q2) -> (E[φφ], E[φ'φ'], new gap), where `gram` is to be exact near a kink
+        (see `ntklib.gaps`).
+
     >>> arctan = Elementwise(jnp.arctan)
     >>> round(float(arctan.dual(0.5, 1.0, 1.0)[0]), 4)
     0.2171
@@ -38,6 +41,7 @@ class Elementwise(Layer):
         *,
         nodes: tuple[int, int] | None = None,
         name: str | None = None,
+        gap_dual: Callable[[Array, Array, Array], tuple[Array, Array, Array]] | None = None,
     ):
         if not callable(fn):
             raise TypeError(f"`fn` must be a function of one number, such as jnp.tanh; got {type(fn).__name__}.")
@@ -53,42 +57,48 @@ class Elementwise(Layer):
             )
         self.fn, self.name = fn, name or getattr(fn, "__name__", "elementwise")
         self.dual = dual or _partial(duals.quadrature, fn, nodes=nodes)
+        self.gap_dual = gap_dual
 
     def __call__(self, x: Array) -> Array:
         return self.fn(x)
 
     def __reduce__(self) -> tuple:
         """Pickled by the names of its functions: those of JAX that are compiled do not pickle themselves."""
-        return _rebuilt, (_portable(self.fn), _portable(self.dual), self.name)
+        return _rebuilt, (_portable(self.fn), _portable(self.dual), self.name, _portable(self.gap_dual))
 
     def kernel_map(self, k: Kernel) -> Kernel:
         k.require_gaussian(f"The activation {self.name!r}")
-        nngp, slopes = self.dual(k.nngp, *k.variances())
         # The diagonal is a vector: no need to find it in the matrix, and it is there for x1 against x2 as well.
         q1, q2 = (self.dual(*own)[0] for own in k.own())
-        return k.replace(nngp=nngp, ntk=k.ntk * slopes, q1=q1, q2=q2, gaussian=False)
+        if k.gap is not None and self.gap_dual:
+            nngp, slopes, gap = self.gap_dual(k.gap, *k.variances())
+            return k.replace(nngp=nngp, ntk=k.ntk * slopes, q1=q1, q2=q2, gap=gap, gaussian=False)
+        nngp, slopes = self.dual(k.nngp, *k.variances())
+        k = k.replace(nngp=nngp, ntk=k.ntk * slopes, q1=q1, q2=q2, gaussian=False)
+        return k if k.gap is None else k.with_gap()
 
 
 def Relu() -> Elementwise:
     """max(x, 0)."""
-    return Elementwise(jax.nn.relu, duals.relu, name="relu")
+    return Elementwise(jax.nn.relu, duals.relu, name="relu", gap_dual=gaps.leaky_relu)
 
 
 def LeakyRelu(slope: float = 0.01) -> Elementwise:
     """X for x > 0, slope·x otherwise."""
     _checks.real("slope", slope)
     fn = _partial(jax.nn.leaky_relu, negative_slope=slope)
-    return Elementwise(fn, _partial(duals.leaky_relu, slope=slope), name="leaky_relu")
+    dual, gap_dual = (_partial(f, slope=slope) for f in (duals.leaky_relu, gaps.leaky_relu))
+    return Elementwise(fn, dual, name="leaky_relu", gap_dual=gap_dual)
 
 
 def Abs() -> Elementwise:
     """|x|."""
-    return Elementwise(jnp.abs, duals.abs, name="abs")
+    return Elementwise(jnp.abs, duals.abs, name="abs", gap_dual=_partial(gaps.leaky_relu, slope=-1.0))
 
 
 def Erf() -> Elementwise:
     """erf(x), not erf(x/√2)."""
-    return Elementwise(jax.scipy.special.erf, duals.erf, name="erf")
+    return Elementwise(jax.scipy.special.erf, duals.erf, name="erf", gap_dual=gaps.erf)
 
 
 def Gelu() -> Elementwise:
@@ -172,5 +182,5 @@ def _found(form: Any) -> Any:
     return _partial(fn, *map(_found, form.args), **dict(form.keywords)) if form.args or form.keywords else fn
 
 
-def _rebuilt(fn: Any, dual: Any, name: str) -> Elementwise:
-    return Elementwise(_found(fn), _found(dual), name=name)
+def _rebuilt(fn: Any, dual: Any, name: str, gap_dual: Any) -> Elementwise:
+    return Elementwise(_found(fn), _found(dual), name=name, gap_dual=_found(gap_dual))

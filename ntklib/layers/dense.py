@@ -77,7 +77,8 @@ def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_
     weights, bias = fan_in * s**2, s_b**2
     nngp, q1, q2 = (weights * v**2 * q + bias * v_b**2 for q in (k.nngp, k.q1, k.q2))
     ntk = weights * k.nngp + bias + weights * v**2 * k.ntk
-    return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, features=features, gaussian=True)
+    gap = None if k.gap is None else weights * v**2 * k.gap
+    return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, gap=gap, features=features, gaussian=True)
 
 
 def check_affine(w_std: float, b_std: float, use_bias: bool, parameterization: object, rngs: object) -> None:

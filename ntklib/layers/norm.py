@@ -31,7 +31,11 @@ class LayerNorm(Layer):
         v1, v2 = k.variances()
         norm = jnp.sqrt(v1 + self.epsilon) * jnp.sqrt(v2 + self.epsilon)
         q1, q2 = (q / jnp.sqrt((a + self.epsilon) * (b + self.epsilon)) for q, a, b in k.own())
-        return k.replace(nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2)
+        gap = k.gap
+        if gap is not None:  # ½(√q1 − √q2)², the part of the norms, changes unlike that of the angle
+            (s1, r1), (s2, r2) = ((jnp.sqrt(v), jnp.sqrt(v / (v + self.epsilon))) for v in (v1, v2))
+            gap = (gap - (s1 - s2) ** 2 / 2) / norm + (r1 - r2) ** 2 / 2
+        return k.replace(nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2, gap=gap)
 
 
 class Flatten(Layer):
@@ -46,6 +50,8 @@ class Flatten(Layer):
         if k.pools:
             raise ValueError("Flatten must stand after the pooling layers: nothing can be pooled behind it.")
         pixels = k.q1.shape[1:]
-        nngp, ntk = (a.mean(axis=tuple(range(2, a.ndim))) for a in (k.nngp, k.ntk))
+        each = [k.nngp, k.ntk] + ([] if k.gap is None else [k.gap])
+        nngp, ntk, *gap = (a.mean(axis=tuple(range(2, a.ndim))) for a in each)
         q1, q2 = (q.mean(axis=tuple(range(1, q.ndim))) for q in (k.q1, k.q2))
-        return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, features=k.features * math.prod(pixels))
+        gap = gap[0] if gap else None
+        return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, gap=gap, features=k.features * math.prod(pixels))

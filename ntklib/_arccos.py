@@ -1,0 +1,129 @@
+"""arccos near 1, by polynomials: several times faster than the library function, and no cancellation.
+
+With u = 1 − cos θ and t = √u,  θ = t P(u)  and  sin θ − θ cos θ = t u R(u),  where P and R are analytic for |u| < 2: on
+[0, 1] their interpolants at Chebyshev points converge like 5.8^−degree. `python -m ntklib._arccos` (with mpmath) makes
+the tables below anew.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+#: Coefficients of P and R from degree 0 on. Relative errors on [0, 1]: float32 2e-8, float64 2e-17.
+FLOAT32 = (
+    (
+        1.4142135464083157,
+        0.11785316670023775,
+        0.026474482500567433,
+        0.0082167309626384398,
+        0.0014788598231931452,
+        0.0033384170110533712,
+        -0.0019906429602384128,
+        0.0012117377698107651,
+    ),
+    (
+        0.94280905241473178,
+        0.04713939470348821,
+        0.0075927172597073725,
+        0.0016582847055392795,
+        0.00074226197525146648,
+        -0.00017620035502475994,
+        0.0002344713665398918,
+    ),
+)
+FLOAT64 = (
+    (
+        1.4142135623730951,
+        0.11785113019774604,
+        0.026516504295916167,
+        0.0078918166870961977,
+        0.0026854115429505864,
+        0.00098869370645919837,
+        0.00038370003612568147,
+        0.00015250797182385684,
+        7.2870682571377915e-5,
+        -7.185800992367848e-6,
+        0.00010871230018361807,
+        -0.00020499919349473681,
+        0.00034809874714982453,
+        -0.00043000945159494794,
+        0.00040068828185893021,
+        -0.00026884644677358589,
+        0.00012425167869548127,
+        -3.5378354952821868e-5,
+        4.7975410330206166e-6,
+    ),
+    (
+        0.94280904158206336,
+        0.047140452079105775,
+        0.0075761440838619546,
+        0.0017537370683686701,
+        0.0004882560753931928,
+        0.00015211419937221639,
+        5.1094254514834673e-5,
+        1.8349126840897055e-5,
+        5.8367286472422903e-6,
+        5.4657880681018368e-6,
+        -6.1128606173822412e-6,
+        1.3534533881674908e-5,
+        -1.7948915243682661e-5,
+        1.8519148835413641e-5,
+        -1.3478121029305757e-5,
+        6.7650531546790449e-6,
+        -2.0764150855087165e-6,
+        3.0658986785827734e-7,
+    ),
+)
+
+
+def angle(u: Array) -> tuple[Array, Array]:
+    """(θ, sin θ − θ cos θ) for u = 1 − cos θ in [0, 2]; what rounding leaves outside is cut off.
+
+    >>> [round(float(e), 6) for e in angle(jnp.array(0.5))]  # θ = π/3
+    [1.047198, 0.342427]
+    """
+    p, r = FLOAT64 if u.dtype == jnp.float64 else FLOAT32
+    far = u > 1
+    v = jnp.clip(jnp.minimum(u, 2 - u), 0.0, 1.0)  # beyond a right angle by reflection: θ → π − θ
+    t = jnp.sqrt(v)
+    theta, sine = t * _horner(p, v), t * v * _horner(r, v)
+    return jnp.where(far, jnp.pi - theta, theta), jnp.where(far, sine + jnp.pi * (1 - v), sine)
+
+
+def _horner(coefficients: tuple[float, ...], v: Array) -> Array:
+    total = jnp.full_like(v, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        total = total * v + c
+    return total
+
+
+def _interpolant(f: Callable, degree: int) -> list[str]:
+    """Coefficients of the polynomial through f at the Chebyshev points of [0, 1], 17 digits each."""
+    import mpmath as mp
+
+    points = [(1 + mp.cos(mp.pi * (2 * k + 1) / (2 * degree + 2))) / 2 for k in range(degree + 1)]
+    powers = mp.matrix([[x**j for j in range(degree + 1)] for x in points])
+    return [mp.nstr(c, 17) for c in mp.lu_solve(powers, mp.matrix([f(x) for x in points]))]
+
+
+def main() -> None:
+    """Print the tables."""
+    import mpmath as mp
+
+    mp.mp.dps = 50
+
+    def r(u: Any) -> Any:
+        return (mp.sqrt(u * (2 - u)) - (1 - u) * mp.acos(1 - u)) / u**1.5
+
+    for name, degrees in (("FLOAT32", (7, 6)), ("FLOAT64", (18, 17))):
+        tables = [_interpolant(f, n) for f, n in zip((lambda u: mp.acos(1 - u) / mp.sqrt(u), r), degrees, strict=True)]
+        print(f"{name} = (")
+        for table in tables:
+            print(f"    ({', '.join(table)}),")
+        print(")")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Kernel regression without a kernel matrix: preconditioned conjugate gradients over tiles, made as they are needed."""
+
+import dataclasses
+import functools
+import math
+import os
+import threading
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
+from tqdm import tqdm
+
+from ntklib import _checks
+from ntklib.fused import Which
+from ntklib.gram_matrix import mesh_devices
+from ntklib.layers import Layer
+from ntklib.pivoted_cholesky import PivotedCholesky
+from ntklib.store import Checkpoint
+from ntklib.tiles import Pair, Tiles
+
+
+@dataclasses.dataclass(frozen=True)
+class CGSolution:
+    """What `cg_solve` returns: `solution` α [N, K] in float64, `residuals` [K], ‖y − (Θ + λ)α‖/‖y‖ for each output,
+    computed afresh at the end; `iterations`, how often Θ was applied; `history` [iterations + 1], the largest residual
+    after each; `rank` of the preconditioner; `kept`, the share of tiles that stayed in memory.
+    """
+
+    solution: np.ndarray
+    residuals: np.ndarray
+    iterations: int
+    history: np.ndarray
+    rank: int
+    kept: float
+
+
+class NotConvergedError(RuntimeError):
+    """Conjugate gradients stopped before the residual was small enough; `result` is the `CGSolution` so far."""
+
+    def __init__(self, message: str, result: CGSolution) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def cg_solve(
+    net: Layer,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    ridge: float,
+    kernel: Which = "ntk",
+    tol: float = 1e-6,
+    max_iterations: int = 500,
+    preconditioner: int | None = None,
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+    max_memory: float = 2**31,
+    checkpoint: str | os.PathLike | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> CGSolution:
+    """Solve (Θ(x, x) + λ·1) α = y with λ = ridge · tr Θ/N, for all K outputs at once, never storing Θ whole.
+
+    Each iteration applies Θ tile by tile. Tiles are kept while they fit `max_memory` and made anew beyond. Vectors,
+    sums and the preconditioner are in float64 whatever the type of x, in which the kernel's entries are computed.
+
+    ridge: above zero, relative to the mean of the kernel's diagonal.
+    tol: relative residual ‖y − (Θ + λ)α‖/‖y‖ of each output at which to stop.
+    preconditioner: rank r of the approximation Θ ≈ FFᵀ, whose (FFᵀ + λ)⁻¹ is applied in each iteration, from randomly
+        pivoted Cholesky (Chen, Epperly, Tropp & Webber 2022); 0 for none. By default 10 √N, as far as a quarter of
+        `max_memory` reaches. It costs r columns of the kernel, N r² operations and N·r numbers.
+    max_memory: bytes in all: tiles, preconditioner, vectors. By default 2 GiB.
+    checkpoint: a file (.npz), written every minute and at the end or on an interrupt; the same call goes on from it.
+        One that belongs to another problem is refused and left alone.
+    mesh: as for `gram`: its devices share the tiles, and so do the processes under `jax.distributed`.
+    seed: of the pivots.
+
+    Predictions are `gram(net, x_test, x) @ solution`. Cost of an iteration: N² K multiplications, and those of the
+    kernel for the tiles not kept (`gram`).
+    Raises ValueError on a ridge of 0 or too little memory, NotConvergedError (with the result so far) after
+    `max_iterations`.
+
+    >>> import ntklib as ntk
+    >>> from flax import nnx
+    >>> data = ntk.load("digits", n_train=300, n_test=100).flat()
+    >>> net = ntk.mlp([64, 8, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
+    >>> y = ntk.one_hot_centered(data.y_train, 10)
+    >>> result = cg_solve(net, data.x_train, y, ridge=1e-3)
+    >>> outputs = ntk.gram(net, data.x_test, data.x_train) @ result.solution
+    >>> bool(result.residuals.max() < 1e-6), float((outputs.argmax(1) == data.y_test).mean()) > 0.9
+    (True, True)
+    """
+    _checks.real("ridge", ridge, above=0.0)
+    _checks.real("tol", tol, above=0.0)
+    _checks.count("max_iterations", max_iterations)
+    if preconditioner is not None:
+        _checks.count("preconditioner", preconditioner, minimum=0)
+    n = len(_checks.host_inputs("x", x))
+    y = np.asarray(_checks.targets("y", y, n), np.float64)
+    if preconditioner is None:
+        preconditioner = int(min(n, 10 * math.sqrt(n), max_memory / 4 / (8 * n)))
+    # Ten blocks of vectors, the factor with its Gram matrix, and two blocks of columns while it is made.
+    reserved = 8 * (n * (10 * y.shape[1] + preconditioner + 2 * (tile or 256)) + 2 * preconditioner**2)
+    devices = mesh_devices(mesh)
+    tiles = Tiles(net, x, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=reserved)
+    operator = _Operator(tiles, room=max_memory - tiles.memory)
+    diagonal = operator.diagonal()
+    shift = ridge * diagonal.mean()
+    saved = Checkpoint(checkpoint, tiles, y, {"ridge": ridge, "preconditioner": preconditioner, "seed": seed})
+    inverse = PivotedCholesky(tiles, diagonal, preconditioner, shift, np.random.default_rng(seed))
+    quiet = bool(os.environ.get("CI")) if progress is None else not progress
+    with tqdm(desc="residual", total=max_iterations, disable=quiet, leave=False, delay=1.0) as bar:
+        a, history = _iterate(operator, inverse, y, shift, tol, max_iterations, saved, bar)
+    residuals = _norms(y - operator(a) - shift * a) / _nonzero(_norms(y))
+    result = CGSolution(a, residuals, len(history) - 1, np.array(history), inverse.rank, operator.kept())
+    if history[-1] > tol:
+        raise NotConvergedError(
+            f"The residual is {residuals.max():.3g} after {result.iterations} iterations, above `tol` = {tol:g}. "
+            f"Allow more with `max_iterations`, a larger `preconditioner` (its rank was {inverse.rank}) or a larger "
+            f"`ridge`; a kernel in float32 does not get far below 1e-7. The error's `.result` has the solution so far.",
+            result,
+        )
+    return result
+
+
+def _iterate(operator: "_Operator", inverse: PivotedCholesky, y: np.ndarray, shift: float, tol: float,
+             most: int, saved: Checkpoint, bar: tqdm) -> tuple[np.ndarray, list[float]]:  # fmt: skip
+    """Conjugate gradients (Hestenes & Stiefel 1952), each column with steps of its own."""
+    scale = _nonzero(_norms(y))
+    state = saved.load()
+    if state is None:
+        a, r = np.zeros_like(y), y.copy()
+        z = inverse(r)
+        p, rz, history = z.copy(), np.sum(r * z, 0), [float((_norms(r) / scale).max())]
+    else:
+        a, r, p, rz = (state[name] for name in ("a", "r", "p", "rz"))
+        history = list(state["history"])
+        bar.update(len(history) - 1)
+    try:
+        while history[-1] > tol and len(history) <= most:
+            q = operator(p) + shift * p
+            step = rz / _nonzero(np.sum(p * q, 0))
+            a, r = a + step * p, r - step * q
+            z = inverse(r)
+            rz, before = np.sum(r * z, 0), rz
+            p = z + rz / _nonzero(before) * p
+            history.append(float((_norms(r) / scale).max()))
+            bar.set_postfix_str(f"{history[-1]:.2e}")
+            bar.update()
+            saved.save(False, a=a, r=r, p=p, rz=rz, history=history)
+    finally:  # also on an interrupt: the last whole iteration
+        saved.save(True, a=a, r=r, p=p, rz=rz, history=history)
+    return a, history
+
+
+class _Operator:
+    """v ↦ Θ v, with the tiles that there is room for kept after the first time."""
+
+    def __init__(self, tiles: Tiles, room: float) -> None:
+        self.tiles, self.room = tiles, room
+        self.pairs = tiles.pairs()[jax.process_index() :: jax.process_count()]
+        self.held: dict[Pair, Array] = {}
+        self.lock = threading.Lock()
+
+    def __call__(self, v: np.ndarray) -> np.ndarray:
+        (n, outputs), size = v.shape, self.tiles.tile
+        blocks = -(-n // size)
+        padded = np.zeros((blocks * size, outputs))
+        padded[:n] = v
+        # [blocks, K, tile]: a product with few columns is twice as fast with the vectors in rows.
+        vectors = np.ascontiguousarray(padded.reshape(blocks, size, outputs).swapaxes(1, 2))
+        out = np.zeros_like(vectors)
+
+        def apply(i: int, j: int, device: Any) -> None:
+            entries = self.held.get((i, j))
+            if entries is None:
+                entries = self.tiles.on_device(i, j, device)
+            with jax.enable_x64(True):
+                high, low = map(np.asarray, _products(entries, vectors[j], vectors[i]))
+            with self.lock:
+                out[i] += high
+                if i != j:
+                    out[j] += low
+                if (i, j) not in self.held and self.room >= entries.nbytes:
+                    self.held[i, j] = entries
+                    self.room -= entries.nbytes
+
+        self.tiles.each(apply, self.pairs, progress=False)
+        return _sum_over_processes(out.swapaxes(1, 2).reshape(-1, outputs)[:n])
+
+    def diagonal(self) -> np.ndarray:
+        """The diagonal of Θ, [N]."""
+        blocks = range(-(-self.tiles.shape[0] // self.tiles.tile))
+        return np.concatenate([self.tiles(i, i).diagonal() for i in blocks]).astype(np.float64)
+
+    def kept(self) -> float:
+        """The share of this process's tiles that are in memory."""
+        return len(self.held) / max(1, len(self.pairs))
+
+
+@jax.jit
+def _products(entries: Array, right: Array, left: Array) -> tuple[Array, Array]:
+    """Θ v and Θᵀ v for a tile in any precision, vectors [K, tile] and sums in float64."""
+    exact = entries.astype(right.dtype)
+    product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    return product("ij,kj->ki", exact, right), product("ij,ki->kj", exact, left)
+
+
+def _sum_over_processes(part: np.ndarray) -> np.ndarray:
+    if jax.process_count() == 1:
+        return part
+    from jax.experimental import multihost_utils
+
+    with jax.enable_x64(True):
+        return np.asarray(multihost_utils.process_allgather(part)).sum(0)
+
+
+def _norms(a: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(a, axis=0)
+
+
+def _nonzero(a: np.ndarray) -> np.ndarray:
+    return np.where(a == 0, 1.0, a)

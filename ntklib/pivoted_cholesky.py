@@ -1,0 +1,72 @@
+"""Randomly pivoted Cholesky: a kernel matrix by a few of its columns, as a preconditioner.
+
+Chen, Epperly, Tropp & Webber 2022; by blocks with rejection: Epperly, Tropp & Webber 2024.
+"""
+
+import math
+
+import numpy as np
+import scipy.linalg
+
+from ntklib.tiles import Tiles
+
+
+class PivotedCholesky:
+    """r ↦ (FFᵀ + λ)⁻¹ r, with Θ ≈ FFᵀ, F [N, rank], from columns of what is left of Θ, drawn with probabilities
+    proportional to what is left of its diagonal.
+
+    Proposals come by blocks, one tile wide; each is accepted with the chance that it would have had if those accepted
+    before it in the block had been known when it was drawn: the result is as if they came one by one.
+    """
+
+    def __init__(self, tiles: Tiles, diagonal: np.ndarray, rank: int, shift: float, rng: np.random.Generator) -> None:
+        n, self.shift, self.rank = len(diagonal), shift, 0
+        left, factor = diagonal.copy(), np.zeros((n, rank))
+        width = min(tiles.tile, n)
+        while self.rank < rank and left.sum() > 1e-14 * diagonal.sum():
+            proposals = np.unique(rng.choice(n, width, p=left / left.sum()))
+            columns = _columns(tiles, proposals) - factor[:, : self.rank] @ factor[proposals, : self.rank].T
+            accepted = _accept(columns[proposals], left[proposals], rng)[: rank - self.rank]
+            if not len(accepted):  # nothing but rounding is left
+                break
+            g = columns[np.ix_(proposals[accepted], accepted)]
+            g[np.diag_indices_from(g)] += 1e-14 * np.trace(g)
+            root = np.linalg.cholesky(g)
+            new = np.asarray(scipy.linalg.solve_triangular(root, columns[:, accepted].T, lower=True)).T
+            factor[:, self.rank : self.rank + len(accepted)] = new
+            left = np.maximum(left - np.sum(new**2, 1), 0.0)
+            left[proposals[accepted]] = 0.0
+            self.rank += len(accepted)
+        self.factor = factor[:, : self.rank]
+        small = self.factor.T @ self.factor
+        small[np.diag_indices_from(small)] += shift
+        self.cholesky = scipy.linalg.cho_factor(small, lower=True)
+
+    def __call__(self, r: np.ndarray) -> np.ndarray:
+        if not self.rank:
+            return r / self.shift
+        return (r - self.factor @ scipy.linalg.cho_solve(self.cholesky, self.factor.T @ r)) / self.shift
+
+
+def _accept(left: np.ndarray, proposed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Which of a block of proposals to take, from what is left of the kernel among them, and of its diagonal."""
+    left, taken = left.copy(), []
+    for i in range(len(left)):
+        if rng.random() * proposed[i] < left[i, i]:
+            column = left[:, i] / math.sqrt(left[i, i])
+            left -= np.outer(column, column)
+            taken.append(i)
+    return np.array(taken, int)
+
+
+def _columns(tiles: Tiles, chosen: np.ndarray) -> np.ndarray:
+    """Θ(x, x[chosen]) in float64."""
+    x2 = np.asarray(tiles.x1[chosen])
+    part = Tiles(tiles.net, tiles.x1, x2, kernel=tiles.kernel, tile=tiles.tile, devices=tiles.devices)
+    out = np.empty(part.shape)
+
+    def put(i: int, j: int, entries: np.ndarray) -> None:
+        out[part.span(i, part.shape[0]), part.span(j, part.shape[1])] = entries
+
+    part.run(put, progress=False)
+    return out

@@ -1,0 +1,188 @@
+"""Kernel matrices by tiles: what `gram` and `cg_solve` share.
+
+A tile stays in the cache from the first layer to the last, where a whole matrix would go through memory at every layer.
+The tiles of a symmetric matrix are computed on one side of the diagonal only, on all cores or devices at once.
+"""
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from tqdm import tqdm
+
+from ntklib import _checks
+from ntklib.fused import Network, Which, compiled
+from ntklib.layers import Layer
+
+Pair = tuple[int, int]
+#: Bytes of one array of a tile: on a CPU they stay in the cache next to the others of a layer.
+_CPU, _OTHER = 2**18, 2**26
+
+
+class Tiles:
+    """The tiles of a kernel matrix Θ(x1, x2), [N, M]: `tiles(i, j)` computes rows i·tile to (i + 1)·tile against
+    columns j·tile to (j + 1)·tile, as a NumPy array without the padding of the last ones.
+
+    x1, x2: NumPy or JAX arrays; a NumPy array stays on the host and goes to the devices tile by tile, if it is large.
+    tile: rows and columns of a tile; by default as many as keep one array of a tile below 256 KiB.
+    devices: those that take part, by default the first of this process.
+    max_memory: bytes that tiles being computed, inputs kept on devices and `reserved` (the caller's own) may take
+        together; fewer threads and smaller tiles are used to keep it.
+    """
+
+    def __init__(
+        self,
+        net: Layer,
+        x1: ArrayLike,
+        x2: ArrayLike | None = None,
+        *,
+        kernel: Which = "ntk",
+        tile: int | None = None,
+        devices: Sequence[Any] | None = None,
+        max_memory: float | None = None,
+        reserved: float = 0.0,
+    ) -> None:
+        _checks.instance("net", net, Layer, "such as `ntklib.mlp(...)`")
+        _checks.choice("kernel", kernel, ("ntk", "nngp"))
+        self.net, self.kernel = net, kernel
+        self.x1 = _checks.host_inputs("x1", x1)
+        self.symmetric = x2 is None
+        self.x2 = self.x1 if x2 is None else _checks.host_inputs("x2", x2)
+        _checks.same_inputs(self.x1, self.x2)
+        self.shape = (len(self.x1), len(self.x2))
+        self.dtype = jax.dtypes.canonicalize_dtype(np.result_type(self.x1.dtype, self.x2.dtype))
+        self.devices = list(devices or jax.local_devices()[:1])
+        self._resident: dict[Any, Array] = {}
+        self._fit(tile, max_memory, reserved)
+
+    def _fit(self, tile: int | None, max_memory: float | None, reserved: float) -> None:
+        """Choose tile, threads and whether inputs stay on the devices, so that all of it keeps the bound."""
+        if tile is not None:
+            _checks.count("tile", tile)
+        if max_memory is not None:
+            _checks.real("max_memory", max_memory, above=0.0)
+        on_cpu = self.devices[0].platform == "cpu"
+        self.tile = min(tile or self._default_tile(_CPU if on_cpu else _OTHER), max(self.shape))
+        per_device = max(1, _cores() // len(self.devices)) if on_cpu else 2  # one computes while one's result travels
+        self.threads = per_device * len(self.devices)
+        inputs = self.x1.nbytes + (0 if self.symmetric else self.x2.nbytes)
+        bound = math.inf if max_memory is None else max_memory - reserved
+        workspace = self._workspace()
+        while tile is None and workspace > bound > 0 and self.tile > 16:
+            self.tile = (self.tile + 1) // 2
+            workspace = self._workspace()
+        if workspace > bound:
+            raise ValueError(
+                f"`max_memory` is {max_memory:.3g} bytes, and one tile of {self.tile} x {self.tile} takes "
+                f"{workspace + reserved:.3g} with what else must be held. Allow at least that"
+                + (", or use a smaller `tile`." if bound > 0 and self.tile > 16 else ".")
+            )
+        self.threads = int(max(1, min(self.threads, bound // workspace)))
+        copies = len(self.devices) * inputs
+        self._keeps_inputs = copies <= min(2**30, bound - self.threads * workspace)
+        #: Bytes in use while tiles are computed, the results handed out not included.
+        self.memory = reserved + self.threads * workspace + (copies if self._keeps_inputs else 0)
+
+    def _default_tile(self, size: int) -> int:
+        pixels = math.prod(self.x1.shape[1:-1])
+        numbers = pixels**2 if self.net.pools else pixels  # for each pair of inputs
+        return max(1, math.isqrt(size // (self.dtype.itemsize * numbers)))
+
+    def _workspace(self) -> int:
+        """Bytes that one tile takes while it is computed: inputs, intermediate arrays and result."""
+        memory = self._executable(self.devices[0]).memory_analysis()
+        known = (memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes)
+        return sum(known) + known[1]  # and the result once more, on the host
+
+    def _executable(self, device: Any) -> Any:
+        row = (self.tile, *self.x1.shape[1:])
+        return compiled(Network(self.net), self.kernel, row, str(self.dtype), device)
+
+    def pairs(self) -> list[Pair]:
+        """(i, j) of the tiles to compute: all, or those with j ≥ i of a symmetric matrix; the others are mirrored."""
+        rows, columns = (-(-n // self.tile) for n in self.shape)
+        return [(i, j) for i in range(rows) for j in range(i if self.symmetric else 0, columns)]
+
+    def span(self, i: int, n: int) -> slice:
+        """The rows (or columns) of the i-th tile, of n in all."""
+        return slice(i * self.tile, min((i + 1) * self.tile, n))
+
+    def __call__(self, i: int, j: int, device: Any = None) -> np.ndarray:
+        if self.symmetric and j < i:  # the mirror image, to the last bit
+            return self(j, i, device).T
+        entries = np.asarray(self.on_device(i, j, device or self.devices[0]))
+        rows, columns = self.span(i, self.shape[0]), self.span(j, self.shape[1])
+        entries = entries[: rows.stop - rows.start, : columns.stop - columns.start]
+        return np.triu(entries) + np.triu(entries, 1).T if self.symmetric and i == j else entries
+
+    def on_device(self, i: int, j: int, device: Any) -> Array:
+        """The tile as it is computed: padded to full size, and left on the device."""
+        a, b = self._block(1, i, device), self._block(1 if self.symmetric else 2, j, device)
+        return self._executable(device)(a, b)
+
+    def _block(self, side: int, i: int, device: Any) -> Array:
+        """The inputs of a tile on the device, padded by zeros to a full tile, so that there is one shape to compile."""
+        found = self._resident.get((side, i, device))
+        if found is not None:
+            return found
+        x = self.x1 if side == 1 else self.x2
+        part = np.asarray(x[self.span(i, len(x))], self.dtype)
+        if len(part) < self.tile:
+            part = np.concatenate([part, np.zeros((self.tile - len(part), *part.shape[1:]), part.dtype)])
+        block = jax.device_put(part, device)
+        if self._keeps_inputs:
+            self._resident[side, i, device] = block
+        return block
+
+    def run(
+        self,
+        consume: Callable[[int, int, np.ndarray], None],
+        pairs: Iterable[Pair] | None = None,
+        *,
+        progress: bool | None = None,
+    ) -> None:
+        """Compute tiles on all devices, and hand each to `consume(i, j, entries)`, from several threads at once."""
+        work = lambda i, j, device: consume(i, j, self(i, j, device))  # noqa: E731
+        self.each(work, self.pairs() if pairs is None else pairs, progress=progress)
+
+    def each(
+        self, work: Callable[[int, int, Any], None], pairs: Iterable[Pair], *, progress: bool | None = None
+    ) -> None:
+        """`work(i, j, device)` for each pair, on all devices and in several threads.
+
+        progress: a bar with the time left; by default unless CI is set in the environment. An interrupt (Ctrl-C) waits
+        for the tiles at hand; those that were consumed are consumed.
+        """
+        pairs = list(pairs)
+        for device in self.devices:  # compile once, not in several threads
+            self._executable(device)
+        local, free, lock = threading.local(), list(range(self.threads)), threading.Lock()
+
+        def one(pair: Pair) -> None:
+            if not hasattr(local, "device"):
+                with lock:
+                    local.device = self.devices[free.pop() % len(self.devices)]
+            work(*pair, local.device)
+
+        quiet = bool(os.environ.get("CI")) if progress is None else not progress
+        pool = ThreadPoolExecutor(self.threads)
+        # A bar only for what takes longer than a blink.
+        with tqdm(total=len(pairs), desc="kernel", unit="tile", disable=quiet, leave=False, delay=1.0) as bar:
+            try:
+                for done in as_completed([pool.submit(one, pair) for pair in pairs]):
+                    done.result()
+                    bar.update()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,262 @@
+"""Kernel matrices by tiles: equal to `net.kernel`, accurate in float32, sharded, stored, resumed, in bounded memory."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import assert_close, normal
+
+import ntklib as ntk
+from ntklib import _arccos, duals, gaps
+from ntklib.fused import propagate
+from ntklib.kernel import Kernel
+from ntklib.tiles import Tiles
+
+SCRIPT = pathlib.Path(__file__).parent / "run_gram.py"
+RNGS = nnx.Rngs(0)
+
+
+def net(activation=None, hidden=3, w_std=1.4):
+    return ntk.mlp([5] + [8] * hidden + [2], activation=activation, w_std=w_std, b_std=0.2, rngs=RNGS)
+
+
+# ------------------------------------------------------------------------------------------------ polynomials, duals
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(jnp.float32, 3e-7), (jnp.float64, 8e-16)])
+def test_angle_against_many_digits(dtype, error):
+    u = np.concatenate([[0.0, 1.0, 2.0], np.logspace(-12, np.log10(2.0) - 1e-9, 300)]).astype(dtype)
+    with mpmath.workdps(40):
+        theta = [mpmath.acos(1 - mpmath.mpf(float(v))) for v in u]
+        sine = [mpmath.sin(t) - t * mpmath.cos(t) for t in theta]
+        for got, want in zip(_arccos.angle(jnp.asarray(u)), (theta, sine), strict=True):
+            relative = [
+                abs(mpmath.mpf(float(g)) / w - 1) if w else mpmath.mpf(float(g)) for g, w in zip(got, want, strict=True)
+            ]
+            assert max(relative) < error * 2
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3, -1.0, None], ids=["relu", "leaky", "abs", "erf"])
+def test_duals_from_the_gap_are_those_from_the_covariance(slope):
+    rng = np.random.default_rng(0)
+    q1, q2 = rng.uniform(0.01, 4.0, (2, 500))
+    rho = np.concatenate([rng.uniform(-1.0, 1.0, 498), [1.0, -1.0]])
+    q1, q2 = np.append(q1, [0.0, 0.0]), np.append(q2, [0.0, 2.0])  # zero inputs: θ = π/2 by convention
+    q12 = np.append(rho, [0.0, 0.0]) * np.sqrt(q1 * q2)
+    arrays = [jnp.asarray(a) for a in (q12, q1, q2)]
+    if slope is None:
+        (values, slopes), own = duals.erf(*arrays), [duals.erf(q, q, q)[0] for q in arrays[1:]]
+        got = gaps.erf((arrays[1] + arrays[2]) / 2 - arrays[0], *arrays[1:])
+    else:
+        values, slopes = duals.leaky_relu(*arrays, slope=slope)
+        own = [(1 + slope**2) / 2 * q for q in arrays[1:]]
+        got = gaps.leaky_relu((arrays[1] + arrays[2]) / 2 - arrays[0], *arrays[1:], slope=slope)
+    # |ρ| = 1 with unequal norms loses half the digits of the angle, as it must: q12 has no more.
+    assert_close(got[0], values, rtol=1e-13)
+    assert_close(got[1][:498], slopes[:498], rtol=1e-12)
+    assert_close(got[1][498:], slopes[498:], rtol=1e-7)
+    assert_close(got[2], (own[0] + own[1]) / 2 - values, rtol=1e-13)
+
+
+@pytest.mark.parametrize("activation", [ntk.Relu(), ntk.LeakyRelu(0.2), ntk.Abs()], ids=lambda a: a.name)
+def test_near_duplicates_keep_their_digits(activation):
+    x = normal(0, 30, 5, dtype=jnp.float32)
+    pairs = jnp.concatenate([x, x + jnp.float32(1e-4) * normal(1, 30, 5, dtype=jnp.float32), x])
+    small = net(activation, hidden=10)
+    with jax.numpy_dtype_promotion("standard"):
+        got = np.asarray(ntk.gram(small, pairs))
+    want = np.asarray(ntk.gram(small, pairs.astype(jnp.float64)))
+    assert got.dtype == np.float32
+    assert_close(got, want, rtol=1e-6)
+    near = np.diag(np.asarray(small.kernel(pairs.astype(jnp.float64)).ntk)[:30, 30:60])
+    assert_close(np.diag(got[:30, 30:60]), near, rtol=1e-6)
+    assert np.array_equal(got[:30, 60:], got[:30, :30])  # an exact copy is the input itself
+
+
+def test_deep_networks_are_right_in_float32():
+    data = ntk.load("mnist5k").flat()
+    x = data.x_train[:300]
+    deep = ntk.mlp([784] + [8] * 20 + [1], w_std=2**0.5, b_std=0.1, rngs=RNGS)
+    got = np.array(ntk.gram(deep, x))
+    want = np.asarray(jax.jit(lambda x: deep.kernel(x).ntk)(jnp.asarray(x, jnp.float64)))
+    assert np.abs(got.diagonal() / want.diagonal() - 1).max() < 1e-6
+    np.fill_diagonal(got, want.diagonal())
+    assert_close(got, want, rtol=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------------------- tiles
+
+
+def conv(*layers, padding: Any = "SAME"):
+    return ntk.Serial(
+        ntk.Conv(2, 3, 3, w_std=1.4, b_std=0.1, padding=padding, rngs=RNGS), ntk.Relu(), *layers
+    )  # fmt: skip
+
+
+def dense(n, m):
+    return ntk.Dense(n, m, w_std=1.3, b_std=0.1, rngs=RNGS)
+
+
+NETS = {
+    "relu": net(),
+    "deep": net(ntk.Relu(), hidden=6),
+    "erf": net(ntk.Erf()),
+    "tanh": net(ntk.Tanh(), hidden=1),
+    "residual": ntk.Serial(
+        dense(5, 4),
+        *[ntk.Residual(ntk.Serial(ntk.LeakyRelu(0.1), dense(4, 4)), 0.5) for _ in range(4)],
+        ntk.Gelu(), dense(4, 1),
+    ),
+    "norm": ntk.Serial(
+        dense(5, 4), ntk.LayerNorm(1e-3), ntk.Abs(),
+        ntk.Sum(dense(4, 2), ntk.Serial(dense(4, 4), ntk.Erf(), dense(4, 2))),
+    ),
+    "flatten": conv(ntk.Conv(3, 3, 3, w_std=1.4, padding="VALID", rngs=RNGS), ntk.Erf(), ntk.Flatten(), dense(12, 2)),
+    "pools": conv(
+        ntk.AvgPool(2), ntk.Conv(3, 3, 3, w_std=1.4, rngs=RNGS), ntk.Relu(), ntk.GlobalAvgPool(),
+        dense(3, 3), ntk.Relu(), dense(3, 1), padding="CIRCULAR",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_gram_is_the_kernel(name):
+    images = name in ("flatten", "pools")
+    x = normal(0, 11, 4, 4, 2) if images else normal(0, 11, 5).at[3].set(0.0)
+    x2 = normal(1, 5, *x.shape[1:]).at[2].set(x[4])
+    whole, cross = jax.jit(lambda x, x2: (NETS[name].kernel(x), NETS[name].kernel(x, x2)))(x, x2)
+    got = ntk.gram(NETS[name], x, tile=4)  # 4 does not divide 11, nor 5
+    assert_close(got, whole.ntk, rtol=1e-12)
+    assert np.array_equal(got, got.T)
+    assert_close(ntk.gram(NETS[name], x, kernel="nngp", tile=4), whole.nngp, rtol=1e-12)
+    # Equal inputs in two sets: `kernel` finds them equal up to rounding, `gram` exactly.
+    assert_close(ntk.gram(NETS[name], np.asarray(x), np.asarray(x2), tile=4), cross.ntk, rtol=3e-8)
+
+
+def test_many_near_pairs_in_one_tile():
+    x = normal(0, 1, 5) + 1e-6 * normal(1, 24, 5)  # more pairs than are picked one by one
+    small = net(hidden=2)
+    exact = 0.5 * jnp.mean((x[:, None] - x[None]) ** 2, -1)
+    want = small.kernel_map(Kernel.from_inputs(x).with_gap(exact)).ntk
+    assert_close(ntk.gram(small, x, tile=24), want, rtol=1e-14)
+
+
+def test_repeated_layers_are_a_loop():
+    x = normal(0, 4, 5)
+    deep = net(hidden=12)
+    start = Kernel.from_inputs(x)
+    text = str(jax.make_jaxpr(lambda k: propagate(deep, k).ntk)(start))
+    assert text.count("atan2") == 6
+    assert "length=11" in text
+    assert_close(propagate(deep, start).ntk, deep.kernel_map(start).ntk, rtol=1e-13)
+
+
+def test_memory_bound_makes_tiles_smaller_and_inputs_travel():
+    x = np.asarray(normal(0, 600, 5))
+    free = Tiles(NETS["relu"], x)
+    result = 600 * 600 * 8
+    bound = Tiles(NETS["relu"], x, max_memory=result + 300_000, reserved=result)
+    assert free.memory > bound.memory - result
+    assert bound.tile < free.tile
+    assert bound.memory <= result + 300_000
+    assert_close(ntk.gram(NETS["relu"], x, max_memory=result + 300_000), ntk.gram(NETS["relu"], x), rtol=1e-13)
+    travelling = Tiles(NETS["relu"], x, tile=60, max_memory=free.memory)
+    travelling._keeps_inputs = False
+    assert np.array_equal(travelling(2, 5), Tiles(NETS["relu"], x, tile=60)(2, 5))
+
+
+# ------------------------------------------------------------------------------------- stores, devices, processes
+
+
+def run(*arguments, devices=1) -> Any:
+    """The result of run_gram.py in a process of its own."""
+    return finished(start(*arguments, devices=devices))
+
+
+def start(*arguments, devices=1):
+    """run_gram.py in a process of its own."""
+    env = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "CI": "true"}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, arguments)], env=env, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finished(process, code=0) -> Any:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, err[-3000:]
+    return json.loads(out.splitlines()[-1]) if code == 0 else None
+
+
+def files(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_killed_and_gone_on_with_is_an_unbroken_run(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    matrix = run("store", whole)["sum"]
+    killed = int(np.random.default_rng().integers(2, 60))
+    finished(start("store", broken, killed), code=9)
+    partial = files(broken)
+    assert 1 <= sum(path.parts[0] == "c" for path in partial) < len(files(whole)) - 2, killed
+    assert run("store", broken)["sum"] == matrix
+    assert files(broken) == files(whole), killed
+    untouched = {path for path, content in partial.items() if files(broken).get(path) == content}
+    assert untouched == {path for path in partial if "__lock" not in path.name}
+
+
+def test_a_store_of_another_run_is_refused_and_left_alone(tmp_path):
+    x = np.asarray(normal(0, 20, 5))
+    kept: Any = ntk.gram(NETS["relu"], x, store=tmp_path / "k", tile=8)
+    before = files(tmp_path / "k")
+    assert_close(np.asarray(kept), NETS["relu"].kernel(jnp.asarray(x)).ntk, rtol=1e-12)
+    again: Any = ntk.gram(NETS["relu"], x, store=tmp_path / "k")
+    assert np.array_equal(again[...].read().result(), np.asarray(kept))
+    others: dict[str, tuple[Any, Any, Any]] = {
+        "other inputs": (NETS["relu"], x + 1.0, {}),
+        "another network": (net(w_std=1.4 + 1e-9), x, {}),
+        "kernel = ntk, here nngp": (NETS["relu"], x, {"kernel": "nngp"}),
+        "tile = 8, here 5": (NETS["relu"], x, {"tile": 5}),
+        "dtype = float64, here float32": (NETS["relu"], x.astype(np.float32), {}),
+        "shape = [20, 20], here [19, 19]": (NETS["relu"], x[:19], {}),
+        "symmetric = True, here False": (NETS["relu"], x, {"x2": x}),
+    }
+    for words, (other, inputs, changes) in others.items():
+        with pytest.raises(ValueError, match="belongs to another run") as error:
+            ntk.gram(other, inputs, store=tmp_path / "k", **changes)
+        assert words in str(error.value)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("words")
+    with pytest.raises(ValueError, match="holds something else"):
+        ntk.gram(NETS["relu"], x, store=tmp_path / "mine")
+    assert files(tmp_path / "k") == before
+    assert list(files(tmp_path / "mine")) == [pathlib.Path("thesis.tex")]
+
+
+def test_two_devices_and_two_processes_give_the_same_matrix(tmp_path):
+    alone = run("mesh", devices=2)
+    assert alone["equal"]
+    assert alone["shards"] == [[0, 2500], [2500, 5000]]
+    assert "must divide the 4999 rows" in alone["error"]
+    pair = [start("process", i, alone["port"], tmp_path / "shared") for i in range(2)]
+    outs = [finished(process) for process in pair]
+    assert [out["rows"] for out in outs] == [[0, 2500], [2500, 5000]]
+    assert [out["sum"] for out in outs] == alone["sums"]
+    assert all(out["stored"] == sum(alone["sums"]) for out in outs)
+    assert 0 < outs[0]["tiles"] < 220
+    assert outs[0]["tiles"] + outs[1]["tiles"] == 210
+
+
+def test_peak_memory_stays_under_the_bound():
+    out = run("memory", 2**27)
+    assert out["peak"] <= 2**27, out
+    assert out["peak"] > 5e7, "the result alone is 100 MB: nothing was measured"
