@@ -23,7 +23,8 @@ class PivotedCholesky:
         n, self.shift, self.rank = len(diagonal), shift, 0
         left, factor = diagonal.copy(), np.zeros((n, rank))
         width = min(tiles.tile, n)
-        while self.rank < rank and left.sum() > 1e-14 * diagonal.sum():
+        rounding = max(10 * np.finfo(tiles.dtype).eps, 1e-12) * diagonal.sum()
+        while self.rank < rank and left.sum() > rounding:
             proposals = np.unique(rng.choice(n, width, p=left / left.sum()))
             columns = _columns(tiles, proposals) - factor[:, : self.rank] @ factor[proposals, : self.rank].T
             accepted = _accept(columns[proposals], left[proposals], rng)[: rank - self.rank]

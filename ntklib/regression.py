@@ -12,7 +12,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntklib import _checks
+from ntklib.conjugate_gradients import cg_solve
 from ntklib.data import one_hot_centered
+from ntklib.gram_matrix import gram
 from ntklib.kernel import Kernel
 from ntklib.layers import Layer, Relu, mlp
 
@@ -30,23 +32,39 @@ class _KernelMethod(BaseEstimator):
     """What regression and classification share; see `KernelRegressor`."""
 
     def __init__(
-        self, net: Layer | None = None, *, kernel: Literal["ntk", "nngp"] = "ntk", ridge: float = 1e-4
+        self,
+        net: Layer | None = None,
+        *,
+        kernel: Literal["ntk", "nngp"] = "ntk",
+        ridge: float = 1e-4,
+        solver: Literal["cholesky", "cg"] = "cholesky",
+        max_memory: float = 2**31,
     ) -> None:
         self.net = net
         self.kernel = kernel
         self.ridge = ridge
+        self.solver = solver
+        self.max_memory = max_memory
 
     def _fit(self, x: np.ndarray, y: np.ndarray) -> Self:
         """Solve (Θ + ridge · tr(Θ)/N · 1) α = y, targets [N, K]."""
         if self.net is not None:
             _checks.instance("net", self.net, Layer, "such as `ntklib.mlp(...)`")
         _checks.choice("kernel", self.kernel, ("ntk", "nngp"))
+        _checks.choice("solver", self.solver, ("cholesky", "cg"))
         _checks.real("ridge", self.ridge, minimum=0.0)
         # A kernel does not depend on the widths in the NTK parameterization: one unit a layer will do.
         start = nnx.Rngs(0)
         self.net_ = self.net or mlp([x.shape[1], 1, 1, 1], activation=Relu(), w_std=2**0.5, b_std=0.1, rngs=start)
         self.X_fit_ = x
-        k = self._chosen(self._kernels(x)).copy()  # the factorisation overwrites it
+        if self.solver == "cg":
+            with jax.enable_x64(True):
+                result = cg_solve(
+                    self.net_, x, y, ridge=self.ridge, kernel=self.kernel, tol=1e-8, max_memory=self.max_memory
+                )
+            self.dual_coef_, self.n_iter_ = result.solution, result.iterations
+            return self
+        k = np.array(self._gram(x))  # a copy: the factorisation overwrites it
         k[np.diag_indices_from(k)] += self.ridge * np.trace(k) / len(k)
         scale = k.diagonal().max()
         try:
@@ -64,7 +82,7 @@ class _KernelMethod(BaseEstimator):
 
     def _outputs(self, x: np.ndarray) -> np.ndarray:
         """Θ(x, X) α, [M, K]."""
-        blocks = (self._chosen(self._kernels(part, self.X_fit_)) for part in _parts(x))
+        blocks = (self._gram(part, self.X_fit_) for part in _parts(x))
         return np.concatenate([block @ self.dual_coef_ for block in blocks])
 
     def predict_std(self, X: ArrayLike) -> np.ndarray:
@@ -74,8 +92,12 @@ class _KernelMethod(BaseEstimator):
         For "nngp" it is that of the Bayesian posterior, for "ntk" of an ensemble trained to the end in all its layers
         (see `ntklib.ensemble_posterior`). Costs N² operations a point, and for "ntk" the kernel of the training inputs
         once more.
+
+        Raises ValueError with solver="cg", which solves for the targets only.
         """
         x = self._validated(X)
+        if self.solver == "cg":
+            raise ValueError('`predict_std` needs a factor of the kernel: fit with solver="cholesky".')
         prior = None if self.kernel == "nngp" else np.asarray(self._kernels(self.X_fit_).nngp)
         std = []
         for part in _parts(x):
@@ -92,6 +114,10 @@ class _KernelMethod(BaseEstimator):
 
     def _chosen(self, kernel: Kernel) -> np.ndarray:
         return np.asarray(kernel.ntk if self.kernel == "ntk" else kernel.nngp)
+
+    def _gram(self, x1: np.ndarray, x2: np.ndarray | None = None) -> np.ndarray:
+        with jax.enable_x64(True):
+            return np.asarray(gram(self.net_, x1, x2, kernel=self.kernel, progress=False))
 
     def _validated(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
@@ -115,12 +141,14 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
         ReLU, σ_w² = 2, σ_b = 0.1.
     kernel: "ntk", all layers trained, or "nngp", the last one alone, which is the Bayesian posterior mean.
     ridge: relative to the mean of the kernel's diagonal; 0 only where that is not singular.
+    solver: "cholesky", N³/3 operations and 2 N² numbers; or "cg", conjugate gradients within `max_memory` bytes, for
+        N beyond 10,000 or so (`ntklib.cg_solve`, to a residual of 1e-8; needs a ridge, has no `predict_std`).
 
     Inputs are vectors [N, d] or images [N, H, W, C], targets [N] or [N, K]. Targets are not centred, and inputs not
     scaled: put a scaler before it in a `Pipeline`. It follows scikit-learn's rules for estimators (`clone`,
     `cross_val_score`, `GridSearchCV`, pickling); everything is computed in double precision.
-    Fitted attributes: `dual_coef_` [N, K], `X_fit_`, `net_`. Memory: 2 N² numbers while fitting, N² after; N³/3
-    operations. Source: Jacot et al. 2018; Lee et al. 2019.
+    Fitted attributes: `dual_coef_` [N, K], `X_fit_`, `net_`; with "cg" `n_iter_`. Source: Jacot et al. 2018; Lee et
+    al. 2019.
 
     >>> import numpy as np
     >>> x = np.linspace(-1, 1, 20)[:, None]

@@ -69,7 +69,9 @@ class Tiles:
         if max_memory is not None:
             _checks.real("max_memory", max_memory, above=0.0)
         on_cpu = self.devices[0].platform == "cpu"
-        self.tile = min(tile or self._default_tile(_CPU if on_cpu else _OTHER), max(self.shape))
+        # Few inputs: the next power of two, so that sets of nearly one size share what is compiled.
+        few = 2 ** (max(self.shape) - 1).bit_length()
+        self.tile = min(tile, max(self.shape)) if tile else min(self._default_tile(_CPU if on_cpu else _OTHER), few)
         per_device = max(1, _cores() // len(self.devices)) if on_cpu else 2  # one computes while one's result travels
         self.threads = per_device * len(self.devices)
         inputs = self.x1.nbytes + (0 if self.symmetric else self.x2.nbytes)

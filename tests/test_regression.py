@@ -115,3 +115,16 @@ def test_mnist5k_is_classified():
     data = ntk.load("mnist5k", n_train=4000, n_test=1000).flat()
     score = ntk.KernelClassifier().fit(data.x_train, data.y_train).score(data.x_test, data.y_test)
     assert score >= 0.93, score
+
+
+def test_conjugate_gradients_fit_what_cholesky_fits():
+    data = ntk.load("digits", n_train=300, n_test=100).flat()
+    direct, iterative = (
+        ntk.KernelClassifier(solver=solver, ridge=1e-3).fit(data.x_train, data.y_train) for solver in ("cholesky", "cg")
+    )
+    want = direct.decision_function(data.x_test)
+    assert np.abs(iterative.decision_function(data.x_test) - want).max() < 1e-6 * np.abs(want).max()
+    assert np.asarray(iterative.dual_coef_).dtype == np.float64
+    assert 1 < iterative.n_iter_ < 100
+    with pytest.raises(ValueError, match='solver="cholesky"'):
+        iterative.predict_std(data.x_test)

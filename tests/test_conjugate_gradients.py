@@ -1,0 +1,169 @@
+"""Conjugate gradients: the solution of Cholesky, in bounded memory, after an interrupt; and their preconditioner."""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from flax import nnx
+from helpers import assert_close, normal
+
+import ntklib as ntk
+from ntklib.pivoted_cholesky import PivotedCholesky, _accept
+from ntklib.tiles import Tiles
+
+RIDGE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def problem():
+    data = ntk.load("digits", n_train=300, n_test=100).flat()
+    net = ntk.mlp([64, 8, 8, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
+    x, y = np.asarray(data.x_train, np.float64), ntk.one_hot_centered(data.y_train, 10).astype(np.float64)
+    theta = np.asarray(jax.jit(lambda x: net.kernel(x).ntk)(jnp.asarray(x)))
+    shifted = theta + RIDGE * np.trace(theta) / len(theta) * np.eye(len(theta))
+    return net, x, y, theta, shifted, scipy.linalg.solve(shifted, y, assume_a="pos")
+
+
+def solve(problem, **changes):
+    net, x, y, *_ = problem
+    arguments: dict[str, Any] = {"ridge": RIDGE, "tol": 1e-11, "tile": 64} | changes
+    return ntk.cg_solve(net, x, y, **arguments)
+
+
+@pytest.mark.parametrize("rank", [0, 40, None, 300])
+def test_solution_is_that_of_cholesky(problem, rank):
+    *_, y, _, shifted, exact = problem
+    got = solve(problem, preconditioner=rank)
+    assert_close(got.solution, exact, rtol=1e-8)
+    residuals = np.linalg.norm(y - shifted @ got.solution, axis=0) / np.linalg.norm(y, axis=0)
+    assert_close(got.residuals, residuals, rtol=0.0, atol=1e-13)
+    assert got.residuals.max() <= 2e-11
+    assert len(got.history) == got.iterations + 1
+    assert got.history[-1] <= 1e-11 < got.history[-2]
+    assert got.kept == 1.0
+    assert got.rank == {0: 0, 40: 40, None: 173, 300: 300}[rank]
+    if rank == 300:  # a factor of full rank is the inverse itself
+        assert got.iterations <= 3
+
+
+def test_preconditioner_saves_iterations_and_tolerance_is_kept(problem):
+    plain, with_it = solve(problem, preconditioner=0, tol=1e-6), solve(problem, preconditioner=150, tol=1e-6)
+    assert with_it.iterations < plain.iterations / 2
+    assert plain.residuals.max() <= 1.01e-6
+
+
+def test_nngp_and_one_zero_column(problem):
+    net, x, y, *_ = problem
+    k = np.asarray(ntk.gram(net, x, kernel="nngp"))
+    y = np.concatenate([y[:, :2], 0 * y[:, :1]], 1)
+    shifted = k + 1e-2 * np.trace(k) / len(k) * np.eye(len(k))
+    got = ntk.cg_solve(net, x, y, ridge=1e-2, kernel="nngp", tol=1e-10)
+    assert_close(got.solution, scipy.linalg.solve(shifted, y, assume_a="pos"), rtol=1e-8)
+
+
+def test_tiles_are_made_anew_where_memory_is_short(problem, monkeypatch):
+    made, on_device = [], Tiles.on_device
+    monkeypatch.setattr(Tiles, "on_device", lambda self, i, j, d: made.append((i, j)) or on_device(self, i, j, d))
+    roomy = solve(problem, preconditioner=0)
+    assert sorted(made) == sorted([(i, i) for i in range(5)] + [(i, j) for i in range(5) for j in range(i, 5)])
+    made.clear()
+    needed = ntk.tiles.Tiles(problem[0], problem[1], tile=64).memory
+    vectors = 8 * 300 * (10 * 10 + 2 * 64)
+    short = solve(problem, preconditioner=0, max_memory=needed + vectors + 4 * 64 * 64 * 8)
+    assert 0 < short.kept < 0.5
+    assert len(made) > 5 * roomy.iterations
+    assert_close(short.solution, roomy.solution, rtol=1e-9)
+
+
+def test_goes_on_from_a_checkpoint_and_refuses_another_problem(problem, tmp_path):
+    path = tmp_path / "run.npz"
+    whole = solve(problem, preconditioner=40)
+    with pytest.raises(ntk.NotConvergedError, match="after 7 iterations") as stopped:
+        solve(problem, preconditioner=40, checkpoint=path, max_iterations=7)
+    assert stopped.value.result.iterations == 7
+    assert_close(stopped.value.result.history, whole.history[:8], rtol=1e-9)
+    rest = solve(problem, preconditioner=40, checkpoint=path)
+    # Sums of tiles come in any order; in the end conjugate gradients make that visible.
+    assert abs(rest.iterations - whole.iterations) <= 3
+    assert_close(rest.history[:20], whole.history[:20], rtol=1e-6)
+    assert_close(rest.solution, whole.solution, rtol=1e-8)
+    before = path.read_bytes()
+    for changes, words in (({"ridge": 2 * RIDGE}, "ridge"), ({"seed": 1}, "seed"), ({"kernel": "nngp"}, "kernel")):
+        with pytest.raises(ValueError, match=f"belongs to another run.*{words}"):
+            solve(problem, **({"preconditioner": 40, "checkpoint": path} | changes))
+    net, x, y, *_ = problem
+    with pytest.raises(ValueError, match="other targets"):
+        ntk.cg_solve(net, x, -y, ridge=RIDGE, preconditioner=40, checkpoint=path, tile=64)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_keeps_the_last_whole_iteration(problem, tmp_path, monkeypatch):
+    path, applied = tmp_path / "run.npz", itertools.count()
+    operator = ntk.conjugate_gradients._Operator.__call__
+
+    def interrupted(self, v):
+        if next(applied) == 5:
+            raise KeyboardInterrupt
+        return operator(self, v)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ntk.conjugate_gradients._Operator, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            solve(problem, preconditioner=0, checkpoint=path)
+    assert len(np.load(path)["history"]) == 6
+    assert_close(solve(problem, preconditioner=0, checkpoint=path).solution, solve(problem).solution, rtol=1e-8)
+
+
+def test_randomly_pivoted_cholesky_recovers_a_kernel_of_low_rank():
+    linear = ntk.mlp([4, 8, 2], activation=ntk.Identity(), w_std=1.3, b_std=0.5, rngs=nnx.Rngs(0))
+    x = np.asarray(normal(0, 60, 4))
+    theta = np.asarray(ntk.gram(linear, x))  # rank 4 + 1
+    inverse = PivotedCholesky(Tiles(linear, x, tile=16), theta.diagonal(), 30, 0.1, np.random.default_rng(0))
+    assert inverse.rank == 5
+    assert_close(inverse.factor @ inverse.factor.T, theta, rtol=1e-12)
+    r = np.asarray(normal(1, 60, 3))
+    assert_close(inverse(r), np.linalg.solve(theta + 0.1 * np.eye(60), r), rtol=1e-9)
+
+
+def test_blocks_of_proposals_draw_as_if_one_by_one():
+    a = np.array([[1.0, 0.9, 0.1], [0.9, 1.2, 0.3], [0.1, 0.3, 0.7]])
+    diagonal, rng = a.diagonal(), np.random.default_rng(0)
+    p, counts, runs = diagonal / diagonal.sum(), np.zeros((3, 3)), 40_000
+    for _ in range(runs):
+        taken = []
+        while len(taken) < 2:  # blocks of two proposals, until two are accepted
+            left = a - a[:, taken] @ np.linalg.pinv(a[np.ix_(taken, taken)]) @ a[taken] if taken else a
+            own = np.maximum(left.diagonal(), 0.0)
+            proposals = rng.choice(3, 2, p=own / own.sum())
+            accepted = _accept(left[np.ix_(proposals, proposals)], own[proposals], rng)
+            taken += [int(i) for i in proposals[accepted]]
+        counts[taken[0], taken[1]] += 1
+    want = np.zeros((3, 3))
+    for first in range(3):
+        left = diagonal - a[first] ** 2 / a[first, first]
+        left[first] = 0.0
+        want[first] = p[first] * left / left.sum()
+    spread = np.sqrt(want * (1 - want) / runs)
+    assert (np.abs(counts / runs - want) <= 4.5 * spread).all()
+
+
+def test_augmented_data():
+    data = ntk.load("digits", n_train=50, n_test=10)
+    more = data.augmented(130, shift=1, seed=3)
+    assert more.x_train.shape == (130, 8, 8, 1)
+    assert more.x_train.dtype == np.float32
+    assert np.array_equal(more.x_train[:50], data.x_train)
+    assert np.array_equal(more.x_test, data.x_test)
+    black = np.float32(-data.mean / data.std)
+    for x, y in zip(more.x_train[50:], more.y_train[50:], strict=True):  # each copy is some image of its class, moved
+        padded = np.pad(data.x_train[data.y_train == y], ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=black)
+        places = [padded[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+        assert any((place == x).all(axis=(1, 2, 3)).any() for place in places)
+    assert sorted(np.bincount(more.y_train)) != sorted(np.bincount(data.y_train))
+    assert np.array_equal(more.x_train, data.augmented(130, shift=1, seed=3).x_train)
+    assert not np.array_equal(more.x_train, data.augmented(130, shift=1, seed=4).x_train)
