@@ -104,8 +104,8 @@ def cg_solve(
     y = np.asarray(_checks.targets("y", y, n), np.float64)
     if preconditioner is None:
         preconditioner = int(min(n, 10 * math.sqrt(n), max_memory / 4 / (8 * n)))
-    # Ten blocks of vectors, the factor with its Gram matrix, and two blocks of columns while it is made.
-    reserved = 8 * (n * (10 * y.shape[1] + preconditioner + 2 * (tile or 256)) + 2 * preconditioner**2)
+    # Ten blocks of vectors, the factor with its Gram matrix, and four blocks of columns while it is made.
+    reserved = 8 * (n * (10 * y.shape[1] + preconditioner + 4 * min(n, tile or 256)) + 2 * preconditioner**2)
     devices = mesh_devices(mesh)
     tiles = Tiles(net, x, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=reserved)
     operator = _Operator(tiles, room=max_memory - tiles.memory)

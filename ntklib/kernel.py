@@ -86,10 +86,13 @@ class Kernel:
     def map(self, fn: Callable[[Array, tuple[tuple[int, ...], ...]], Array]) -> "Kernel":
         """fn(array, axes) of all four arrays; `axes` are those of heights and of widths, one each or two."""
         axes = {n: ((n, n + 2), (n + 1, n + 3)) if self.pools else ((n,), (n + 1,)) for n in (1, 2)}
-        nngp, ntk = (fn(a, axes[2]) for a in (self.nngp, self.ntk))
-        q1, q2 = (fn(a, axes[1]) for a in (self.q1, self.q2))
+        # Each pixel enters several windows. Without a barrier the compiler makes it anew for each of them, with the whole
+        # activation before it, which takes up to fifteen times as long on a CPU.
+        now = jax.lax.optimization_barrier(self)
+        nngp, ntk = (fn(a, axes[2]) for a in (now.nngp, now.ntk))
+        q1, q2 = (fn(a, axes[1]) for a in (now.q1, now.q2))
         # Where pairs of different pixels are kept, one of the two may be off the image: then the gap is made anew.
-        gap = None if self.gap is None or self.pools else fn(self.gap, axes[2])
+        gap = None if now.gap is None or self.pools else fn(now.gap, axes[2])
         k = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, gap=gap)
         return k.with_gap() if self.gap is not None and self.pools else k
 
@@ -101,9 +104,7 @@ class Kernel:
         """
         if gap is None:
             square = self.pools and self.q1.ndim > 1
-            v1, v2 = self.variances() if square else self._pairs()
-            gap = (v1 + v2) / 2 - self.nngp
-            gap = jnp.where(gap > 4 * jnp.finfo(gap.dtype).eps * (v1 + v2), gap, 0.0)  # less is rounding
+            gap = gap_of(self.nngp, *(self.variances() if square else self._pairs()))
         return self.replace(gap=gap)
 
     def pooled(self) -> "Kernel":
@@ -138,3 +139,9 @@ class Kernel:
     def replace(self, **changes: object) -> "Kernel":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+
+def gap_of(q12: Array, q1: Array, q2: Array) -> Array:
+    """(q1 + q2)/2 − q12, where it is more than rounding."""
+    gap = (q1 + q2) / 2 - q12
+    return jnp.where(gap > 4 * jnp.finfo(gap.dtype).eps * (q1 + q2), gap, 0.0)

@@ -62,8 +62,7 @@ def _accept(left: np.ndarray, proposed: np.ndarray, rng: np.random.Generator) ->
 
 def _columns(tiles: Tiles, chosen: np.ndarray) -> np.ndarray:
     """Θ(x, x[chosen]) in float64."""
-    x2 = np.asarray(tiles.x1[chosen])
-    part = Tiles(tiles.net, tiles.x1, x2, kernel=tiles.kernel, tile=tiles.tile, devices=tiles.devices)
+    part = tiles.against(np.asarray(tiles.x1[chosen]))
     out = np.empty(part.shape)
 
     def put(i: int, j: int, entries: np.ndarray) -> None:

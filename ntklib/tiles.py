@@ -4,6 +4,7 @@ A tile stays in the cache from the first layer to the last, where a whole matrix
 The tiles of a symmetric matrix are computed on one side of the diagonal only, on all cores or devices at once.
 """
 
+import copy
 import math
 import os
 import threading
@@ -106,6 +107,13 @@ class Tiles:
     def _executable(self, device: Any) -> Any:
         row = (self.tile, *self.x1.shape[1:])
         return compiled(Network(self.net), self.kernel, row, str(self.dtype), device)
+
+    def against(self, x2: np.ndarray) -> "Tiles":
+        """The tiles of Θ(x1, x2) for other columns; the rows that are on a device are shared."""
+        other = copy.copy(self)
+        other.x2, other.symmetric, other.shape = x2, False, (self.shape[0], len(x2))
+        other._resident = {key: block for key, block in self._resident.items() if key[0] == 1}
+        return other
 
     def pairs(self) -> list[Pair]:
         """(i, j) of the tiles to compute: all, or those with j ≥ i of a symmetric matrix; the others are mirrored."""

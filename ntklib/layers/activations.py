@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntklib import _checks, duals, gaps
-from ntklib.kernel import Kernel
+from ntklib.kernel import Kernel, gap_of
 from ntklib.layers.base import Layer
 
 
@@ -69,10 +69,12 @@ class Elementwise(Layer):
     def kernel_map(self, k: Kernel) -> Kernel:
         k.require_gaussian(f"The activation {self.name!r}")
         # The diagonal is a vector: no need to find it in the matrix, and it is there for x1 against x2 as well.
-        q1, q2 = (self.dual(*own)[0] for own in k.own())
         if k.gap is not None and self.gap_dual:
-            nngp, slopes, gap = self.gap_dual(k.gap, *k.variances())
+            dual = self.gap_dual
+            q1, q2 = (dual(gap_of(*own), *own[1:])[0] if k.pools else self.dual(*own)[0] for own in k.own())
+            nngp, slopes, gap = dual(k.gap, *k.variances())
             return k.replace(nngp=nngp, ntk=k.ntk * slopes, q1=q1, q2=q2, gap=gap, gaussian=False)
+        q1, q2 = (self.dual(*own)[0] for own in k.own())
         nngp, slopes = self.dual(k.nngp, *k.variances())
         k = k.replace(nngp=nngp, ntk=k.ntk * slopes, q1=q1, q2=q2, gaussian=False)
         return k if k.gap is None else k.with_gap()
