@@ -86,8 +86,8 @@ class Kernel:
     def map(self, fn: Callable[[Array, tuple[tuple[int, ...], ...]], Array]) -> "Kernel":
         """fn(array, axes) of all four arrays; `axes` are those of heights and of widths, one each or two."""
         axes = {n: ((n, n + 2), (n + 1, n + 3)) if self.pools else ((n,), (n + 1,)) for n in (1, 2)}
-        # Each pixel enters several windows. Without a barrier the compiler makes it anew for each of them, with the whole
-        # activation before it, which takes up to fifteen times as long on a CPU.
+        # Each pixel enters several windows. Without a barrier the compiler makes it anew for each of them, with the
+        # whole activation before it, which takes several times as long on a CPU.
         now = jax.lax.optimization_barrier(self)
         nngp, ntk = (fn(a, axes[2]) for a in (now.nngp, now.ntk))
         q1, q2 = (fn(a, axes[1]) for a in (now.q1, now.q2))
