@@ -38,7 +38,9 @@ from ntklib.layers import (
     Sin,
     Sum,
     Tanh,
+    cnn,
     mlp,
+    myrtle,
 )
 from ntklib.linearization import center, linearize, scale_output, taylor
 from ntklib.models import functional
@@ -94,6 +96,7 @@ __all__ = [
     "Tanh",
     "center",
     "chi",
+    "cnn",
     "convert",
     "correlation_map",
     "critical_point",
@@ -116,6 +119,7 @@ __all__ = [
     "max_learning_rate",
     "mean_square_limit",
     "mlp",
+    "myrtle",
     "noise_covariance",
     "ntk_depth_profile",
     "one_hot_centered",
