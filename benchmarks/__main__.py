@@ -16,6 +16,10 @@ from benchmarks.peers import ROOT
 DEFAULT = harness.Settings()
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     only: Annotated[list[str] | None, typer.Option(help="A word of a case's name or kind; may be repeated.")] = None,
     cores: Annotated[int, typer.Option(help="Cores that each implementation may use.")] = DEFAULT.cores,
@@ -35,7 +39,7 @@ def main(
         return
     taking_part = [p for p in peers.PEERS if not peer or any(word.lower() in p.name.lower() for word in peer)]
     settings = harness.Settings(cores=cores, rounds=rounds, limit=limit)
-    console = Console(width=None if sys.stdout.isatty() else 130)
+    console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
     results, versions = [], {}
     for number, case in enumerate(cases, 1):
         with console.status("") as status:
@@ -63,4 +67,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -146,6 +146,8 @@ def run(
         entrants = [e if e.process is None else Entrant(e.implementation, case, settings, folder) for e in entrants]
         try:
             for entrant in entrants:
+                if entrants[0].measured.note and entrant is not entrants[0]:
+                    entrant.measured.note = "not measured: there is nothing to compare it with"
                 say(f"{entrant.implementation.name} compiles")
                 entrant.attempt(lambda entrant=entrant: entrant.start(case.n))
             for i in range(settings.rounds):

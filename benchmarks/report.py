@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks.harness import Measurement, Result, Settings
 
@@ -62,7 +63,7 @@ def rows(result: Result) -> Iterator[tuple[str, ...]]:
         yield ("no peer", _seconds(ours), "", "", "", "", f"{compiling(ours):.1f}", _mib(ours), "")
     for peer in result.peers:
         if peer.note or ours.note:
-            yield (f"{peer.name}: {peer.note.split('. Get it')[0] or 'nothing to compare with'}", *[""] * 8)
+            yield (f"{peer.name}: {peer.note.split('. Get it')[0] or 'ours failed'}", *[""] * 8)
             continue
         r, goal = ratio(ours, peer), ""
         if peer is best(result):
@@ -79,9 +80,9 @@ def table(results: Sequence[Result]) -> Table:
     """For the terminal."""
     made = Table(*COLUMNS, box=box.SIMPLE, pad_edge=False)
     for result in results:
-        made.add_row(f"[bold]{result.case.name}[/bold]")
+        made.add_row(Text(result.case.name, style="bold"))
         for row in rows(result):
-            made.add_row(*row)
+            made.add_row(*map(Text, row))  # `Text`: brackets in messages are no markup
     return made
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -95,6 +96,16 @@ def test_who_fails_is_out_and_the_others_go_on(linear):
     assert "ended with code 3" in named(result, "stand-in dies").note
     assert named(result, "stand-in refuses").note == "failed: ValueError: no such network"
     assert named(result, "stand-in dies").seconds == []
+
+
+def test_if_ours_fails_that_is_all(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    result, _ = harness.run(LINEAR, stand_in("refuses"), [stand_in("right")], QUICK)
+    assert result.ours.note == "failed: ValueError: no such network"
+    assert result.peers[0].note == "not measured: there is nothing to compare it with"
+    assert "| ours failed: ValueError: no such network |" in report.markdown([result])
+    assert report.wrong([result])
+    assert "DIFFERS" not in report.markdown([result])
 
 
 def test_a_call_without_end_is_ended(monkeypatch):
@@ -202,7 +213,7 @@ SMALL = {
 def test_networks_are_what_their_descriptions_say(name):
     case, x = SMALL[name], cases.inputs(SMALL[name]).astype(float)
     weights = [(w.astype(float), b.astype(float)) for w, b in cases.weights(case)]
-    got = ours.network(case, weights)(jnp.asarray(x))
+    got = jax.jit(ours.network(case, weights))(jnp.asarray(x))
     assert_close(got, plain(case, case.layers, iter(weights), x), rtol=1e-12)
 
 
