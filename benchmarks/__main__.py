@@ -39,7 +39,7 @@ def main(
         return
     taking_part = [p for p in peers.PEERS if not peer or any(word.lower() in p.name.lower() for word in peer)]
     settings = harness.Settings(cores=cores, rounds=rounds, limit=limit)
-    console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False)
     results, versions = [], {}
     for number, case in enumerate(cases, 1):
         with console.status("") as status:

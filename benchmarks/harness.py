@@ -40,7 +40,8 @@ class Measurement:
     """One implementation of one case. `seconds` has a number for each round; `note` says why it has none.
 
     first: seconds of the first call, which compiles; peak: bytes above what was in use before it.
-    difference, diagonal: from our result, relative to its largest entry, outside the diagonal and on it.
+    difference: from our result, ‖ours − theirs‖/‖theirs‖ in the Frobenius norm.
+    outside, diagonal: the largest one outside the diagonal and on it, relative to the largest entry.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Measurement:
     first: float = 0.0
     peak: int = 0
     difference: float = 0.0
+    outside: float = 0.0
     diagonal: float = 0.0
     note: str = ""
 
@@ -142,12 +144,12 @@ def run(
             tried = [Entrant(peer, case, settings, folder) for peer in family]
             best = fastest(tried, say)
             entrants += [best] if best else []
-            out += [entrant.measured for entrant in tried if entrant.measured.note and entrant is not best]
+            out += [] if best else [entrant.measured for entrant in tried]  # each has a note that says why
         entrants = [e if e.process is None else Entrant(e.implementation, case, settings, folder) for e in entrants]
         try:
             for entrant in entrants:
                 if entrants[0].measured.note and entrant is not entrants[0]:
-                    entrant.measured.note = "not measured: there is nothing to compare it with"
+                    entrant.measured.note = "not measured, nothing to compare it with"
                 say(f"{entrant.implementation.name} compiles")
                 entrant.attempt(lambda entrant=entrant: entrant.start(case.n))
             for i in range(settings.rounds):
@@ -163,8 +165,8 @@ def run(
         first, *others = entrants
         for entrant in others:
             if entrant.measured.seconds and first.measured.seconds:
-                off, on = differences(first.result(), entrant.result())
-                entrant.measured.difference, entrant.measured.diagonal = off, on
+                m = entrant.measured
+                m.difference, m.outside, m.diagonal = differences(first.result(), entrant.result())
         versions = {k: v for e in entrants if e.process for k, v in e.process.versions.items()}
     return Result(case, first.measured, [entrant.measured for entrant in others] + out), versions
 
@@ -189,28 +191,30 @@ def fastest(family: list[Entrant], say: Say) -> Entrant | None:
         entrant.attempt(attempt)
         entrant.close()
         if entrant in times and (expected := times[entrant] * (case.n / n) ** 2) > settings.limit:
-            entrant.measured.note = f"not measured: about {expected:,.0f} s expected from a trial on {n} inputs"
+            entrant.measured.note = f"not measured, about {expected:,.0f} s a call"
             del times[entrant]
     return min(times, key=lambda entrant: times[entrant]) if times else None
 
 
-def differences(ours: Path, theirs: Path) -> tuple[float, float]:
-    """(outside the diagonal, on it): the largest difference of two kernels [N, N, ...], relative to the largest entry.
+def differences(ours: Path, theirs: Path) -> tuple[float, float, float]:
+    """Of two kernels [N, N, ...] the relative difference in norm, and the largest one outside the diagonal and on it,
+    relative to the largest entry (see `Measurement`).
 
     Kernels of other shapes differ by infinity. Read row by row: a full kernel may be larger than memory.
     """
     a, b = (np.load(path, mmap_mode="r") for path in (ours, theirs))
     if a.shape != b.shape:
-        return math.inf, math.inf
-    off, on, largest = 0.0, 0.0, 0.0
+        return math.inf, math.inf, math.inf
+    squares, total, off, on, largest = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(len(a)):
         row = np.asarray(b[i], float)
         error = np.abs(np.asarray(a[i], float) - row)
+        squares, total = squares + float((error**2).sum()), total + float((row**2).sum())
         largest = max(largest, float(np.abs(row).max()))
         on = max(on, _largest(error[i]))
         error[i] = 0.0
         off = max(off, _largest(error))
-    return off / largest, on / largest
+    return math.inf if math.isnan(squares) else math.sqrt(squares / total), off / largest, on / largest
 
 
 def _largest(error: np.ndarray) -> float:

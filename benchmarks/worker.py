@@ -9,6 +9,7 @@ One line of JSON answers each request: {"error": ...} if it failed. The first li
 Standard output is for these lines alone; what else is printed goes to standard error. NumPy only, any Python >= 3.10.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -46,6 +47,8 @@ class Worker:
             x, flat = loaded["x"][:n], [loaded[f"w{i}"] for i in range(len(loaded.files) - 1)]
         self.result = None
         self.call = self.peer.prepare(Case(**case), option, x, list(zip(flat[::2], flat[1::2], strict=True)))
+        del x, flat  # whatever the implementation does not keep itself must not count as in use
+        gc.collect()
         self.before = memory("VmRSS")
         return {}
 
