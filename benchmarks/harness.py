@@ -18,6 +18,8 @@ from benchmarks.peers import Implementation
 from benchmarks.process import Failed, Missing, Process, pinned
 
 Say = Callable[[str], None]
+#: Order on a few inputs is not that on many: who is slower by less than this is measured on the whole case, too.
+CLOSE = 4.0
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,9 @@ def run(
         families = itertools.groupby((peer for peer in peers if peer.takes(case)), lambda peer: peer.family)
         for _, family in families:
             tried = [Entrant(peer, case, settings, folder) for peer in family]
-            best = fastest(tried, say)
-            entrants += [best] if best else []
-            out += [] if best else [entrant.measured for entrant in tried]  # each has a note that says why
+            fast = promising(tried, say)
+            entrants += fast
+            out += [] if fast else [entrant.measured for entrant in tried]  # each has a note that says why
         entrants = [e if e.process is None else Entrant(e.implementation, case, settings, folder) for e in entrants]
         try:
             for entrant in entrants:
@@ -171,13 +173,12 @@ def run(
     return Result(case, first.measured, [entrant.measured for entrant in others] + out), versions
 
 
-def fastest(family: list[Entrant], say: Say) -> Entrant | None:
-    """The one that is fastest on a few inputs, if it can be expected to finish the case in time; the time of a kernel
-    grows with N² at most.
+def promising(family: list[Entrant], say: Say) -> list[Entrant]:
+    """Those that may be the fastest on the whole case: on a few inputs none is `CLOSE` times as fast. Out are also
+    those that cannot be expected to finish in time; the time of a kernel grows with N² at most.
     """
-    whole = all(entrant.implementation.whole for entrant in family)
-    if whole and len(family) == 1:
-        return family[0]
+    if all(entrant.implementation.whole for entrant in family):
+        return family
     times: dict[Entrant, float] = {}
     for entrant in family:
         case, settings = entrant.case, entrant.settings
@@ -193,7 +194,7 @@ def fastest(family: list[Entrant], say: Say) -> Entrant | None:
         if entrant in times and (expected := times[entrant] * (case.n / n) ** 2) > settings.limit:
             entrant.measured.note = f"not measured, about {expected:,.0f} s a call"
             del times[entrant]
-    return min(times, key=lambda entrant: times[entrant]) if times else None
+    return [entrant for entrant in times if times[entrant] <= CLOSE * min(times.values())]
 
 
 def differences(ours: Path, theirs: Path) -> tuple[float, float, float]:

@@ -3,7 +3,7 @@
 import os
 import time
 
-DELAYS = {"right": 0.02, "slow": 0.08}
+DELAYS = {"right": 0.02, "slow": 0.2}
 
 
 def versions():

@@ -18,10 +18,10 @@ TORCH = ROOT / ".cache" / "torch" / "bin" / "python"
 
 @dataclass(frozen=True)
 class Implementation:
-    """One way to compute a case. Of those of one `family` that are tried, the fastest is the peer.
+    """One way to compute a case. Those of one `family` are first tried on a few inputs; the slow ones are left out.
 
     option: handed to `prepare`; kinds: of the cases that it can do; how: to get it, where it is missing.
-    whole: measure it on the whole case, without trying all of the family on a few inputs and keeping the fastest.
+    whole: measure it on the whole case in any event, without trying the family on a few inputs first.
     """
 
     name: str
