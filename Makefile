@@ -3,7 +3,7 @@
 
 ARGS ?=
 
-.PHONY: course test setup build lock clean
+.PHONY: course test setup build benchmark benchmark-torch lock clean
 .DEFAULT_GOAL := course
 
 course: setup ## open JupyterLab on chapter 00; ARGS=--check runs that chapter headless and prints two accuracies
@@ -17,6 +17,12 @@ setup:
 
 build: setup ## notebooks, solutions and exercises from their sources
 	.venv/bin/python -m course build $(ARGS)
+
+benchmark: setup ## ours and its peers side by side; ARGS="--only mlp --cores 1 --rounds 7", benchmarks/README.md
+	.venv/bin/python -m benchmarks $(ARGS)
+
+benchmark-torch: setup ## PyTorch for it, in .cache/torch
+	@sh benchmarks/torch.sh
 
 lock: setup ## new versions into requirements.lock
 	.venv/bin/uv pip compile --universal --upgrade --python-version 3.12 --generate-hashes --no-emit-index-url \

@@ -40,7 +40,9 @@ from ntklib.layers import (
     Sin,
     Sum,
     Tanh,
+    cnn,
     mlp,
+    myrtle,
 )
 from ntklib.linearization import center, linearize, scale_output, taylor
 from ntklib.models import functional
@@ -99,6 +101,7 @@ __all__ = [
     "center",
     "cg_solve",
     "chi",
+    "cnn",
     "convert",
     "correlation_map",
     "critical_point",
@@ -122,6 +125,7 @@ __all__ = [
     "max_learning_rate",
     "mean_square_limit",
     "mlp",
+    "myrtle",
     "noise_covariance",
     "ntk_depth_profile",
     "one_hot_centered",

@@ -118,6 +118,18 @@ def test_kernels_of_images_agree():
     assert_same_kernels(net, IMAGES, IMAGES[:2] + 0.1)
 
 
+@pytest.mark.parametrize("parameterization", [ntk.NTK, ntk.STANDARD], ids=lambda p: p.name)
+def test_kernels_of_convolutional_networks_agree(parameterization):
+    every: Any = {"b_std": 0.2, "parameterization": parameterization, "rngs": nnx.Rngs(0)}
+    net = ntk.Serial(
+        ntk.Conv(2, 3, (2, 3), w_std=1.3, strides=(1, 2), padding="CIRCULAR", **every), ntk.Erf(),
+        ntk.AvgPool(3, strides=1, padding="SAME"),
+        ntk.Conv(3, 2, 2, w_std=1.2, padding="SAME", use_bias=False, **(every | {"b_std": 0.0})), ntk.Relu(),
+        ntk.GlobalAvgPool(), ntk.Dense(2, 1, w_std=1.1, **every),
+    )  # fmt: skip
+    assert_same_kernels(net, IMAGES, IMAGES[:2] + 0.1)
+
+
 @pytest.mark.parametrize(
     ("activation", "tolerance"),
     # Theirs is the less exact quadrature; these are its errors at 40 nodes and variances up to 1.

@@ -77,6 +77,12 @@ def runs(**changes):
 IMAGES = jnp.ones((2, 4, 4, 2))
 
 
+def cnn(**changes):
+    """`ntk.cnn` with one thing wrong."""
+    arguments = {"input_shape": (4, 4, 2), "channels": [3, 3], "outputs": 2} | DENSE | changes
+    return ntk.cnn(**arguments)
+
+
 def image_net(*ends):
     """A convolution and what is wrong behind it."""
     return ntk.Serial(ntk.Conv(2, 3, 3, **DENSE), *ends)
@@ -613,6 +619,34 @@ CALLS = [
         lambda: solve(x=jnp.eye(4)[:, :3] + 0.1, max_iterations=1, preconditioner=0),
         ntk.NotConvergedError,
         ["after 1 iterations", "`tol`", "max_iterations", "`.result`"],
+    ),
+    # ready architectures
+    (
+        "cnn for a batch of images",
+        lambda: cnn(input_shape=IMAGES.shape),
+        ValueError,
+        ["`input_shape`", "(H, W, C)", "(2, 4, 4, 2)", "x.shape[1:]"],
+    ),
+    ("cnn for half a pixel", lambda: cnn(input_shape=(4, 4.5, 2)), TypeError, ["`input_shape`", "whole number", "4.5"]),
+    ("cnn of one number of channels", lambda: cnn(channels=32), ValueError, ["`channels`", "[32, 32, 32]", "got 32"]),
+    ("cnn without convolutions", lambda: cnn(channels=[]), ValueError, ["`channels`", "got []"]),
+    ("cnn of no channels", lambda: cnn(channels=[3, 0]), ValueError, ["`channels`", "at least 1", "got 0"]),
+    ("cnn without outputs", lambda: cnn(outputs=0), ValueError, ["`outputs`", "at least 1"]),
+    ("cnn with another readout", lambda: cnn(readout="pooled"), ValueError, ["`readout`", "'pooled'", "'pool'"]),
+    ("cnn of an unknown activation", lambda: cnn(activation="relu"), TypeError, ["`activation`", "ntk.Relu()"]),
+    (
+        "cnn that shrinks to nothing",
+        lambda: cnn(kernel_size=4, padding="VALID"),
+        ValueError,
+        ["1 pixels", "window of 4", "VALID"],
+    ),
+    ("Myrtle network of another depth", lambda: ntk.myrtle(6, 3, 2, rngs=RNGS), ValueError, ["5, 7 or 10", "6", "cnn"]),
+    ("Myrtle network without channels", lambda: ntk.myrtle(5, 0, 2, rngs=RNGS), ValueError, ["`channels`", "got 0"]),
+    (
+        "Myrtle kernel of vectors",
+        lambda: ntk.myrtle(5, 1, 2, rngs=RNGS).kernel(X),
+        ValueError,
+        ["pooling", "images", "(4, 3)"],
     ),
 ]
 

@@ -88,7 +88,8 @@ def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = Non
     description is carried over; `init_fn` draws weights of its own. For the finite network as it is, take ntklib's
     function: `apply_fn, params = ntk.functional(net)`, and then `nt.empirical_ntk_fn(apply_fn)(x1, x2, params)`.
 
-    net: of Dense (under NTK or STANDARD), the activations, Serial, Residual, Sum, LayerNorm and Flatten.
+    net: of Dense and Conv (under NTK or STANDARD), AvgPool, GlobalAvgPool, Flatten, the activations, LayerNorm, Serial,
+        Residual and Sum.
     quadrature_degree: for activations without a closed form in neural-tangents, which are refused if it is not given:
         nodes per axis of the Gauss–Hermite rule in `nt.stax.ElementwiseNumerical`. Memory: degree² times the kernel's.
         Errors of NNGP and NTK, relative to the largest entry, at 40 nodes and variances 0.5 and 4: sigmoid and SiLU
@@ -118,7 +119,13 @@ def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = Non
             case layers.Residual():
                 return _sum(stax.Identity(), stax.serial(convert(layer.branch), _times(layer.scale)))
             case layers.Dense():
-                return _dense(layer)
+                return stax.Dense(layer.n_out, **_affine(layer))
+            case layers.Conv():
+                return stax.Conv(layer.c_out, layer.kernel_size, layer.strides, layer.padding, **_affine(layer))
+            case layers.AvgPool():
+                return stax.AvgPool(layer.window, layer.strides, layer.padding, normalize_edges=True)
+            case layers.GlobalAvgPool():
+                return stax.GlobalAvgPool()
             case layers.Elementwise():
                 return _elementwise(layer, quadrature_degree)
             case layers.LayerNorm():
@@ -134,16 +141,17 @@ def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = Non
     return convert(net)
 
 
-def _dense(layer: layers.Dense) -> Triple:
+def _affine(layer: layers.Dense | layers.Conv) -> dict[str, Any]:
     """Both libraries give σ_w and σ_b the same place in either parameterization, and the same NTK to both."""
     names = {NTK: "ntk", STANDARD: "standard"}
     if layer.parameterization not in names:
         raise ValueError(
-            f"neural-tangents knows the parameterizations NTK and STANDARD; this network has a Dense layer under "
-            f"{layer.parameterization.name}. `ntklib.convert(net, ntklib.NTK)` is the same function under NTK."
+            f"neural-tangents knows the parameterizations NTK and STANDARD; this network has a {type(layer).__name__} "
+            f"layer under {layer.parameterization.name}. `ntklib.convert(net, ntklib.NTK)` is the same function under "
+            f"NTK."
         )
     b_std = layer.b_std if layer.use_bias else None  # b_std=0.0 keeps the bias, which under STANDARD has an NTK
-    return stax.Dense(layer.n_out, W_std=layer.w_std, b_std=b_std, parameterization=names[layer.parameterization])
+    return {"W_std": layer.w_std, "b_std": b_std, "parameterization": names[layer.parameterization]}
 
 
 def _elementwise(layer: layers.Elementwise, degree: int | None) -> Triple:

@@ -14,8 +14,9 @@ from ntklib.layers.activations import (
     Sin,
     Tanh,
 )
+from ntklib.layers.architectures import cnn, mlp, myrtle
 from ntklib.layers.base import Layer
-from ntklib.layers.combinators import Residual, Serial, Sum, mlp
+from ntklib.layers.combinators import Residual, Serial, Sum
 from ntklib.layers.conv import AvgPool, Conv, GlobalAvgPool
 from ntklib.layers.dense import Dense
 from ntklib.layers.norm import Flatten, LayerNorm
@@ -43,5 +44,7 @@ __all__ = [
     "Sin",
     "Sum",
     "Tanh",
+    "cnn",
     "mlp",
+    "myrtle",
 ]

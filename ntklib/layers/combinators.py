@@ -1,6 +1,5 @@
 """Networks made of layers."""
 
-import itertools
 from collections.abc import Sequence
 
 import jax
@@ -9,10 +8,7 @@ from jax import Array
 
 from ntklib import _checks
 from ntklib.kernel import Kernel
-from ntklib.layers.activations import Elementwise, Relu
 from ntklib.layers.base import Layer
-from ntklib.layers.dense import Dense
-from ntklib.parameterization import NTK, Parameterization
 
 
 class Serial(Layer):
@@ -21,8 +17,9 @@ class Serial(Layer):
     The kernel is exact in the limit where each activation and each `LayerNorm` sees centred Gaussian units, that is
     where it follows an affine layer or a sum of such; `kernel` refuses anything else.
 
-    >>> import jax.numpy as jnp
-    >>> net = Serial(Dense(4, 64, w_std=1.0, rngs=nnx.Rngs(0)), Relu(), Dense(64, 1, w_std=1.0, rngs=nnx.Rngs(1)))
+    >>> import jax.numpy as jnp, ntklib as ntk
+    >>> dense = lambda n_in, n_out: ntk.Dense(n_in, n_out, w_std=1.0, rngs=nnx.Rngs(n_in))
+    >>> net = Serial(dense(4, 64), ntk.Relu(), dense(64, 1))
     >>> net.kernel(jnp.ones((2, 4)), jnp.ones((3, 4))).ntk.shape
     (2, 3)
     """
@@ -98,37 +95,6 @@ class Sum(Layer):
     def kernel_map(self, k: Kernel) -> Kernel:
         first, *others = [branch.kernel_map(k) for branch in self.branches]
         return sum(others, start=first)
-
-
-def mlp(
-    widths: Sequence[int],
-    *,
-    activation: Elementwise | None = None,
-    w_std: float,
-    b_std: float = 0.0,
-    parameterization: Parameterization = NTK,
-    rngs: nnx.Rngs,
-) -> Serial:
-    """A fully connected network: `widths` = [inputs, hidden..., outputs], `activation` (ReLU by default) between.
-
-    >>> import jax.numpy as jnp
-    >>> net = mlp([784, 512, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
-    >>> net(jnp.zeros((5, 784))).shape
-    (5, 10)
-    """
-    if len(widths) < 2:
-        raise ValueError(f"`widths` must name at least inputs and outputs, [d, K]; got {list(widths)}.")
-    activation = Relu() if activation is None else activation
-    _checks.instance("activation", activation, Elementwise, "e.g. ntk.Relu(), or ntk.Elementwise(jnp.arctan)")
-    layers: list[Layer] = []
-    last = len(widths) - 2
-    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
-        role = "output" if i == last else "input" if i == 0 else "hidden"
-        layers += [
-            Dense(n_in, n_out, w_std=w_std, b_std=b_std, parameterization=parameterization, role=role, rngs=rngs),
-            activation,
-        ]
-    return Serial(*layers[:-1])
 
 
 def _layers(where: str, layers: Sequence[Layer]) -> None:

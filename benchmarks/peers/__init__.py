@@ -1,0 +1,62 @@
+"""Who takes part. A module of this folder has two functions, which run in a worker process:
+
+    versions() -> {package: version}
+    prepare(case, option, x, weights) -> call        with call() -> array, finished when it returns
+
+`weights` is a list of (W, b) in the order of the affine layers. Whoever cannot be imported is said to be missing.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.cases import Case
+
+ROOT = Path(__file__).parents[2]
+TORCH = ROOT / ".cache" / "torch" / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute a case. Those of one `family` are first tried on a few inputs; the slow ones are left out.
+
+    option: handed to `prepare`; kinds: of the cases that it can do; how: to get it, where it is missing.
+    whole: measure it on the whole case in any event, without trying the family on a few inputs first.
+    """
+
+    name: str
+    family: str
+    module: str
+    option: str = ""
+    kinds: tuple[str, ...] = ("empirical", "analytic")
+    python: str = sys.executable
+    how: str = ""
+    whole: bool = False
+
+    def takes(self, case: Case) -> bool:
+        """Whether it can do that case."""
+        return case.kind in self.kinds
+
+
+OURS = Implementation("ntklib", "ntklib", "benchmarks.peers.ours", whole=True)
+
+_NT = "benchmarks.peers.neural_tangents"
+_NT_HOW = "`pip install --no-deps neural-tangents==0.6.5 frozendict`; `make setup` installs it, too"
+PEERS = [
+    *(
+        Implementation(f"neural-tangents {number}", "neural-tangents", _NT, str(number), ("empirical",), how=_NT_HOW)
+        for number in (1, 2, 3)
+    ),
+    *(
+        Implementation(f"neural-tangents {name}", name, _NT, name, ("analytic",), how=_NT_HOW, whole=True)
+        for name in ("float32", "float64")
+    ),
+    Implementation(
+        "torch.func",
+        "torch.func",
+        "benchmarks.peers.torch_func",
+        kinds=("empirical",),
+        python=str(TORCH),
+        how="`make benchmark-torch`",
+    ),
+]
