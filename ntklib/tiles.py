@@ -134,8 +134,9 @@ class Tiles:
 
     def on_device(self, i: int, j: int, device: Any) -> Array:
         """The tile as it is computed: padded to full size, and left on the device."""
-        a, b = self._block(1, i, device), self._block(1 if self.symmetric else 2, j, device)
-        return self._executable(device)(a, b)
+        with jax.enable_x64(self.dtype == np.float64):  # a setting of the thread: those that work here have none
+            a, b = self._block(1, i, device), self._block(1 if self.symmetric else 2, j, device)
+            return self._executable(device)(a, b)
 
     def _block(self, side: int, i: int, device: Any) -> Array:
         """The inputs of a tile on the device, padded by zeros to a full tile, so that there is one shape to compile."""

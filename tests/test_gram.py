@@ -142,6 +142,18 @@ def test_gram_is_the_kernel(name):
     assert_close(ntk.gram(NETS[name], np.asarray(x), np.asarray(x2), tile=4), cross.ntk, rtol=3e-8)
 
 
+def test_double_precision_in_a_session_of_single():
+    code = (
+        "import jax, numpy as np, ntklib as ntk; from flax import nnx\n"
+        "x = np.random.default_rng(0).normal(size=(50, 5)); net = ntk.mlp([5, 4, 1], w_std=1.4, rngs=nnx.Rngs(0))\n"
+        "assert ntk.gram(net, x).dtype == np.float32\n"
+        "with jax.enable_x64(True): k = ntk.gram(net, x, tile=16); want = net.kernel(x).ntk\n"
+        "assert k.dtype == want.dtype == np.float64 and abs(np.asarray(k) - np.asarray(want)).max() < 1e-13\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_many_near_pairs_in_one_tile():
     x = normal(0, 1, 5) + 1e-6 * normal(1, 24, 5)  # more pairs than are picked one by one
     small = net(hidden=2)
