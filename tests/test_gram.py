@@ -155,7 +155,8 @@ def test_double_precision_in_a_session_of_single():
 
 
 def test_many_near_pairs_in_one_tile():
-    x = normal(0, 1, 5) + 1e-6 * normal(1, 24, 5)  # more pairs than are picked one by one
+    # Two clusters, or the centre would be all that is large: more pairs than are picked one by one.
+    x = jnp.repeat(normal(0, 2, 5), 12, axis=0) + 1e-6 * normal(1, 24, 5)
     small = net(hidden=2)
     exact = 0.5 * jnp.mean((x[:, None] - x[None]) ** 2, -1)
     want = small.kernel_map(Kernel.from_inputs(x).with_gap(exact)).ntk
