@@ -3,9 +3,6 @@ empirical NNGP.
 """
 
 import functools
-import math
-import operator
-from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -14,16 +11,13 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from ntklib import _checks
+from ntklib import _checks, _cost, _layerwise, _tiles
 from ntklib.kernel import Kernel
 from ntklib.layers import Dense, Serial
 from ntklib.models import ApplyFn, Model, Params, check_output, functional
 
 Outputs = Literal["mean", "full", "diagonal"]
-Method = Literal["auto", "jacobian", "products"]
-
-# What is asked for, from the contraction over parameters p (inputs i, j; outputs k, l).
-_CONTRACTION = {"mean": "ikp,jkp->ij", "full": "ikp,jlp->ijkl", "diagonal": "ikp,jkp->ijk"}
+Method = Literal["auto", "jacobian", "products", "layerwise"]
 
 
 def empirical_ntk(
@@ -33,6 +27,7 @@ def empirical_ntk(
     *,
     outputs: Outputs = "mean",
     method: Method = "auto",
+    max_memory: int | float = 1e9,
     batch_size: int | None = None,
 ) -> Float[Array, "N M"] | Float[Array, "N M K"] | Float[Array, "N M K K"]:
     """The NTK of a finite network at its present parameters: Θ_kl(x, x') = Σ_p ∂f_k(x)/∂θ_p ∂f_l(x')/∂θ_p.
@@ -41,15 +36,29 @@ def empirical_ntk(
         parameter counts once, with no learning rates. Examples must not see each other (BatchNorm in evaluation mode).
     outputs: "mean" (1/K) Σ_k Θ_kk, [N, M], which tends to `net.kernel(x1, x2).ntk`; "full" Θ_kl, [N, M, K, K];
         "diagonal" Θ_kk, [N, M, K].
-    method: "jacobian" forms the Jacobians of a batch of x1 and of x2, [B, K, P] each, and contracts them: about 2 K
-        P operations a pair of inputs ("full": 2 K² P). "products" pulls each output of x2 back and pushes the result
-        forward through x1: about 3 K F operations a pair, F those of one evaluation, without ever holding a Jacobian
-        of x1. "auto" compares the two counts (F from XLA's cost analysis) and takes the smaller.
-    batch_size: rows and columns computed at a time; memory is about 2·B·K·P numbers for "jacobian", and K·P + B²·K
-        for each of the B inputs pulled back for "products". By default B is chosen to keep that below about 1 GB.
+    method: three ways to the same numbers.
+        "layerwise": a dense layer with inputs a and derivatives δ of the outputs by its own contributes
+        (a·a' + 1)(δ·δ'), and no Jacobian is formed: about 2 (n_in + K² n_out) operations a pair of inputs ("full"; K
+        instead of K² otherwise). A layer used at T positions (a convolution, a sequence) contributes the sum over T²
+        pairs of them, or by its own Jacobian, whichever counts less. Layers are found in any model, see
+        `ntklib._affine`; a weight that is used twice, or in a loop, and whatever belongs to no affine layer (scales
+        of norms, embeddings) contributes by its Jacobian, too: nothing is approximated.
+        "jacobian" forms the Jacobians of all parameters, [B, K, P], and contracts them: about 2 K P operations a pair
+        ("full": 2 K² P).
+        "products" pulls each output of x2 back and pushes the result forward through x1: about 3 K F operations a
+        pair, F those of one evaluation, without ever holding a Jacobian of x1.
+        "auto" counts the operations of all three, for these N, M and K, and takes the smallest: "layerwise" nearly
+        always, "products" where K is large and weights are shared between many positions.
+    max_memory: bytes to work in, besides inputs, parameters and the result. By default 1 GB; more is used to hold
+        several blocks at a time, which saves computing those of x2 again, less where less is as fast.
+    batch_size: at most so many rows and columns computed at a time; by default what `max_memory` allows.
 
-    Raises ValueError or TypeError on inputs or outputs of the wrong shape, and on unknown options.
-    Source: Jacot et al. 2018; the two ways to compute it: Novak et al. 2022.
+    Without `x2` only the upper triangle is computed. Long runs show a progress bar, unless the environment variable CI
+    is set.
+
+    Raises ValueError or TypeError on inputs or outputs of the wrong shape, on unknown options, and where `max_memory`
+    is too little for one pair of inputs (the message says what would do).
+    Source: Jacot et al. 2018; "products" and layers by their structure: Novak et al. 2022.
 
     >>> import ntklib as ntk
     >>> from flax import nnx
@@ -57,24 +66,27 @@ def empirical_ntk(
     >>> empirical_ntk(net, jnp.eye(3)).round(3).tolist()[0]
     [0.333..., 0.0, 0.0]
     """
-    _checks.choice("outputs", outputs, _CONTRACTION)
-    _checks.choice("method", method, ("auto", "jacobian", "products"))
+    _checks.choice("outputs", outputs, ("mean", "full", "diagonal"))
+    _checks.choice("method", method, ("auto", *_WAYS))
+    _checks.real("max_memory", max_memory, above=0.0)
+    if batch_size is not None:
+        _checks.count("batch_size", batch_size)
     apply_fn, params = functional(model)
     x1 = _checks.model_inputs("x1", x1)
-    x2 = x1 if x2 is None else _checks.model_inputs("x2", x2)
-    _checks.same_inputs(x1, x2)
+    if x2 is not None:
+        x2 = _checks.model_inputs("x2", x2)
+        _checks.same_inputs(x1, x2)
     k = check_output(apply_fn, params, x1[:1])[1]
     if not jax.tree.leaves(params):
         raise ValueError("`model` has no parameters, so no tangent kernel.")
+    n, m = x1.shape[0], (x1 if x2 is None else x2).shape[0]
+    cost = _cost.of(apply_fn, params, jax.ShapeDtypeStruct(x1.shape[1:], x1.dtype), outputs)
     if method == "auto":
-        method = _cheaper(apply_fn, params, x1[:1], k, outputs)
-    p = sum(leaf.size for leaf in jax.tree.leaves(params))
-    if batch_size is None:
-        bytes_each = params_itemsize(params) * k * p * (2 if method == "jacobian" else 3)
-        batch_size = max(1, min(256, int(1e9 / bytes_each)))
-    _checks.count("batch_size", batch_size)
-    block = _jacobian_block if method == "jacobian" else _products_block
-    return _tiled(functools.partial(block, apply_fn, outputs), params, x1, x2, batch_size)
+        method = _cheapest(cost, n, m)
+    # Wide enough for matrix products at full speed, small enough to skip the lower triangle.
+    most = min(max(n, m), batch_size or (max(8, 640 // k) if outputs == "full" else 128))
+    tiling = _tiles.choose(functools.partial(cost.memory, method), k, most, max_memory)
+    return _tiles.compute(_tiles.Way(*_WAYS[method], apply_fn, outputs, k), params, x1, x2, cost.dtype, tiling)
 
 
 def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> Float[Array, "N M"]:
@@ -111,67 +123,55 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
     return jnp.einsum("ik,jk->ij", f1, f2) / f1.shape[1]
 
 
-def params_itemsize(params: Params) -> int:
-    """Bytes of one number among the parameters."""
-    return max(leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+def _cheapest(cost: _cost.Cost, n: int, m: int) -> Method:
+    """The method with the smallest operation count (see `empirical_ntk`)."""
+    return min(("layerwise", "jacobian", "products"), key=lambda method: cost.operations(method, n, m))
 
 
-def _cheaper(apply_fn: ApplyFn, params: Params, one: Array, k: int, outputs: Outputs) -> Method:
-    """The method with the smaller operation count for one pair of inputs (see `empirical_ntk`)."""
-    p = sum(leaf.size for leaf in jax.tree.leaves(params))
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, one))  # also where they are traced
-    cost = jax.jit(apply_fn).lower(*shapes).cost_analysis()
-    evaluation = cost.get("flops", math.inf) if isinstance(cost, dict) else math.inf
-    jacobian = 2.0 * p * k * (k if outputs == "full" else 1)
-    return "products" if 3.0 * k * evaluation < jacobian else "jacobian"
-
-
-# ------------------------------------------------------------------------------- one block of rows and columns
-
-
-def _flat_jacobian(apply_fn: ApplyFn, params: Params, x: Array) -> list[Float[Array, "N K size"]]:
-    """∂f_k(x)/∂θ for each example, one array [B, K, size] for each parameter tensor."""
-    of_one = jax.jacrev(lambda p, one: apply_fn(p, one[None])[0])
-    jac = jax.vmap(of_one, in_axes=(None, 0))(params, x)
-    return [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jac)]
+# ---------------------------------------------------------------------- what a block of examples needs, and a tile
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _jacobian_block(apply_fn: ApplyFn, outputs: Outputs, params: Params, x1: Array, x2: Array) -> Array:
-    j1, j2 = (_flat_jacobian(apply_fn, params, x) for x in (x1, x2))
-    # Tensor by tensor: the parameters' axis is only ever summed over, so nothing is concatenated.
-    theta = functools.partial(jnp.einsum, _CONTRACTION[outputs], precision=jax.lax.Precision.HIGHEST)
-    total = functools.reduce(operator.add, map(theta, j1, j2))
-    return total / j1[0].shape[1] if outputs == "mean" else total
+def _jacobians(apply_fn: ApplyFn, outputs: str, params: Params, x: Array, units: Array) -> list[Array]:
+    """∂f_k(x)/∂θ for each example and some outputs, one array for each parameter tensor; laid out as for layers."""
+
+    def of_one(one: Array) -> Params:
+        _, pull = jax.vjp(lambda p: _on_one(apply_fn, p, one), params)
+        return jax.vmap(pull)(units)[0]
+
+    leaves = jax.tree.leaves(jax.vmap(of_one)(x))
+    return [_layerwise.flat(leaf.reshape(*leaf.shape[:2], -1), outputs) for leaf in leaves]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _products_block(apply_fn: ApplyFn, outputs: Outputs, params: Params, x1: Array, x2: Array) -> Array:
+def _inputs(apply_fn: ApplyFn, outputs: str, params: Params, x: Array, units: ArrayLike) -> tuple[Array, ArrayLike]:
+    return x, units
+
+
+def _products(apply_fn: ApplyFn, outputs: str, params: Params, left: tuple, right: tuple) -> Array:
     forward = functools.partial(_on_one, apply_fn)
+    (x1, units1), (x2, units2) = left, right
 
     def column(one: Array) -> Array:
         """Θ_kl(x1, one) for all l: pull the l-th output back to a direction in parameters, push that through x1."""
-        f, pull = jax.vjp(lambda p: forward(p, one), params)
+        _, pull = jax.vjp(lambda p: forward(p, one), params)
 
-        def push(unit: Array, k: Array) -> Array:
+        def push(unit: Array) -> Array:
             (direction,) = pull(unit)
             moved = jax.vmap(lambda x: jax.jvp(lambda p: forward(p, x), (params,), (direction,))[1])(x1)  # [N, K]
-            return moved if outputs == "full" else moved[:, k]
+            return jnp.matmul(moved, units1.T if outputs == "full" else unit, precision=jax.lax.Precision.HIGHEST)
 
-        return jax.vmap(push, out_axes=-1)(jnp.eye(f.shape[0], dtype=f.dtype), jnp.arange(f.shape[0]))
+        return jax.vmap(push, out_axes=-1)(units2)
 
-    theta = jnp.moveaxis(jax.lax.map(column, x2), 0, 1)  # one column after the other: [N, M, K (, K)]
-    return theta.mean(-1) if outputs == "mean" else theta
+    theta = jnp.moveaxis(jax.lax.map(column, x2), 0, 1)  # one column after the other: [N, M, (K,) K]
+    return theta.sum(-1) if outputs == "mean" else theta
 
 
 def _on_one(apply_fn: ApplyFn, params: Params, one: Array) -> Array:
     return apply_fn(params, one[None])[0]
 
 
-def _tiled(block: Callable[..., Array], params: Params, x1: Array, x2: Array, size: int) -> Array:
-    """`block` on tiles of at most `size` rows and columns; equal tiles compile once."""
-    rows = []
-    for i in range(0, x1.shape[0], size):
-        row = [block(params, x1[i : i + size], x2[j : j + size]) for j in range(0, x2.shape[0], size)]
-        rows.append(row[0] if len(row) == 1 else jnp.concatenate(row, axis=1))
-    return rows[0] if len(rows) == 1 else jnp.concatenate(rows, axis=0)
+_WAYS = {
+    "layerwise": (_layerwise.features, _layerwise.contract),
+    "jacobian": (_jacobians, _layerwise.contract),
+    "products": (_inputs, _products),
+}

@@ -1,6 +1,7 @@
 """One form for every model: a pure function and its parameters."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -72,13 +73,20 @@ def check_output(apply_fn: ApplyFn, params: Params, x: Array) -> tuple[int, ...]
     return shape
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)  # JAX asks for the text at each call, and that of a graph is long
 class _Stateless:
     """The function of a module whose only state is its parameters. Networks of one architecture have equal ones, so
     that what is compiled for the first serves them all.
     """
 
     graph: nnx.GraphDef
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(self.graph)
 
     def __call__(self, params: Params, x: Array) -> Array:
         return _call(self.graph, params, nnx.State({}), x)

@@ -97,18 +97,6 @@ def test_batches_change_nothing(method, batch_size):
     )
 
 
-def test_auto_counts_operations():
-    """Many parameters used once and many outputs favour products for the full kernel; convolutions, Jacobians."""
-    from ntklib.empirical import _cheaper
-
-    x = normal(0, 1, 8)
-    wide = ntk.functional(ntk.mlp([8, 64, 30], w_std=1.0, rngs=nnx.Rngs(0)))
-    assert _cheaper(*wide, x, 30, "full") == "products"
-    assert _cheaper(*wide, x, 30, "mean") == "jacobian"
-    cnn = ntk.functional(SmallCNN(jnp.float64))
-    assert _cheaper(*cnn, normal(0, 1, 3, 3, 2), 2, "full") == "jacobian"
-
-
 def test_reading_a_module_leaves_it_alone():
     cnn = SmallCNN(jnp.float64)
     x = normal(0, 3, 3, 3, 2)

@@ -246,6 +246,32 @@ CALLS = [
     ),
     ("a Kernel for its matrix", lambda: ntk.gradient_flow(NET.kernel(X), Y, t=1.0), TypeError, ["`ntk_train`", ".ntk"]),
     ("empirical kernel of one vector", lambda: ntk.empirical_ntk(NET, X[0]), ValueError, ["`x1`", "x1[None]"]),
+    (
+        "unknown way to an empirical kernel",
+        lambda: ntk.empirical_ntk(NET, X, method="layers"),
+        ValueError,
+        ["`method`", "'layers'", "'layerwise'"],
+    ),
+    (
+        "unknown outputs of an empirical kernel",
+        lambda: ntk.empirical_ntk(NET, X, outputs="trace"),
+        ValueError,
+        ["`outputs`", "'trace'", "'mean'"],
+    ),
+    ("no memory", lambda: ntk.empirical_ntk(NET, X, max_memory=0), ValueError, ["`max_memory`", "greater than 0", "0"]),
+    (
+        "memory in words",
+        lambda: ntk.empirical_ntk(NET, X, max_memory="1 GB"),
+        TypeError,
+        ["`max_memory`", "number", "1 GB"],
+    ),
+    (
+        "too little memory",
+        lambda: ntk.empirical_ntk(NET, X, max_memory=1000),
+        ValueError,
+        ["`max_memory`", "1000", "one pair", "would do"],
+    ),
+    ("half a batch", lambda: ntk.empirical_ntk(NET, X, batch_size=0.5), TypeError, ["`batch_size`", "whole number"]),
     # training
     ("no steps", lambda: train(steps=0), ValueError, ["`steps`", "at least 1"]),
     ("unknown loss", lambda: train(loss="mes"), ValueError, ["`loss`", "'mse'"]),

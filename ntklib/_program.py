@@ -1,0 +1,92 @@
+"""A function of one example as a list of operations on numbered values: its jaxpr, with calls written out."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.extend import core
+
+from ntklib.models import ApplyFn, Params
+
+# Calls that are nothing but their body. Those with a derivative of their own (custom_jvp, custom_vjp) are kept whole.
+_INLINED = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
+
+
+class Equation(NamedTuple):
+    """One operation: its primitive and parameters (in `eqn`), and the numbers of the values it reads and writes."""
+
+    eqn: core.JaxprEqn
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclasses.dataclass
+class Program:
+    """f(leaves, x) for one example x as a list of operations on numbered values, no calls left to look into."""
+
+    shapes: list[Any] = dataclasses.field(default_factory=list)  # of each value: something with .shape and .dtype
+    constants: dict[int, Any] = dataclasses.field(default_factory=dict)
+    equations: list[Equation] = dataclasses.field(default_factory=list)
+    leaves: list[int] = dataclasses.field(default_factory=list)
+    x: int = -1
+    output: int = -1
+
+    def new(self, aval: Any) -> int:
+        """The number of a further value."""
+        self.shapes.append(aval)
+        return len(self.shapes) - 1
+
+    def depending_on(self, *values: int) -> set[int]:
+        """All values that are computed from one of these."""
+        found = set(values)
+        for _, inputs, outputs in self.equations:
+            if not found.isdisjoint(inputs):
+                found.update(outputs)
+        return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _one(apply_fn: ApplyFn, params: Params, x: Array) -> Array:
+    return apply_fn(params, x[None])[0]
+
+
+def read(apply_fn: ApplyFn, params: Params, example: Any) -> Program:
+    """The program of x -> apply_fn(params, x[None])[0]; of `params` and `example` only the shapes matter."""
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, example))
+    closed = _one.trace(apply_fn, *shapes).jaxpr
+    program = Program()
+    inputs = [program.new(v.aval) for v in closed.jaxpr.invars]
+    *program.leaves, program.x = inputs
+    (program.output,) = _inline(program, closed, inputs)
+    return program
+
+
+def _inline(program: Program, closed: Any, inputs: Sequence[int]) -> list[int]:
+    jaxpr = closed.jaxpr if hasattr(closed, "jaxpr") else closed
+    numbers = dict(zip(jaxpr.invars, inputs, strict=True))
+    for var, value in zip(jaxpr.constvars, getattr(closed, "consts", ()), strict=True):
+        numbers[var] = program.new(var.aval)
+        program.constants[numbers[var]] = value
+
+    def number(atom: Any) -> int:
+        if not isinstance(atom, core.Literal):
+            return numbers[atom]
+        aval: Any = atom.aval
+        new = program.new(aval)
+        program.constants[new] = np.asarray(atom.val, aval.dtype)
+        return new
+
+    for eqn in jaxpr.eqns:
+        given = tuple(map(number, eqn.invars))
+        if eqn.primitive.name in _INLINED:
+            body = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+            written = tuple(_inline(program, body, given))
+        else:
+            written = tuple(program.new(v.aval) for v in eqn.outvars)
+            program.equations.append(Equation(eqn, given, written))
+        numbers.update(zip(eqn.outvars, written, strict=True))
+    return list(map(number, jaxpr.outvars))

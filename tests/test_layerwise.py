@@ -1,0 +1,342 @@
+"""The empirical NTK by layers: which parameters belong to one, the same numbers as from dense Jacobians, and memory."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+from helpers import assert_close, normal
+
+import ntklib as ntk
+from ntklib import _affine, _cost, _program, _tiles, empirical
+
+F64 = {"param_dtype": jnp.float64, "dtype": jnp.float64}
+
+
+def doubled(net):
+    apply_fn, params = ntk.functional(net)
+    return apply_fn, jax.tree.map(lambda a: a.astype(jnp.float64), params)
+
+
+def parameterizations():
+    records = (ntk.NTK, ntk.STANDARD, ntk.MEAN_FIELD, ntk.MUP)
+    roles: Any = ("input", "hidden", "hidden", "output")
+    sizes = ((3, 5), (5, 4), (4, 5), (5, 2))
+    layers = []
+    for record, role, size in zip(records, roles, sizes, strict=True):
+        layers += [
+            ntk.Dense(*size, w_std=1.3, b_std=0.4, parameterization=record, role=role, rngs=nnx.Rngs(0)),
+            ntk.Erf(),
+        ]
+    return doubled(ntk.Serial(*layers[:-1]))
+
+
+def convolutions():
+    rest = {"w_std": 1.4, "b_std": 0.3, "rngs": nnx.Rngs(0)}
+    branch = ntk.Serial(ntk.Gelu(), ntk.Conv(4, 4, 3, padding="CIRCULAR", **rest))
+    return doubled(
+        ntk.Serial(
+            ntk.Conv(2, 3, (3, 2), strides=(2, 1), padding="VALID", **rest),
+            ntk.Tanh(),
+            ntk.Conv(3, 4, 3, strides=2, padding="SAME", **rest),
+            ntk.Residual(branch, scale=0.7),
+            ntk.AvgPool(2, strides=1),
+            ntk.Flatten(),
+            ntk.Dense(8, 2, **rest),
+        )
+    )
+
+
+class Zoo(nnx.Module):
+    """Dilation, groups, a norm with its scale, a pointwise layer at several positions."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.dilated = nnx.Conv(2, 4, (2, 2), kernel_dilation=2, rngs=rngs, **F64)
+        self.grouped = nnx.Conv(4, 4, (3, 3), feature_group_count=2, strides=2, rngs=rngs, **F64)
+        self.norm = nnx.LayerNorm(4, rngs=rngs, **F64)
+        self.pointwise = nnx.Linear(4, 3, rngs=rngs, **F64)
+        self.readout = nnx.Linear(12, 2, rngs=rngs, **F64)
+
+    def __call__(self, x):
+        with jax.numpy_dtype_promotion("standard"):
+            x = self.norm(self.grouped(nnx.tanh(self.dilated(x))))
+        return self.readout(nnx.softplus(self.pointwise(x)).reshape(x.shape[0], -1))
+
+
+class Tokens(nnx.Module):
+    """A table of embeddings, a layer used twice, attention, a weight inside a loop."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.table = nnx.Embed(5, 4, rngs=rngs, **F64)
+        self.heads = nnx.Param(normal(8, 3, 4, 2, 2))  # queries, keys and values are slices of one parameter
+        self.merge = nnx.Param(normal(7, 2, 2, 4))
+        self.shared = nnx.Linear(4, 4, rngs=rngs, **F64)
+        self.loop = nnx.Param(normal(9, 4, 4))
+        self.readout = nnx.Linear(4, 2, use_bias=False, rngs=rngs, **F64)
+
+    def __call__(self, x):
+        q, k, v = (jnp.einsum("ntd,dhe->nthe", self.table(x), w) for w in self.heads[...])
+        attention = jax.nn.softmax(jnp.einsum("nthe,nshe->nhts", q, k))
+        h = jnp.einsum("nhts,nshe,hed->ntd", attention, v, self.merge[...])
+        h = nnx.tanh(self.shared(nnx.tanh(self.shared(h))))
+        step = lambda state, token: (jnp.tanh(state @ self.loop[...] + token), None)  # noqa: E731
+        state, _ = jax.lax.scan(step, jnp.zeros((x.shape[0], 4), h.dtype), h.swapaxes(0, 1))
+        return self.readout(state)
+
+
+class Linen(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.tanh(linen.Dense(8, **F64)(x))  # at both positions
+        return linen.Dense(3, use_bias=False, **F64)(x.reshape(x.shape[0], -1))
+
+
+def linen_pair():
+    net = Linen()
+    return net, net.init(jax.random.key(0), normal(0, 1, 2, 16))
+
+
+@jax.custom_jvp
+def half(w):
+    return 0.5 * w
+
+
+half.defjvp(lambda primals, tangents: (half(*primals), 0.5 * tangents[0]))
+
+
+def disguised(p, x):
+    """Weights that are weights for all that is done to them."""
+    h = jnp.tanh(x @ (2 * p["transposed"]).T / 3 + 0.1 * p["offset"][None])
+    h = jnp.sin((-p["left"] @ h.T).T * np.float64(1.5) + jnp.broadcast_to(p["shift"], (x.shape[0], 4)))
+    h = jax.checkpoint(lambda w, h: h @ w.reshape(4, 5))(p["flat"] * jnp.sqrt(jnp.float64(2.0)), h)
+    return jnp.einsum("ni,koi->nok", h**2, p["three"] / 2).reshape(x.shape[0], -1)
+
+
+def impostors(p, x):
+    """Parameters that look like an affine layer's and are not."""
+    h = jnp.tanh(x @ p["tied"])
+    h = h @ p["tied"].T + x @ (p["masked"] * jnp.triu(jnp.ones((3, 3))))
+    h = jnp.where(h > 0, h, jax.lax.cond(p["gain"][0, 0] > 0, lambda w: h @ w, lambda w: h @ w.T, p["branch"]))
+    h = h * p["gain"] + h @ half(p["custom"]) + h @ (p["one"] @ p["two"])
+    z = h @ p["seen"]
+    z = jnp.sin(z) + (z + p["late"])  # the bias comes after a use of the layer's output
+    one_for_all = h[:, :2] @ p["weight"] + p["partly"]
+    return z[:, :2] + one_for_all + 0.0 * p["seen_too"].sum()
+
+
+IMPOSTORS = {
+    name: normal(i, 3, 3) for i, name in enumerate(("tied", "masked", "branch", "custom", "one", "two", "seen"))
+}
+IMPOSTORS |= {"partly": normal(7, 1, 1), "gain": normal(8, 1, 3), "late": normal(9, 1, 3), "weight": normal(10, 2, 2)}
+IMPOSTORS |= {"unused": normal(11, 3), "seen_too": normal(12, 2)}
+
+DISGUISED = {"transposed": normal(1, 4, 3), "offset": normal(2, 4), "left": normal(3, 4, 4), "shift": normal(4, 4)}
+DISGUISED |= {"flat": normal(5, 20), "three": normal(6, 2, 2, 5)}
+
+# name: (model, inputs, layers, how many of them have a bias, leaves that are handled by their Jacobians)
+CASES: dict[str, Any] = {
+    "mlp": (parameterizations, (3,), 4, 4, set()),
+    "convolutions": (convolutions, (7, 6, 2), 4, 4, set()),
+    "zoo": (Zoo, (4, 4, 2), 3, 3, {"grouped.kernel", "grouped.bias", "norm.scale", "norm.bias"}),
+    "tokens": (Tokens, None, 2, 0, {"table.embedding", "heads", "shared.kernel", "shared.bias", "loop"}),
+    "linen": (linen_pair, (2, 16), 2, 1, set()),
+    "disguised": (lambda: (disguised, DISGUISED), (3,), 4, 1, {"shift"}),  # added behind a transpose
+    "impostors": (
+        lambda: (impostors, IMPOSTORS),
+        (3,),
+        2,
+        0,
+        {"tied", "partly", "masked", "branch", "gain", "custom", "one", "two", "late", "seen_too"},
+    ),
+}
+
+
+def inputs(shape, n, seed):
+    return jax.random.randint(jax.random.key(seed), (n, 3), 0, 5) if shape is None else normal(seed, n, *shape)
+
+
+@functools.cache
+def case(name):
+    """A model, four inputs, and their full kernel from a dense Jacobian. Tests take two at a time: one compilation."""
+    make, shape, *_ = CASES[name]
+    apply_fn, params = ntk.functional(make())
+    x = inputs(shape, 4, 1)
+    jacobian = jax.jit(jax.jacobian(apply_fn))(params, x)
+    flat = np.concatenate([np.asarray(j).reshape(*j.shape[:2], -1) for j in jax.tree.leaves(jacobian)], axis=-1)
+    return (apply_fn, params), x, np.einsum("ikp,jlp->ijkl", flat, flat)
+
+
+def reduced(full, outputs):
+    diagonal = np.einsum("ijkk->ijk", full)
+    return {"full": full, "diagonal": diagonal, "mean": diagonal.mean(-1)}[outputs]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layers_are_found_and_nothing_is_approximated(name):
+    model, x, full = case(name)
+    *_, layers, biases, plain = CASES[name]
+    found = _affine.plan(_program.read(*model, x[0]))
+    paths = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(model[1])]
+    assert {paths[i] for i in found.plain} == plain
+    assert (len(found.layers), sum(layer.bias is not None for layer in found.layers)) == (layers, biases)
+    got = ntk.empirical_ntk(model, x[:2], x[2:], outputs="full", method="layerwise")
+    assert_close(got, full[:2, 2:], rtol=1e-12)
+
+
+# Between them: one position and several, by Gram matrices and by Jacobians; δ that is constant; plain leaves.
+@pytest.mark.parametrize(
+    ("name", "outputs"), [("zoo", "mean"), ("zoo", "diagonal"), ("linen", "mean"), ("linen", "full")]
+)
+def test_every_output_with_and_without_second_inputs_in_blocks(name, outputs):
+    model, x, full = case(name)
+    want = reduced(full, outputs)
+    kernel = functools.partial(ntk.empirical_ntk, model, outputs=outputs, method="layerwise", batch_size=2)
+    assert_close(kernel(x[:2], x), want[:2], rtol=1e-12)
+    assert_close(kernel(x[:3]), want[:3, :3], rtol=1e-12)  # two blocks that overlap
+
+
+def test_both_ways_of_a_layer_at_several_positions_are_tested():
+    for name, outputs, factors in (("linen", "full", [True, True]), ("zoo", "mean", [False, False, True])):
+        model, x, _ = case(name)
+        assert [layer.factors for layer in _cost.of(*model, x[0], outputs).layers] == factors
+    model, x, _ = case("linen")
+    assert _cost.of(*model, x[0], "full").layers[0].positions == 2
+
+
+# ----------------------------------------------------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize(
+    ("method", "outputs"), [("layerwise", "mean"), ("layerwise", "full"), ("jacobian", "mean"), ("products", "full")]
+)
+def test_one_output_at_a_time_where_memory_allows_no_more(method, outputs):
+    model, x, full = case("linen")
+    cost = _cost.of(*model, x[0], outputs)
+    least = cost.memory(method, 1, 1).total
+    assert least < cost.memory(method, 1, cost.k).total
+    got = ntk.empirical_ntk(model, x[:2], outputs=outputs, method=method, max_memory=least)
+    assert_close(got, reduced(full[:2, :2], outputs), rtol=1e-12)
+    with pytest.raises(ValueError, match=f"{least:,} would do"):
+        ntk.empirical_ntk(model, x[:2], outputs=outputs, method=method, max_memory=least - 1)
+
+
+def test_arrays_alive_at_any_time_keep_within_the_bound(monkeypatch):
+    """And blocks are kept for as long as they fit: more memory, fewer blocks computed again."""
+    model, x, full = case("linen")
+    x = jnp.concatenate([x, x[:1]])
+    cost = _cost.of(*model, x[0], "full")
+    features, contract = empirical._WAYS["layerwise"]
+    one, alive = cost.memory("layerwise", 1, cost.k), []
+
+    def watched(*arguments):
+        block = features(*arguments)
+        alive.append(sum(a.nbytes for a in jax.live_arrays()))
+        return block
+
+    monkeypatch.setitem(empirical._WAYS, "layerwise", (watched, contract))
+    blocks = []
+    for extra in (0, 2, 9):
+        alive.clear()
+        before = sum(a.nbytes for a in jax.live_arrays())
+        bound = one.total + extra * one.kept
+        kernel = ntk.empirical_ntk(model, x, outputs="full", method="layerwise", max_memory=bound)
+        # The last block and its inputs are part of what `making` counts.
+        others = max(alive) - before - kernel.nbytes - one.kept - x[:1].nbytes
+        assert others + one.making <= bound
+        assert others < (extra + 2) * one.kept, "a block is kept for longer than it is used"
+        assert_close(kernel[:4, :4], full, rtol=1e-12)
+        blocks.append(len(alive))
+        del kernel
+    assert blocks == [5 + 4 + 3 + 2 + 1, 3 + 2 + 2, 5]  # kept: one, three, all
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "outputs"),
+    [
+        ("layerwise", "zoo", "full"),
+        ("layerwise", "linen", "mean"),
+        ("jacobian", "zoo", "full"),
+        ("products", "linen", "full"),
+    ],
+)
+def test_counts_are_above_what_the_compiler_allocates(method, name, outputs):
+    model, x, _ = case(name)
+    cost = _cost.of(*model, x[0], outputs)
+    x, units = jnp.concatenate([x, x]), jnp.eye(cost.k, dtype=x.dtype)
+    way = _tiles.Way(*empirical._WAYS[method], model[0], outputs, cost.k)
+    block = jax.eval_shape(functools.partial(way.features, model[0], outputs), model[1], x, units)
+    count = cost.memory(method, 8, cost.k)
+    kept = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(block))
+    assert kept <= count.kept <= 1.2 * kept
+    kernel = jax.ShapeDtypeStruct((9, 9, *([cost.k] * 2 if outputs == "full" else [])), jnp.float64)
+    compiled: Any = _tiles._add_tile
+    tile = compiled.lower(way, True, kernel, model[1], block, block, np.zeros(4, np.int32)).compile()
+    assert tile.memory_analysis().temp_size_in_bytes <= count.joining
+    if method != "products":
+        making: Any = way.features
+        used = making.lower(model[0], outputs, model[1], x, units).compile().memory_analysis()
+        assert used.temp_size_in_bytes + used.output_size_in_bytes <= count.making
+        assert count.total < 8 * (used.temp_size_in_bytes + 2 * kept), "a bound that says nothing"
+
+
+# ---------------------------------------------------------------------------------------- choice, compilation, progress
+
+
+def test_auto_counts_operations():
+    """Layers nearly always; products where outputs are many and weights shared by many positions."""
+    dense = ntk.functional(ntk.mlp([40, 60, 50, 10], w_std=1.0, rngs=nnx.Rngs(0)))
+    x = jax.ShapeDtypeStruct((40,), jnp.float64)
+    for outputs in ("mean", "diagonal", "full"):
+        assert empirical._cheapest(_cost.of(*dense, x, outputs), 100, 100) == "layerwise"
+    many = ntk.Serial(ntk.Conv(1, 200, 3, w_std=1.0, rngs=nnx.Rngs(0)), ntk.Relu(), ntk.GlobalAvgPool())
+    cost = _cost.of(*ntk.functional(many), jax.ShapeDtypeStruct((6, 6, 1), jnp.float64), "full")
+    assert empirical._cheapest(cost, 100, 100) == "products"
+    # The counts themselves: one evaluation of the dense network, and its Jacobians' contraction.
+    cost = _cost.of(*dense, x, "full")
+    weights = 40 * 60 + 60 * 50 + 50 * 10
+    assert cost.evaluation == pytest.approx(2 * weights, rel=0.1)
+    assert cost.operations("jacobian", 100, 100) == pytest.approx(1e4 * 2 * 100 * weights, rel=0.05)
+
+
+def test_inside_jit_and_vmap_and_with_traced_inputs():
+    def kernel(key, x):
+        net = ntk.mlp([3, 4, 2], w_std=1.0, rngs=nnx.Rngs(params=key))
+        return ntk.empirical_ntk(net, x, method="layerwise", batch_size=2)
+
+    keys, x = jax.random.split(jax.random.key(0), 2), normal(0, 3, 3)
+    want = jnp.stack([kernel(key, x) for key in keys])
+    assert_close(jax.jit(jax.vmap(kernel, in_axes=(0, None)))(keys, x), want, rtol=1e-12)
+
+
+def test_networks_of_one_architecture_compile_once():
+    sizes, compiled = [], (empirical._WAYS["layerwise"][0], _tiles._add_tile)
+    for seed in (0, 1):
+        net = doubled(ntk.mlp([3, 6, 2], activation=ntk.Erf(), w_std=1.0, rngs=nnx.Rngs(seed)))
+        ntk.empirical_ntk(net, normal(seed, 5, 3), method="layerwise", batch_size=2)
+        sizes.append([getattr(function, "_cache_size")() for function in compiled])  # noqa: B009
+    assert sizes[0] == sizes[1]
+
+
+def test_a_bar_counts_the_tiles_and_is_silent_in_ci(monkeypatch):
+    model, x, _ = case("linen")
+    bars = []
+
+    class Bar(_tiles.tqdm):
+        def __init__(self, *args, **keywords):
+            super().__init__(*args, **keywords)
+            bars.append((self, keywords["disable"]))
+
+    monkeypatch.setattr(_tiles, "tqdm", Bar)
+    kernel = functools.partial(ntk.empirical_ntk, model, outputs="full", method="layerwise", batch_size=2)
+    kernel(x[:3])
+    monkeypatch.delenv("CI")
+    kernel(x[:3])
+    (_, quiet), (bar, shown) = bars
+    assert quiet
+    assert not shown
+    assert bar.n == bar.total == 3  # of two blocks, the upper triangle
