@@ -9,13 +9,11 @@ setting.
 
 from typing import TYPE_CHECKING, Any
 
-from ntklib.conjugate_gradients import CGSolution, NotConvergedError, cg_solve
 from ntklib.critical import CriticalPoint, critical_point, edge_of_chaos
 from ntklib.cross_entropy import cross_entropy_flow
 from ntklib.data import Data, load, one_hot_centered
 from ntklib.depth import DepthProfile, ntk_depth_profile
 from ntklib.empirical import empirical_nngp, empirical_ntk
-from ntklib.gram_matrix import gram
 from ntklib.kernel import Kernel
 from ntklib.layers import (
     Abs,
@@ -53,6 +51,7 @@ from ntklib.phases import DepthScales, depth_scales, fixed_point, fixed_points, 
 from ntklib.posterior import ensemble_posterior, gp_posterior
 from ntklib.predict import gradient_descent, gradient_flow, max_learning_rate
 from ntklib.propagation import chi, correlation_map, decorrelation_map, variance_map
+from ntklib.scale import CGSolution, NotConvergedError, cg_solve, gram
 from ntklib.training import History, train
 from ntklib.whitening import ZCA
 

@@ -12,11 +12,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntklib import _checks
-from ntklib.conjugate_gradients import cg_solve
 from ntklib.data import one_hot_centered
-from ntklib.gram_matrix import gram
 from ntklib.kernel import Kernel
 from ntklib.layers import Layer, Relu, mlp
+from ntklib.scale import cg_solve, gram
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin

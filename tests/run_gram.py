@@ -12,8 +12,8 @@ import psutil
 from flax import nnx
 
 import ntklib as ntk
-from ntklib.store import Store
-from ntklib.tiles import Tiles
+from ntklib.scale.store import Store
+from ntklib.scale.tiles import Tiles
 
 
 def mnist():

@@ -12,8 +12,9 @@ from flax import nnx
 from helpers import assert_close, normal
 
 import ntklib as ntk
-from ntklib.pivoted_cholesky import PivotedCholesky, _accept
-from ntklib.tiles import Tiles
+from ntklib.scale.conjugate_gradients import _Operator
+from ntklib.scale.pivoted_cholesky import PivotedCholesky, _accept
+from ntklib.scale.tiles import Tiles
 
 RIDGE = 1e-4
 
@@ -71,7 +72,7 @@ def test_tiles_are_made_anew_where_memory_is_short(problem, monkeypatch):
     roomy = solve(problem, preconditioner=0)
     assert sorted(made) == sorted([(i, i) for i in range(5)] + [(i, j) for i in range(5) for j in range(i, 5)])
     made.clear()
-    needed = ntk.tiles.Tiles(problem[0], problem[1], tile=64).memory
+    needed = Tiles(problem[0], problem[1], tile=64).memory
     vectors = 8 * 300 * (10 * 10 + 2 * 64)
     short = solve(problem, preconditioner=0, max_memory=needed + vectors + 4 * 64 * 64 * 8)
     assert 0 < short.kept < 0.5
@@ -104,7 +105,7 @@ def test_goes_on_from_a_checkpoint_and_refuses_another_problem(problem, tmp_path
 
 def test_an_interrupt_keeps_the_last_whole_iteration(problem, tmp_path, monkeypatch):
     path, applied = tmp_path / "run.npz", itertools.count()
-    operator = ntk.conjugate_gradients._Operator.__call__
+    operator = _Operator.__call__
 
     def interrupted(self, v):
         if next(applied) == 5:
@@ -112,7 +113,7 @@ def test_an_interrupt_keeps_the_last_whole_iteration(problem, tmp_path, monkeypa
         return operator(self, v)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ntk.conjugate_gradients._Operator, "__call__", interrupted)
+        patch.setattr(_Operator, "__call__", interrupted)
         with pytest.raises(KeyboardInterrupt):
             solve(problem, preconditioner=0, checkpoint=path)
     assert len(np.load(path)["history"]) == 6

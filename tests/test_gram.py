@@ -17,9 +17,9 @@ from helpers import assert_close, normal
 
 import ntklib as ntk
 from ntklib import _arccos, duals, gaps
-from ntklib.fused import propagate
 from ntklib.kernel import Kernel
-from ntklib.tiles import Tiles
+from ntklib.scale.fused import propagate
+from ntklib.scale.tiles import Tiles
 
 SCRIPT = pathlib.Path(__file__).parent / "run_gram.py"
 RNGS = nnx.Rngs(0)

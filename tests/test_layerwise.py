@@ -11,7 +11,9 @@ from flax import linen, nnx
 from helpers import assert_close, normal
 
 import ntklib as ntk
-from ntklib import _affine, _cost, _program, _tiles, empirical
+from ntklib.empirical import affine, blocks, kernels
+from ntklib.empirical import cost as costs
+from ntklib.empirical import program as programs
 
 F64 = {"param_dtype": jnp.float64, "dtype": jnp.float64}
 
@@ -180,7 +182,7 @@ def reduced(full, outputs):
 def test_layers_are_found_and_nothing_is_approximated(name):
     model, x, full = case(name)
     *_, layers, biases, plain = CASES[name]
-    found = _affine.plan(_program.read(*model, x[0]))
+    found = affine.plan(programs.read(*model, x[0]))
     paths = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(model[1])]
     assert {paths[i] for i in found.plain} == plain
     assert (len(found.layers), sum(layer.bias is not None for layer in found.layers)) == (layers, biases)
@@ -203,9 +205,9 @@ def test_every_output_with_and_without_second_inputs_in_blocks(name, outputs):
 def test_both_ways_of_a_layer_at_several_positions_are_tested():
     for name, outputs, factors in (("linen", "full", [True, True]), ("zoo", "mean", [False, False, True])):
         model, x, _ = case(name)
-        assert [layer.factors for layer in _cost.of(*model, x[0], outputs).layers] == factors
+        assert [layer.factors for layer in costs.of(*model, x[0], outputs).layers] == factors
     model, x, _ = case("linen")
-    assert _cost.of(*model, x[0], "full").layers[0].positions == 2
+    assert costs.of(*model, x[0], "full").layers[0].positions == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- memory
@@ -216,7 +218,7 @@ def test_both_ways_of_a_layer_at_several_positions_are_tested():
 )
 def test_one_output_at_a_time_where_memory_allows_no_more(method, outputs):
     model, x, full = case("linen")
-    cost = _cost.of(*model, x[0], outputs)
+    cost = costs.of(*model, x[0], outputs)
     least = cost.memory(method, 1, 1).total
     assert least < cost.memory(method, 1, cost.k).total
     got = ntk.empirical_ntk(model, x[:2], outputs=outputs, method=method, max_memory=least)
@@ -229,8 +231,8 @@ def test_arrays_alive_at_any_time_keep_within_the_bound(monkeypatch):
     """And blocks are kept for as long as they fit: more memory, fewer blocks computed again."""
     model, x, full = case("linen")
     x = jnp.concatenate([x, x[:1]])
-    cost = _cost.of(*model, x[0], "full")
-    features, contract = empirical._WAYS["layerwise"]
+    cost = costs.of(*model, x[0], "full")
+    features, contract = kernels._WAYS["layerwise"]
     one, alive = cost.memory("layerwise", 1, cost.k), []
 
     def watched(*arguments):
@@ -238,7 +240,7 @@ def test_arrays_alive_at_any_time_keep_within_the_bound(monkeypatch):
         alive.append(sum(a.nbytes for a in jax.live_arrays()))
         return block
 
-    monkeypatch.setitem(empirical._WAYS, "layerwise", (watched, contract))
+    monkeypatch.setitem(kernels._WAYS, "layerwise", (watched, contract))
     blocks = []
     for extra in (0, 2, 9):
         alive.clear()
@@ -266,15 +268,15 @@ def test_arrays_alive_at_any_time_keep_within_the_bound(monkeypatch):
 )
 def test_counts_are_above_what_the_compiler_allocates(method, name, outputs):
     model, x, _ = case(name)
-    cost = _cost.of(*model, x[0], outputs)
+    cost = costs.of(*model, x[0], outputs)
     x, units = jnp.concatenate([x, x]), jnp.eye(cost.k, dtype=x.dtype)
-    way = _tiles.Way(*empirical._WAYS[method], model[0], outputs, cost.k)
+    way = blocks.Way(*kernels._WAYS[method], model[0], outputs, cost.k)
     block = jax.eval_shape(functools.partial(way.features, model[0], outputs), model[1], x, units)
     count = cost.memory(method, 8, cost.k)
     kept = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(block))
     assert kept <= count.kept <= 1.2 * kept
     kernel = jax.ShapeDtypeStruct((9, 9, *([cost.k] * 2 if outputs == "full" else [])), jnp.float64)
-    compiled: Any = _tiles._add_tile
+    compiled: Any = blocks._add_tile
     tile = compiled.lower(way, True, kernel, model[1], block, block, np.zeros(4, np.int32)).compile()
     assert tile.memory_analysis().temp_size_in_bytes <= count.joining
     if method != "products":
@@ -292,12 +294,12 @@ def test_auto_counts_operations():
     dense = ntk.functional(ntk.mlp([40, 60, 50, 10], w_std=1.0, rngs=nnx.Rngs(0)))
     x = jax.ShapeDtypeStruct((40,), jnp.float64)
     for outputs in ("mean", "diagonal", "full"):
-        assert empirical._cheapest(_cost.of(*dense, x, outputs), 100, 100) == "layerwise"
+        assert kernels._cheapest(costs.of(*dense, x, outputs), 100, 100) == "layerwise"
     many = ntk.Serial(ntk.Conv(1, 200, 3, w_std=1.0, rngs=nnx.Rngs(0)), ntk.Relu(), ntk.GlobalAvgPool())
-    cost = _cost.of(*ntk.functional(many), jax.ShapeDtypeStruct((6, 6, 1), jnp.float64), "full")
-    assert empirical._cheapest(cost, 100, 100) == "products"
+    cost = costs.of(*ntk.functional(many), jax.ShapeDtypeStruct((6, 6, 1), jnp.float64), "full")
+    assert kernels._cheapest(cost, 100, 100) == "products"
     # The counts themselves: one evaluation of the dense network, and its Jacobians' contraction.
-    cost = _cost.of(*dense, x, "full")
+    cost = costs.of(*dense, x, "full")
     weights = 40 * 60 + 60 * 50 + 50 * 10
     assert cost.evaluation == pytest.approx(2 * weights, rel=0.1)
     assert cost.operations("jacobian", 100, 100) == pytest.approx(1e4 * 2 * 100 * weights, rel=0.05)
@@ -314,7 +316,7 @@ def test_inside_jit_and_vmap_and_with_traced_inputs():
 
 
 def test_networks_of_one_architecture_compile_once():
-    sizes, compiled = [], (empirical._WAYS["layerwise"][0], _tiles._add_tile)
+    sizes, compiled = [], (kernels._WAYS["layerwise"][0], blocks._add_tile)
     for seed in (0, 1):
         net = doubled(ntk.mlp([3, 6, 2], activation=ntk.Erf(), w_std=1.0, rngs=nnx.Rngs(seed)))
         ntk.empirical_ntk(net, normal(seed, 5, 3), method="layerwise", batch_size=2)
@@ -326,12 +328,12 @@ def test_a_bar_counts_the_tiles_and_is_silent_in_ci(monkeypatch):
     model, x, _ = case("linen")
     bars = []
 
-    class Bar(_tiles.tqdm):
+    class Bar(blocks.tqdm):
         def __init__(self, *args, **keywords):
             super().__init__(*args, **keywords)
             bars.append((self, keywords["disable"]))
 
-    monkeypatch.setattr(_tiles, "tqdm", Bar)
+    monkeypatch.setattr(blocks, "tqdm", Bar)
     kernel = functools.partial(ntk.empirical_ntk, model, outputs="full", method="layerwise", batch_size=2)
     kernel(x[:3])
     monkeypatch.delenv("CI")

@@ -16,10 +16,9 @@ FILES = sorted((ROOT / "ntklib").rglob("*.py"))
 ROWS = {
     "_linalg": 1, "_checks": 1, "_download": 1, "data": 1.5, "whitening": 1.5,
     "models": 2, "parameterization": 2, "duals": 2, "kernel": 2, "predict": 2,
-    "_program": 2.2, "_affine": 2.3, "_layerwise": 2.4, "_tiles": 2.4, "_cost": 2.6,
     "posterior": 2.5, "cross_entropy": 2.5, "noise_limits": 2.5, "noise": 2.7,
-    "layers": 3, "gaps": 2.5, "_arccos": 2, "fused": 3.5, "tiles": 4, "store": 5, "pivoted_cholesky": 5,
-    "gram_matrix": 6, "conjugate_gradients": 7, "training": 4, "empirical": 4, "linearization": 4, "regression": 8,
+    "_arccos": 2, "gaps": 2.5, "layers": 3, "training": 4, "empirical": 4, "linearization": 4, "scale": 4,
+    "regression": 5,
     "propagation": 4, "phases": 5, "critical": 6, "depth": 6,
     "plotting": 9, "interop": 9, "datasets": 9, "__init__": 10,
 }  # fmt: skip
@@ -97,7 +96,7 @@ def test_the_library_stays_small():
     lines = {p: len(p.read_text().splitlines()) for p in FILES}
     assert max(lines.values()) <= 300, max(lines, key=lambda p: lines[p])
     assert (
-        sum(code_lines(p) for p in FILES) <= 4800
+        sum(code_lines(p) for p in FILES) <= 4900
     )  # 3,000 held before signal propagation (400), convolutions (150), kernels by layers (450) and of any size (700)
 
 

@@ -19,8 +19,8 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from ntklib import _checks
-from ntklib.fused import Network, Which, compiled
 from ntklib.layers import Layer
+from ntklib.scale.fused import Network, Which, compiled
 
 Pair = tuple[int, int]
 #: Bytes of one array of a tile: on a CPU they stay in the cache next to the others of a layer.

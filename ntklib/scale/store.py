@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ntklib.tiles import Tiles
+from ntklib.scale.tiles import Tiles
 
 _MANIFEST = "ntklib.json"
 _FORMAT = 1

@@ -12,10 +12,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from ntklib import _checks
-from ntklib.fused import Which
 from ntklib.layers import Layer
-from ntklib.store import Store
-from ntklib.tiles import Tiles
+from ntklib.scale.fused import Which
+from ntklib.scale.store import Store
+from ntklib.scale.tiles import Tiles
 
 
 def gram(

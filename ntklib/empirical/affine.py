@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend import core
 
-from ntklib._program import Program
+from ntklib.empirical.program import Program
 
 
 class Scaled(NamedTuple):

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend import core
 
-from ntklib import _affine, _program
-from ntklib._affine import Layer
-from ntklib._program import Program
+from ntklib.empirical import affine
+from ntklib.empirical import program as programs
+from ntklib.empirical.affine import Layer
+from ntklib.empirical.program import Program
 from ntklib.models import ApplyFn, Params
 
 # What a multiplication and sum costs outside of a matrix product, counted in those inside.
@@ -45,7 +46,7 @@ class Sizes(NamedTuple):
 def sizes(program: Program, layer: Layer, k: int, outputs: str) -> Sizes:
     """The Gram matrices of a layer's two factors over T² pairs of positions, or that of its Jacobian: by count."""
     shape = program.shapes[layer.tap].shape
-    o = math.prod(shape[a] for a in _affine.feature_axes(program, layer))
+    o = math.prod(shape[a] for a in affine.feature_axes(program, layer))
     t = math.prod(shape) // o
     n = math.prod(program.shapes[program.leaves[layer.weight.leaf]].shape) // o + (layer.bias is not None)
     matrix, count = {"mean": (k, 1), "diagonal": (k, k), "full": (k * k, k * k)}[outputs]
@@ -58,21 +59,21 @@ def sizes(program: Program, layer: Layer, k: int, outputs: str) -> Sizes:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def features(apply_fn: ApplyFn, outputs: str, params: Params, x: Array, units: Array) -> list[Term]:
     """The terms for a batch of examples and some of the outputs, `units` [k, K] (rows of the identity)."""
-    program = _program.read(apply_fn, params, x[0])
-    layers, plain = _affine.plan(program)
+    program = programs.read(apply_fn, params, x[0])
+    layers, plain = affine.plan(program)
     leaves, batch, k = jax.tree.leaves(params), x.shape[0], units.shape[0]
 
     def of_one(leaves: list[Array], units: Array, x: Array) -> tuple[list[Array], list[Array], list[Array]]:
         def f(shifts: list[Array], moved: list[Array]) -> tuple[Array, list[Array]]:
             all_leaves = {**dict(enumerate(leaves)), **dict(zip(plain, moved, strict=True))}
-            return _affine.evaluate(program, [all_leaves[i] for i in range(len(leaves))], x, layers, shifts)
+            return affine.evaluate(program, [all_leaves[i] for i in range(len(leaves))], x, layers, shifts)
 
         avals = [program.shapes[layer.tap] for layer in layers]
         _, pull, inputs = jax.vjp(
             f, [jnp.zeros(a.shape, a.dtype) for a in avals], [leaves[i] for i in plain], has_aux=True
         )
         deltas, jacobians = jax.vmap(pull)(units)  # all layers and outputs from one backward pass
-        first = [jax.vmap(functools.partial(_affine.positions_first, program, layer)) for layer in layers]
+        first = [jax.vmap(functools.partial(affine.positions_first, program, layer)) for layer in layers]
         return inputs, [to(d) for to, d in zip(first, deltas, strict=True)], jacobians
 
     # The readout's δ is the same for all examples, as is any that no nonlinearity follows: it is kept once.

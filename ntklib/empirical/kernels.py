@@ -11,7 +11,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from ntklib import _checks, _cost, _layerwise, _tiles
+from ntklib import _checks
+from ntklib.empirical import blocks, layerwise
+from ntklib.empirical import cost as costs
 from ntklib.kernel import Kernel
 from ntklib.layers import Dense, Serial
 from ntklib.models import ApplyFn, Model, Params, check_output, functional
@@ -41,8 +43,8 @@ def empirical_ntk(
         (a·a' + 1)(δ·δ'), and no Jacobian is formed: about 2 (n_in + K² n_out) operations a pair of inputs ("full"; K
         instead of K² otherwise). A layer used at T positions (a convolution, a sequence) contributes the sum over T²
         pairs of them, or by its own Jacobian, whichever counts less. Layers are found in any model, see
-        `ntklib._affine`; a weight that is used twice, or in a loop, and whatever belongs to no affine layer (scales
-        of norms, embeddings) contributes by its Jacobian, too: nothing is approximated.
+        `ntklib.empirical.affine`; a weight that is used twice, or in a loop, and whatever belongs to no affine layer
+        (scales of norms, embeddings) contributes by its Jacobian, too: nothing is approximated.
         "jacobian" forms the Jacobians of all parameters, [B, K, P], and contracts them: about 2 K P operations a pair
         ("full": 2 K² P).
         "products" pulls each output of x2 back and pushes the result forward through x1: about 3 K F operations a
@@ -80,13 +82,13 @@ def empirical_ntk(
     if not jax.tree.leaves(params):
         raise ValueError("`model` has no parameters, so no tangent kernel.")
     n, m = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-    cost = _cost.of(apply_fn, params, jax.ShapeDtypeStruct(x1.shape[1:], x1.dtype), outputs)
+    cost = costs.of(apply_fn, params, jax.ShapeDtypeStruct(x1.shape[1:], x1.dtype), outputs)
     if method == "auto":
         method = _cheapest(cost, n, m)
     # Wide enough for matrix products at full speed, small enough to skip the lower triangle.
     most = min(max(n, m), batch_size or (max(8, 640 // k) if outputs == "full" else 128))
-    tiling = _tiles.choose(functools.partial(cost.memory, method), k, most, max_memory)
-    return _tiles.compute(_tiles.Way(*_WAYS[method], apply_fn, outputs, k), params, x1, x2, cost.dtype, tiling)
+    tiling = blocks.choose(functools.partial(cost.memory, method), k, most, float(max_memory))
+    return blocks.compute(blocks.Way(*_WAYS[method], apply_fn, outputs, k), params, x1, x2, cost.dtype, tiling)
 
 
 def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> Float[Array, "N M"]:
@@ -123,7 +125,7 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
     return jnp.einsum("ik,jk->ij", f1, f2) / f1.shape[1]
 
 
-def _cheapest(cost: _cost.Cost, n: int, m: int) -> Method:
+def _cheapest(cost: costs.Cost, n: int, m: int) -> Method:
     """The method with the smallest operation count (see `empirical_ntk`)."""
     return min(("layerwise", "jacobian", "products"), key=lambda method: cost.operations(method, n, m))
 
@@ -140,7 +142,7 @@ def _jacobians(apply_fn: ApplyFn, outputs: str, params: Params, x: Array, units:
         return jax.vmap(pull)(units)[0]
 
     leaves = jax.tree.leaves(jax.vmap(of_one)(x))
-    return [_layerwise.flat(leaf.reshape(*leaf.shape[:2], -1), outputs) for leaf in leaves]
+    return [layerwise.flat(leaf.reshape(*leaf.shape[:2], -1), outputs) for leaf in leaves]
 
 
 def _inputs(apply_fn: ApplyFn, outputs: str, params: Params, x: Array, units: ArrayLike) -> tuple[Array, ArrayLike]:
@@ -171,7 +173,7 @@ def _on_one(apply_fn: ApplyFn, params: Params, one: Array) -> Array:
 
 
 _WAYS = {
-    "layerwise": (_layerwise.features, _layerwise.contract),
-    "jacobian": (_jacobians, _layerwise.contract),
+    "layerwise": (layerwise.features, layerwise.contract),
+    "jacobian": (_jacobians, layerwise.contract),
     "products": (_inputs, _products),
 }

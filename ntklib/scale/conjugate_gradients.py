@@ -16,12 +16,12 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from ntklib import _checks
-from ntklib.fused import Which
-from ntklib.gram_matrix import mesh_devices
 from ntklib.layers import Layer
-from ntklib.pivoted_cholesky import PivotedCholesky
-from ntklib.store import Checkpoint
-from ntklib.tiles import Pair, Tiles
+from ntklib.scale.fused import Which
+from ntklib.scale.gram_matrix import mesh_devices
+from ntklib.scale.pivoted_cholesky import PivotedCholesky
+from ntklib.scale.store import Checkpoint
+from ntklib.scale.tiles import Pair, Tiles
 
 
 @dataclasses.dataclass(frozen=True)

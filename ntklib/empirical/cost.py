@@ -7,10 +7,11 @@ from typing import Any
 
 from jax.extend import core
 
-from ntklib import _affine, _layerwise, _program
-from ntklib._affine import Plan
-from ntklib._program import Program
-from ntklib._tiles import Memory
+from ntklib.empirical import affine, layerwise
+from ntklib.empirical import program as programs
+from ntklib.empirical.affine import Plan
+from ntklib.empirical.blocks import Memory
+from ntklib.empirical.program import Program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Cost:
         return [math.prod(self.program.shapes[v].shape) for v in self.program.leaves]
 
     @functools.cached_property
-    def layers(self) -> list[_layerwise.Sizes]:
+    def layers(self) -> list[layerwise.Sizes]:
         """The sizes of each affine layer."""
-        return [_layerwise.sizes(self.program, layer, self.k, self.outputs) for layer in self.plan.layers]
+        return [layerwise.sizes(self.program, layer, self.k, self.outputs) for layer in self.plan.layers]
 
     def operations(self, method: str, n: int, m: int) -> float:
         """Of a whole kernel, [N, M]: in the examples, and in the pairs."""
@@ -111,5 +112,5 @@ def _operations(eqn: Any) -> float:
 
 def of(apply_fn: Any, params: Any, example: Any, outputs: str) -> Cost:
     """The counts of a model."""
-    program = _program.read(apply_fn, params, example)
-    return Cost(program, _affine.plan(program), outputs)
+    program = programs.read(apply_fn, params, example)
+    return Cost(program, affine.plan(program), outputs)

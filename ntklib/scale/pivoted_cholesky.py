@@ -8,7 +8,7 @@ import math
 import numpy as np
 import scipy.linalg
 
-from ntklib.tiles import Tiles
+from ntklib.scale.tiles import Tiles
 
 
 class PivotedCholesky:
