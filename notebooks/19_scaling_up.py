@@ -534,7 +534,7 @@ def errors(net, a, b, pick):
 
 
 near_errors = errors(mlp(), x, near, pairs_of)
-depths = (1, 3, 10, 20)
+depths = (1, 8, 20)
 diagonal = lambda k: np.diag(np.asarray(k))  # noqa: E731
 diagonal_errors = [errors(mlp(depth=L), x, x, diagonal) for L in depths]
 diagonal_errors = np.array(diagonal_errors)
@@ -597,21 +597,21 @@ net = ntk.mlp([784, 8, 8, 8, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
 store = pathlib.Path(folder) / task
 mesh = jax.make_mesh((jax.device_count(),), ("rows",))
 if task == "mesh":
-    k = ntk.gram(net, x, mesh=mesh)
+    k = ntk.gram(net, x, tile=128, mesh=mesh)
     np.save(store.with_suffix(".npy"), np.asarray(k))
     print(json.dumps([s.data.shape for s in k.addressable_shards]))
 
     def killer():  # once a few tiles are there
-        while len(list(pathlib.Path(folder, "killed").glob("c/*/*[0-9]"))) < 5:
+        while len(list(pathlib.Path(folder, "killed").glob("c/*/*[0-9]"))) < 3:
             time.sleep(0.001)
         os._exit(9)
 
     threading.Thread(target=killer).start()
-    ntk.gram(net, x, tile=64, store=pathlib.Path(folder, "killed"))
+    ntk.gram(net, x, tile=128, store=pathlib.Path(folder, "killed"))
 else:
-    k = ntk.gram(net, x, mesh=mesh)
+    k = ntk.gram(net, x, tile=128, mesh=mesh)
     print(json.dumps([s.data.shape for s in k.addressable_shards]))
-    ntk.gram(net, x, tile=256, store=store)
+    ntk.gram(net, x, tile=128, store=store)
 """
 
 
@@ -641,7 +641,7 @@ def processes(task, folder, count, devices):
 
 x = images[:1024]
 net = mlp()
-one_device = np.asarray(ntk.gram(net, x))
+one_device = np.asarray(ntk.gram(net, x, tile=128))
 with tempfile.TemporaryDirectory() as folder:
     shapes, ended = processes("mesh", folder, count=1, devices=2)
     two_devices = np.load(Path(folder) / "mesh.npy")
@@ -650,16 +650,15 @@ with tempfile.TemporaryDirectory() as folder:
     killed = Path(folder) / "killed"
     chunks = killed.glob("c/*/*[0-9]")
     before = {path: path.stat().st_mtime_ns for path in chunks}
-    print("killed while it wrote, with tiles left to do:", len(before) < 16**2)
+    print("killed while it wrote, with tiles left to do:", len(before) < 8**2)
     resumed = np.asarray(ntk.gram(net, x, store=killed))
     kept = sum(path.stat().st_mtime_ns == at for path, at in before.items())
     print("  gone on; all tiles that were there are kept:", kept == len(before))
-    unbroken = np.asarray(ntk.gram(net, x, tile=64))
-    print("  same bytes as an unbroken run:", bool((resumed == unbroken).all()))
+    print("  same bytes as an unbroken run:", bool((resumed == one_device).all()))
     assert ended == [9]
-    assert 5 <= len(before) < 256
+    assert 3 <= len(before) < 64
     assert kept == len(before)
-    assert (resumed == unbroken).all()
+    assert (resumed == one_device).all()
     assert (two_devices == one_device).all()
     try:
         ntk.gram(mlp(depth=4), x, store=killed)
