@@ -39,8 +39,8 @@ from jax.extend.core import jaxprs_in_params
 import ntklib as ntk
 from course import scale
 from ntklib import plotting
-from ntklib.pivoted_cholesky import PivotedCholesky
-from ntklib.tiles import Tiles
+from ntklib.scale.pivoted_cholesky import PivotedCholesky
+from ntklib.scale.tiles import Tiles
 
 plotting.use_style()
 plt.rcParams["figure.dpi"] = 82

@@ -264,8 +264,8 @@ check("19.5", answer)
 # do you know about the rest without computing eigenvalues? Try your $\mu$ for several ranks and ridges, look at the spectra, and compare the numbers of iterations. When is $\mu = \lambda$ good enough? The lines below are a start.
 
 # %%
-from ntklib.pivoted_cholesky import PivotedCholesky
-from ntklib.tiles import Tiles
+from ntklib.scale.pivoted_cholesky import PivotedCholesky
+from ntklib.scale.tiles import Tiles
 
 tiles = Tiles(net, data.x_train)
 for rank in (25, 50, 100):
