@@ -65,9 +65,8 @@ def gram(
     devices = mesh_devices(mesh)
     if store is not None and tile is None:
         tile = Store.tile_of(store)
-    n = len(_checks.host_inputs("x1", x1))
+    n, m = ((np.shape(x) or (1,))[0] for x in (x1, x1 if x2 is None else x2))  # `Tiles` looks at the rest
     rows = _rows(mesh, n)
-    m = n if x2 is None else len(_checks.host_inputs("x2", x2))
     itemsize = jax.dtypes.canonicalize_dtype(getattr(x1, "dtype", float)).itemsize
     held = 0 if store is not None else (rows.stop - rows.start) * m * itemsize
     arguments = {"kernel": kernel, "tile": tile, "devices": devices, "max_memory": max_memory}

@@ -61,6 +61,7 @@ class Tiles:
         self.dtype = jax.dtypes.canonicalize_dtype(np.result_type(self.x1.dtype, self.x2.dtype))
         self.devices = list(devices or jax.local_devices()[:1])
         self._resident: dict[Any, Array] = {}
+        self._executables: dict[Any, Any] = {}
         self._fit(tile, max_memory, reserved)
 
     def _fit(self, tile: int | None, max_memory: float | None, reserved: float) -> None:
@@ -105,8 +106,11 @@ class Tiles:
         return sum(known) + known[1]  # and the result once more, on the host
 
     def _executable(self, device: Any) -> Any:
-        row = (self.tile, *self.x1.shape[1:])
-        return compiled(Network(self.net), self.kernel, row, str(self.dtype), device)
+        if (self.tile, device) not in self._executables:
+            row = (self.tile, *self.x1.shape[1:])
+            found = compiled(Network(self.net), self.kernel, row, str(self.dtype), device)
+            self._executables[self.tile, device] = found
+        return self._executables[self.tile, device]
 
     def against(self, x2: np.ndarray) -> "Tiles":
         """The tiles of Θ(x1, x2) for other columns; the rows that are on a device are shared."""
