@@ -342,3 +342,14 @@ def test_a_bar_counts_the_tiles_and_is_silent_in_ci(monkeypatch):
     assert quiet
     assert not shown
     assert bar.n == bar.total == 3  # of two blocks, the upper triangle
+
+
+def test_a_function_made_under_vmap_holds_traced_values():
+    x, weights = normal(0, 3, 4), normal(1, 2, 4, 5)
+
+    def of(start):
+        apply_fn = lambda w, x: jnp.tanh(x @ w) - jnp.tanh(x @ start)  # noqa: E731
+        return ntk.empirical_ntk((apply_fn, start), x, method="layerwise")
+
+    for theta, w in zip(jax.jit(jax.vmap(of))(weights), weights, strict=True):
+        assert_close(theta, ntk.empirical_ntk((lambda w, x: jnp.tanh(x @ w), w), x, method="jacobian"), rtol=1e-12)

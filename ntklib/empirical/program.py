@@ -57,7 +57,10 @@ def _one(apply_fn: ApplyFn, params: Params, x: Array) -> Array:
 def read(apply_fn: ApplyFn, params: Params, example: Any) -> Program:
     """The program of x -> apply_fn(params, x[None])[0]; of `params` and `example` only the shapes matter."""
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, example))
-    closed = _one.trace(apply_fn, *shapes).jaxpr
+    closed: Any = _one.trace(apply_fn, *shapes).jaxpr
+    if len(closed.jaxpr.invars) != len(jax.tree.leaves(shapes)):
+        # A function made under `vmap` or `jit` holds traced values. `jit` takes them as arguments, this as constants.
+        closed = jax.make_jaxpr(lambda params, x: apply_fn(params, x[None])[0])(*shapes)
     program = Program()
     inputs = [program.new(v.aval) for v in closed.jaxpr.invars]
     *program.leaves, program.x = inputs
