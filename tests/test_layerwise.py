@@ -202,6 +202,25 @@ def test_every_output_with_and_without_second_inputs_in_blocks(name, outputs):
     assert_close(kernel(x[:3]), want[:3, :3], rtol=1e-12)  # two blocks that overlap
 
 
+@pytest.mark.parametrize(
+    ("name", "outputs", "method"),
+    [("zoo", "diagonal", "layerwise"), ("linen", "mean", "layerwise"), ("linen", "full", "jacobian")],
+)
+def test_a_block_is_made_in_pieces_that_fit_the_cache(name, outputs, method, monkeypatch):
+    """Three examples by two and two: one of them is computed twice, and used once."""
+    model, x, full = case(name)
+    cost, made = costs.of(*model, x[0], outputs), []
+    monkeypatch.setattr(costs, "_CACHE", 2 * x.itemsize * cost._working(method, cost.k))
+    features, *rest = kernels._WAYS[method]
+    monkeypatch.setitem(kernels._WAYS, method, (lambda *a: made.append(len(a[3])) or features(*a), *rest))
+    got = ntk.empirical_ntk(model, x[:3], outputs=outputs, method=method)
+    assert made == [2, 2]
+    assert_close(got, reduced(full, outputs)[:3, :3], rtol=1e-12)
+    apart, whole = cost.memory(method, 8, cost.k), cost.memory(method, 2, cost.k)
+    assert apart.kept == 4 * whole.kept
+    assert 2 * apart.kept < apart.making, "all pieces and the block are there when they are joined"
+
+
 def test_both_ways_of_a_layer_at_several_positions_are_tested():
     for name, outputs, factors in (("linen", "full", [True, True]), ("zoo", "mean", [False, False, True])):
         model, x, _ = case(name)
@@ -232,7 +251,7 @@ def test_arrays_alive_at_any_time_keep_within_the_bound(monkeypatch):
     model, x, full = case("linen")
     x = jnp.concatenate([x, x[:1]])
     cost = costs.of(*model, x[0], "full")
-    features, contract = kernels._WAYS["layerwise"]
+    features, joined, contract = kernels._WAYS["layerwise"]
     one, alive = cost.memory("layerwise", 1, cost.k), []
 
     def watched(*arguments):
@@ -240,7 +259,7 @@ def test_arrays_alive_at_any_time_keep_within_the_bound(monkeypatch):
         alive.append(sum(a.nbytes for a in jax.live_arrays()))
         return block
 
-    monkeypatch.setitem(kernels._WAYS, "layerwise", (watched, contract))
+    monkeypatch.setitem(kernels._WAYS, "layerwise", (watched, joined, contract))
     blocks = []
     for extra in (0, 2, 9):
         alive.clear()

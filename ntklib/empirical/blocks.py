@@ -33,12 +33,14 @@ class Memory(NamedTuple):
 class Way(NamedTuple):
     """One way to compute a kernel. Ways with equal entries are equal, and so compile once.
 
-    features(apply_fn, outputs, params, x [B, ...], units [k, K]) is what the tiles need of a block;
+    features(apply_fn, outputs, params, x [B, ...], units [k, K]) is what the tiles need of a block; joined(outputs,
+    starts, parts) makes one of several, the examples of each from its start to that of the next;
     contract(apply_fn, outputs, params, left, right) the tile: "mean" Σ_k Θ_kk over the block's outputs [B, B'],
     "full" [B, B', k, k'], "diagonal" [B, B', k].
     """
 
     features: Callable[..., Any]
+    joined: Callable[..., Any]
     contract: Callable[..., Array]
     apply_fn: ApplyFn
     outputs: str
@@ -46,14 +48,19 @@ class Way(NamedTuple):
 
 
 class Tiling(NamedTuple):
-    """Examples and outputs in a block, and blocks of x1 kept at a time while those of x2 pass by."""
+    """Examples and outputs in a block, blocks of x1 kept at a time while those of x2 pass by, and examples of a block
+    taken at a time to make it.
+    """
 
     examples: int
     outputs: int
     panel: int
+    piece: int
 
 
-def choose(memory: Callable[[int, int], Memory], k: int, most: int, max_memory: float) -> Tiling:
+def choose(
+    memory: Callable[[int, int], Memory], piece: Callable[[int], int], k: int, most: int, max_memory: float
+) -> Tiling:
     """At most `most` examples: as many as take no more than a third of the bound, so that several blocks can be kept;
     one, if that fits at all; then fewer outputs at a time.
     """
@@ -69,7 +76,7 @@ def choose(memory: Callable[[int, int], Memory], k: int, most: int, max_memory: 
         )
     one = memory(examples, outputs)
     spare = max_memory - one.total
-    return Tiling(examples, outputs, 1 + int(spare // max(one.kept, 1)))
+    return Tiling(examples, outputs, 1 + int(spare // max(one.kept, 1)), min(examples, piece(outputs)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -108,8 +115,13 @@ def compute(way: Way, params: Params, x1: Array, x2: Array | None, dtype: Any, t
     wait = (lambda array: array) if traced else jax.block_until_ready  # queued tiles would hold memory of their own
 
     def block(x: Array, start: int, size: int, chunk: int) -> Any:
-        part = x if size == x.shape[0] else x[start : start + size]
-        return way.features(way.apply_fn, outputs, params, part, eye[chunk : chunk + tiling.outputs])
+        units, most = eye[chunk : chunk + tiling.outputs], size if traced else tiling.piece
+        starts, piece = _starts(size, most), _size(size, most)
+        parts = []
+        for first in (start + s for s in starts):
+            part = x if piece == x.shape[0] else x[first : first + piece]
+            parts.append(wait(way.features(way.apply_fn, outputs, params, part, units)))
+        return parts[0] if len(parts) == 1 else wait(way.joined(outputs, tuple(starts), parts))
 
     with tqdm(total=count, desc="empirical NTK", unit="tile", disable=quiet, delay=2, leave=False) as bar:
         for top in range(0, len(rows), tiling.panel):

@@ -5,6 +5,7 @@ import functools
 import math
 from typing import Any
 
+import jax
 from jax.extend import core
 
 from ntklib.empirical import affine, layerwise
@@ -12,6 +13,9 @@ from ntklib.empirical import program as programs
 from ntklib.empirical.affine import Plan
 from ntklib.empirical.blocks import Memory
 from ntklib.empirical.program import Program
+
+# Bytes of a cache that one core may call its own, roughly.
+_CACHE = 2**25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,18 +80,33 @@ class Cost:
             working = k * (3 * p + b * (3 * largest + self.k)) + 2 * b * values + 3 * tile
             return Memory(item * (b * example + k * self.k), 0, item * working)
         plain = self.leaf_sizes if method == "jacobian" else [self.leaf_sizes[i] for i in self.plan.plain]
-        kept = b * k * sum(plain)
-        making = 2 * p + b * (
-            2 * values + k * (2 * largest + max(plain, default=0))
-        )  # scaled and transposed weights, too
-        joining = (2 + len(plain)) * tile
+        kept, joining = k * sum(plain), (2 + len(plain)) * tile
         for t, inputs, o, factors in self.layers if method == "layerwise" else ():
-            kept += b * (t * (inputs + k * o) if factors else k * inputs * o)
-            making += b * t * (inputs + k * o) + b * (t * k * o + 2 * t * inputs + 2 * k * inputs * o) * (not factors)
+            kept += t * (inputs + k * o) if factors else k * inputs * o
             joining += (tile + b * b) if t == 1 or not factors else t * t * (2 * tile + b * b)
+        piece = min(b, self.piece(method, k))
+        making = 2 * p + piece * (self._working(method, k) + kept)  # scaled and transposed weights, too
+        if piece < b:  # pieces overlap by less than their number, and are all there when they are joined
+            making = max(making + b * kept, 3 * b * kept)
         return Memory(
-            item * kept, item * (making + kept), item * (joining + kept + 1024)
+            item * b * kept, item * making, item * (joining + b * kept + 1024)
         )  # products may copy an operand
+
+    def piece(self, method: str, k: int) -> int:
+        """Examples at a time for which all that is made on the way stays in a processor's cache."""
+        if method == "products" or jax.default_backend() != "cpu":
+            return 2**31
+        item = max(self.program.shapes[v].dtype.itemsize for v in (*self.program.leaves, self.program.output))
+        return max(1, _CACHE // (item * self._working(method, k)))
+
+    def _working(self, method: str, k: int) -> int:
+        """Numbers made from one example on the way to what is kept of it."""
+        values, largest, _ = self._activations
+        plain = self.leaf_sizes if method == "jacobian" else [self.leaf_sizes[i] for i in self.plan.plain]
+        working = 2 * values + k * (2 * largest + max(plain, default=0))
+        for t, inputs, o, factors in self.layers if method == "layerwise" else ():
+            working += t * (inputs + k * o) + (t * k * o + 2 * t * inputs + 2 * k * inputs * o) * (not factors)
+        return working
 
     @functools.cached_property
     def _activations(self) -> tuple[int, int, int]:

@@ -87,7 +87,8 @@ def empirical_ntk(
         method = _cheapest(cost, n, m)
     # Wide enough for matrix products at full speed, small enough to skip the lower triangle.
     most = min(max(n, m), batch_size or (max(8, 640 // k) if outputs == "full" else 128))
-    tiling = blocks.choose(functools.partial(cost.memory, method), k, most, float(max_memory))
+    memory, piece = functools.partial(cost.memory, method), functools.partial(cost.piece, method)
+    tiling = blocks.choose(memory, piece, k, most, float(max_memory))
     return blocks.compute(blocks.Way(*_WAYS[method], apply_fn, outputs, k), params, x1, x2, cost.dtype, tiling)
 
 
@@ -173,7 +174,7 @@ def _on_one(apply_fn: ApplyFn, params: Params, one: Array) -> Array:
 
 
 _WAYS = {
-    "layerwise": (layerwise.features, layerwise.contract),
-    "jacobian": (_jacobians, layerwise.contract),
-    "products": (_inputs, _products),
+    "layerwise": (layerwise.features, layerwise.joined, layerwise.contract),
+    "jacobian": (_jacobians, layerwise.joined, layerwise.contract),
+    "products": (_inputs, _inputs, _products),
 }

@@ -3,6 +3,7 @@ the derivatives with respect to its outputs, at positions t and s. No Jacobian o
 """
 
 import functools
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -131,6 +132,26 @@ def flat(jacobian: Array, outputs: str) -> Array:
     if outputs == "mean":
         return jacobian.reshape(jacobian.shape[0], -1)
     return jacobian if outputs == "full" else jacobian.swapaxes(0, 1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def joined(outputs: str, starts: tuple[int, ...], parts: list[list[Term]]) -> list[Term]:
+    """The terms of several batches as those of one; of each, the examples before the start of the next."""
+    counts = [b - a for a, b in itertools.pairwise(starts)]
+
+    def along(axis: int, arrays: list[Array]) -> Array:
+        cut = [jax.lax.slice_in_dim(a, 0, n, axis=axis) for a, n in zip(arrays, counts, strict=False)]
+        return jnp.concatenate([*cut, arrays[-1]], axis)
+
+    def one(*terms: Any) -> Term:
+        axis = 1 if outputs == "diagonal" else 0
+        if not isinstance(terms[0], Outer):
+            return along(axis, list(terms))
+        shared = terms[0].delta.ndim == 2
+        delta = terms[0].delta if shared else along(axis, [term.delta for term in terms])
+        return Outer(along(0, [term.a for term in terms]), delta)
+
+    return [one(*terms) for terms in zip(*parts, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------ to pairs of them

@@ -77,9 +77,12 @@ class Conv(Layer):
         _images(x.shape, x.ndim == 4)
         _checks.features(self.c_in, x.shape[-1])
         scales = self.scales()
-        x = _padded(x, {1: 0, 2: 1}, self.kernel_size, self.strides, self.padding)
+        sizes = zip(x.shape[1:3], self.kernel_size, self.strides, strict=True)
+        edges = [_edges(size, window, stride, self.padding)[:2] for size, window, stride in sizes]
+        if self.padding == "CIRCULAR":
+            x, edges = jnp.pad(x, [(0, 0), *edges, (0, 0)], mode="wrap"), [(0, 0), (0, 0)]
         z = jax.lax.conv_general_dilated(
-            x, scales["W"][0] * self.W[...], self.strides, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x, scales["W"][0] * self.W[...], self.strides, edges, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         return z if self.b is None else z + scales["b"][0] * jnp.broadcast_to(self.b[...], z.shape)
 
@@ -170,14 +173,6 @@ def _edges(size: int, window: int, stride: int, padding: Padding) -> tuple[int, 
     out = -(-size // stride)
     total = max((out - 1) * stride + window - size, 0)
     return total // 2, total - total // 2, out
-
-
-def _padded(a: Array, axes: dict[int, int], window: tuple, strides: tuple, padding: Padding) -> Array:
-    """`axes` says which of the window's two numbers belongs to an axis."""
-    widths = [(0, 0)] * a.ndim
-    for axis, i in axes.items():
-        widths[axis] = _edges(a.shape[axis], window[i], strides[i], padding)[:2]
-    return jnp.pad(a, widths, mode="wrap" if padding == "CIRCULAR" else "constant")
 
 
 def _windows(a: Array, axes: tuple[int, ...], window: int, stride: int, padding: Padding) -> Array:
