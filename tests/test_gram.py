@@ -163,6 +163,38 @@ def test_many_near_pairs_in_one_tile():
     assert_close(ntk.gram(small, x, tile=24), want, rtol=1e-14)
 
 
+def test_tiles_are_computed_again_where_pairs_are_near_and_only_there():
+    """Neither an input and itself nor the zeros that fill up the last tile count as such."""
+    x = normal(0, 11, 5)
+    x2 = normal(1, 9, 5).at[5].set(x[5] + 1e-9)
+    small = net(hidden=1)
+
+    def again(*inputs):
+        tiles = Tiles(small, *inputs, tile=4)
+        asked, executable = [], tiles._executable
+
+        def watched(device, careful=False):
+            asked.extend([at] * careful)
+            return executable(device, careful)
+
+        tiles._executable = watched
+        for at in tiles.pairs():
+            tiles(*at)
+        return asked
+
+    assert again(x) == []
+    assert again(x, x2) == [(1, 1)]
+    assert again(jnp.concatenate([x, x[:1]])) == [(0, 2)]
+
+
+@pytest.mark.parametrize(("d", "tile"), [(5, 64), (300, 32)])
+def test_memory_for_near_pairs_is_counted(d, tile):
+    tiles = Tiles(ntk.mlp([d, 4, 1], w_std=1.4, rngs=RNGS), np.asarray(normal(0, 2 * tile, d)), tile=tile)
+    memory = tiles._executable(tiles.devices[0], careful=True).memory_analysis()
+    used = memory.temp_size_in_bytes + memory.argument_size_in_bytes + 2 * memory.output_size_in_bytes
+    assert used <= tiles._workspace() < 3 * used
+
+
 def test_repeated_layers_are_a_loop():
     x = normal(0, 4, 5)
     deep = net(hidden=12)

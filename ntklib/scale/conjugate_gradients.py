@@ -216,6 +216,8 @@ def _sum_over_processes(part: np.ndarray) -> np.ndarray:
         return part
     from jax.experimental import multihost_utils
 
+    # A sum gives up after half a minute where one process is slower than the other; this waits.
+    multihost_utils.sync_global_devices("ntklib.cg_solve")
     with jax.enable_x64(True):
         return np.asarray(multihost_utils.process_allgather(part)).sum(0)
 

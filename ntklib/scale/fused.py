@@ -2,10 +2,11 @@
 
 import functools
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -28,45 +29,76 @@ class Network:
         return isinstance(other, Network) and self.graph == other.graph
 
 
+class Side(NamedTuple):
+    """The inputs of a tile's rows or columns. Vectors come less a centre, with ‖x‖²/d as they were (`q`) and now
+    (`norms`): products of either sign add up with a tenth of the rounding error of positive ones. Images: x alone.
+    """
+
+    x: Any
+    q: Any = None
+    norms: Any = None
+
+
+def side(x: np.ndarray, centre: np.ndarray) -> Side:
+    """Inputs on the host, made ready for all tiles that they are part of."""
+    if x.ndim > 2:
+        return Side(x)
+    moved = x - centre
+    return Side(moved, *(np.vecdot(v, v) / x.dtype.type(x.shape[1]) for v in (x, moved)))
+
+
 @functools.lru_cache(maxsize=64)
-def compiled(network: Network, which: Which, shape: tuple[int, ...], dtype: str, device: Any) -> Any:
-    """The function of one tile, compiled for a device."""
+def compiled(network: Network, which: Which, shape: tuple[int, ...], dtype: str, device: Any, careful: bool) -> Any:
+    """The function of one tile, compiled for a device: (rows, columns, limits) -> (entries, whether pairs are near).
+
+    limits: the numbers of rows and columns, without padding, and 1 where they are the same inputs. Where pairs are so
+    near that their distance has lost digits, the `careful` function is to be asked again: it takes longer to compile.
+    """
     with jax.enable_x64(dtype == "float64"):
-        block = jax.ShapeDtypeStruct(shape, dtype, sharding=jax.sharding.SingleDeviceSharding(device))
-        return jax.jit(functools.partial(_entries, network.net, which)).lower(block, block).compile()
+        place = jax.sharding.SingleDeviceSharding(device)
+        of = functools.partial(jax.ShapeDtypeStruct, sharding=place)
+        block = Side(of(shape, dtype), *([of(shape[:1], dtype)] * 2 if len(shape) == 2 else []))
+        function = jax.jit(functools.partial(_entries, network.net, which, careful))
+        return function.lower(block, block, of((3,), np.int32)).compile()
 
 
-def _entries(net: Layer, which: Which, a: Array, b: Array) -> Array:
-    k = Kernel.from_inputs(a, b, pools=net.pools)
+def _entries(net: Layer, which: Which, careful: bool, a: Side, b: Side, limits: Array) -> tuple[Array, Array]:
+    k, near = Kernel.from_inputs(a.x, b.x, pools=net.pools), jnp.zeros((), bool)
     if net.pools:
         k = k.with_gap()
-    else:
-        gap = _distances(a, b)
+    elif a.x.ndim > 2:  # by differences: a few channels only
+        gap = 0.5 * jnp.mean((a.x[:, None] - b.x[None]) ** 2, axis=-1)
         k = k.replace(nngp=(k.q1[:, None] + k.q2[None]) / 2 - gap, gap=gap)
+    else:
+        gap, pairs = _distances(k.nngp, a, b, limits)
+        gap, near = _by_differences(gap, pairs, a.x, b.x) if careful else gap, jnp.any(pairs)
+        k = k.replace(q1=a.q, q2=b.q, nngp=(a.q[:, None] + b.q[None]) / 2 - gap, gap=gap)
     k = propagate(net, k)
-    return k.ntk if which == "ntk" else k.nngp
+    return (k.ntk if which == "ntk" else k.nngp), near
 
 
-def _distances(a: Array, b: Array) -> Array:
-    """½ ‖x − x'‖²/d without cancellation: by products, but for the few pairs that are near by differences."""
-    if a.ndim > 2:  # per pixel: a few channels only
-        return 0.5 * jnp.mean((a[:, None] - b[None]) ** 2, axis=-1)
-    # From the mean of the inputs: products of either sign add up with a tenth of the rounding error of positive ones.
-    centre = jnp.mean(a, axis=0, keepdims=True)
-    k = Kernel.from_inputs(a - centre, b - centre)
-    both = k.q1[:, None] + k.q2[None]
-    gap = both / 2 - k.nngp
-    near = gap < 6 * math.sqrt(jnp.finfo(gap.dtype).eps) * both
-    count, some = jnp.count_nonzero(near), 4 * len(a)
+def _distances(products: Array, a: Side, b: Side, limits: Array) -> tuple[Array, Array]:
+    """½ ‖x − x'‖²/d by products, and for which pairs the difference loses digits; an input is at 0 from itself."""
+    both = a.norms[:, None] + b.norms[None]
+    row, column = (jax.lax.broadcasted_iota(jnp.int32, both.shape, axis) for axis in (0, 1))
+    gap = jnp.where((row == column) & (limits[2] == 1), 0.0, both / 2 - products)
+    near = (gap < 6 * math.sqrt(jnp.finfo(gap.dtype).eps) * both) & (row < limits[0]) & (column < limits[1])
+    return gap, near & ((row != column) | (limits[2] == 0))
+
+
+def _by_differences(gap: Array, near: Array, a: Array, b: Array) -> Array:
+    """The same without cancellation: for the near pairs, or, where they are many, for all."""
+    count, some = jnp.count_nonzero(near), len(a)
 
     def few() -> Array:
-        i, j = jnp.nonzero(near, size=some, fill_value=0)  # the pair (0, 0) fills up, and is right as well
-        return gap.at[i, j].set(0.5 * jnp.mean((a[i] - b[j]) ** 2, axis=-1))
+        # What fills up is out of bounds, and not written.
+        i, j = jnp.nonzero(near, size=some, fill_value=some)
+        return gap.at[i, j].set(0.5 * jnp.mean((a[i] - b[j]) ** 2, axis=-1), mode="drop")
 
     def all_() -> Array:
         return jax.lax.map(lambda row: 0.5 * jnp.mean((row[None] - b) ** 2, axis=-1), a)
 
-    return jax.lax.switch((count > 0).astype(jnp.int32) + (count > some).astype(jnp.int32), [lambda: gap, few, all_])
+    return jax.lax.cond(count > some, all_, few)
 
 
 def propagate(net: Layer, k: Kernel) -> Kernel:

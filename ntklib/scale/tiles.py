@@ -20,11 +20,13 @@ from tqdm import tqdm
 
 from ntklib import _checks
 from ntklib.layers import Layer
-from ntklib.scale.fused import Network, Which, compiled
+from ntklib.scale.fused import Network, Side, Which, compiled, side
 
 Pair = tuple[int, int]
 #: Bytes of one array of a tile: on a CPU they stay in the cache next to the others of a layer.
 _CPU, _OTHER = 2**18, 2**26
+#: Arrays of a tile, and inputs once more, that finding and mending near pairs takes (a test asks the compiler).
+_AGAIN = 4
 
 
 class Tiles:
@@ -60,9 +62,10 @@ class Tiles:
         self.shape = (len(self.x1), len(self.x2))
         self.dtype = jax.dtypes.canonicalize_dtype(np.result_type(self.x1.dtype, self.x2.dtype))
         self.devices = list(devices or jax.local_devices()[:1])
-        self._resident: dict[Any, Array] = {}
+        self._resident: dict[Any, Side] = {}
         self._executables: dict[Any, Any] = {}
         self._fit(tile, max_memory, reserved)
+        self._centre = np.asarray(self.x1[: self.tile], self.dtype).mean(0, keepdims=True)
 
     def _fit(self, tile: int | None, max_memory: float | None, reserved: float) -> None:
         """Choose tile, threads and whether inputs stay on the devices, so that all of it keeps the bound."""
@@ -103,14 +106,15 @@ class Tiles:
         """Bytes that one tile takes while it is computed: inputs, intermediate arrays and result."""
         memory = self._executable(self.devices[0]).memory_analysis()
         known = (memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes)
-        return sum(known) + known[1]  # and the result once more, on the host
+        again = _AGAIN * known[1] + known[2] if self.x1.ndim == 2 else 0  # where pairs are near
+        return sum(known) + known[1] + again  # and the result once more, on the host
 
-    def _executable(self, device: Any) -> Any:
-        if (self.tile, device) not in self._executables:
+    def _executable(self, device: Any, careful: bool = False) -> Any:
+        key = (self.tile, device, careful)
+        if key not in self._executables:
             row = (self.tile, *self.x1.shape[1:])
-            found = compiled(Network(self.net), self.kernel, row, str(self.dtype), device)
-            self._executables[self.tile, device] = found
-        return self._executables[self.tile, device]
+            self._executables[key] = compiled(Network(self.net), self.kernel, row, str(self.dtype), device, careful)
+        return self._executables[key]
 
     def against(self, x2: np.ndarray) -> "Tiles":
         """The tiles of Θ(x1, x2) for other columns; the rows that are on a device are shared."""
@@ -140,20 +144,23 @@ class Tiles:
         """The tile as it is computed: padded to full size, and left on the device."""
         with jax.enable_x64(self.dtype == np.float64):  # a setting of the thread: those that work here have none
             a, b = self._block(1, i, device), self._block(1 if self.symmetric else 2, j, device)
-            return self._executable(device)(a, b)
+            sizes = [min(self.tile, n - k * self.tile) for k, n in zip((i, j), self.shape, strict=True)]
+            limits = np.array([*sizes, self.symmetric and i == j], np.int32)
+            entries, near = self._executable(device)(a, b, limits)
+            return self._executable(device, careful=True)(a, b, limits)[0] if near else entries
 
-    def _block(self, side: int, i: int, device: Any) -> Array:
+    def _block(self, which: int, i: int, device: Any) -> Side:
         """The inputs of a tile on the device, padded by zeros to a full tile, so that there is one shape to compile."""
-        found = self._resident.get((side, i, device))
+        found = self._resident.get((which, i, device))
         if found is not None:
             return found
-        x = self.x1 if side == 1 else self.x2
+        x = self.x1 if which == 1 else self.x2
         part = np.asarray(x[self.span(i, len(x))], self.dtype)
         if len(part) < self.tile:
             part = np.concatenate([part, np.zeros((self.tile - len(part), *part.shape[1:]), part.dtype)])
-        block = jax.device_put(part, device)
+        block = jax.device_put(side(part, self._centre), device)
         if self._keeps_inputs:
-            self._resident[side, i, device] = block
+            self._resident[which, i, device] = block
         return block
 
     def run(
