@@ -6,6 +6,7 @@ layer needs, E[φφ], E[φ'φ'] and the new gap ½ E[(φ(u) − φ(v))²]. They 
 derivatives where |ρ| = 1. The same expectations from the covariance, with derivatives, are in `ntklib.duals`.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -34,8 +35,8 @@ def leaky_relu(gap: Array, q1: Array, q2: Array, *, slope: float = 0.0) -> Tripl
     zero1, zero2 = ((s == 0).astype(s.dtype) for s in (s1, s2))
     difference = s1 - s2
     u = (gap - 0.5 * difference * difference) * (r1 * r2)
-    theta, sine = _arccos.angle(jnp.maximum(u, jnp.maximum(zero1, zero2)))
-    new_gap = kappa * gap - beta * (s1 * s2) * sine
+    theta, sine = _arccos.angle(_once(jnp.maximum(u, jnp.maximum(zero1, zero2))))
+    new_gap = _once(kappa * gap - beta * (s1 * s2) * sine)
     return kappa * (q1 + q2) / 2 - new_gap, kappa - beta * theta, new_gap
 
 
@@ -49,7 +50,12 @@ def erf(gap: Array, q1: Array, q2: Array) -> Triple:
     a, b = jnp.sqrt(1 + 2 * q1), jnp.sqrt(1 + 2 * q2)
     own1, own2 = (jnp.asarray(2 / np.pi * jnp.arcsin(2 * q / (1 + 2 * q)), q.dtype) for q in (q1, q2))
     difference = a - b
-    u = (1 + 2 * gap - 0.5 * difference * difference) * (1 / a) * (1 / b)
-    values = 1 - 2 / np.pi * _arccos.angle(u)[0]
+    u = _once((1 + 2 * gap - 0.5 * difference * difference) * (1 / a) * (1 / b))
+    values = _once(1 - 2 / np.pi * _arccos.angle(u)[0])
     slopes = 4 / np.pi / jnp.sqrt(u * (2 - u)) * (1 / a) * (1 / b)
     return values, slopes, jnp.maximum((own1 + own2) / 2 - values, 0.0)
+
+
+def _once(a: Array) -> Array:
+    """Several results use it: XLA would rather compute it, polynomials and all, for each of them again."""
+    return jax.lax.optimization_barrier(a)
