@@ -42,7 +42,8 @@ class Measurement:
     """One implementation of one case. `seconds` has a number for each round; `note` says why it has none.
 
     first: seconds of the first call, which compiles; peak: bytes above what was in use before it.
-    difference: from our result, ‖ours − theirs‖/‖theirs‖ in the Frobenius norm.
+    difference: from our result, ‖ours − theirs‖/‖theirs‖ in the Frobenius norm, but for the inputs `apart`.
+    apart: inputs left out of it, as few as bring it below the case's tolerance; none if it takes more than one in 20.
     outside, diagonal: the largest one outside the diagonal and on it, relative to the largest entry.
     """
 
@@ -52,6 +53,7 @@ class Measurement:
     first: float = 0.0
     peak: int = 0
     difference: float = 0.0
+    apart: int = 0
     outside: float = 0.0
     diagonal: float = 0.0
     note: str = ""
@@ -168,7 +170,8 @@ def run(
         for entrant in others:
             if entrant.measured.seconds and first.measured.seconds:
                 m = entrant.measured
-                m.difference, m.outside, m.diagonal = differences(first.result(), entrant.result())
+                found = differences(first.result(), entrant.result(), case.tolerance)
+                m.difference, m.apart, m.outside, m.diagonal = found
         versions = {k: v for e in entrants if e.process for k, v in e.process.versions.items()}
     return Result(case, first.measured, [entrant.measured for entrant in others] + out), versions
 
@@ -197,25 +200,43 @@ def promising(family: list[Entrant], say: Say) -> list[Entrant]:
     return [entrant for entrant in times if times[entrant] <= CLOSE * min(times.values())]
 
 
-def differences(ours: Path, theirs: Path) -> tuple[float, float, float]:
-    """Of two kernels [N, N, ...] the relative difference in norm, and the largest one outside the diagonal and on it,
-    relative to the largest entry (see `Measurement`).
+def differences(ours: Path, theirs: Path, tolerance: float) -> tuple[float, int, float, float]:
+    """Of two kernels [N, N, ...] the relative difference in norm, the inputs left out of that, and the largest
+    difference outside the diagonal and on it, relative to the largest entry (see `Measurement`).
 
     Kernels of other shapes differ by infinity. Read row by row: a full kernel may be larger than memory.
     """
     a, b = (np.load(path, mmap_mode="r") for path in (ours, theirs))
     if a.shape != b.shape:
-        return math.inf, math.inf, math.inf
-    squares, total, off, on, largest = 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(len(a)):
+        return math.inf, 0, math.inf, math.inf
+    n, off, on, largest = len(a), 0.0, 0.0, 0.0
+    errors, sizes = np.empty((n, n), np.float32), np.empty((n, n), np.float32)  # squares, of pairs of inputs
+    for i in range(n):
         row = np.asarray(b[i], float)
         error = np.abs(np.asarray(a[i], float) - row)
-        squares, total = squares + float((error**2).sum()), total + float((row**2).sum())
+        errors[i], sizes[i] = ((part**2).reshape(n, -1).sum(1) for part in (error, row))
         largest = max(largest, float(np.abs(row).max()))
         on = max(on, _largest(error[i]))
         error[i] = 0.0
         off = max(off, _largest(error))
-    return math.inf if math.isnan(squares) else math.sqrt(squares / total), off / largest, on / largest
+    return *_norm(errors, sizes, tolerance), off / largest, on / largest
+
+
+def _norm(errors: np.ndarray, sizes: np.ndarray, tolerance: float) -> tuple[float, int]:
+    """√(Σ errors / Σ sizes), and how many inputs had to be left out, those with the largest errors first."""
+    whole = math.sqrt(errors.sum(dtype=float) / sizes.sum(dtype=float))
+    if math.isnan(whole):
+        return math.inf, 0
+    norm, apart = whole, 0
+    while norm > tolerance:
+        apart += 1
+        if apart > len(errors) / 20:
+            return whole, 0
+        worst = int(np.argmax(errors.sum(0) + errors.sum(1)))
+        for squares in (errors, sizes):
+            squares[worst], squares[:, worst] = 0.0, 0.0
+        norm = math.sqrt(errors.sum(dtype=float) / sizes.sum(dtype=float))
+    return norm, apart
 
 
 def _largest(error: np.ndarray) -> float:

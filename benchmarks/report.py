@@ -70,7 +70,7 @@ def rows(result: Result) -> Iterator[tuple[str, ...]]:
         yield (
             peer.name, _seconds(ours), _seconds(peer), f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}", goal,
             f"{compiling(ours):.1f} / {compiling(peer):.1f}", f"{_mib(ours)} / {_mib(peer)}",
-            f"{peer.difference:.0e}" + ("" if agrees(result, peer) else " DIFFERS"),
+            f"{peer.difference:.0e}" + _but_for(peer) + ("" if agrees(result, peer) else " DIFFERS"),
             f"{peer.outside:.0e} / {peer.diagonal:.0e}",
         )  # fmt: skip
 
@@ -131,6 +131,10 @@ def write(readme: Path, results: Sequence[Result], conditions: str) -> None:
         raise ValueError(f"{readme.name} must hold the lines {BEGIN} and {END}, between which the table goes.")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     readme.write_text(f"{before}{BEGIN}\n\n{markdown(results)}\n\n{conditions}\n\n{END}{after}")
+
+
+def _but_for(measured: Measurement) -> str:
+    return f" but for {measured.apart} input{'s' * (measured.apart > 1)}" if measured.apart else ""
 
 
 def _seconds(measured: Measurement) -> str:

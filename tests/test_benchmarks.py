@@ -184,9 +184,26 @@ def test_differences_are_relative_to_the_largest_entry(tmp_path):
     for path, array in zip(paths, (a, moved, lost, a[:1]), strict=True):
         np.save(path, array)
     norm = (0.4**2 + 1) ** 0.5 / (1 + 2.4**2 + 4 + 25) ** 0.5
-    assert np.allclose(harness.differences(paths[0], paths[1]), (norm, 0.4 / 5, 1 / 5))
-    assert harness.differences(paths[0], paths[2])[:2] == (np.inf, np.inf)
-    assert harness.differences(paths[0], paths[3]) == (np.inf, np.inf, np.inf)
+    assert np.allclose(harness.differences(paths[0], paths[1], 1e-4), (norm, 0, 0.4 / 5, 1 / 5))
+    assert harness.differences(paths[0], paths[2], 1e-4)[:3] == (np.inf, 0, np.inf)
+    assert harness.differences(paths[0], paths[3], 1e-4) == (np.inf, 0, np.inf, np.inf)
+
+
+def test_few_inputs_may_be_apart(tmp_path):
+    """Where a ReLU is zero up to rounding; one in twenty, not more."""
+    a = np.random.default_rng(0).normal(size=(40, 40, 2, 2))
+    b = a + 1e-6
+    paths = tmp_path / "a.npy", tmp_path / "b.npy"
+    np.save(paths[0], a)
+    for apart in (0, 1, 2, 3):
+        if apart:
+            b[7 * apart], b[:, 7 * apart] = a[7 * apart] * (1 + 0.01 * apart), a[:, 7 * apart] * 1.01
+        np.save(paths[1], b)
+        difference, found, *_ = harness.differences(*paths, 1e-4)
+        assert found == apart % 3
+        assert (difference < 1e-5) == (apart < 3)
+    measured = dataclasses.replace(FAST, difference=1e-6, apart=2)
+    assert "| 1e-06 but for 2 inputs |" in report.markdown([Result(LINEAR, OURS, [measured])])
 
 
 def test_writing_puts_the_table_between_the_marks_and_nothing_else(tmp_path):
