@@ -4,7 +4,6 @@ product or a convolution, and where a bias is added to the result.
 
 import collections
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
@@ -201,22 +200,16 @@ def _inputs(program: Program, layer: Layer, values: dict[int, Any]) -> Array:
 
 
 def _patches(x: Array, p: dict[str, Any], window: tuple[int, ...], out: tuple[int, ...]) -> Array:
-    """The patch of each output pixel, [T, places · channels]: one strided slice for each place in the window."""
+    """The patch of each output pixel, [T, places · channels]: strided slices, along one axis after the other."""
     numbers = p["dimension_numbers"]
     x = x.transpose(numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])  # [batch, pixels..., channels]
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in p["padding"]), (0, 0, 0)])
-    sizes = [out[a] for a in numbers.out_spec[2:]]
-    places = []
-    for offset in _grid([window[a] for a in numbers.rhs_spec[2:]]):
-        start = [i * d for i, d in zip(offset, p["rhs_dilation"], strict=True)]
-        stop = [s + (n - 1) * d + 1 for s, n, d in zip(start, sizes, p["window_strides"], strict=True)]
-        part = jax.lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *p["window_strides"], 1))
-        places.append(part.reshape(-1, x.shape[-1]))
-    return jnp.concatenate(places, axis=1)
-
-
-def _grid(sizes: Sequence[int]) -> list[tuple[int, ...]]:
-    return functools.reduce(lambda grid, n: [(*g, i) for g in grid for i in range(n)], sizes, [()])
+    for axis in range(len(p["padding"]), 0, -1):  # the last one first: its places are those next to each other
+        size, stride = out[numbers.out_spec[axis + 1]], p["window_strides"][axis - 1]
+        starts = [i * p["rhs_dilation"][axis - 1] for i in range(window[numbers.rhs_spec[axis + 1]])]
+        parts = [jax.lax.slice_in_dim(x, i, i + (size - 1) * stride + 1, stride, axis) for i in starts]
+        x = jnp.concatenate(parts, axis=-1)
+    return x.reshape(-1, x.shape[-1])
 
 
 def positions_first(program: Program, layer: Layer, delta: Array) -> Array:
