@@ -13,7 +13,7 @@ from jax import Array
 from ntklib import _checks
 from ntklib.kernel import Kernel
 from ntklib.layers.base import Layer
-from ntklib.layers.dense import affine_kernel, check_affine
+from ntklib.layers.dense import affine_kernel, check_affine, draw
 from ntklib.parameterization import NTK, Parameterization, Role
 
 Padding = Literal["SAME", "VALID", "CIRCULAR"]
@@ -64,8 +64,8 @@ class Conv(Layer):
         self.w_std, self.b_std, self.use_bias = w_std, b_std, use_bias
         self.parameterization, self.role = parameterization, role
         scales = self.scales()
-        self.W = nnx.Param(scales["W"][1] * rngs.params.normal((*self.kernel_size, c_in, c_out)))
-        self.b = nnx.Param(scales["b"][1] * rngs.params.normal((c_out,))) if use_bias else None
+        self.W = nnx.Param(scales["W"][1] * draw(rngs, *self.kernel_size, c_in, c_out))
+        self.b = nnx.Param(scales["b"][1] * draw(rngs, c_out)) if use_bias else None
 
     def scales(self) -> dict[str, tuple[float, float, float]]:
         """(multiplier, initial standard deviation, learning-rate factor) of each parameter."""
