@@ -1,5 +1,6 @@
 """Cases that several test files share: a new activation or layer is added here and inherits every law."""
 
+import math
 from typing import Any
 
 import jax
@@ -37,7 +38,15 @@ def assert_close(got, want, rtol=1e-10, atol=0.0):
 
 
 def normal(seed, *shape, dtype=jnp.float64):
-    return jax.random.normal(jax.random.key(seed), shape, dtype)
+    """`jax.random.normal` to the bit: an entry depends on its number alone, so one compiled length will do for all."""
+    size = math.prod(shape)
+    draws = jax.random.normal(jax.random.key(seed), (max(4096, size),), dtype)
+    return jnp.asarray(np.asarray(draws)[:size].reshape(shape))
+
+
+def kernel(net, *inputs) -> ntk.Kernel:
+    """`net.kernel(*inputs)` as one program: operation by operation a hundred are compiled, six times as slowly."""
+    return jax.jit(net.kernel)(*inputs)
 
 
 def small_net(seed=0, parameterization=ntk.NTK, n_in=3, width=7, n_out=2) -> Any:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import ACTIVATIONS, assert_close, normal
+from helpers import ACTIVATIONS, assert_close, kernel, normal
 
 import ntklib as ntk
 
@@ -56,7 +56,7 @@ CASES = [
 def test_convolution_and_pooling_are_sums_over_patches(window, strides, padding):
     layer = conv(kernel_size=window, strides=strides, padding=padding)
     pool = ntk.AvgPool(window, strides=strides, padding=padding)
-    got, pooled = layer(X1), pool(X1)
+    got, pooled = map(np.asarray, jax.jit(lambda x: (layer(x), pool(x)))(X1))
     fan_in = 2 * window[0] * window[1]
     assert layer.b is not None
     for n in range(3):
@@ -69,12 +69,14 @@ def test_convolution_and_pooling_are_sums_over_patches(window, strides, padding)
 @pytest.mark.parametrize(("window", "strides", "padding"), CASES)
 def test_kernels_of_all_pairs_hold_those_of_equal_pixels(window, strides, padding):
     net = ntk.Serial(conv(2, 3, window, strides=strides, padding=padding), ntk.Erf())
-    few = net.kernel_map(ntk.Kernel.from_inputs(X1, X2))
-    many = net.kernel_map(ntk.Kernel.from_inputs(X1, X2, pools=1))
+    few, many = (
+        jax.jit(lambda x1, x2, pools=pools: net.kernel_map(ntk.Kernel.from_inputs(x1, x2, pools=pools)))(X1, X2)
+        for pools in (0, 1)
+    )
     for name in ("nngp", "ntk"):
-        assert_close(jnp.einsum("nmhwhw->nmhw", getattr(many, name)), getattr(few, name), rtol=1e-13)
+        assert_close(np.einsum("nmhwhw->nmhw", getattr(many, name)), getattr(few, name), rtol=1e-13)
     for name in ("q1", "q2"):
-        assert_close(jnp.einsum("nhwhw->nhw", getattr(many, name)), getattr(few, name), rtol=1e-13)
+        assert_close(np.einsum("nhwhw->nhw", getattr(many, name)), getattr(few, name), rtol=1e-13)
 
 
 def network(kind, width, seed, parameterization=ntk.NTK):
@@ -104,7 +106,7 @@ def network(kind, width, seed, parameterization=ntk.NTK):
 @pytest.mark.parametrize("kind", ["mixed", "residual"])  # the others: test_architectures.py
 def test_wide_networks_have_the_kernel_of_the_limit(kind):
     """Means over networks of width 64: NNGP over 256, NTK over 16."""
-    want = network(kind, 2, 0).kernel(X1, X2)
+    want = kernel(network(kind, 2, 0), X1, X2)
     apply_fn, _ = ntk.functional(network(kind, 64, 0))
 
     def of_seed(key):
@@ -129,14 +131,14 @@ def test_wide_networks_have_the_kernel_of_the_limit(kind):
 @pytest.mark.parametrize("kind", ["flatten", "pool", "mixed", "residual"])
 def test_kernels_are_symmetric_and_agree_with_themselves(kind):
     net = network(kind, 2, 0)
-    k, both = net.kernel(X1), net.kernel(X1, X1 + 0.0)
+    k, both = kernel(net, X1), kernel(net, X1, X1 + 0.0)
     for name in ("nngp", "ntk"):
         a = getattr(k, name)
         assert a.shape == (3, 3)
         assert_close(a, a.T, rtol=1e-12)
         assert_close(a, getattr(both, name), rtol=1e-6)
         assert float(jnp.linalg.eigvalsh(a).min()) > 0
-    assert_close(k.q1, jnp.diagonal(k.nngp), rtol=1e-12)
+    assert_close(k.q1, np.diagonal(k.nngp), rtol=1e-12)
 
 
 def test_standard_parameterization_has_the_widths_in_its_kernel():
@@ -154,7 +156,7 @@ def test_standard_parameterization_has_the_widths_in_its_kernel():
         for j, s in zip(jax.tree.leaves(jacobian), jax.tree.leaves(scaled), strict=True)
     )
     assert_close(theta, ntk.empirical_ntk(net, X1), rtol=1e-10)
-    wide, wider = (ntk.gram(network("flatten", n, 0, ntk.STANDARD), X1) for n in (8, 16))
+    wide, wider = (kernel(network("flatten", n, 0, ntk.STANDARD), X1).ntk for n in (8, 16))
     assert float((wider / wide).min()) > 1.5
 
 
@@ -170,8 +172,9 @@ def test_activations_over_pairs_of_pixels_are_those_over_vectors(name):
         ntk.Conv(3, 2, 1, w_std=1.3, b_std=0.2, rngs=rngs), activation, ntk.GlobalAvgPool(),
         ntk.Dense(2, 1, w_std=1.0, rngs=rngs),
     )  # fmt: skip
+    pooled, plain = kernel(image, x[:, None, None]), kernel(dense, x)
     for kind in ("nngp", "ntk"):
-        assert_close(getattr(image.kernel(x[:, None, None]), kind), getattr(dense.kernel(x), kind), rtol=1e-7)
+        assert_close(getattr(pooled, kind), getattr(plain, kind), rtol=1e-7)
 
 
 def test_a_dense_layer_between_convolution_and_pooling_is_a_convolution_of_one_pixel():
@@ -182,7 +185,7 @@ def test_a_dense_layer_between_convolution_and_pooling_is_a_convolution_of_one_p
         ntk.Conv(4, 3, 1, w_std=1.2, b_std=0.1, rngs=rngs),
     ):
         first = ntk.Conv(2, 4, 3, w_std=1.3, b_std=0.2, rngs=rngs)
-        kernels.append(ntk.Serial(first, ntk.Relu(), middle, ntk.Erf(), ntk.GlobalAvgPool()).kernel(X1, X2))
+        kernels.append(kernel(ntk.Serial(first, ntk.Relu(), middle, ntk.Erf(), ntk.GlobalAvgPool()), X1, X2))
     for name in ("nngp", "ntk", "q1", "q2"):
         assert_close(getattr(kernels[0], name), getattr(kernels[1], name), rtol=1e-13)
 
@@ -190,7 +193,7 @@ def test_a_dense_layer_between_convolution_and_pooling_is_a_convolution_of_one_p
 def test_layer_norm_over_pairs_of_pixels():
     rngs = nnx.Rngs(0)
     net = ntk.Serial(ntk.Conv(2, 4, 3, w_std=1.0, b_std=0.3, rngs=rngs), ntk.LayerNorm(0.1), ntk.GlobalAvgPool())
-    k = net.kernel(X1, X2)
+    k = kernel(net, X1, X2)
     plain = ntk.Serial(net.layers[0]).kernel_map(ntk.Kernel.from_inputs(X1, X2, pools=1))
     v1, v2 = (jnp.sqrt(jnp.einsum("nhwhw->nhw", q) + 0.1) for q in (plain.q1, plain.q2))
     scaled = plain.nngp / jnp.einsum("nhw,mij->nmhwij", v1, v2)
@@ -205,8 +208,8 @@ def test_a_translated_image_is_the_same_to_a_circular_network_with_pooling_and_n
     body = [ntk.Conv(2, 2, 3, w_std=1.3, b_std=0.1, padding="CIRCULAR", rngs=rngs), ntk.Relu()]
     pooled = ntk.Serial(*body, ntk.GlobalAvgPool(), ntk.Dense(2, 1, w_std=1.0, rngs=rngs))
     flat = ntk.Serial(*body, ntk.Flatten(), ntk.Dense(40, 1, w_std=1.0, rngs=rngs))
-    assert_close(pooled.kernel(X1, moved).ntk, pooled.kernel(X1).ntk, rtol=1e-6)
-    assert float(jnp.abs(flat.kernel(X1, moved).ntk - flat.kernel(X1).ntk).max()) > 0.05
+    assert_close(kernel(pooled, X1, moved).ntk, kernel(pooled, X1).ntk, rtol=1e-6)
+    assert float(jnp.abs(kernel(flat, X1, moved).ntk - kernel(flat, X1).ntk).max()) > 0.05
 
 
 def test_gradients_are_finite_at_equal_inputs():
@@ -228,12 +231,12 @@ def test_deep_circular_networks_have_the_limits_of_dense_ones_and_pooling_mixes_
     for name, end, pools in (("flatten", ntk.Flatten(), 0), ("pooled", ntk.GlobalAvgPool(), 1)):
 
         @jax.jit
-        def kernel(x, end=end, pools=pools):
+        def limit(x, end=end, pools=pools):
             k = first.kernel_map(ntk.Kernel.from_inputs(x, pools=pools))
             k = jax.lax.fori_loop(1, depth, lambda _, k: block.kernel_map(k), k)
             return end.kernel_map(k).ntk
 
-        theta = kernel(x)
+        theta = limit(x)
         ratios[name] = float(theta[0, 1] / jnp.sqrt(theta[0, 0] * theta[1, 1]))
     assert abs(ratios["flatten"] - 1 / 4) < 0.006
     assert abs(ratios["pooled"] - 2 / 3) < 0.006

@@ -1,5 +1,6 @@
 """Layers: their kernels against reference values, against each other, and against finite networks."""
 
+import functools
 import json
 import pathlib
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import ACTIVATIONS, CLOSED_FORM, assert_close, normal, small_net
+from helpers import ACTIVATIONS, CLOSED_FORM, assert_close, kernel, normal, small_net
 
 import ntklib as ntk
 
@@ -80,8 +81,9 @@ def build(specs, n_in, rngs):
 def test_kernels_agree_with_the_reference_library(case):
     x1, x2 = (jnp.asarray(ARRAYS[DOCUMENT["inputs"][case["inputs"]][x]]) for x in ("x1", "x2"))
     net = build(case["layers"], x1.shape[-1], nnx.Rngs(0))
+    compiled = jax.jit(net.kernel)
     for pair, inputs in {"11": (x1, None), "12": (x1, x2), "22": (x2, None)}.items():
-        got = net.kernel(*inputs)
+        got = compiled(*inputs)
         for kind in ("nngp", "ntk"):
             want = ARRAYS[case["arrays"][f"{kind}_{pair}"]]
             here = np.asarray(getattr(got, kind))
@@ -95,17 +97,32 @@ def test_every_reference_case_is_there():
     assert len(CASES) == 11
 
 
+@functools.cache
+def parameters_of_wide_networks():
+    """Of 32, the same for every activation: they are drawn by one program."""
+
+    def draw(key):
+        return nnx.split(ntk.mlp([5, 256, 256, 1], w_std=1.2, b_std=0.3, rngs=nnx.Rngs(params=key)))[1]
+
+    return jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(1), 32))
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_wide_networks_have_the_kernel_of_the_limit(name):
     """Mean over 32 networks of width 256, two hidden layers: the NNGP and NTK within their standard errors' reach."""
     activation, x = ACTIVATIONS[name], normal(0, 3, 5)
 
-    def sample(key):
-        net = ntk.mlp([5, 256, 256, 1], activation=activation, w_std=1.2, b_std=0.3, rngs=nnx.Rngs(params=key))
+    wide, limit = (
+        ntk.mlp([5, n, n, 1], activation=activation, w_std=1.2, b_std=0.3, rngs=nnx.Rngs(0)) for n in (256, 8)
+    )
+    graph, _ = nnx.split(wide)
+
+    def sample(params):
+        net = nnx.merge(graph, params)
         return ntk.empirical_nngp(net, x), ntk.empirical_ntk(net, x, method="jacobian", batch_size=3)
 
-    limit = ntk.mlp([5, 8, 8, 1], activation=activation, w_std=1.2, b_std=0.3, rngs=nnx.Rngs(0)).kernel(x)
-    samples = jax.lax.map(sample, jax.random.split(jax.random.key(1), 32))
+    limit = kernel(limit, x)
+    samples = jax.lax.map(sample, parameters_of_wide_networks())
     for drawn, want in zip(samples, (limit.nngp, limit.ntk), strict=True):
         drawn = np.asarray(drawn)
         error = drawn.std(0, ddof=1) / np.sqrt(len(drawn))
@@ -131,7 +148,7 @@ def test_residual_sum_flatten_and_layer_norm_against_wide_networks():
         lambda key: ntk.empirical_ntk(build(nnx.Rngs(params=key)), images, method="jacobian", batch_size=3),
         jax.random.split(jax.random.key(1), 24),
     )
-    drawn, want = np.asarray(samples), build(nnx.Rngs(0)).kernel(images).ntk
+    drawn, want = np.asarray(samples), kernel(build(nnx.Rngs(0)), images).ntk
     error = drawn.std(0, ddof=1) / np.sqrt(len(drawn))
     assert (np.abs(drawn.mean(0) - want) < 4.5 * error + 3 / n * np.abs(want).max()).all()
 
@@ -195,12 +212,12 @@ def test_kernel_matrix_is_symmetric_positive_and_consistent_with_its_parts():
     for name in (*CLOSED_FORM, "tanh"):
         activation = ACTIVATIONS[name]
         net = ntk.mlp([4, 6, 6, 1], activation=activation, w_std=1.2, b_std=0.1, rngs=nnx.Rngs(0))
-        kernel = jax.jit(net.kernel)
-        k = kernel(x)
+        compiled = jax.jit(net.kernel)
+        k = compiled(x)
         for matrix in (k.nngp, k.ntk):
             assert_close(matrix, matrix.T)
             assert float(jnp.linalg.eigvalsh(matrix).min()) > -1e-12 * float(jnp.trace(matrix)), name
-        part = kernel(x[:4], x[2:])
+        part = compiled(x[:4], x[2:])
         assert_close(part.ntk, k.ntk[:4, 2:], rtol=1e-7)
         assert_close(jnp.diagonal(k.nngp), k.q1)
 
@@ -216,10 +233,10 @@ def test_training_does_not_touch_the_kernel():
 def test_images_pass_through_dense_pixel_by_pixel():
     images = normal(0, 2, 3, 3, 5)
     net = ntk.Serial(ntk.Dense(5, 4, w_std=1.2, b_std=0.1, rngs=nnx.Rngs(0)), ntk.Relu(), ntk.Flatten())
-    k = net.kernel(images)
+    k = kernel(net, images)
     pixels = images.reshape(2 * 9, 5)
-    one = ntk.Serial(ntk.Dense(5, 4, w_std=1.2, b_std=0.1, rngs=nnx.Rngs(0)), ntk.Relu()).kernel(pixels).ntk
-    same_pixel = jnp.einsum("npmp->nm", one.reshape(2, 9, 2, 9)) / 9
+    one = kernel(ntk.Serial(ntk.Dense(5, 4, w_std=1.2, b_std=0.1, rngs=nnx.Rngs(0)), ntk.Relu()), pixels).ntk
+    same_pixel = np.einsum("npmp->nm", np.asarray(one).reshape(2, 9, 2, 9)) / 9
     assert_close(k.ntk, same_pixel)
     assert k.features == 4 * 9
     assert net(images).shape == (2, 36)
