@@ -156,7 +156,7 @@ def test_standard_parameterization_has_the_widths_in_its_kernel():
         for j, s in zip(jax.tree.leaves(jacobian), jax.tree.leaves(scaled), strict=True)
     )
     assert_close(theta, ntk.empirical_ntk(net, X1), rtol=1e-10)
-    wide, wider = (kernel(network("flatten", n, 0, ntk.STANDARD), X1).ntk for n in (8, 16))
+    wide, wider = (ntk.gram(network("flatten", n, 0, ntk.STANDARD), X1) for n in (8, 16))
     assert float((wider / wide).min()) > 1.5
 
 
