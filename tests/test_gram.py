@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 from typing import Any
 
 import jax
@@ -185,6 +186,22 @@ def test_tiles_are_computed_again_where_pairs_are_near_and_only_there():
     assert again(x) == []
     assert again(x, x2) == [(1, 1)]
     assert again(jnp.concatenate([x, x[:1]])) == [(0, 2)]
+
+
+def test_after_an_error_no_other_tile_is_begun():
+    tiles = Tiles(net(hidden=1), normal(0, 40, 5), tile=4)
+    begun = []
+
+    def work(i, j, device):
+        begun.append((i, j))
+        if (i, j) == (0, 3):
+            raise KeyboardInterrupt
+        time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt):
+        tiles.each(work, tiles.pairs())
+    assert (0, 3) in begun
+    assert len(begun) < len(tiles.pairs()) - 5
 
 
 @pytest.mark.parametrize(("d", "tile"), [(5, 64), (300, 32)])

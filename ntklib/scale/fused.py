@@ -79,11 +79,13 @@ def _entries(net: Layer, which: Which, careful: bool, a: Side, b: Side, limits: 
 
 def _distances(products: Array, a: Side, b: Side, limits: Array) -> tuple[Array, Array]:
     """½ ‖x − x'‖²/d by products, and for which pairs the difference loses digits; an input is at 0 from itself."""
-    both = a.norms[:, None] + b.norms[None]
-    row, column = (jax.lax.broadcasted_iota(jnp.int32, both.shape, axis) for axis in (0, 1))
-    gap = jnp.where((row == column) & (limits[2] == 1), 0.0, both / 2 - products)
-    near = (gap < 6 * math.sqrt(jnp.finfo(gap.dtype).eps) * both) & (row < limits[0]) & (column < limits[1])
-    return gap, near & ((row != column) | (limits[2] == 0))
+    place = jnp.arange(len(a.norms), dtype=jnp.int32)
+    own = (place[:, None] == place[None]) & (limits[2] == 1)
+    gap = jnp.where(own, 0.0, (a.norms[:, None] + b.norms[None]) / 2 - products)
+    # Padding is near nothing. As far as it goes by vectors: a pass over the tile costs as much as half a layer.
+    few = 6 * math.sqrt(jnp.finfo(gap.dtype).eps)
+    row, column = (jnp.where(place < limits[i], few * side.norms, -jnp.inf) for i, side in ((0, a), (1, b)))
+    return gap, (gap < row[:, None] + column[None]) & ~own
 
 
 def _by_differences(gap: Array, near: Array, a: Array, b: Array) -> Array:

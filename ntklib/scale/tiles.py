@@ -185,24 +185,29 @@ class Tiles:
         pairs = list(pairs)
         for device in self.devices:  # compile once, not in several threads
             self._executable(device)
-        local, free, lock = threading.local(), list(range(self.threads)), threading.Lock()
+        todo, lock = iter(pairs), threading.Lock()
 
-        def one(pair: Pair) -> None:
-            if not hasattr(local, "device"):
+        def worker(device: Any) -> None:
+            while True:
                 with lock:
-                    local.device = self.devices[free.pop() % len(self.devices)]
-            work(*pair, local.device)
+                    pair = next(todo, None)
+                if pair is None:
+                    return
+                work(*pair, device)
+                with lock:
+                    bar.update()
 
         quiet = bool(os.environ.get("CI")) if progress is None else not progress
-        pool = ThreadPoolExecutor(self.threads)
         # A bar only for what takes longer than a blink.
-        with tqdm(total=len(pairs), desc="kernel", unit="tile", disable=quiet, leave=False, delay=1.0) as bar:
+        bar = tqdm(total=len(pairs), desc="kernel", unit="tile", disable=quiet, leave=False, delay=1.0)
+        with bar, ThreadPoolExecutor(self.threads) as pool:
+            workers = [pool.submit(worker, self.devices[i % len(self.devices)]) for i in range(self.threads)]
             try:
-                for done in as_completed([pool.submit(one, pair) for pair in pairs]):
+                for done in as_completed(workers):
                     done.result()
-                    bar.update()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+            finally:  # on an error or an interrupt no other tile is begun
+                with lock:
+                    list(todo)
 
 
 def _cores() -> int:
