@@ -15,7 +15,7 @@ from ntklib.empirical.blocks import Memory
 from ntklib.empirical.program import Program
 
 # Bytes of a cache that one core may call its own, roughly.
-_CACHE = 2**25
+_CACHE = 2**26
 
 
 @dataclasses.dataclass(frozen=True)

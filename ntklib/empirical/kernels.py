@@ -86,7 +86,8 @@ def empirical_ntk(
     if method == "auto":
         method = _cheapest(cost, n, m)
     # Wide enough for matrix products at full speed, small enough to skip the lower triangle.
-    most = min(max(n, m), batch_size or (max(8, 640 // k) if outputs == "full" else 128))
+    wide = max(8, 640 // k) if outputs == "full" else min(256, max(64, -(-n // 2)))
+    most = min(max(n, m), batch_size or wide)
     memory, piece = functools.partial(cost.memory, method), functools.partial(cost.piece, method)
     tiling = blocks.choose(memory, piece, k, most, float(max_memory))
     return blocks.compute(blocks.Way(*_WAYS[method], apply_fn, outputs, k), params, x1, x2, cost.dtype, tiling)
