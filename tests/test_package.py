@@ -96,8 +96,8 @@ def test_the_library_stays_small():
     lines = {p: len(p.read_text().splitlines()) for p in FILES}
     assert max(lines.values()) <= 300, max(lines, key=lambda p: lines[p])
     assert (
-        sum(code_lines(p) for p in FILES) <= 4900
-    )  # 3,000 held before signal propagation (400), convolutions (150), kernels by layers (450) and of any size (700)
+        sum(code_lines(p) for p in FILES) <= 4950
+    )  # 3,000 held before signal propagation (400), convolutions (150), kernels by layers (500) and of any size (700)
 
 
 def test_the_readme_code_runs():

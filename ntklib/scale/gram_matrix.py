@@ -35,8 +35,9 @@ def gram(
 
     It is computed by tiles that stay in the cache, on one side of the diagonal where x2 is left out, on all cores;
     ReLU, leaky ReLU and erf by polynomials (`ntklib.gaps`). Relative to the largest entry its error is a few 1e-7 in
-    float32, some 1e-14 in float64, diagonal and near duplicates included; not under pooling, where pairs of pixels that
-    are nearly equal have the error of `net.kernel`. Not differentiable: for gradients use `net.kernel`.
+    float32 (1e-6 for inputs at an angle of 0.2 to 0.4), some 1e-14 in float64, diagonal and near duplicates included;
+    not under pooling, where pairs of pixels that are nearly equal have the error of `net.kernel`. Not differentiable:
+    for gradients use `net.kernel`.
 
     x1, x2: [N, d] or [N, H, W, C]. NumPy arrays may be larger than a device's memory (memory-mapped ones, say).
     kernel: "ntk" or "nngp".

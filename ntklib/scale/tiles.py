@@ -25,7 +25,7 @@ from ntklib.scale.fused import Network, Side, Which, compiled, side
 Pair = tuple[int, int]
 #: Bytes of one array of a tile: on a CPU they stay in the cache next to the others of a layer.
 _CPU, _OTHER = 2**18, 2**26
-#: Arrays of a tile, and inputs once more, that finding and mending near pairs takes (a test asks the compiler).
+#: Arrays of a tile, beside inputs twice more, that finding and mending near pairs takes (a test asks the compiler).
 _AGAIN = 4
 
 
@@ -106,7 +106,7 @@ class Tiles:
         """Bytes that one tile takes while it is computed: inputs, intermediate arrays and result."""
         memory = self._executable(self.devices[0]).memory_analysis()
         known = (memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes)
-        again = _AGAIN * known[1] + known[2] if self.x1.ndim == 2 else 0  # where pairs are near
+        again = _AGAIN * known[1] + 2 * known[2] if self.x1.ndim == 2 else 0  # where pairs are near
         return sum(known) + known[1] + again  # and the result once more, on the host
 
     def _executable(self, device: Any, careful: bool = False) -> Any:
@@ -147,17 +147,25 @@ class Tiles:
             sizes = [min(self.tile, n - k * self.tile) for k, n in zip((i, j), self.shape, strict=True)]
             limits = np.array([*sizes, self.symmetric and i == j], np.int32)
             entries, near = self._executable(device)(a, b, limits)
-            return self._executable(device, careful=True)(a, b, limits)[0] if near else entries
+            if near:
+                x2 = self.x1 if self.symmetric else self.x2
+                given = (jax.device_put(self._part(x, k), device) for x, k in ((self.x1, i), (x2, j)))
+                a, b = (block._replace(as_given=x) for block, x in zip((a, b), given, strict=True))
+                entries, _ = self._executable(device, careful=True)(a, b, limits)
+            return entries
+
+    def _part(self, x: Any, i: int) -> np.ndarray:
+        part = np.asarray(x[self.span(i, len(x))], self.dtype)
+        if len(part) < self.tile:
+            part = np.concatenate([part, np.zeros((self.tile - len(part), *part.shape[1:]), part.dtype)])
+        return part
 
     def _block(self, which: int, i: int, device: Any) -> Side:
         """The inputs of a tile on the device, padded by zeros to a full tile, so that there is one shape to compile."""
         found = self._resident.get((which, i, device))
         if found is not None:
             return found
-        x = self.x1 if which == 1 else self.x2
-        part = np.asarray(x[self.span(i, len(x))], self.dtype)
-        if len(part) < self.tile:
-            part = np.concatenate([part, np.zeros((self.tile - len(part), *part.shape[1:]), part.dtype)])
+        part = self._part(self.x1 if which == 1 else self.x2, i)
         block = jax.device_put(side(part, self._centre), device)
         if self._keeps_inputs:
             self._resident[which, i, device] = block
