@@ -83,6 +83,23 @@ def test_near_duplicates_keep_their_digits(activation):
     assert np.array_equal(got[:30, 60:], got[:30, :30])  # an exact copy is the input itself
 
 
+@pytest.mark.parametrize("faint", [1.0, 1e-3])
+def test_neighbours_at_small_angles_are_right_in_float32(faint):
+    """Positive inputs with a mean, as images have; below 0.15 distances are taken by differences, before centring."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(24, 400)) ** 4
+    x[12:] *= faint
+    step = rng.normal(size=x.shape)
+    step -= (np.sum(step * x, 1) / np.sum(x * x, 1))[:, None] * x
+    step *= (np.linalg.norm(x, axis=1) / np.linalg.norm(step, axis=1))[:, None]
+    small = ntk.mlp([400, 4, 4, 4, 1], w_std=2**0.5, rngs=RNGS)
+    for angle in (1e-5, 0.1, 0.3):
+        pair = x.astype(np.float32), (x + angle * step).astype(np.float32)
+        got = np.diag(np.asarray(ntk.gram(small, *pair)))
+        want = np.diag(np.asarray(ntk.gram(small, *(a.astype(float) for a in pair))))
+        assert np.abs(got / want - 1).max() < 7e-7
+
+
 def test_deep_networks_are_right_in_float32():
     data = ntk.load("mnist5k").flat()
     x = data.x_train[:300]

@@ -72,41 +72,45 @@ class Cost:
 
     def memory(self, method: str, b: int, k: int) -> Memory:
         """For blocks of `b` examples and `k` outputs."""
-        shapes, p = self.program.shapes, sum(self.leaf_sizes)
-        item = max(shapes[v].dtype.itemsize for v in (*self.program.leaves, self.program.output))
+        item, p, plain = self._item, sum(self.leaf_sizes), self._plain(method)
         tile = b * b * {"mean": 1, "diagonal": k, "full": k * k}[self.outputs]
         values, largest, example = self._activations
         if method == "products":
             working = k * (3 * p + b * (3 * largest + self.k)) + 2 * b * values + 3 * tile
             return Memory(item * (b * example + k * self.k), 0, item * working)
-        plain = self.leaf_sizes if method == "jacobian" else [self.leaf_sizes[i] for i in self.plan.plain]
         kept, joining = k * sum(plain), (2 + len(plain)) * tile
         for t, inputs, o, factors in self.layers if method == "layerwise" else ():
             kept += t * (inputs + k * o) if factors else k * inputs * o
             joining += (tile + b * b) if t == 1 or not factors else t * t * (2 * tile + b * b)
         piece = min(b, self.piece(method, k))
         making = 2 * p + piece * (self._working(method, k) + kept)  # scaled and transposed weights, too
-        if piece < b:  # pieces overlap by less than their number, and are all there when they are joined
+        if piece < b:  # all of them are there when they are joined
             making = max(making + b * kept, 3 * b * kept)
-        return Memory(
-            item * b * kept, item * making, item * (joining + b * kept + 1024)
-        )  # products may copy an operand
+        joining += b * kept + 1024  # products may copy an operand
+        return Memory(item * b * kept, item * making, item * joining)
 
     def piece(self, method: str, k: int) -> int:
         """Examples at a time for which all that is made on the way stays in a processor's cache."""
         if method == "products" or jax.default_backend() != "cpu":
             return 2**31
-        item = max(self.program.shapes[v].dtype.itemsize for v in (*self.program.leaves, self.program.output))
-        return max(1, _CACHE // (item * self._working(method, k)))
+        return max(1, _CACHE // (self._item * self._working(method, k)))
 
     def _working(self, method: str, k: int) -> int:
         """Numbers made from one example on the way to what is kept of it."""
         values, largest, _ = self._activations
-        plain = self.leaf_sizes if method == "jacobian" else [self.leaf_sizes[i] for i in self.plan.plain]
-        working = 2 * values + k * (2 * largest + max(plain, default=0))
+        working = 2 * values + k * (2 * largest + max(self._plain(method), default=0))
         for t, inputs, o, factors in self.layers if method == "layerwise" else ():
             working += t * (inputs + k * o) + (t * k * o + 2 * t * inputs + 2 * k * inputs * o) * (not factors)
         return working
+
+    def _plain(self, method: str) -> list[int]:
+        """Sizes of the parameters whose Jacobians are formed."""
+        return self.leaf_sizes if method == "jacobian" else [self.leaf_sizes[i] for i in self.plan.plain]
+
+    @functools.cached_property
+    def _item(self) -> int:
+        """Bytes of a number."""
+        return max(self.program.shapes[v].dtype.itemsize for v in (*self.program.leaves, self.program.output))
 
     @functools.cached_property
     def _activations(self) -> tuple[int, int, int]:

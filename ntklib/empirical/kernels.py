@@ -52,7 +52,8 @@ def empirical_ntk(
         "auto" counts the operations of all three, for these N, M and K, and takes the smallest: "layerwise" nearly
         always, "products" where K is large and weights are shared between many positions.
     max_memory: bytes to work in, besides inputs, parameters and the result. By default 1 GB; more is used to hold
-        several blocks at a time, which saves computing those of x2 again, less where less is as fast.
+        several blocks at a time, which saves computing those of x2 again, less where less is as fast. Not kept inside
+        `jit`, where the compiler decides what is in memory at a time.
     batch_size: at most so many rows and columns computed at a time; by default what `max_memory` allows.
 
     Without `x2` only the upper triangle is computed. Long runs show a progress bar, unless the environment variable CI

@@ -46,7 +46,7 @@ def side(x: np.ndarray, centre: np.ndarray) -> Side:
     if x.ndim > 2:
         return Side(x)
     moved = x - centre
-    return Side(moved, *((v * v).mean(1) for v in (x, moved)))  # pairwise sums; `np.vecdot` rounds ten times as much
+    return Side(moved, *((v * v).mean(1) for v in (x, moved)))  # in pairs: `np.vecdot` rounds three times as much
 
 
 @functools.lru_cache(maxsize=64)

@@ -148,20 +148,20 @@ class Tiles:
             limits = np.array([*sizes, self.symmetric and i == j], np.int32)
             entries, near = self._executable(device)(a, b, limits)
             if near:
-                x2 = self.x1 if self.symmetric else self.x2
-                given = (jax.device_put(self._part(x, k), device) for x, k in ((self.x1, i), (x2, j)))
+                given = (jax.device_put(self._part(x, k), device) for x, k in ((self.x1, i), (self.x2, j)))
                 a, b = (block._replace(as_given=x) for block, x in zip((a, b), given, strict=True))
                 entries, _ = self._executable(device, careful=True)(a, b, limits)
             return entries
 
     def _part(self, x: Any, i: int) -> np.ndarray:
+        """The inputs of a tile on the host, padded by zeros to a full tile, so that there is one shape to compile."""
         part = np.asarray(x[self.span(i, len(x))], self.dtype)
         if len(part) < self.tile:
             part = np.concatenate([part, np.zeros((self.tile - len(part), *part.shape[1:]), part.dtype)])
         return part
 
     def _block(self, which: int, i: int, device: Any) -> Side:
-        """The inputs of a tile on the device, padded by zeros to a full tile, so that there is one shape to compile."""
+        """The inputs of a tile on the device."""
         found = self._resident.get((which, i, device))
         if found is not None:
             return found
