@@ -5,6 +5,7 @@ The tiles of a symmetric matrix are computed on one side of the diagonal only, o
 """
 
 import copy
+import functools
 import math
 import os
 import threading
@@ -77,7 +78,8 @@ class Tiles:
         # Few inputs: the next power of two, so that sets of nearly one size share what is compiled.
         few = 2 ** (max(self.shape) - 1).bit_length()
         self.tile = min(tile, max(self.shape)) if tile else min(self._default_tile(_CPU if on_cpu else _OTHER), few)
-        per_device = max(1, _cores() // len(self.devices)) if on_cpu else 2  # one computes while one's result travels
+        # Two for each core or device: one tile is computed while another's is handed out.
+        per_device = 2 * max(1, _cores() // len(self.devices)) if on_cpu else 2
         self.threads = per_device * len(self.devices)
         inputs = self.x1.nbytes + (0 if self.symmetric else self.x2.nbytes)
         bound = math.inf if max_memory is None else max_memory - reserved
@@ -104,8 +106,7 @@ class Tiles:
 
     def _workspace(self) -> int:
         """Bytes that one tile takes while it is computed: inputs, intermediate arrays and result."""
-        memory = self._executable(self.devices[0]).memory_analysis()
-        known = (memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes)
+        known = _bytes(self._executable(self.devices[0]))
         again = _AGAIN * known[1] + 2 * known[2] if self.x1.ndim == 2 else 0  # where pairs are near
         return sum(known) + known[1] + again  # and the result once more, on the host
 
@@ -216,6 +217,13 @@ class Tiles:
             finally:  # on an error or an interrupt no other tile is begun
                 with lock:
                     list(todo)
+
+
+@functools.lru_cache(maxsize=64)
+def _bytes(executable: Any) -> tuple[int, int, int]:
+    """Of intermediate arrays, result and arguments: kept, as the compiler takes 2 ms to say it."""
+    memory = executable.memory_analysis()
+    return memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes
 
 
 def _cores() -> int:
