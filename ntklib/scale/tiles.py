@@ -34,7 +34,7 @@ class Tiles:
     """The tiles of a kernel matrix Θ(x1, x2), [N, M]: `tiles(i, j)` computes rows i·tile to (i + 1)·tile against
     columns j·tile to (j + 1)·tile, as a NumPy array without the padding of the last ones.
 
-    x1, x2: NumPy or JAX arrays; a NumPy array stays on the host and goes to the devices tile by tile, if it is large.
+    x1, x2: NumPy or JAX arrays; they stay on the host, and go to the devices tile by tile.
     tile: rows and columns of a tile; by default as many as keep one array of a tile below 256 KiB.
     devices: those that take part, by default the first of this process.
     max_memory: bytes that tiles being computed, inputs kept on devices and `reserved` (the caller's own) may take
