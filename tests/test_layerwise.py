@@ -207,18 +207,24 @@ def test_every_output_with_and_without_second_inputs_in_blocks(name, outputs):
     [("zoo", "diagonal", "layerwise"), ("linen", "mean", "layerwise"), ("linen", "full", "jacobian")],
 )
 def test_a_block_is_made_in_pieces_that_fit_the_cache(name, outputs, method, monkeypatch):
-    """Three examples by two and two: one of them is computed twice, and used once."""
+    """Three examples by two and two: one of them is computed twice."""
     model, x, full = case(name)
     cost, made = costs.of(*model, x[0], outputs), []
     monkeypatch.setattr(costs, "_CACHE", 2 * x.itemsize * cost._working(method, cost.k))
-    features, *rest = kernels._WAYS[method]
-    monkeypatch.setitem(kernels._WAYS, method, (lambda *a: made.append(len(a[3])) or features(*a), *rest))
-    got = ntk.empirical_ntk(model, x[:3], outputs=outputs, method=method)
-    assert made == [2, 2]
-    assert_close(got, reduced(full, outputs)[:3, :3], rtol=1e-12)
-    apart, whole = cost.memory(method, 8, cost.k), cost.memory(method, 2, cost.k)
-    assert apart.kept == 4 * whole.kept
-    assert 2 * apart.kept < apart.making, "all pieces and the block are there when they are joined"
+    add_piece: Any = blocks._add_piece
+    monkeypatch.setattr(blocks, "_add_piece", lambda *a: made.append((a[1], *a[-1].tolist())) or add_piece(*a))
+    order = np.array([0, 1, 2, 3, 1])
+    got = ntk.empirical_ntk(model, x[order], outputs=outputs, method=method, batch_size=3)
+    assert made == [(2, 0, 0), (2, 1, 1), (2, 2, 0), (2, 3, 1)]
+    assert_close(got, reduced(full, outputs)[np.ix_(order, order)], rtol=1e-12)
+
+    way, units = blocks.Way(*kernels._WAYS[method], model[0], outputs, cost.k), jnp.eye(cost.k, dtype=x.dtype)
+    many = jax.ShapeDtypeStruct((40, *x.shape[1:]), x.dtype)
+    block = jax.eval_shape(functools.partial(way.features, model[0], outputs), model[1], many, units)
+    used = add_piece.lower(way, 2, block, model[1], many, units, np.zeros(2, np.int32)).compile().memory_analysis()
+    of_examples = [a for a in jax.tree.leaves(block) if a.ndim > 2]
+    assert used.alias_size_in_bytes == sum(a.size * a.dtype.itemsize for a in of_examples), "written in place"
+    assert used.temp_size_in_bytes + used.output_size_in_bytes <= cost.memory(method, 40, cost.k).making
 
 
 def test_both_ways_of_a_layer_at_several_positions_are_tested():
@@ -251,7 +257,7 @@ def test_arrays_alive_at_any_time_keep_within_the_bound(monkeypatch):
     model, x, full = case("linen")
     x = jnp.concatenate([x, x[:1]])
     cost = costs.of(*model, x[0], "full")
-    features, joined, contract = kernels._WAYS["layerwise"]
+    features, placed, contract = kernels._WAYS["layerwise"]
     one, alive = cost.memory("layerwise", 1, cost.k), []
 
     def watched(*arguments):
@@ -259,7 +265,7 @@ def test_arrays_alive_at_any_time_keep_within_the_bound(monkeypatch):
         alive.append(sum(a.nbytes for a in jax.live_arrays()))
         return block
 
-    monkeypatch.setitem(kernels._WAYS, "layerwise", (watched, joined, contract))
+    monkeypatch.setitem(kernels._WAYS, "layerwise", (watched, placed, contract))
     blocks = []
     for extra in (0, 2, 9):
         alive.clear()

@@ -33,14 +33,14 @@ class Memory(NamedTuple):
 class Way(NamedTuple):
     """One way to compute a kernel. Ways with equal entries are equal, and so compile once.
 
-    features(apply_fn, outputs, params, x [B, ...], units [k, K]) is what the tiles need of a block; joined(outputs,
-    starts, parts) makes one of several, the examples of each from its start to that of the next;
+    features(apply_fn, outputs, params, x [B, ...], units [k, K]) is what the tiles need of a block;
+    placed(outputs, block, piece, start) the block with some of its examples in place, from `start` on;
     contract(apply_fn, outputs, params, left, right) the tile: "mean" Σ_k Θ_kk over the block's outputs [B, B'],
     "full" [B, B', k, k'], "diagonal" [B, B', k].
     """
 
     features: Callable[..., Any]
-    joined: Callable[..., Any]
+    placed: Callable[..., Any]
     contract: Callable[..., Array]
     apply_fn: ApplyFn
     outputs: str
@@ -77,6 +77,20 @@ def choose(
     one = memory(examples, outputs)
     spare = max_memory - one.total
     return Tiling(examples, outputs, 1 + int(spare // max(one.kept, 1)), min(examples, piece(outputs)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _empty(way: Way, size: int, params: Params, x: Array, units: Array) -> Any:
+    """A block to be filled."""
+    shapes = jax.eval_shape(functools.partial(way.features, way.apply_fn, way.outputs), params, x[:size], units)
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _add_piece(way: Way, size: int, block: Any, params: Params, x: Array, units: Array, at: Array) -> Any:
+    """The block with `size` examples of x in place, which begin at at[0] in x and at at[1] in the block."""
+    piece = jax.lax.dynamic_slice_in_dim(x, at[0], size)
+    return way.placed(way.outputs, block, way.features(way.apply_fn, way.outputs, params, piece, units), at[1])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -124,13 +138,15 @@ def compute(way: Way, params: Params, x1: Array, x2: Array | None, dtype: Any, t
     wait = (lambda array: array) if traced else jax.block_until_ready  # queued tiles would hold memory of their own
 
     def block(x: Array, start: int, size: int, chunk: int) -> Any:
-        units, most = eye[chunk : chunk + tiling.outputs], size if traced else tiling.piece
-        starts, piece = _starts(size, most), _size(size, most)
-        parts = []
-        for first in (start + s for s in starts):
-            part = x if piece == x.shape[0] else x[first : first + piece]
-            parts.append(wait(way.features(way.apply_fn, outputs, params, part, units)))
-        return parts[0] if len(parts) == 1 else wait(way.joined(outputs, tuple(starts), parts))
+        units = eye[chunk : chunk + tiling.outputs]
+        if traced or size <= tiling.piece:
+            part = x if size == x.shape[0] else x[start : start + size]
+            return wait(way.features(way.apply_fn, outputs, params, part, units))
+        made, piece = _empty(way, size, params, x, units), _size(size, tiling.piece)
+        for first in _starts(size, tiling.piece):
+            at = np.array([start + first, first], np.int32)
+            made = wait(_add_piece(way, piece, made, params, x, units, at))
+        return made
 
     with tqdm(total=count, desc="empirical NTK", unit="tile", disable=quiet, delay=2, leave=False) as bar:
         for top in range(0, len(rows), tiling.panel):

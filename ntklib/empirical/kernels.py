@@ -87,8 +87,8 @@ def empirical_ntk(
     if method == "auto":
         method = _cheapest(cost, n, m)
     # Wide enough for matrix products at full speed, small enough to skip the lower triangle.
-    wide = max(8, 640 // k) if outputs == "full" else min(256, max(64, -(-n // 2)))
-    most = min(max(n, m), batch_size or wide)
+    widest = max(8, 640 // k) if outputs == "full" else 256
+    most = min(max(n, m), batch_size or min(widest, max(-(-n // 2), widest // 4)))
     memory, piece = functools.partial(cost.memory, method), functools.partial(cost.piece, method)
     tiling = blocks.choose(memory, piece, k, most, float(max_memory))
     return blocks.compute(blocks.Way(*_WAYS[method], apply_fn, outputs, k), params, x1, x2, cost.dtype, tiling)
@@ -176,7 +176,7 @@ def _on_one(apply_fn: ApplyFn, params: Params, one: Array) -> Array:
 
 
 _WAYS = {
-    "layerwise": (layerwise.features, layerwise.joined, layerwise.contract),
-    "jacobian": (_jacobians, layerwise.joined, layerwise.contract),
+    "layerwise": (layerwise.features, layerwise.placed, layerwise.contract),
+    "jacobian": (_jacobians, layerwise.placed, layerwise.contract),
     "products": (_inputs, _inputs, _products),
 }

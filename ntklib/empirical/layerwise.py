@@ -3,7 +3,6 @@ the derivatives with respect to its outputs, at positions t and s. No Jacobian o
 """
 
 import functools
-import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -134,24 +133,20 @@ def flat(jacobian: Array, outputs: str) -> Array:
     return jacobian if outputs == "full" else jacobian.swapaxes(0, 1)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def joined(outputs: str, starts: tuple[int, ...], parts: list[list[Term]]) -> list[Term]:
-    """The terms of several batches as those of one; of each, the examples before the start of the next."""
-    counts = [b - a for a, b in itertools.pairwise(starts)]
+def placed(outputs: str, block: list[Term], piece: list[Term], start: Array) -> list[Term]:
+    """The terms of a batch with those of some of its examples in place, from the one at `start` on."""
 
-    def along(axis: int, arrays: list[Array]) -> Array:
-        cut = [jax.lax.slice_in_dim(a, 0, n, axis=axis) for a, n in zip(arrays, counts, strict=False)]
-        return jnp.concatenate([*cut, arrays[-1]], axis)
+    def at(axis: int, whole: Array, part: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(whole, part, start, axis)
 
-    def one(*terms: Any) -> Term:
+    def one(whole: Any, part: Any) -> Term:
         axis = 1 if outputs == "diagonal" else 0
-        if not isinstance(terms[0], Outer):
-            return along(axis, list(terms))
-        shared = terms[0].delta.ndim == 2
-        delta = terms[0].delta if shared else along(axis, [term.delta for term in terms])
-        return Outer(along(0, [term.a for term in terms]), delta)
+        if not isinstance(whole, Outer):
+            return at(axis, whole, part)
+        shared = whole.delta.ndim == 2
+        return Outer(at(0, whole.a, part.a), part.delta if shared else at(axis, whole.delta, part.delta))
 
-    return [one(*terms) for terms in zip(*parts, strict=True)]
+    return list(map(one, block, piece))
 
 
 # ------------------------------------------------------------------------------------------------ to pairs of them
