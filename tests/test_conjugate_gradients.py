@@ -67,8 +67,8 @@ def test_nngp_and_one_zero_column(problem):
 
 
 def test_tiles_are_made_anew_where_memory_is_short(problem, monkeypatch):
-    made, on_device = [], Tiles.on_device
-    monkeypatch.setattr(Tiles, "on_device", lambda self, i, j, d: made.append((i, j)) or on_device(self, i, j, d))
+    made, begin = [], Tiles.begin
+    monkeypatch.setattr(Tiles, "begin", lambda self, i, j, d: made.append((i, j)) or begin(self, i, j, d))
     roomy = solve(problem, preconditioner=0)
     assert sorted(made) == sorted([(i, i) for i in range(5)] + [(i, j) for i in range(5) for j in range(i, 5)])
     made.clear()

@@ -20,7 +20,7 @@ import ntklib as ntk
 from ntklib import _arccos, duals, gaps
 from ntklib.kernel import Kernel
 from ntklib.scale.fused import propagate
-from ntklib.scale.tiles import Tiles
+from ntklib.scale.tiles import Tiles, _cores
 
 SCRIPT = pathlib.Path(__file__).parent / "run_gram.py"
 RNGS = nnx.Rngs(0)
@@ -216,9 +216,47 @@ def test_after_an_error_no_other_tile_is_begun():
         time.sleep(0.01)
 
     with pytest.raises(KeyboardInterrupt):
-        tiles.each(work, tiles.pairs())
+        tiles.each(lambda *at: lambda: work(*at), tiles.pairs())
     assert (0, 3) in begun
     assert len(begun) < len(tiles.pairs()) - 5
+
+
+@pytest.mark.parametrize(
+    ("room", "order"),
+    [(2, ["begin 0", "begin 1", "end 0", "begin 2", "end 1", "end 2"]), (1, ["begin 0", "end 0", "begin 1", "end 1"])],
+)
+def test_a_tile_is_begun_before_the_last_is_finished_where_there_is_room_for_two(room, order):
+    net_, x = net(hidden=1), normal(0, 4 * len(order) // 2, 5)
+    tiles = Tiles(net_, x, x[:4], tile=4, max_memory=(room + 0.5) * Tiles(net_, x, tile=4)._workspace())
+    assert (tiles.threads, tiles.at_hand) == (1, room)
+    assert Tiles(net_, x, tile=4).threads == _cores(), "one for each core"
+    events = []
+
+    def work(i, j, device):
+        events.append(f"begin {i}")
+        return lambda: events.append(f"end {i}")
+
+    tiles.each(work, tiles.pairs())
+    assert events == order
+
+
+def test_tiles_waste_little_on_padding():
+    sizes = {n: Tiles(net(hidden=1), np.zeros((n, 5), np.float32)).tile for n in (200, 500, 5000, 5001, 5121)}
+    assert sizes == {200: 256, 500: 256, 5000: 264, 5001: 264, 5121: 272}
+    assert Tiles(net(hidden=1), np.zeros((5000, 5))).tile == 168
+
+
+def test_inputs_on_a_device_are_one_array():
+    """Blocks made by several threads would each be kept by the allocator for its thread: 20 MB a call at first."""
+    x = np.asarray(normal(0, 90, 16))
+    tiles = Tiles(ntk.mlp([16, 8, 1], w_std=1.4, rngs=RNGS), x, tile=16)
+    blocks = [tiles._block(1, i, tiles.devices[0]) for i in range(6)]
+    places = np.array([block.x.unsafe_buffer_pointer() for block in blocks])
+    assert np.diff(places).tolist() == [16 * 16 * 8] * 5
+    moved = np.concatenate([block.x for block in blocks])
+    assert_close(moved[:90], x - x[:16].mean(0), rtol=1e-14)
+    assert_close(np.concatenate([block.q for block in blocks])[:90], (x**2).mean(1), rtol=1e-14)
+    assert_close(np.concatenate([block.norms for block in blocks]), (moved**2).mean(1), rtol=1e-14)
 
 
 @pytest.mark.parametrize(("d", "tile"), [(5, 64), (300, 32)])
@@ -332,7 +370,7 @@ def test_two_devices_and_two_processes_give_the_same_matrix(tmp_path):
     assert [out["sum"] for out in outs] == alone["sums"]
     assert all(out["stored"] == sum(alone["sums"]) for out in outs)
     assert 0 < outs[0]["tiles"] < 220
-    assert outs[0]["tiles"] + outs[1]["tiles"] == 210
+    assert outs[0]["tiles"] + outs[1]["tiles"] == 19 * 20 / 2
 
 
 def test_peak_memory_stays_under_the_bound():

@@ -5,6 +5,7 @@ import functools
 import math
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -176,19 +177,26 @@ class _Operator:
         vectors = np.ascontiguousarray(padded.reshape(blocks, size, outputs).swapaxes(1, 2))
         out = np.zeros_like(vectors)
 
-        def apply(i: int, j: int, device: Any) -> None:
-            entries = self.held.get((i, j))
-            if entries is None:
-                entries = self.tiles.on_device(i, j, device)
-            with jax.enable_x64(True):
-                high, low = map(np.asarray, _products(entries, vectors[j], vectors[i]))
-            with self.lock:
-                out[i] += high
-                if i != j:
-                    out[j] += low
-                if (i, j) not in self.held and self.room >= entries.nbytes:
-                    self.held[i, j] = entries
-                    self.room -= entries.nbytes
+        def apply(i: int, j: int, device: Any) -> Callable[[], None]:
+            def products(entries: Array) -> tuple[Array, Array]:
+                with jax.enable_x64(True):
+                    return _products(entries, vectors[j], vectors[i])
+
+            held = self.held.get((i, j))
+            begun = self.tiles.begin(i, j, device) if held is None else products(held)
+
+            def finish() -> None:
+                entries = begun() if held is None else held
+                high, low = map(np.asarray, products(entries) if held is None else begun)
+                with self.lock:
+                    out[i] += high
+                    if i != j:
+                        out[j] += low
+                    if held is None and self.room >= entries.nbytes:
+                        self.held[i, j] = entries
+                        self.room -= entries.nbytes
+
+            return finish
 
         self.tiles.each(apply, self.pairs, progress=False)
         return _sum_over_processes(out.swapaxes(1, 2).reshape(-1, outputs)[:n])

@@ -41,11 +41,12 @@ class Side(NamedTuple):
     as_given: Any = None
 
 
-def side(x: np.ndarray, centre: np.ndarray) -> Side:
-    """Inputs on the host, made ready for all tiles that they are part of."""
+def side(x: np.ndarray, centre: np.ndarray, out: np.ndarray) -> Side:
+    """Inputs on the host, made ready, in `out`, for all tiles that they are part of."""
     if x.ndim > 2:
-        return Side(x)
-    moved = x - centre
+        out[...] = x
+        return Side(out)
+    moved = np.subtract(x, centre, out=out)
     return Side(moved, *((v * v).mean(1) for v in (x, moved)))  # in pairs: `np.vecdot` rounds three times as much
 
 

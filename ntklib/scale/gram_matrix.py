@@ -15,7 +15,7 @@ from ntklib import _checks
 from ntklib.layers import Layer
 from ntklib.scale.fused import Which
 from ntklib.scale.store import Store
-from ntklib.scale.tiles import Tiles
+from ntklib.scale.tiles import Tiles, aligned
 
 
 def gram(
@@ -41,7 +41,7 @@ def gram(
 
     x1, x2: [N, d] or [N, H, W, C]. NumPy arrays may be larger than a device's memory (memory-mapped ones, say).
     kernel: "ntk" or "nngp".
-    tile: rows and columns of a tile; by default 256, fewer for images.
+    tile: rows and columns of a tile; by default some 256 in float32, fewer in float64 or for images.
     mesh: a `jax.sharding.Mesh`: its devices share the work, and the result is sharded over them by rows, N/devices
         each. Under `jax.distributed` each process computes the rows of its own devices; without a mesh all of them.
     store: a folder, to be made or gone on with: the result goes there tile by tile (zarr, through tensorstore), and is
@@ -53,8 +53,8 @@ def gram(
     progress: a bar with the time left, on long runs; by default unless CI is set in the environment.
 
     Cost: N·M·d multiplications for the first layer and about 20 a layer and entry for ReLU, half of both where x2 is
-    left out. Memory: the result, 1 MB a core, and up to 1 GiB for the inputs on the device (they are passed on tile by
-    tile if they are larger).
+    left out. Memory: the result, some 20 MB a core, and up to 1 GiB for the inputs on the device (they are passed on
+    tile by tile if they are larger).
     Raises ValueError on inputs that do not fit, a mesh whose size does not divide N, too little memory for one tile.
 
     >>> import jax.numpy as jnp, ntklib as ntk
@@ -89,7 +89,7 @@ def gram(
 def _in_memory(tiles: Tiles, rows: slice, progress: bool | None) -> np.ndarray:
     """The rows of the matrix that this process owns."""
     (n, m), size = tiles.shape, tiles.tile
-    out = _aligned((rows.stop - rows.start, m), tiles.dtype)
+    out = aligned((rows.stop - rows.start, m), tiles.dtype)
     owned = range(rows.start // size, -(-rows.stop // size))
     # A tile on the far side of the diagonal is a mirror image, where this process has the original.
     pairs = [(i, j) for i in owned for j in range(-(-m // size)) if not (tiles.symmetric and j < i and j in owned)]
@@ -155,11 +155,3 @@ def _rows(mesh: Mesh | None, n: int) -> slice:
     index = NamedSharding(mesh, PartitionSpec(mesh.axis_names)).addressable_devices_indices_map((n,))
     spans = [at[0].indices(n) for at in index.values() if at is not None]
     return slice(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
-
-
-def _aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-    """An empty array that JAX takes over on the CPU without copying: it begins at a multiple of 64 bytes."""
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype).reshape(shape)

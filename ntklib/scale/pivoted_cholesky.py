@@ -26,16 +26,17 @@ class PivotedCholesky:
         rounding = max(10 * np.finfo(tiles.dtype).eps, 1e-12) * diagonal.sum()
         while self.rank < rank and left.sum() > rounding:
             proposals = np.unique(rng.choice(n, width, p=left / left.sum()))
-            columns = _columns(tiles, proposals) - factor[:, : self.rank] @ factor[proposals, : self.rank].T
+            columns = _columns(tiles, proposals)
+            columns -= factor[:, : self.rank] @ factor[proposals, : self.rank].T
             accepted = _accept(columns[proposals], left[proposals], rng)[: rank - self.rank]
             if not len(accepted):  # nothing but rounding is left
                 break
             g = columns[np.ix_(proposals[accepted], accepted)]
             g[np.diag_indices_from(g)] += 1e-14 * np.trace(g)
             root = np.linalg.cholesky(g)
-            new = np.asarray(scipy.linalg.solve_triangular(root, columns[:, accepted].T, lower=True)).T
+            new = scipy.linalg.solve_triangular(root, columns[:, accepted].T, lower=True, overwrite_b=True).T
             factor[:, self.rank : self.rank + len(accepted)] = new
-            left = np.maximum(left - np.sum(new**2, 1), 0.0)
+            left = np.maximum(left - np.einsum("ij,ij->i", new, new), 0.0)
             left[proposals[accepted]] = 0.0
             self.rank += len(accepted)
         self.factor = factor[:, : self.rank]

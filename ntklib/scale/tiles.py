@@ -9,6 +9,7 @@ import functools
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
@@ -24,6 +25,7 @@ from ntklib.layers import Layer
 from ntklib.scale.fused import Network, Side, Which, compiled, side
 
 Pair = tuple[int, int]
+Work = Callable[[int, int, Any], Callable[[], None]]
 #: Bytes of one array of a tile: on a CPU they stay in the cache next to the others of a layer.
 _CPU, _OTHER = 2**18, 2**26
 #: Arrays of a tile, beside inputs twice more, that finding and mending near pairs takes (a test asks the compiler).
@@ -35,7 +37,7 @@ class Tiles:
     columns j·tile to (j + 1)·tile, as a NumPy array without the padding of the last ones.
 
     x1, x2: NumPy or JAX arrays; they stay on the host, and go to the devices tile by tile.
-    tile: rows and columns of a tile; by default as many as keep one array of a tile below 256 KiB.
+    tile: rows and columns of a tile; by default as many as keep one array of a tile at some 256 KiB.
     devices: those that take part, by default the first of this process.
     max_memory: bytes that tiles being computed, inputs kept on devices and `reserved` (the caller's own) may take
         together; fewer threads and smaller tiles are used to keep it.
@@ -63,7 +65,7 @@ class Tiles:
         self.shape = (len(self.x1), len(self.x2))
         self.dtype = jax.dtypes.canonicalize_dtype(np.result_type(self.x1.dtype, self.x2.dtype))
         self.devices = list(devices or jax.local_devices()[:1])
-        self._resident: dict[Any, Side] = {}
+        self._resident: dict[Any, list[Side]] = {}
         self._executables: dict[Any, Any] = {}
         self._fit(tile, max_memory, reserved)
         self._centre = np.asarray(self.x1[: self.tile], self.dtype).mean(0, keepdims=True)
@@ -75,12 +77,8 @@ class Tiles:
         if max_memory is not None:
             _checks.real("max_memory", max_memory, above=0.0)
         on_cpu = self.devices[0].platform == "cpu"
-        # Few inputs: the next power of two, so that sets of nearly one size share what is compiled.
-        few = 2 ** (max(self.shape) - 1).bit_length()
-        self.tile = min(tile, max(self.shape)) if tile else min(self._default_tile(_CPU if on_cpu else _OTHER), few)
-        # Two for each core or device: one tile is computed while another's is handed out.
-        per_device = 2 * max(1, _cores() // len(self.devices)) if on_cpu else 2
-        self.threads = per_device * len(self.devices)
+        self.tile = min(tile, max(self.shape)) if tile else self._default_tile(_CPU if on_cpu else _OTHER)
+        self.threads = len(self.devices) * (max(1, _cores() // len(self.devices)) if on_cpu else 1)
         inputs = self.x1.nbytes + (0 if self.symmetric else self.x2.nbytes)
         bound = math.inf if max_memory is None else max_memory - reserved
         workspace = self._workspace()
@@ -93,16 +91,25 @@ class Tiles:
                 f"{workspace + reserved:.3g} with what else must be held. Allow at least that"
                 + (", or use a smaller `tile`." if bound > 0 and self.tile > 16 else ".")
             )
-        self.threads = int(max(1, min(self.threads, bound // workspace)))
-        copies = len(self.devices) * inputs
-        self._keeps_inputs = copies <= min(2**30, bound - self.threads * workspace)
+        #: Tiles that a thread has at hand: one is computed while another is handed out, where there is room for two.
+        self.at_hand = int(min(2, bound / workspace))
+        self.threads = int(max(1, min(self.threads, bound / workspace / 2)))
+        working, copies = self.threads * self.at_hand * workspace, len(self.devices) * inputs
+        self._keeps_inputs = copies <= min(2**30, bound - working)
         #: Bytes in use while tiles are computed, the results handed out not included.
-        self.memory = reserved + self.threads * workspace + (copies if self._keeps_inputs else 0)
+        self.memory = reserved + working + (copies if self._keeps_inputs else 0)
 
     def _default_tile(self, size: int) -> int:
         pixels = math.prod(self.x1.shape[1:-1])
         numbers = pixels**2 if self.net.pools else pixels  # for each pair of inputs
-        return max(1, math.isqrt(size // (self.dtype.itemsize * numbers)))
+        most = max(1, math.isqrt(size // (self.dtype.itemsize * numbers)))
+        # Few inputs: the next power of two, so that sets of nearly one size share what is compiled.
+        few = 2 ** (max(self.shape) - 1).bit_length()
+        if most < 128 or few <= most:
+            return min(most, few)
+        # The multiple of 8 (vectors of a processor) near it that takes least padding; the larger of two equals.
+        near = range(8 * (most // 8 + most // 128), 8 * (most // 8 - most // 128) - 1, -8)
+        return min(near, key=lambda tile: -(-max(self.shape) // tile) * tile)
 
     def _workspace(self) -> int:
         """Bytes that one tile takes while it is computed: inputs, intermediate arrays and result."""
@@ -136,23 +143,31 @@ class Tiles:
     def __call__(self, i: int, j: int, device: Any = None) -> np.ndarray:
         if self.symmetric and j < i:  # the mirror image, to the last bit
             return self(j, i, device).T
-        entries = np.asarray(self.on_device(i, j, device or self.devices[0]))
-        rows, columns = self.span(i, self.shape[0]), self.span(j, self.shape[1])
-        entries = entries[: rows.stop - rows.start, : columns.stop - columns.start]
-        return np.triu(entries) + np.triu(entries, 1).T if self.symmetric and i == j else entries
+        return self._cut(i, j, self.begin(i, j, device or self.devices[0])())
 
-    def on_device(self, i: int, j: int, device: Any) -> Array:
-        """The tile as it is computed: padded to full size, and left on the device."""
-        with jax.enable_x64(self.dtype == np.float64):  # a setting of the thread: those that work here have none
+    def begin(self, i: int, j: int, device: Any) -> Callable[[], Array]:
+        """Have the tile computed in the background; what is returned waits for it: padded, and on the device."""
+        x64 = functools.partial(jax.enable_x64, self.dtype == np.float64)  # for the thread: those here have it not set
+        sizes = [min(self.tile, n - k * self.tile) for k, n in zip((i, j), self.shape, strict=True)]
+        limits = np.array([*sizes, self.symmetric and i == j], np.int32)
+        with x64():
             a, b = self._block(1, i, device), self._block(1 if self.symmetric else 2, j, device)
-            sizes = [min(self.tile, n - k * self.tile) for k, n in zip((i, j), self.shape, strict=True)]
-            limits = np.array([*sizes, self.symmetric and i == j], np.int32)
             entries, near = self._executable(device)(a, b, limits)
-            if near:
-                given = (jax.device_put(self._part(x, k), device) for x, k in ((self.x1, i), (self.x2, j)))
-                a, b = (block._replace(as_given=x) for block, x in zip((a, b), given, strict=True))
-                entries, _ = self._executable(device, careful=True)(a, b, limits)
-            return entries
+
+        def padded() -> Array:
+            if not near:
+                return entries
+            given = (jax.device_put(self._part(x, k), device) for x, k in ((self.x1, i), (self.x2, j)))
+            with x64():
+                sides = (block._replace(as_given=x) for block, x in zip((a, b), given, strict=True))
+                return self._executable(device, careful=True)(*sides, limits)[0]
+
+        return padded
+
+    def _cut(self, i: int, j: int, padded: Array) -> np.ndarray:
+        rows, columns = self.span(i, self.shape[0]), self.span(j, self.shape[1])
+        entries = np.asarray(padded)[: rows.stop - rows.start, : columns.stop - columns.start]
+        return np.triu(entries) + np.triu(entries, 1).T if self.symmetric and i == j else entries
 
     def _part(self, x: Any, i: int) -> np.ndarray:
         """The inputs of a tile on the host, padded by zeros to a full tile, so that there is one shape to compile."""
@@ -163,14 +178,16 @@ class Tiles:
 
     def _block(self, which: int, i: int, device: Any) -> Side:
         """The inputs of a tile on the device."""
-        found = self._resident.get((which, i, device))
-        if found is not None:
-            return found
-        part = self._part(self.x1 if which == 1 else self.x2, i)
-        block = jax.device_put(side(part, self._centre), device)
-        if self._keeps_inputs:
-            self._resident[which, i, device] = block
-        return block
+        x = self.x1 if which == 1 else self.x2
+        if not self._keeps_inputs:
+            part = self._part(x, i)
+            return jax.device_put(side(part, self._centre, np.empty_like(part)), device)
+        if (which, device) not in self._resident:
+            # One array for all: memory that each thread takes and frees for itself stays with it.
+            whole = aligned((-(-len(x) // self.tile), self.tile, *x.shape[1:]), self.dtype)
+            sides = [side(self._part(x, k), self._centre, out) for k, out in enumerate(whole)]
+            self._resident[which, device] = jax.device_put(sides, device, may_alias=True)
+        return self._resident[which, device][i]
 
     def run(
         self,
@@ -180,31 +197,39 @@ class Tiles:
         progress: bool | None = None,
     ) -> None:
         """Compute tiles on all devices, and hand each to `consume(i, j, entries)`, from several threads at once."""
-        work = lambda i, j, device: consume(i, j, self(i, j, device))  # noqa: E731
+
+        def work(i: int, j: int, device: Any) -> Callable[[], None]:
+            padded = self.begin(i, j, device)
+            return lambda: consume(i, j, self._cut(i, j, padded()))
+
         self.each(work, self.pairs() if pairs is None else pairs, progress=progress)
 
-    def each(
-        self, work: Callable[[int, int, Any], None], pairs: Iterable[Pair], *, progress: bool | None = None
-    ) -> None:
-        """`work(i, j, device)` for each pair, on all devices and in several threads.
+    def each(self, work: Work, pairs: Iterable[Pair], *, progress: bool | None = None) -> None:
+        """`work(i, j, device)` begins something for each pair, and returns a function that finishes it: on all devices
+        and in several threads, each of which begins the next before it finishes the last.
 
         progress: a bar with the time left; by default unless CI is set in the environment. An interrupt (Ctrl-C) waits
         for the tiles at hand; those that were consumed are consumed.
         """
         pairs = list(pairs)
-        for device in self.devices:  # compile once, not in several threads
+        for device in self.devices if pairs else ():  # once, not in several threads
             self._executable(device)
+            self._block(1, 0, device), self._block(1 if self.symmetric else 2, 0, device)
         todo, lock = iter(pairs), threading.Lock()
 
         def worker(device: Any) -> None:
+            at_hand: deque[Callable[[], None]] = deque()
             while True:
                 with lock:
                     pair = next(todo, None)
+                if pair is not None:
+                    at_hand.append(work(*pair, device))
+                while at_hand and (pair is None or len(at_hand) == self.at_hand):
+                    at_hand.popleft()()
+                    with lock:
+                        bar.update()
                 if pair is None:
                     return
-                work(*pair, device)
-                with lock:
-                    bar.update()
 
         quiet = bool(os.environ.get("CI")) if progress is None else not progress
         # A bar only for what takes longer than a blink.
@@ -229,3 +254,11 @@ def _bytes(executable: Any) -> tuple[int, int, int]:
 def _cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array that JAX takes over on the CPU without copying: it begins at a multiple of 64 bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
