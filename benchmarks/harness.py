@@ -32,7 +32,7 @@ class Settings:
 
     cores: int = 1
     rounds: int = 5
-    turn: float = 0.3
+    turn: float = 1.0
     limit: float = 120.0
     trial: int = 16
 

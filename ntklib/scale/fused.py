@@ -46,8 +46,8 @@ def side(x: np.ndarray, centre: np.ndarray, out: np.ndarray) -> Side:
     if x.ndim > 2:
         out[...] = x
         return Side(out)
-    moved = np.subtract(x, centre, out=out)
-    return Side(moved, *((v * v).mean(1) for v in (x, moved)))  # in pairs: `np.vecdot` rounds three times as much
+    q = np.square(x, out=out).mean(1)  # sums in pairs: `np.vecdot` rounds three times as much
+    return Side(np.subtract(x, centre, out=out), q, np.square(out).mean(1))
 
 
 @functools.lru_cache(maxsize=64)

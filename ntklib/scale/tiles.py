@@ -58,9 +58,9 @@ class Tiles:
         _checks.instance("net", net, Layer, "such as `ntklib.mlp(...)`")
         _checks.choice("kernel", kernel, ("ntk", "nngp"))
         self.net, self.kernel = net, kernel
-        self.x1 = _checks.host_inputs("x1", x1)
+        self.x1 = np.asarray(_checks.host_inputs("x1", x1))
         self.symmetric = x2 is None
-        self.x2 = self.x1 if x2 is None else _checks.host_inputs("x2", x2)
+        self.x2 = self.x1 if x2 is None else np.asarray(_checks.host_inputs("x2", x2))
         _checks.same_inputs(self.x1, self.x2)
         self.shape = (len(self.x1), len(self.x2))
         self.dtype = jax.dtypes.canonicalize_dtype(np.result_type(self.x1.dtype, self.x2.dtype))
