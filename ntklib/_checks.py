@@ -247,7 +247,7 @@ def test_kernel(argument: str, value: ArrayLike, n: int) -> jax.Array:
     return k
 
 
-def same_inputs(x1: jax.Array, x2: jax.Array) -> None:
+def same_inputs(x1: jax.Array | np.ndarray, x2: jax.Array | np.ndarray) -> None:
     """Refuse two sets of inputs that are not of the same kind."""
     if x1.shape[1:] != x2.shape[1:]:
         raise ValueError(

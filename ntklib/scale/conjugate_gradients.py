@@ -183,7 +183,7 @@ class _Operator:
                     return _products(entries, vectors[j], vectors[i])
 
             held = self.held.get((i, j))
-            begun = self.tiles.begin(i, j, device) if held is None else products(held)
+            begun: Any = self.tiles.begin(i, j, device) if held is None else products(held)
 
             def finish() -> None:
                 entries = begun() if held is None else held

@@ -33,8 +33,8 @@ class PivotedCholesky:
                 break
             g = columns[np.ix_(proposals[accepted], accepted)]
             g[np.diag_indices_from(g)] += 1e-14 * np.trace(g)
-            root = np.linalg.cholesky(g)
-            new = scipy.linalg.solve_triangular(root, columns[:, accepted].T, lower=True, overwrite_b=True).T
+            low = np.linalg.cholesky(g)
+            new = np.asarray(scipy.linalg.solve_triangular(low, columns[:, accepted].T, lower=True, overwrite_b=True)).T
             factor[:, self.rank : self.rank + len(accepted)] = new
             left = np.maximum(left - np.einsum("ij,ij->i", new, new), 0.0)
             left[proposals[accepted]] = 0.0
