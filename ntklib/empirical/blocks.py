@@ -88,7 +88,7 @@ def _empty(way: Way, size: int, params: Params, x: Array, units: Array) -> Any:
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def _add_piece(way: Way, size: int, block: Any, params: Params, x: Array, units: Array, at: Array) -> Any:
-    """The block with `size` examples of x in place, which begin at at[0] in x and at at[1] in the block."""
+    """The block with `size` examples of x in place: those from at[0] of x on, from at[1] of the block on."""
     piece = jax.lax.dynamic_slice_in_dim(x, at[0], size)
     return way.placed(way.outputs, block, way.features(way.apply_fn, way.outputs, params, piece, units), at[1])
 

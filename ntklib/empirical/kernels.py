@@ -178,5 +178,5 @@ def _on_one(apply_fn: ApplyFn, params: Params, one: Array) -> Array:
 _WAYS = {
     "layerwise": (layerwise.features, layerwise.placed, layerwise.contract),
     "jacobian": (_jacobians, layerwise.placed, layerwise.contract),
-    "products": (_inputs, _inputs, _products),
+    "products": (_inputs, layerwise.placed, _products),  # whose blocks are never made in pieces
 }

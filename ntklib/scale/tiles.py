@@ -36,7 +36,7 @@ class Tiles:
     """The tiles of a kernel matrix Θ(x1, x2), [N, M]: `tiles(i, j)` computes rows i·tile to (i + 1)·tile against
     columns j·tile to (j + 1)·tile, as a NumPy array without the padding of the last ones.
 
-    x1, x2: NumPy or JAX arrays; they stay on the host, and go to the devices tile by tile.
+    x1, x2: NumPy or JAX arrays; they stay on the host; devices get a copy, or, where that is too much, what a tile needs.
     tile: rows and columns of a tile; by default as many as keep one array of a tile at some 256 KiB.
     devices: those that take part, by default the first of this process.
     max_memory: bytes that tiles being computed, inputs kept on devices and `reserved` (the caller's own) may take
@@ -218,14 +218,14 @@ class Tiles:
         todo, lock = iter(pairs), threading.Lock()
 
         def worker(device: Any) -> None:
-            at_hand: deque[Callable[[], None]] = deque()
+            begun: deque[Callable[[], None]] = deque()
             while True:
                 with lock:
                     pair = next(todo, None)
                 if pair is not None:
-                    at_hand.append(work(*pair, device))
-                while at_hand and (pair is None or len(at_hand) == self.at_hand):
-                    at_hand.popleft()()
+                    begun.append(work(*pair, device))
+                while begun and (pair is None or len(begun) == self.at_hand):
+                    begun.popleft()()
                     with lock:
                         bar.update()
                 if pair is None:
