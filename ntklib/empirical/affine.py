@@ -157,7 +157,7 @@ def feature_axes(program: Program, layer: Layer) -> tuple[int, ...]:
 def evaluate(
     program: Program, leaves: Sequence[Array], x: Array, layers: Sequence[Layer] = (), shifts: Sequence[Array] = ()
 ) -> tuple[Array, list[Array]]:
-    """f(x) with `shifts` added to the layers' outputs, and the inputs of the layers, [T, n + 1].
+    """f(x) with `shifts` added to the layers' outputs, and the inputs of the layers, [n + 1, T].
 
     A layer's inputs are scaled as its weight is, with a last one of s_b for the bias: its parameters' derivative is
     then a ⊗ δ, δ that with respect to the shift.
@@ -185,31 +185,31 @@ def _scale(factors: Sequence[tuple[int, bool]], values: dict[int, Any], dtype: A
 def _inputs(program: Program, layer: Layer, values: dict[int, Any]) -> Array:
     eqn, inputs, _ = program.equations[layer.equation]
     a = values[inputs[1 - layer.side]]
-    if layer.weight.factors or layer.factors:
-        a = a * _scale(layer.weight.factors + layer.factors, values, a.dtype)
+    a = a * _scale(layer.weight.factors + layer.factors, values, a.dtype)
     if eqn.primitive.name == "conv_general_dilated":
-        a = _patches(a, eqn.params, program.shapes[inputs[1]].shape, program.shapes[layer.tap].shape)
+        parts = _patches(a, eqn.params, program.shapes[inputs[1]].shape, program.shapes[layer.tap].shape)
     else:
         contracted = eqn.params["dimension_numbers"][0][1 - layer.side]
-        free = [i for i in range(a.ndim) if i not in contracted]
-        a = a.transpose(*free, *contracted).reshape(-1, size_of(contracted, a.shape))
-    if layer.bias is None:
-        return a
-    one = _scale(layer.bias.factors, values, a.dtype)
-    return jnp.concatenate([a, jnp.broadcast_to(one, (a.shape[0], 1))], axis=1)
+        parts = [jnp.moveaxis(a, contracted, range(len(contracted))).reshape(size_of(contracted, a.shape), -1)]
+    if layer.bias is not None:
+        one = _scale(layer.bias.factors, values, a.dtype)
+        parts.append(jnp.broadcast_to(one, (1, parts[0].shape[1])))
+    return jnp.concatenate(parts)
 
 
-def _patches(x: Array, p: dict[str, Any], window: tuple[int, ...], out: tuple[int, ...]) -> Array:
-    """The patch of each output pixel, [T, places · channels]: strided slices, along one axis after the other."""
+def _patches(x: Array, p: dict[str, Any], window: tuple[int, ...], out: tuple[int, ...]) -> list[Array]:
+    """The patch of each output pixel, in parts of [places · channels, T]: strided slices, along one axis after the
+    other. Channels come first, so that whole rows of pixels are copied at a time.
+    """
     numbers = p["dimension_numbers"]
-    x = x.transpose(numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])  # [batch, pixels..., channels]
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in p["padding"]), (0, 0, 0)])
-    for axis in range(len(p["padding"]), 0, -1):  # the last one first: its places are those next to each other
-        size, stride = out[numbers.out_spec[axis + 1]], p["window_strides"][axis - 1]
-        starts = [i * p["rhs_dilation"][axis - 1] for i in range(window[numbers.rhs_spec[axis + 1]])]
+    x = x.transpose(numbers.lhs_spec[1], numbers.lhs_spec[0], *numbers.lhs_spec[2:])  # [channels, batch, pixels...]
+    parts = [jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * 2 + [(lo, hi, 0) for lo, hi in p["padding"]])]
+    for axis in range(len(p["padding"]) + 1, 1, -1):  # the last one first: its places are those next to each other
+        x = jnp.concatenate(parts)
+        size, stride = out[numbers.out_spec[axis]], p["window_strides"][axis - 2]
+        starts = [i * p["rhs_dilation"][axis - 2] for i in range(window[numbers.rhs_spec[axis]])]
         parts = [jax.lax.slice_in_dim(x, i, i + (size - 1) * stride + 1, stride, axis) for i in starts]
-        x = jnp.concatenate(parts, axis=-1)
-    return x.reshape(-1, x.shape[-1])
+    return [part.reshape(part.shape[0], -1) for part in parts]
 
 
 def positions_first(program: Program, layer: Layer, delta: Array) -> Array:

@@ -88,10 +88,9 @@ def features(apply_fn: ApplyFn, outputs: str, params: Params, x: Array, units: A
     terms: list[Term] = []
     for i, layer in enumerate(layers):
         size, j = sizes(program, layer, program.shapes[program.output].shape[0], outputs), len(layers) + i
-        if size.positions == 1 and not varies[j]:
-            terms.append(Outer(whole(i), values[j][:, 0]))
-        elif size.factors:
-            terms.append(Outer(whole(i), _arranged(whole(j), outputs)))
+        if size.factors:
+            same = size.positions == 1 and not varies[j]
+            terms.append(Outer(whole(i).swapaxes(1, 2), values[j][:, 0] if same else _arranged(whole(j), outputs)))
         else:
             terms.append(_jacobian(whole(i), whole(j), outputs))
     for i in range(2 * len(layers), len(values)):
@@ -117,10 +116,9 @@ def _arranged(delta: Array, outputs: str) -> Array:
 
 def _jacobian(a: Array, delta: Array, outputs: str) -> Array:
     """Σ_t a_t ⊗ δ_kt, as one matrix product for each example."""
-    (b, _, n), (_, k, t, o) = a.shape, delta.shape
-    # Transposed first: XLA's CPU backend is slow at products over an axis that is not the last.
-    left, right = a.swapaxes(1, 2), delta.swapaxes(1, 2).reshape(b, t, k * o)
-    jacobian = jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)  # [B, n, K·o]
+    (b, n, _), (_, k, t, o) = a.shape, delta.shape
+    # [B, n, K·o]
+    jacobian = jnp.matmul(a, delta.swapaxes(1, 2).reshape(b, t, k * o), precision=jax.lax.Precision.HIGHEST)
     if outputs == "mean":
         return jacobian.reshape(b, -1)
     return flat(jacobian.reshape(b, n, k, o).swapaxes(1, 2).reshape(b, k, n * o), outputs)
