@@ -19,6 +19,7 @@ from helpers import assert_close, normal
 import ntklib as ntk
 from ntklib import _arccos, duals, gaps
 from ntklib.kernel import Kernel
+from ntklib.scale import fused
 from ntklib.scale.fused import propagate
 from ntklib.scale.tiles import Tiles, _cores
 
@@ -179,6 +180,19 @@ def test_many_near_pairs_in_one_tile():
     exact = 0.5 * jnp.mean((x[:, None] - x[None]) ** 2, -1)
     want = small.kernel_map(Kernel.from_inputs(x).with_gap(exact)).ntk
     assert_close(ntk.gram(small, x, tile=24), want, rtol=1e-14)
+
+
+def test_vectors_of_512_bits_where_xla_has_the_option(monkeypatch):
+    def lowered():
+        return jax.jit(lambda x: x + 1).lower(1.0)
+
+    lowered().compile(compiler_options=fused._OPTIONS)  # this version has it; of others nothing is asked:
+    monkeypatch.setattr(fused, "_OPTIONS", {"xla_cpu_no_such_option": 512})
+    fused.compiled.cache_clear()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No such"):
+        lowered().compile(compiler_options=fused._OPTIONS)
+    x = normal(0, 17, 5)
+    assert_close(ntk.gram(net(), x, tile=13), net().kernel(x).ntk, rtol=1e-12)
 
 
 def test_tiles_are_computed_again_where_pairs_are_near_and_only_there():

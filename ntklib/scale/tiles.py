@@ -36,7 +36,7 @@ class Tiles:
     """The tiles of a kernel matrix Θ(x1, x2), [N, M]: `tiles(i, j)` computes rows i·tile to (i + 1)·tile against
     columns j·tile to (j + 1)·tile, as a NumPy array without the padding of the last ones.
 
-    x1, x2: NumPy or JAX arrays; they stay on the host; devices get a copy, or, where that is too much, what a tile needs.
+    x1, x2: NumPy or JAX arrays; they stay on the host; devices get a copy, or what a tile needs where that is too much.
     tile: rows and columns of a tile; by default as many as keep one array of a tile at some 256 KiB.
     devices: those that take part, by default the first of this process.
     max_memory: bytes that tiles being computed, inputs kept on devices and `reserved` (the caller's own) may take
