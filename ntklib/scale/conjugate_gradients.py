@@ -20,7 +20,7 @@ from ntklib import _checks
 from ntklib.layers import Layer
 from ntklib.scale.fused import Which
 from ntklib.scale.gram_matrix import mesh_devices
-from ntklib.scale.pivoted_cholesky import PivotedCholesky
+from ntklib.scale.pivoted_cholesky import BLOCK, PivotedCholesky
 from ntklib.scale.store import Checkpoint
 from ntklib.scale.tiles import Pair, Tiles
 
@@ -106,7 +106,7 @@ def cg_solve(
     if preconditioner is None:
         preconditioner = int(min(n, 10 * math.sqrt(n), max_memory / 4 / (8 * n)))
     # Ten blocks of vectors, the factor with its Gram matrix, and four blocks of columns while it is made.
-    reserved = 8 * (n * (10 * y.shape[1] + preconditioner + 4 * min(n, tile or 256)) + 2 * preconditioner**2)
+    reserved = 8 * (n * (10 * y.shape[1] + preconditioner + 4 * min(n, tile or BLOCK, BLOCK)) + 2 * preconditioner**2)
     devices = mesh_devices(mesh)
     tiles = Tiles(net, x, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=reserved)
     operator = _Operator(tiles, room=max_memory - tiles.memory)

@@ -41,7 +41,7 @@ def gram(
 
     x1, x2: [N, d] or [N, H, W, C]. NumPy arrays may be larger than a device's memory (memory-mapped ones, say).
     kernel: "ntk" or "nngp".
-    tile: rows and columns of a tile; by default some 256 in float32, fewer in float64 or for images.
+    tile: rows and columns of a tile; by default some 300 in float32, fewer in float64 or for images.
     mesh: a `jax.sharding.Mesh`: its devices share the work, and the result is sharded over them by rows, N/devices
         each. Under `jax.distributed` each process computes the rows of its own devices; without a mesh all of them.
     store: a folder, to be made or gone on with: the result goes there tile by tile (zarr, through tensorstore), and is

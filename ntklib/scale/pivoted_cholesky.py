@@ -10,22 +10,24 @@ import scipy.linalg
 
 from ntklib.scale.tiles import Tiles
 
+#: Columns at a time: some arrays of so many are there in float64.
+BLOCK = 256
+
 
 class PivotedCholesky:
     """r ↦ (FFᵀ + λ)⁻¹ r, with Θ ≈ FFᵀ, F [N, rank], from columns of what is left of Θ, drawn with probabilities
     proportional to what is left of its diagonal.
 
-    Proposals come by blocks, one tile wide; each is accepted with the chance that it would have had if those accepted
+    Proposals come by blocks of `BLOCK`; each is accepted with the chance that it would have had if those accepted
     before it in the block had been known when it was drawn: the result is as if they came one by one.
     """
 
     def __init__(self, tiles: Tiles, diagonal: np.ndarray, rank: int, shift: float, rng: np.random.Generator) -> None:
         n, self.shift, self.rank = len(diagonal), shift, 0
         left, factor = diagonal.copy(), np.zeros((n, rank))
-        width = min(tiles.tile, n)
         rounding = max(10 * np.finfo(tiles.dtype).eps, 1e-12) * diagonal.sum()
         while self.rank < rank and left.sum() > rounding:
-            proposals = np.unique(rng.choice(n, width, p=left / left.sum()))
+            proposals = np.unique(rng.choice(n, min(BLOCK, tiles.tile, n), p=left / left.sum()))
             columns = _columns(tiles, proposals)
             columns -= factor[:, : self.rank] @ factor[proposals, : self.rank].T
             accepted = _accept(columns[proposals], left[proposals], rng)[: rank - self.rank]

@@ -26,8 +26,9 @@ from ntklib.scale.fused import Network, Side, Which, compiled, side
 
 Pair = tuple[int, int]
 Work = Callable[[int, int, Any], Callable[[], None]]
-#: Bytes of one array of a tile: on a CPU they stay in the cache next to the others of a layer.
-_CPU, _OTHER = 2**18, 2**26
+#: Bytes of one array of a tile: on a CPU they stay in the cache next to the others of a layer. And what it takes to
+#: call for a tile and to hand it out, in entries.
+_CPU, _OTHER, _CALL = 7 * 2**16, 2**26, 2**14
 #: Arrays of a tile, beside inputs twice more, that finding and mending near pairs takes (a test asks the compiler).
 _AGAIN = 4
 
@@ -37,7 +38,7 @@ class Tiles:
     columns j·tile to (j + 1)·tile, as a NumPy array without the padding of the last ones.
 
     x1, x2: NumPy or JAX arrays; they stay on the host; devices get a copy, or what a tile needs where that is too much.
-    tile: rows and columns of a tile; by default as many as keep one array of a tile at some 256 KiB.
+    tile: rows and columns of a tile; by default as many as keep one array of a tile below half a MiB.
     devices: those that take part, by default the first of this process.
     max_memory: bytes that tiles being computed, inputs kept on devices and `reserved` (the caller's own) may take
         together; fewer threads and smaller tiles are used to keep it.
@@ -107,9 +108,9 @@ class Tiles:
         few = 2 ** (max(self.shape) - 1).bit_length()
         if most < 128 or few <= most:
             return min(most, few)
-        # The multiple of 8 (vectors of a processor) near it that takes least padding; the larger of two equals.
-        near = range(8 * (most // 8 + most // 128), 8 * (most // 8 - most // 128) - 1, -8)
-        return min(near, key=lambda tile: -(-max(self.shape) // tile) * tile)
+        # Of the multiples of 8 (vectors of a processor) near it the one that takes least, padding and calls included.
+        near, n = range(8 * (most // 8 + most // 128), most // 2, -8), max(self.shape)
+        return min(near, key=lambda tile: (strips := -(-n // tile)) * (strips + 1) * (tile**2 + _CALL))
 
     def _workspace(self) -> int:
         """Bytes that one tile takes while it is computed: inputs, intermediate arrays and result."""
