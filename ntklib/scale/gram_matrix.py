@@ -53,7 +53,7 @@ def gram(
     progress: a bar with the time left, on long runs; by default unless CI is set in the environment.
 
     Cost: N·M·d multiplications for the first layer and about 20 a layer and entry for ReLU, half of both where x2 is
-    left out. Memory: the result, some 20 MB a core, and up to 1 GiB for the inputs on the device (they are passed on
+    left out. Memory: the result, some 25 MB a core, and up to 1 GiB for the inputs on the device (they are passed on
     tile by tile if they are larger).
     Raises ValueError on inputs that do not fit, a mesh whose size does not divide N, too little memory for one tile.
 

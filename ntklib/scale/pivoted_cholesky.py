@@ -18,8 +18,8 @@ class PivotedCholesky:
     """r ↦ (FFᵀ + λ)⁻¹ r, with Θ ≈ FFᵀ, F [N, rank], from columns of what is left of Θ, drawn with probabilities
     proportional to what is left of its diagonal.
 
-    Proposals come by blocks of `BLOCK`; each is accepted with the chance that it would have had if those accepted
-    before it in the block had been known when it was drawn: the result is as if they came one by one.
+    Proposals come by blocks of at most `BLOCK`; each is accepted with the chance that it would have had if those
+    accepted before it in the block had been known when it was drawn: the result is as if they came one by one.
     """
 
     def __init__(self, tiles: Tiles, diagonal: np.ndarray, rank: int, shift: float, rng: np.random.Generator) -> None:
