@@ -80,22 +80,23 @@ def _entries(net: Layer, which: Which, careful: bool, a: Side, b: Side, limits: 
         gap = 0.5 * jnp.mean((a.x[:, None] - b.x[None]) ** 2, axis=-1)
         k = k.replace(nngp=(k.q1[:, None] + k.q2[None]) / 2 - gap, gap=gap)
     else:
-        gap, pairs = _distances(k.nngp, a, b, limits)
-        gap, near = _by_differences(gap, pairs, a.as_given, b.as_given) if careful else gap, jnp.any(pairs)
+        gap, beyond = _distances(k.nngp, a, b, limits)
+        near = jnp.any(jnp.min(beyond, axis=0) < 0)  # a minimum goes by vectors, where `any` of all would not
+        gap = _by_differences(gap, beyond < 0, a.as_given, b.as_given) if careful else gap
         k = k.replace(q1=a.q, q2=b.q, nngp=(a.q[:, None] + b.q[None]) / 2 - gap, gap=gap)
     k = propagate(net, k)
     return (k.ntk if which == "ntk" else k.nngp), near
 
 
 def _distances(products: Array, a: Side, b: Side, limits: Array) -> tuple[Array, Array]:
-    """½ ‖x − x'‖²/d by products, and for which pairs the difference loses digits; an input is at 0 from itself."""
+    """½ ‖x − x'‖²/d by products, and how far beyond the distance at which it loses digits; from itself it is 0."""
     place = jnp.arange(len(a.norms), dtype=jnp.int32)
     own = (place[:, None] == place[None]) & (limits[2] == 1)
     gap = jnp.where(own, 0.0, (a.norms[:, None] + b.norms[None]) / 2 - products)
-    # Padding is near nothing. As far as it goes by vectors: a pass over the tile costs as much as half a layer.
+    # Padding is near nothing. By vectors as far as it goes: a pass over the tile costs as much as half a layer.
     few = 16 * math.sqrt(jnp.finfo(gap.dtype).eps)
     row, column = (jnp.where(place < limits[i], few * side.norms, -jnp.inf) for i, side in ((0, a), (1, b)))
-    return gap, (gap < row[:, None] + column[None]) & ~own
+    return gap, jnp.where(own, jnp.inf, gap - (row[:, None] + column[None]))
 
 
 def _by_differences(gap: Array, near: Array, a: Array, b: Array) -> Array:

@@ -70,8 +70,7 @@ def gram(
     rows = _rows(mesh, n)
     itemsize = jax.dtypes.canonicalize_dtype(getattr(x1, "dtype", float)).itemsize
     held = 0 if store is not None else (rows.stop - rows.start) * m * itemsize
-    arguments = {"kernel": kernel, "tile": tile, "devices": devices, "max_memory": max_memory}
-    tiles = Tiles(net, x1, x2, **arguments, reserved=held)
+    tiles = Tiles(net, x1, x2, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=held)
     if store is not None:
         return _stored(tiles, Path(store), progress)
     out = _in_memory(tiles, rows, progress)

@@ -168,7 +168,7 @@ class Tiles:
     def _cut(self, i: int, j: int, padded: Array) -> np.ndarray:
         rows, columns = self.span(i, self.shape[0]), self.span(j, self.shape[1])
         entries = np.asarray(padded)[: rows.stop - rows.start, : columns.stop - columns.start]
-        return np.triu(entries) + np.triu(entries, 1).T if self.symmetric and i == j else entries
+        return np.where(np.tri(len(entries), dtype=bool), entries.T, entries) if self.symmetric and i == j else entries
 
     def _part(self, x: Any, i: int) -> np.ndarray:
         """The inputs of a tile on the host, padded by zeros to a full tile, so that there is one shape to compile."""
@@ -186,7 +186,8 @@ class Tiles:
         if (which, device) not in self._resident:
             # One array for all: memory that each thread takes and frees for itself stays with it.
             whole = aligned((-(-len(x) // self.tile), self.tile, *x.shape[1:]), self.dtype)
-            sides = [side(self._part(x, k), self._centre, out) for k, out in enumerate(whole)]
+            with ThreadPoolExecutor(self.threads) as pool:
+                sides = list(pool.map(lambda k: side(self._part(x, k), self._centre, whole[k]), range(len(whole))))
             self._resident[which, device] = jax.device_put(sides, device, may_alias=True)
         return self._resident[which, device][i]
 
@@ -214,8 +215,7 @@ class Tiles:
         """
         pairs = list(pairs)
         for device in self.devices if pairs else ():  # once, not in several threads
-            self._executable(device)
-            self._block(1, 0, device), self._block(1 if self.symmetric else 2, 0, device)
+            self._executable(device), self._block(1, 0, device), self._block(1 if self.symmetric else 2, 0, device)
         todo, lock = iter(pairs), threading.Lock()
 
         def worker(device: Any) -> None:
