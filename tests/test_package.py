@@ -79,27 +79,6 @@ def test_public_definitions_have_docstrings(path):
             assert ast.get_docstring(node), f"{node.name} in {path.name}"
 
 
-def code_lines(path):
-    """Lines that are neither blank, nor comment, nor docstring."""
-    tree, lines = ast.parse(path.read_text()), path.read_text().splitlines()
-    words = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node):
-            words |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
-    return sum(
-        bool(line.strip()) and not line.strip().startswith("#") for i, line in enumerate(lines, 1) if i not in words
-    )
-
-
-def test_the_library_stays_small():
-    """A module is read in one sitting, the whole in an afternoon; docstrings hold the theory and do not count there."""
-    lines = {p: len(p.read_text().splitlines()) for p in FILES}
-    assert max(lines.values()) <= 300, max(lines, key=lambda p: lines[p])
-    assert (
-        sum(code_lines(p) for p in FILES) <= 4950
-    )  # 3,000 held before signal propagation (400), convolutions (150), kernels by layers (500) and of any size (700)
-
-
 def test_the_readme_code_runs():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
     assert blocks
