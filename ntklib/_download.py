@@ -1,33 +1,49 @@
 """MNIST, Fashion-MNIST and CIFAR-10: fetched once with a checksum, then read from the user's cache folder.
 
 A file is fetched into `NAME.part` and gets its own name only when its SHA-256 is right: what looks complete
-is complete. An interrupted download goes on from where it stopped (HTTP range requests), with the next try or
+is complete. An interrupted download goes on from where it stopped (HTTP range requests), with the next connection or
 the next call. Several processes may fetch the same file at once: all write the same bytes at the same places,
 and `NAME.part` goes away only when `NAME` is there.
+
+Neither a host nor the folder is trusted: no more is read than the file is long, a host that brings next to nothing is
+left, and bytes are written only to a plain file, never through a link.
 """
 
+import contextlib
 import functools
 import gzip
 import os
 import shutil
+import stat
 import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 TIMEOUT = (10.0, 60.0)  # seconds: to connect, and without a byte arriving
-TRIES = 100  # per mirror, each of which brought something before the connection broke
-CHUNK = 1 << 15  # bytes: under a second at the slowest host
+SLOWEST = (1_000, 60.0)  # bytes, seconds: a host that brings fewer bytes in this time is left
+PAUSE = 0.1  # seconds between a connection that broke and the next one
+CHUNK = 1 << 15  # bytes: the most that is read at once
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # images, labels; then those for testing
 
 
+class File(NamedTuple):
+    """What a file is known by: its length in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
 class Source(NamedTuple):
-    """Where a set comes from: addresses that end in "/", tried in order, and the SHA-256 of each file."""
+    """Where a set comes from: addresses that end in "/", tried in order, and its files."""
 
     mirrors: tuple[str, ...]
-    files: dict[str, str]
+    files: dict[str, File]
 
 
 SOURCES = {  # the digests are those in the loaders of TensorFlow Datasets, Keras and torchvision
@@ -37,10 +53,18 @@ SOURCES = {  # the digests are those in the loaders of TensorFlow Datasets, Kera
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
         ),
         files={
-            "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            "train-images-idx3-ubyte.gz": File(
+                9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+            ),
+            "train-labels-idx1-ubyte.gz": File(
+                28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+            ),
+            "t10k-images-idx3-ubyte.gz": File(
+                1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+            ),
+            "t10k-labels-idx1-ubyte.gz": File(
+                4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+            ),
         },
     ),
     "fashion_mnist": Source(
@@ -49,16 +73,26 @@ SOURCES = {  # the digests are those in the loaders of TensorFlow Datasets, Kera
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         ),
         files={
-            "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            "train-images-idx3-ubyte.gz": File(
+                26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+            ),
+            "train-labels-idx1-ubyte.gz": File(
+                29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
+            ),
+            "t10k-images-idx3-ubyte.gz": File(
+                4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+            ),
+            "t10k-labels-idx1-ubyte.gz": File(
+                5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+            ),
         },
     ),
     "cifar10": Source(  # this host may be slow (tens of kB/s): the 170 MB can take an hour
         mirrors=("https://www.cs.toronto.edu/~kriz/",),
         files={
-            "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            "cifar-10-binary.tar.gz": File(
+                170_052_171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+            ),
         },
     ),
 }
@@ -86,110 +120,224 @@ def fetch(name: str) -> list[Path]:
     """The files of a set, in the order of `SOURCES`: from the folder, else from the first mirror that works.
 
     The folder is `NTK_DATA_DIR/name` if that environment variable is set, and otherwise `name` in the user's
-    cache. A file whose SHA-256 is wrong is removed, wherever it came from.
+    cache. A file whose length or SHA-256 is wrong is removed, wherever it came from.
 
-    Raises: ConnectionError if a file cannot be had; its text says how to put it there by hand.
+    Raises: ConnectionError if a file cannot be had; its text says how to put it there by hand. OSError if the
+    folder cannot be used.
     """
-    import pooch
-
     mirrors, files = SOURCES[name]
-    folder = Path(os.environ.get("NTK_DATA_DIR") or pooch.os_cache("ntklib")).expanduser() / name
+    folder = _folder(name)
     reasons = []
-    for file, digest in files.items():
-        if (folder / file).exists() and pooch.file_hash(str(folder / file)) != digest:
-            (folder / file).unlink()
-            reasons.append(f"{file} was there, but truncated or altered, and has been removed")
-    missing = [file for file in files if not (folder / file).exists()]
-    while missing:
-        reasons += _download(mirrors, missing[0], files[missing[0]], folder)
-        if not (folder / missing[0]).exists():
-            raise ConnectionError(
-                f"{name!r} needs {', '.join(missing)}, which could not be downloaded ({'; '.join(reasons)}): "
-                f"try again later (what has arrived is kept), or put what is missing into the folder {folder} by hand "
-                f"(from {mirrors[0]}), or set the environment variable NTK_DATA_DIR to a folder "
-                f"that has it in a subfolder {name!r}."
-            )
-        missing.pop(0)
+    with _explained(folder):
+        for file, known in files.items():
+            if _is_there(folder / file) and not _is_right(folder / file, known):
+                (folder / file).unlink()
+                reasons.append(f"{file} was there, but truncated or altered, and has been removed")
+        missing = [file for file in files if not _is_there(folder / file)]
+        if missing:
+            _make(folder)
+        while missing:
+            reasons += _download(mirrors, missing[0], files[missing[0]], folder)
+            if not _is_there(folder / missing[0]):
+                break
+            missing.pop(0)
+    if missing:
+        raise ConnectionError(
+            f"{name!r} needs {', '.join(missing)}, which could not be downloaded ({'; '.join(reasons)}): "
+            f"try again later (what has arrived is kept), or put what is missing into the folder {folder} by hand "
+            f"(from {mirrors[0]}), or set the environment variable NTK_DATA_DIR to a folder "
+            f"that has it in a subfolder {name!r}."
+        )
     return [folder / file for file in files]
 
 
-def _download(mirrors: tuple[str, ...], file: str, digest: str, folder: Path) -> list[str]:
-    """Tries to get `folder/file`; returns what went wrong, a phrase for each mirror that failed."""
+def _folder(name: str) -> Path:
+    """The folder of a set. It need not exist yet."""
     import pooch
 
-    target, part = folder / file, folder / f"{file}.part"
-    downloader = functools.partial(_resume, part=part)
+    chosen = os.environ.get("NTK_DATA_DIR")
+    try:
+        return Path(chosen or pooch.os_cache("ntklib")).expanduser() / name
+    except RuntimeError:  # `expanduser` knows no home folder
+        raise OSError(
+            f"The data folder {chosen or 'in the cache of this user'} cannot be found: that user has no home folder. "
+            f"Set the environment variable NTK_DATA_DIR to the whole path of a folder."
+        ) from None
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """An OSError of the inside becomes one that names the folder and the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"The data folder {folder} cannot be used: {error.strerror or error}. "
+            f"Mend that, or set the environment variable NTK_DATA_DIR to another folder."
+        ) from None
+
+
+def _make(folder: Path) -> None:
+    """Makes the folder and those around it; raises OSError if files cannot be made in it."""
+    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        raise OSError(f"{nearest} is not a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file; raises OSError for anything else of that name."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} in it is {'a folder' if path.is_dir() else 'not a file'}")
+    return path.exists()
+
+
+def _is_right(path: Path, known: File) -> bool:
+    import pooch
+
+    return path.stat().st_size == known.size and pooch.file_hash(str(path)) == known.sha256
+
+
+def _download(mirrors: tuple[str, ...], name: str, known: File, folder: Path) -> list[str]:
+    """Tries to get `folder/name`; returns what went wrong, a phrase for each mirror that failed."""
+    import pooch
+    import requests
+    import urllib3
+
+    target, part = folder / name, folder / f"{name}.part"
+    downloader = functools.partial(_complete, part=part, size=known.size)
     reasons = []
     for mirror in mirrors:
-        for _ in range(TRIES):
-            before = _size(part)
+        reason = ""
+        # What was kept from before may be to blame for a wrong digest: then once more, from the start.
+        for _ in range(2 if os.path.lexists(part) else 1):
             try:
                 if not target.exists():  # else another process was faster
-                    pooch.retrieve(mirror + file, digest, fname=file, path=folder, downloader=downloader)
+                    pooch.retrieve(mirror + name, known.sha256, fname=name, path=folder, downloader=downloader)
                 part.unlink(missing_ok=True)
                 return reasons
+            except (requests.RequestException, urllib3.exceptions.HTTPError, _RefusedError) as error:
+                reason = _why(error)
+                break
             except ValueError:  # the SHA-256 is wrong, and pooch has removed its copy
                 part.unlink(missing_ok=True)
                 reason = "what came was truncated or altered, and has been removed"
-                go_on = before > 0  # what was kept from before may be to blame: once more, from the start
-            except OSError as error:  # with those of requests
-                reason = _why(error)
-                go_on = _size(part) > before  # it brought something before it broke: go on from there
-            if not go_on:
-                break
         reasons.append(f"{mirror.split('/')[2]}: {reason}")
     return reasons
 
 
-def _resume(url: str, output_file: str, _pooch: object, *, part: Path) -> None:
-    """A downloader for pooch: goes on at the end of `part`, copies it to `output_file` when all is there."""
+def _complete(url: str, output_file: str, _pooch: object, *, part: Path, size: int) -> None:
+    """A downloader for pooch: fetches what `part` lacks of `size` bytes and copies it to `output_file`.
+
+    A connection that broke is followed by another one if it brought anything.
+    """
     import requests
+    import urllib3
     from tqdm import tqdm
 
-    start = _size(part)
+    pace = _Pace()
+    with _open_part(part) as kept, tqdm(desc=Path(url).name, total=size, unit="B", unit_scale=True) as progress:
+        if _length(kept) > size:
+            kept.truncate(0)
+        try:
+            while (before := _length(kept)) < size:
+                try:
+                    _read_on(url, kept, size, pace, progress)
+                except (requests.RequestException, urllib3.exceptions.HTTPError):
+                    if _length(kept) == before:
+                        raise
+                    pace.count(0)
+                    time.sleep(PAUSE)
+        finally:
+            if _length(kept) == 0:
+                part.unlink(missing_ok=True)
+        kept.seek(0)
+        with open(output_file, "wb") as out:
+            shutil.copyfileobj(kept, out)
+
+
+def _read_on(url: str, kept: BinaryIO, size: int, pace: "_Pace", progress: Any) -> None:
+    """One connection: asks for what follows the bytes in `kept` and writes what comes there, as it comes."""
+    import requests
+    import urllib3
+
+    start = _length(kept)
     headers = {"Accept-Encoding": "identity"}  # the bytes of the file itself, never unpacked on the way
     if start:
         headers["Range"] = f"bytes={start}-"
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        if answer.status_code == requests.codes.requested_range_not_satisfiable:
-            shutil.copyfile(part, output_file)  # no byte is left to fetch
-            return
         answer.raise_for_status()
         if answer.status_code != requests.codes.partial_content:
             start = 0  # the host knows no ranges and sends the whole file
-        length = answer.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        part.touch()
-        with (
-            open(part, "r+b", buffering=0) as kept,
-            tqdm(desc=Path(url).name, total=total, initial=start, unit="B", unit_scale=True) as progress,
-        ):
-            kept.seek(start)
-            for chunk in answer.iter_content(CHUNK):
-                kept.write(chunk)
-                progress.update(len(chunk))
-    shutil.copyfile(part, output_file)
+        announced = answer.headers.get("Content-Length", "")
+        if announced.isdigit() and start + int(announced) != size:
+            raise _RefusedError(f"the file there is truncated or altered: {start + int(announced)} bytes, not {size}")
+        kept.seek(start)
+        progress.update(start - progress.n)
+        # `read1` gives what has arrived. `read` would wait for a whole chunk, and lose it if the connection breaks.
+        while chunk := answer.raw.read1(CHUNK, decode_content=False):
+            if kept.tell() + len(chunk) > size:
+                kept.truncate(0)
+                raise _RefusedError(f"the file there is altered: more than {size} bytes")
+            kept.write(chunk)
+            kept.flush()
+            pace.count(len(chunk))
+            progress.update(len(chunk))
+        if kept.tell() < size:
+            raise urllib3.exceptions.IncompleteRead(kept.tell(), size - kept.tell())
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+class _RefusedError(Exception):
+    """What a host sends is of no use; the message says why."""
 
 
-def _why(error: OSError) -> str:
+class _Pace:
+    """Counts bytes as they come and leaves a host that is slower than `SLOWEST`."""
+
+    def __init__(self) -> None:
+        self.bytes, self.since = 0, time.monotonic()
+
+    def count(self, new: int) -> None:
+        self.bytes += new
+        least, seconds = SLOWEST
+        if self.bytes >= least:
+            self.bytes, self.since = 0, time.monotonic()
+        elif time.monotonic() - self.since > seconds:
+            raise _RefusedError(f"it stalls: fewer than {least:,} bytes in {seconds:g} seconds")
+
+
+def _open_part(part: Path) -> BinaryIO:
+    """`part` for reading and writing. Writing through a link would change a file elsewhere: a link is removed first."""
+    if os.path.lexists(part):
+        found = part.lstat()
+        if stat.S_ISDIR(found.st_mode):
+            raise OSError(f"{part.name} in it is a folder")
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            part.unlink()
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(part, flags, 0o666), "r+b")
+
+
+def _length(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _why(error: Exception) -> str:
     import requests
+    import urllib3
 
+    if isinstance(error, _RefusedError):
+        return str(error)
     if isinstance(error, requests.HTTPError):
         return f"answered {error.response.status_code}"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return "no answer in time"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+    if isinstance(error, urllib3.exceptions.ProtocolError):
         return "the connection broke"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
-    return str(error)
+    return f"{type(error).__name__} {error}"
 
 
 def _read_idx(path: Path) -> np.ndarray:

@@ -88,8 +88,8 @@ def load(name: str, n_train: int | None = None, n_test: int | None = None, seed:
     where the patches lie). A score on `mnist5k` is not "MNIST test accuracy": that is another test set.
 
     Raises: ValueError for an unknown name, or for more images than there are; TypeError for a size that is
-    not an integer; ConnectionError if a set cannot be fetched, with the way to put it there by hand;
-    ModuleNotFoundError if scikit-learn or scikit-image are needed and missing.
+    not an integer; ConnectionError if a set cannot be fetched, with the way to put it there by hand; OSError if the
+    folder for it cannot be used; ModuleNotFoundError if scikit-learn or scikit-image are needed and missing.
 
     >>> data = load("mnist5k", n_train=100, n_test=50)
     >>> data

@@ -26,7 +26,7 @@ def use_style() -> None:
         import matplotlib as mpl
         from cycler import cycler
     except ImportError as error:
-        raise ImportError('Figures need matplotlib: pip install "ntklib[course]".') from error
+        raise ImportError("Figures need matplotlib: pip install matplotlib") from error
 
     mpl.rcParams.update(
         {
