@@ -5,6 +5,7 @@ that file was not run to its end. A change in ntklib is not seen here: nbval see
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Collection
@@ -45,18 +46,29 @@ def targets(root: Path, chapters: Collection[str] = ()) -> list[Target]:
     found = [Target(path, path.with_suffix(".ipynb")) for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.py"))]
     for path in sorted((root / "solutions").glob("[0-9][0-9]_*.py")):
         found += [Target(path, path.with_suffix(".ipynb")), Target(path, root / "exercises" / f"{path.stem}.ipynb")]
-    known = {target.path.name[:2] for target in found}
-    unknown = [chapter for chapter in chapters if chapter not in known]
-    if unknown:
-        raise SystemExit(f"no chapter {', '.join(unknown)}; there are: {', '.join(sorted(known)) or 'none'}")
+    for chapter in chapters:
+        known_chapter(chapter, {target.path.name[:2] for target in found})
     return [target for target in found if not chapters or target.path.name[:2] in chapters]
+
+
+def known_chapter(given: str, known: Collection[str]) -> str:
+    """Return `given` if it is one of the known chapters; if not, end with a sentence that names the nearest."""
+    if given in known:
+        return given
+    number = re.search(r"(?<!\d)0?(\d{1,2}[a-z]?)(?![\da-z])", given)
+    near = number[1].rjust(2 + number[1][-1].isalpha(), "0") if number else ""
+    guess = f"did you mean {near}? There" if near in known else "there"
+    raise SystemExit(f"there is no chapter {given!r}; {guess} are: {', '.join(sorted(known)) or 'none'}")
 
 
 def difference(nb: NotebookNode, path: Path) -> str | None:
     """Return in words the first difference between the cells of `nb` and those of the built file."""
     if not path.exists():
         return "is missing"
-    built = execute.read(path)
+    try:
+        built = execute.read(path)
+    except execute.NotebookFailed:
+        return "cannot be read as a notebook"
     if len(built.cells) != len(nb.cells):
         return f"has {len(built.cells)} cells instead of {len(nb.cells)}"
     for number, (old, new) in enumerate(zip(built.cells, nb.cells, strict=True), 1):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbformat import NotebookNode
+from nbformat import NotebookNode, ValidationError
 
 MAX_BYTES = 300_000
 _PATHS = re.compile(r"(?<![\w.:/])(?:/(?:home|Users|root|tmp|mnt|opt|usr|var|private)/|[A-Z]:\\\\?\w)")
@@ -30,12 +30,26 @@ def environment(root: Path) -> dict[str, str]:
 
 
 def read(path: Path) -> Any:
-    """Return a notebook file."""
-    return nbformat.read(path, as_version=4)
+    """Return a notebook file; raise `NotebookFailed` if it is none."""
+    try:
+        nb = nbformat.read(path, as_version=4)
+        nbformat.validate(nb)
+        return nb
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
+        why = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise NotebookFailed(
+            f"{path} cannot be read as a notebook ({why[:200]}). If an editor or a merge damaged it, "
+            f"git checkout -- {path} brings back the file as it was handed out."
+        ) from None
 
 
 class NotebookFailed(RuntimeError):
-    """A cell raised; the message holds the notebook, the cell's number, its source and the error."""
+    """A cell raised: the message holds the notebook, the cell's number, its source and the error. Or it is none."""
+
+
+def plain(text: str) -> str:
+    """Return `text` without the colours of a terminal."""
+    return _ESCAPES.sub("", text)
 
 
 def execute(
@@ -70,7 +84,7 @@ def execute(
     try:
         client.execute(env=dict(env))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        what = _ESCAPES.sub("", _error(nb.cells[current]) or str(error))
+        what = plain(_error(nb.cells[current]) or str(error))
         raise NotebookFailed(f"{path.name}, cell {current + 1}:\n\n{nb.cells[current].source}\n\n{what}") from None
     finally:
         if sys.stderr.isatty():
@@ -116,7 +130,7 @@ def text_of(cell: NotebookNode) -> str:
 def verdicts(cell: NotebookNode) -> list[str]:
     """Return the first lines of what `check` said in a cell, passed or failed."""
     said = [text_of(cell), *(output.evalue for output in cell.get("outputs", []) if output.output_type == "error")]
-    return [line for text in said for line in text.splitlines() if re.match(r"\d\d\.\d+ ", line)]
+    return [line for text in said for line in text.splitlines() if re.match(r"\d\d[a-z]?\.\d+ ", line)]
 
 
 def problems(nb: NotebookNode, root: Path | None = None) -> list[str]:

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,8 +79,9 @@ def all_tasks() -> dict[str, Task]:
 
 def find(id: str) -> Task:
     """Return a task; raise ValueError that names the nearest ones when there is none of that id."""
-    if id not in TASKS:
-        module = f"course.checks.ch{str(id).split('.')[0]}"
+    chapter = str(id).split(".")[0]
+    if id not in TASKS and re.fullmatch(r"\d\d[a-z]?", chapter):
+        module = f"course.checks.ch{chapter}"
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
@@ -87,11 +89,27 @@ def find(id: str) -> Task:
                 raise
     if id in TASKS:
         return TASKS[id]
-    near = difflib.get_close_matches(str(id), all_tasks(), n=3, cutoff=0.5)
-    names = [f"{i} {TASKS[i].name}" for i in near]
+    names = [f"{near} {TASKS[near].name}" for near in _nearest(str(id))]
     raise ValueError(
         f"there is no task {id!r}; " + (f"did you mean {', '.join(names)}?" if names else "ids look like '03.2'")
     )
+
+
+def _nearest(id: str) -> list[str]:
+    """The tasks that may be meant: 3.2 or 03-2 for 03.2; all of a chapter for 3; else what looks alike."""
+    known = all_tasks()
+    numbers = re.fullmatch(r"\D*?(\d+[a-z]?)(?:\D+0*(\d+))?\D*", id)
+    if numbers:
+        chapter = numbers[1].lstrip("0") or "0"
+        chapter = chapter.rjust(2 + chapter[-1].isalpha(), "0")
+        if numbers[2]:
+            exact = f"{chapter}.{numbers[2]}"
+            found = [exact] if exact in known else []
+        else:
+            found = [task.id for task in known.values() if task.chapter == chapter]
+        if found:
+            return found
+    return difflib.get_close_matches(id, known, n=3, cutoff=0.5)
 
 
 def check(id: str, answer: Any, *, grade: bool = False) -> None:

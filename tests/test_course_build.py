@@ -199,7 +199,7 @@ def test_a_source_that_is_not_well_formed_is_refused(tmp_path, capsys, old, new,
 
 
 def test_an_unknown_chapter_is_named(tmp_path):
-    with pytest.raises(SystemExit, match="no chapter 77; there are: 98"):
+    with pytest.raises(SystemExit, match="no chapter '77'; there are: 98"):
         build.targets(make(tmp_path), ["77"])
 
 

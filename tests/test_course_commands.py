@@ -12,7 +12,7 @@ import pytest
 import typer.testing
 
 import course
-from course import __main__, build, claims, notebook, suite
+from course import __main__, build, claims, execute, notebook, suite, tasks
 from course.execute import environment
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +105,122 @@ def test_claims_writes_the_page(root):
 
 def test_an_unknown_hint_and_chapter_are_one_sentence(root):
     assert "there is no task '77.1'" in str(call("hint", "77.1").output)
-    assert "no chapter 77" in str(call("run", "77").output)
+    assert "there is no chapter '77'; there are: 00" in str(call("run", "77").output)
+
+
+# ---- course check
+
+
+def sheet_of(root, *cells, chapter="01"):
+    """The sheet of a chapter, with these code cells."""
+    path = root / "exercises" / f"{chapter}_sample.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])))
+    return path
+
+
+SYNTAX = "# the first line\ndef empirical_ntk(f, theta:\n    return 1"
+USES = "from course import check\n\n\ndef kernel_step(*args):\n    return missing_name\n\n\nkernel_step()"
+
+
+def test_check_shows_what_stopped_a_sheet_and_fails(root, monkeypatch):
+    """One sheet with one of each, since each run starts a kernel."""
+    before = sheet_of(
+        root,
+        SYNTAX,
+        'check("01.1", empirical_ntk)',
+        USES,
+        'check("01.3", kernel_step)',
+        'print("01.2 ntk_vector_product: passed")',
+        "eval('1 +')",
+        "  x = 1\n y = 2",
+        "raise KeyError",
+        'check("01.4", ...)',
+        "import os; os._exit(3)",
+        'check("01.5", "")',
+    ).read_bytes()
+    done = call("check", "01")
+    assert done.exit_code == 1
+    out = done.output
+    name = "exercises/01_sample.ipynb"
+    for text in (
+        f"{name}, cell 1, line 2: SyntaxError: '(' was never closed\n"
+        "    def empirical_ntk(f, theta:\n                     ^\n",
+        f"{name}, cell 2, line 1: NameError: name 'check' is not defined\n    check(\"01.1\", empirical_ntk)\n",
+        f"{name}, cell 3, line 5: NameError: name 'missing_name' is not defined\n    return missing_name\n",
+        f"{name}, cell 6, line 1: SyntaxError: invalid syntax (<string>, line 1)\n    eval('1 +')\n",
+        f"{name}, cell 7, line 1: IndentationError: unexpected indent\n",
+        f"{name}, cell 8, line 1: KeyError\n    raise KeyError\n",
+        "01_sample.ipynb, cell 10:",
+        "Kernel died",
+        "\n01.1 empirical_ntk: not run, see cell 2\n",
+        "\n01.2 ntk_vector_product: passed\n",
+        "\n01.3 kernel_step: not right yet\n  your code stopped with NameError: name 'missing_name' is not defined\n",
+        '\n  hint("01.3") helps on.\n',
+        "\n01.4 flow: not attempted yet\n",
+        "\n01.5 fewer_parameters_than_examples: not run, cell 11 was not reached\n",
+        "\n01.6 the_kernel_of_another_optimiser: not run, its check is not in the sheet\n",
+    ):
+        assert text in out, text + out
+    assert (root / name).read_bytes() == before
+    assert "\x1b[" not in out
+
+
+def test_check_passes_a_sheet_that_is_begun_and_notes_where_the_learner_said(root, tmp_path, monkeypatch):
+    ids = [task.id for task in tasks.all_tasks().values() if task.chapter == "01"]
+    monkeypatch.delenv("PYTEST_VERSION", raising=False)
+    monkeypatch.setenv("NTK_PROGRESS", "mine.json")  # seen from where the learner is, not from where the sheet lies
+    monkeypatch.chdir(tmp_path)
+    words = "many words " * 50
+    first, *rest = (f'check("{id}", ...)' for id in ids if id != "01.5")
+    sheet_of(root, f'from course import check\n{first}\ncheck("01.5", "{words}")', *rest)
+    done = call("check", "01")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("not attempted yet") == len(ids) - 1
+    assert "01.5 fewer_parameters_than_examples: written down" in done.output
+    assert "01.5" in (tmp_path / "mine.json").read_text()
+    assert not (root / "exercises" / "mine.json").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "", "[]", "{}", '{"cells": 3}', "\xff\xfe", "<<<<<<< HEAD\n{}"])
+def test_a_sheet_that_is_no_notebook_is_one_sentence(root, text):
+    path = sheet_of(root)
+    path.write_text(text, encoding="latin-1")
+    done = call("check", "01")
+    assert done.exit_code == 1
+    assert f"{path} cannot be read as a notebook" in done.output
+    assert "git checkout --" in done.output
+    assert isinstance(done.exception, SystemExit)  # and no traceback
+    assert build.difference(nbformat.v4.new_notebook(), path) == "cannot be read as a notebook"
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [("1", "01"), ("001", "01"), ("01_sample", "01"), ("../notebooks/00", ""), ("../exercises/01_sample.ipynb", "01"),
+     ("", ""), ("*", ""), ("0[1]", ""), ("chapter 1", "01"), ("11", ""), ("/", "")],
+)  # fmt: skip
+def test_check_takes_a_chapter_and_no_path(root, monkeypatch, given, near):
+    sheet_of(root)
+    sheet_of(root, chapter="02")
+    monkeypatch.setattr(execute, "execute", lambda *args, **kwargs: pytest.fail("ran something"))
+    done = call("check", given)
+    assert done.exit_code == 1
+    assert f"there is no chapter {given!r}; " + (f"did you mean {near}? T" if near else "t") in done.output
+    assert "here are: 01, 02" in done.output
+
+
+@pytest.mark.parametrize("given", ["3.2", "03.02", "3,2", "3-2", " 03.2 "])
+def test_a_hint_is_found_however_its_number_is_written(given):
+    done = call("hint", given)
+    assert done.exit_code == 1
+    assert f"there is no task {given!r}; did you mean 03.2 ntk_layer?" in done.output
+
+
+def test_a_hint_for_a_chapter_names_its_tasks():
+    for given in ("3", "03"):
+        assert "did you mean 03.1 abs_dual, 03.2 ntk_layer, 03.3" in call("hint", given).output
+    for given in ("../checks", "", "what"):
+        assert "ids look like '03.2'" in call("hint", given).output
 
 
 def test_progress_prints_a_table():

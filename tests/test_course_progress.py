@@ -120,6 +120,7 @@ def test_a_process_that_dies_leaves_no_lock_and_one_that_hangs_is_not_waited_for
         "from course import progress; import time\n"
         "with progress._alone(progress.location()): print('in', flush=True); time.sleep(60)",
     )
+    assert hangs.stdout is not None
     assert hangs.stdout.readline() == "in\n"
     monkeypatch.setattr(progress, "PATIENCE", 0.2)
     begin = time.monotonic()
