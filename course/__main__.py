@@ -3,9 +3,23 @@
 import os
 import sys
 import time
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-import typer
+
+def lacking(error: ModuleNotFoundError) -> NoReturn:
+    """End with a sentence for a package that is not installed; a missing module of ours is a mistake of ours."""
+    if not error.name or error.name.split(".")[0] in ("course", "ntklib"):
+        raise error
+    raise SystemExit(
+        f"python -m course needs the package {error.name.split('.')[0]}, which {sys.executable} does not have. "
+        f"`make course` sets up all that the course needs, in .venv: . .venv/bin/activate"
+    ) from None
+
+
+try:
+    import typer
+except ModuleNotFoundError as error:
+    lacking(error)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="The NTK course.")
 Chapters = Annotated[list[str] | None, typer.Argument(help="Numbers such as 03; none for all.")]
@@ -173,4 +187,7 @@ def _check_first(root, path) -> int:
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        lacking(error)

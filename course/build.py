@@ -1,7 +1,8 @@
 """Notebooks from their sources: a chapter from notebooks/NN_slug.py, solution and exercise from solutions/NN_slug.py.
 
 A notebook is run again only when its cells (sources, ids, metadata) differ from those of the built file, or when
-that file was not run to its end. A change in ntklib is not seen here: nbval sees it, and `--force` runs all anew.
+that file was not run to its end; a new set-up cell is written without a run. A change in ntklib is not seen here: nbval
+sees it, and `--force` runs all anew.
 """
 
 import os
@@ -66,9 +67,12 @@ def difference(nb: NotebookNode, path: Path) -> str | None:
     if not path.exists():
         return "is missing"
     try:
-        built = execute.read(path)
+        return _difference(nb, execute.read(path))
     except execute.NotebookFailed:
         return "cannot be read as a notebook"
+
+
+def _difference(nb: NotebookNode, built: NotebookNode) -> str | None:
     if len(built.cells) != len(nb.cells):
         return f"has {len(built.cells)} cells instead of {len(nb.cells)}"
     for number, (old, new) in enumerate(zip(built.cells, nb.cells, strict=True), 1):
@@ -80,6 +84,17 @@ def difference(nb: NotebookNode, path: Path) -> str | None:
     if any(cell.cell_type == "code" and not cell.execution_count for cell in built.cells):
         return "was not run"
     return None
+
+
+def _with_its_setup(nb: NotebookNode, path: Path) -> NotebookNode | None:
+    """The built file with the set-up cell of `nb`, if that is all that differs. In a clone that cell does nothing, so
+    that what the others gave stands.
+    """
+    if difference(nb, path) != "differs in cell 1: source":
+        return None
+    built = execute.read(path)
+    built.cells[0].source = nb.cells[0].source
+    return None if _difference(nb, built) else built
 
 
 def check(root: Path, chapters: Collection[str] = ()) -> list[str]:
@@ -112,6 +127,10 @@ def build(root: Path, chapters: Collection[str] = (), *, force: bool = False) ->
         try:
             nb = target.cells(root)
             if not force and difference(nb, target.path) is None:
+                continue
+            if not force and (kept := _with_its_setup(nb, target.path)):
+                write(kept, target.path)
+                print(f"{name} has the new set-up cell", file=sys.stderr, flush=True)
                 continue
             print(f"{name} ...", file=sys.stderr, flush=True)
             begin = time.monotonic()

@@ -21,11 +21,14 @@ METADATA = {
     "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
 }
 SETUP = """\
-# On Colab and the like this installs the course (a minute, once); where ntklib is installed it does nothing.
+# On Colab and the like this fetches the course (a minute, once); in a clone of the course it does nothing.
+import sys
 from importlib.util import find_spec
 
-if find_spec("ntklib") is None:
-    %pip install -q "ntklib[course] @ git+{address}"
+if find_spec("course") is None:
+    !test -d ntk-course || git clone -q --depth 1 {address} ntk-course
+    %pip install -q "./ntk-course[course]"
+    sys.path.insert(0, "ntk-course")
 """
 
 

@@ -241,6 +241,29 @@ def test_what_is_in_step_is_not_run_again(copy, monkeypatch):
     assert ran[1:] == ["notebooks", "solutions", "exercises"]
 
 
+def test_a_new_setup_cell_is_written_without_a_run(copy, monkeypatch, capfd):
+    path = copy / "exercises" / "98_sample.ipynb"
+    before = execute.read(path)
+    monkeypatch.setattr(execute, "execute", lambda nb, path, env: pytest.fail("ran"))
+    monkeypatch.setattr(source, "SETUP", source.SETUP + "# other words")
+    assert "differs in cell 1: source" in build.check(copy)[0]
+    assert build.build(copy) == []
+    assert capfd.readouterr().err.count("has the new set-up cell") == 3
+    assert build.check(copy) == []
+    after = execute.read(path)
+    assert after.cells[0].source.endswith("# other words")
+    assert after.cells[1:] == before.cells[1:], "outputs included"
+    # Where something else differs as well, or the notebook was not run, it is run.
+    after.cells[1].execution_count = None
+    nbformat.write(after, path)
+    monkeypatch.setattr(source, "SETUP", source.SETUP + " again")
+    ran = []
+    monkeypatch.setattr(execute, "execute", lambda nb, path, env: ran.append(path.parent.name))
+    monkeypatch.setattr(execute, "problems", lambda nb, root: ["not run"])
+    assert len(build.build(copy)) == 1
+    assert ran == ["exercises"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
