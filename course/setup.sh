@@ -1,13 +1,34 @@
 #!/bin/sh
-# Sets up .venv from requirements.lock; does nothing when that is done already. Needs a Python >= 3.12, or a network from
-# which uv can fetch one. PYTHON=/path/to/python chooses the interpreter.
+# Sets up .venv from a lock file and installs this clone in it; does nothing when that is done already.
+#   sh course/setup.sh           what a developer needs, from requirements.lock
+#   sh course/setup.sh course    what a reader of the course needs, from requirements-course.lock: a part of it
+# All that is fetched is checked against the hashes in the lock, uv and the tools that build this package included.
+# Needs a Python >= 3.12, or a network from which uv can fetch one. PYTHON=/path/to/python chooses the interpreter.
 set -eu
 cd "$(dirname "$0")/.."
+kind=${1:-all}
+case $kind in
+    all) lock=requirements.lock ;;
+    course) lock=requirements-course.lock ;;
+    *) echo "usage: sh course/setup.sh [course]" >&2 && exit 2 ;;
+esac
+
+# The stamp says what .venv holds, and from which files. Who has all needs nothing more for the course.
 stamp=.venv/.ready
-want="$(cat requirements.lock pyproject.toml course/setup.sh | cksum) $(pwd)"
-if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then exit 0; fi
+sources="$(cat requirements.lock requirements-course.lock pyproject.toml course/setup.sh | cksum) $(pwd)"
+if [ -x .venv/bin/python ]; then
+    have=$(cat "$stamp" 2>/dev/null || true)
+    if [ "$have" = "all $sources" ] || [ "$have" = "$kind $sources" ]; then exit 0; fi
+fi
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; }
+
+# Installs the uv of the lock, checked against its hashes, into the environment $1.
+install_uv() {
+    sed -n '/^uv==/,/[^\\]$/p' requirements.lock >"$1/uv.lock.txt"
+    "$1/bin/python" -m pip --version >/dev/null 2>&1 || "$1/bin/python" -m ensurepip >/dev/null
+    "$1/bin/python" -m pip install --disable-pip-version-check -q --no-deps --require-hashes -r "$1/uv.lock.txt"
+}
 
 if ! { [ -x .venv/bin/python ] && new_enough .venv/bin/python; }; then
     rm -rf .venv
@@ -26,7 +47,7 @@ if ! { [ -x .venv/bin/python ] && new_enough .venv/bin/python; }; then
         # No Python is new enough: uv can bring its own, if it is here or any Python can install it.
         echo "No Python >= 3.12 found; asking uv for one ..."
         uv=$(command -v uv) || for python in python3 python /usr/bin/python3; do
-            if "$python" -m venv .cache/uv && .cache/uv/bin/python -m pip install -q uv; then
+            if "$python" -m venv .cache/uv && install_uv .cache/uv; then
                 uv=.cache/uv/bin/uv
                 break
             fi
@@ -39,13 +60,17 @@ if ! { [ -x .venv/bin/python ] && new_enough .venv/bin/python; }; then
     fi
 fi
 
-if command -v uv >/dev/null 2>&1; then uv=uv; else
-    uv=.venv/bin/uv
-    [ -x "$uv" ] || .venv/bin/python -m pip install --disable-pip-version-check -q uv
-fi
+rm -f "$stamp" # until all is done, .venv is neither
+uv=.venv/bin/uv
+pinned=$(sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
+case "$("$uv" --version 2>/dev/null || true) " in
+    "uv $pinned "*) ;;
+    *) install_uv .venv ;;
+esac
 # uv reads UV_INDEX_URL and the like; those who have set up only pip keep their index.
 if [ -n "${PIP_INDEX_URL:-}" ] && [ -z "${UV_INDEX_URL:-}${UV_DEFAULT_INDEX:-}" ]; then export UV_DEFAULT_INDEX="$PIP_INDEX_URL"; fi
 if [ -n "${PIP_CERT:-}" ] && [ -z "${SSL_CERT_FILE:-}" ]; then export SSL_CERT_FILE="$PIP_CERT"; fi
-VIRTUAL_ENV="$(pwd)/.venv" "$uv" pip sync --require-hashes requirements.lock
-VIRTUAL_ENV="$(pwd)/.venv" "$uv" pip install --quiet --no-deps -e .
-echo "$want" >"$stamp"
+VIRTUAL_ENV="$(pwd)/.venv" "$uv" pip sync --require-hashes "$lock"
+# The tools that build this package are in the lock: nothing is fetched for it.
+VIRTUAL_ENV="$(pwd)/.venv" "$uv" pip install --quiet --no-deps --no-build-isolation -e .
+echo "$kind $sources" >"$stamp"
