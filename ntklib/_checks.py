@@ -31,7 +31,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
 def choice(argument: str, value: object, known: Iterable[str]) -> None:
     """Refuse a name that is not among the `known` ones."""
     known = tuple(known)
-    if value not in known:
+    if not isinstance(value, str) or value not in known:  # an array would be compared entry by entry
         raise ValueError(f"`{argument}` has no option {value!r}.{nearest(value, known)}")
 
 

@@ -53,15 +53,30 @@ class Data:
         """The same with `n_train` training images: those that are there, then copies of them moved by up to `shift`
         pixels in either direction, the edge filled with black. Every image is copied once before any is copied again.
 
+        Raises: ValueError for a `shift` as large as an image, fewer images than there are, or more than there can be
+        different ones; TypeError for numbers that are not whole.
+
         >>> more = load("digits").augmented(10_000)
         >>> more.x_train.shape, more.x_test.shape
         ((10000, 8, 8, 1), (360, 8, 8, 1))
         """
         n = len(self.x_train)
-        _checks.count("n_train", n_train, minimum=n)
-        _checks.count("shift", shift)
         if self.x_train.ndim != 4:
             raise ValueError(f"`augmented` moves images: call it before `flat()`. x_train is {self.x_train.shape}.")
+        smallest = min(self.x_train.shape[1:3])
+        _checks.count("n_train", n_train, minimum=n)
+        _checks.count("shift", shift)
+        _checks.count("seed", seed, minimum=0)
+        if shift >= smallest:
+            raise ValueError(
+                f"`shift` must be less than {smallest}, the size of an image: nothing of it might be left; got {shift}."
+            )
+        different = n * (2 * shift + 1) ** 2
+        if n_train > different:
+            raise ValueError(
+                f"`n_train` must be at most {different:,}: {n:,} images moved by up to {shift} pixels make no more "
+                f"different ones; got {n_train:,}. Take a larger `shift`."
+            )
         rng = np.random.default_rng([seed, 3])
         rounds = [rng.permutation(n) for _ in range(-(-(n_train - n) // n))]
         which = np.concatenate(rounds)[: n_train - n] if rounds else np.zeros(0, int)
@@ -150,7 +165,10 @@ def one_hot_centered(labels: ArrayLike | Sequence[int], classes: int) -> Float[n
             f"`labels` must be from 0 to {classes - 1} with `classes`={classes}; "
             f"they go from {labels.min()} to {labels.max()}."
         )
-    return np.eye(classes, dtype=np.float32)[labels] - np.float32(1 / classes)
+    share = np.float32(1 / classes)
+    targets = np.full((labels.size, classes), -share)
+    targets[np.arange(labels.size), labels] = 1 - share
+    return targets
 
 
 def _read_mnist5k(seed: int) -> Arrays:

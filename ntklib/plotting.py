@@ -46,8 +46,10 @@ def use_style() -> None:
 
 
 def mean_and_error(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard error of the mean over seeds."""
-    samples = np.asarray(samples)
+    """Mean and standard error of the mean over seeds, which are along `axis`."""
+    samples = np.asarray(samples, float)
+    if not -samples.ndim <= axis < samples.ndim:
+        raise ValueError(f"`axis` must be one of the axes of `samples`, {samples.shape}; got {axis}.")
     if samples.shape[axis] < 2:
         raise ValueError(f"`samples` must hold at least two seeds along axis {axis}; got shape {samples.shape}.")
     return samples.mean(axis), samples.std(axis, ddof=1) / np.sqrt(samples.shape[axis])
@@ -61,11 +63,11 @@ def fit_slope(x: ArrayLike, samples: ArrayLike) -> tuple[float, float]:
     >>> fit_slope([1.0, 2.0, 4.0], [[1.0, 0.5, 0.25], [2.0, 1.0, 0.5]])[0].__round__(6)
     -1.0
     """
-    x, samples = np.asarray(x, float), np.asarray(samples, float)
-    if samples.ndim != 2 or samples.shape[1] != x.size:
-        raise ValueError(f"`samples` must be [seeds, {x.size}], one column for each x; got shape {samples.shape}.")
-    if (x <= 0).any() or (samples <= 0).any():
-        raise ValueError("`x` and `samples` must be positive: their logarithms are fitted.")
+    x, samples = _curve(x, samples)
+    if not (np.isfinite(x) & (x > 0)).all() or not (np.isfinite(samples) & (samples > 0)).all():
+        raise ValueError("`x` and `samples` must be positive and finite: their logarithms are fitted.")
+    if np.unique(x).size < 2:
+        raise ValueError(f"`x` must hold at least two different values to fit a slope; got {x}.")
     slopes = np.polyfit(np.log(x), np.log(samples).T, deg=1)[0]
     mean, error = mean_and_error(slopes)
     return float(mean), float(error)
@@ -77,7 +79,7 @@ def rate(
     """Measured points (mean over seeds, standard error) on log-log axes, with the fitted slope in the legend and,
     where given, a line of the slope `theory` through the points' geometric middle. samples: [seeds, len(x)].
     """
-    x = np.asarray(x, float)
+    x, samples = _curve(x, samples)
     mean, error = mean_and_error(samples)
     slope, slope_error = fit_slope(x, samples)
     colour, marker = COLOURS[series % len(COLOURS)], MARKERS[series % len(MARKERS)]
@@ -104,6 +106,8 @@ def theory_and_measurement(
     ax: Axes, x: ArrayLike, theory: ArrayLike, samples: ArrayLike, *, label: str, series: int = 0
 ) -> Axes:
     """A predicted curve as a line, measured points as mean and standard error over seeds. samples: [seeds, len(x)]."""
+    x, samples = _curve(x, samples)
+    theory = _sized("theory", theory, x.size, "x")
     mean, error = mean_and_error(samples)
     colour, marker = COLOURS[series % len(COLOURS)], MARKERS[series % len(MARKERS)]
     ax.plot(x, theory, color=colour, linestyle=DASHES[series % len(DASHES)], label=f"{label}, predicted")
@@ -115,6 +119,8 @@ def theory_and_measurement(
 def heatmap(ax: Axes, matrix: ArrayLike, *, label: str, title: str = "", symmetric: bool = False) -> Axes:
     """A kernel matrix as an image with its colour bar; `symmetric` centres the colours at zero."""
     matrix = np.asarray(matrix)
+    if matrix.ndim != 2:
+        raise ValueError(f"`matrix` must be [N, M]; got shape {matrix.shape}.")
     top = float(np.abs(matrix).max()) if symmetric else None
     image = ax.imshow(
         matrix, cmap="RdBu_r" if symmetric else "cividis", vmin=-top if top else None, vmax=top, interpolation="nearest"
@@ -131,11 +137,15 @@ def phase_diagram(
     """Depth scales ξ_c [len(w_std), len(b_std)] over the plane of σ_w² and σ_b², cut off at `most` layers, with the
     critical line: σ_w at each of `b_std`.
     """
-    w2, b2 = np.asarray(w_std) ** 2, np.asarray(b_std) ** 2
-    scale = np.minimum(np.asarray(xi_c), most).T
+    w2, b2, xi = np.asarray(w_std) ** 2, np.asarray(b_std) ** 2, np.asarray(xi_c)
+    if xi.shape != (*w2.shape, *b2.shape) or xi.ndim != 2:
+        sizes = f"for `w_std` {w2.shape} and `b_std` {b2.shape}"
+        raise ValueError(f"`xi_c` must be [len(w_std), len(b_std)]; got shape {xi.shape} {sizes}.")
+    line = _sized("line", line, b2.size, "b_std")
+    scale = np.minimum(xi, most).T
     mesh = ax.pcolormesh(w2, b2, scale, cmap="cividis", vmax=most, shading="nearest", rasterized=True)
     ax.figure.colorbar(mesh, ax=ax, label=f"depth scale ξ_c (layers, at most {most:g})", shrink=0.9)
-    ax.plot(np.asarray(line) ** 2, b2, color="white", linestyle="-", linewidth=2, label="edge of chaos")
+    ax.plot(line**2, b2, color="white", linestyle="-", linewidth=2, label="edge of chaos")
     ax.set(xlabel="weight variance σ_w²", ylabel="bias variance σ_b²", xlim=(w2.min(), w2.max()))
     ax.legend(labelcolor="white", loc="upper left")
     ax.grid(False)
@@ -145,6 +155,9 @@ def phase_diagram(
 def cobweb(ax: Axes, c: ArrayLike, mapped: ArrayLike, path: ArrayLike, *, label: str, series: int = 0) -> Axes:
     """A correlation map f, `mapped` over `c`, with the diagonal and the staircase of a `path` c_1, c_2 = f(c_1), …"""
     path = np.asarray(path)
+    if path.ndim != 1 or path.size < 2:
+        raise ValueError(f"`path` must be a sequence of at least two correlations; got shape {path.shape}.")
+    mapped = _sized("mapped", mapped, np.size(c), "c")
     colour, dash = COLOURS[series % len(COLOURS)], DASHES[series % len(DASHES)]
     ax.plot(c, mapped, color=colour, linestyle=dash, label=label)
     ax.plot(np.repeat(path, 2)[:-1], np.repeat(path, 2)[1:], color=colour, linestyle="-", linewidth=0.8, alpha=0.7)
@@ -157,10 +170,34 @@ def cobweb(ax: Axes, c: ArrayLike, mapped: ArrayLike, path: ArrayLike, *, label:
 
 
 def images(axes: Sequence[Axes], pictures: ArrayLike, titles: Sequence[str]) -> None:
-    """Small pictures [n, H, W, C] side by side, without ticks."""
-    for ax, picture, title in zip(axes, np.asarray(pictures), titles, strict=True):
+    """Small pictures [n, H, W, C] side by side, without ticks: grey for one channel, colours for three."""
+    pictures = np.asarray(pictures)
+    if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3):
+        raise ValueError(f"`pictures` must be [n, H, W, C] with 1 or 3 channels; got shape {pictures.shape}.")
+    if not len(pictures) == len(axes) == len(titles):
+        counts = f"{len(pictures)} pictures, {len(axes)} axes and {len(titles)} titles"
+        raise ValueError(f"`pictures`, `axes` and `titles` must be equally many; got {counts}.")
+    for ax, picture, title in zip(axes, pictures, titles, strict=True):
         low, high = picture.min(), picture.max()
         scaled = (picture - low) / (high - low if high > low else 1.0)
         ax.imshow(scaled.squeeze(), cmap="gray" if picture.shape[-1] == 1 else None)
         ax.set_title(title, fontsize=9)
         ax.set_axis_off()
+
+
+def _curve(x: ArrayLike, samples: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a curve, [n], and what was measured there, [seeds, n]."""
+    x, samples = np.asarray(x, float), np.asarray(samples, float)
+    if x.ndim != 1 or samples.ndim != 2 or samples.shape[1] != x.size:
+        raise ValueError(
+            f"`samples` must be [seeds, {x.size}], one column for each x; got shape {samples.shape} for `x` {x.shape}."
+        )
+    return x, samples
+
+
+def _sized(argument: str, value: ArrayLike, size: int, other: str) -> np.ndarray:
+    """A sequence of `size` numbers, as many as `other` has."""
+    array = np.asarray(value, float)
+    if array.shape != (size,):
+        raise ValueError(f"`{argument}` must be [{size}], one number for each of `{other}`; got shape {array.shape}.")
+    return array

@@ -26,7 +26,8 @@ class ZCA:
     but for a factor. The arithmetic is in float64; the result is float32, or float64 if the input is.
 
     Raises: ValueError if `epsilon` is not above zero, for inputs that are not [N, d] or [N, H, W, C], not
-    finite or not of the fitted shape; TypeError for integers; RuntimeError for `transform` before `fit`.
+    finite, not of the fitted shape, or infinite when divided by the fitted scale; TypeError for integers;
+    RuntimeError for `transform` before `fit`.
 
     Source: the pipeline of Lee et al. 2020. Theirs fits C on images that are not standardised; here C is that of
     the very features that are transformed.
@@ -47,9 +48,13 @@ class ZCA:
         """Fits the channels' means and standard deviations and W to the training inputs; returns itself."""
         images = _images(x)
         self._shape = np.shape(x)[1:]
-        self._mean, std = images.mean(axis=(0, 1, 2)), images.std(axis=(0, 1, 2))
+        # Squares of very small or very large entries would under- or overflow: each channel on its own scale.
+        scale = abs(images).max(axis=(0, 1, 2))
+        scale[scale == 0.0] = 1.0
+        scaled = images / scale
+        mean, std = scaled.mean(axis=(0, 1, 2)), scaled.std(axis=(0, 1, 2))
         # A constant channel becomes zero; its standard deviation may be rounding instead of 0.
-        self._std = np.where(std > 1e-10 * abs(self._mean), std, 1.0)
+        self._mean, self._std = scale * mean, scale * np.where(std > 1e-10 * abs(mean), std, 1.0)
 
         features = self._features(images)
         n, d = features.shape
@@ -76,7 +81,12 @@ class ZCA:
         return white if np.asarray(x).dtype == np.float64 else white.astype(np.float32)
 
     def _features(self, images: np.ndarray) -> np.ndarray:
-        rows = ((images - self._mean) / self._std).reshape(len(images), -1)
+        with np.errstate(over="ignore"):
+            rows = ((images - self._mean) / self._std).reshape(len(images), -1)
+        largest = abs(rows).max(axis=1, keepdims=True)
+        if not np.isfinite(largest).all():
+            raise ValueError("`x` is too large for the scale that was fitted: divided by it, it is infinite.")
+        rows = rows / np.where(largest > 0.0, largest, 1.0)  # their squares would overflow; the norm goes away below
         centred = rows - rows.mean(axis=1, keepdims=True)
         norm, before = (np.linalg.norm(r, axis=1, keepdims=True) for r in (centred, rows))
         blank = norm <= 1e-10 * before  # what is left of a blank image is rounding
@@ -85,6 +95,6 @@ class ZCA:
 
 def _images(x: ArrayLike) -> np.ndarray:
     """`x` as float64 [N, H, W, C], after the checks; vectors [N, d] as [N, d, 1, 1]."""
-    _checks.inputs("x", x)
+    _checks.host_inputs("x", x)
     x = np.asarray(x, np.float64)
     return x if x.ndim == 4 else x[:, :, None, None]

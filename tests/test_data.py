@@ -310,6 +310,12 @@ def test_one_hot_centered_takes_any_integers_and_gives_the_usual_values():
         np.testing.assert_allclose(np.unique(y), [-0.1, 0.9], rtol=1e-6)
 
 
+def test_one_hot_centered_takes_memory_for_its_targets_and_no_more():
+    y = one_hot_centered([0, 199_999], 200_000)  # a table of all classes would take 160 GB
+    assert y.shape == (2, 200_000)
+    np.testing.assert_allclose([y[0, 0], y[1, 0], y[1, -1]], [1 - 5e-6, -5e-6, 1 - 5e-6], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("labels", "classes", "error", "words"),
     [
@@ -402,6 +408,19 @@ def test_zca_reads_inputs_one_by_one_on_the_channels_own_scale():
     gain, offset = np.array([0.1, 2.0, 30.0]), np.array([5.0, -1.0, 0.0])
     other = ZCA(0.1).fit(gain * train + offset).transform(gain * test + offset)
     np.testing.assert_allclose(other, alone, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_zca_does_not_depend_on_the_scale_of_its_inputs_however_small_or_large(scale):
+    train, test = photos(60), photos(5, seed=1)
+    white = ZCA(0.1).fit(train).transform(test)
+    np.testing.assert_allclose(ZCA(0.1).fit(scale * train).transform(scale * test), white, atol=1e-11)
+    # An image of its own, far from the others, is a direction like any other: its norm is divided out.
+    bright = ZCA(0.1).fit(train).transform(scale * test)
+    assert np.isfinite(bright).all()
+    if scale > 1:
+        further = ZCA(0.1).fit(train).transform(1e3 * scale * test)
+        np.testing.assert_allclose(further, bright, atol=1e-9)
 
 
 def test_zca_with_a_large_epsilon_changes_nothing_but_the_scale():

@@ -12,6 +12,7 @@ from flax import linen, nnx
 from sklearn.exceptions import NotFittedError
 
 import ntklib as ntk
+from ntklib import plotting
 
 RNGS = nnx.Rngs(0)
 X, Y = jnp.ones((4, 3)), jnp.ones((4, 2))
@@ -75,6 +76,16 @@ def runs(**changes):
 
 
 IMAGES = jnp.ones((2, 4, 4, 2))
+VECTORS = np.random.default_rng(0).normal(size=(9, 6))
+PICTURES = np.random.default_rng(0).normal(size=(9, 4, 4, 3))
+WHITE = ntk.ZCA(0.1).fit(PICTURES)
+WIDTHS = np.array([1.0, 2.0, 4.0, 8.0])
+MEASURED = np.random.default_rng(0).uniform(1.0, 2.0, (3, 4))
+
+
+def data(**changes):
+    """`ntk.load` of 10 images for training, with one thing wrong."""
+    return ntk.load("mnist5k", **({"n_train": 10, "n_test": 5} | changes))
 
 
 def cnn(**changes):
@@ -292,6 +303,202 @@ CALLS = [
     ("labels that are floats", lambda: ntk.one_hot_centered(np.ones(3), 2), TypeError, ["labels", "float"]),
     ("label out of range", lambda: ntk.one_hot_centered(np.array([0, 2]), 2), ValueError, ["labels", "2"]),
     ("whitening before fitting", lambda: ntk.ZCA(0.1).transform(np.ones((2, 3))), RuntimeError, ["fit"]),
+    *[
+        (f"data of the name {name!r}", lambda name=name: ntk.load(name), ValueError, ["`name`", "no option", "Known: "])
+        for name in (None, True, 5, b"mnist5k", "", "MNIST", ["mnist5k"], np.array(["mnist5k", "digits"]))
+    ],
+    *[
+        (f"data with {argument}={value!r}", lambda a=argument, v=value: data(**{a: v}), kind, [f"`{argument}`", words])
+        for argument, value, kind, words in (
+            ("n_train", True, TypeError, "whole number; got bool"),
+            ("n_train", "5", TypeError, "got str"),
+            ("n_train", [5], TypeError, "got list"),
+            ("n_train", float("nan"), TypeError, "nan"),
+            ("n_train", 0, ValueError, "at least 1"),
+            ("n_train", -3, ValueError, "-3"),
+            ("n_train", 10**30, ValueError, "at most 4,000"),
+            ("n_test", 5.0, TypeError, "5.0"),
+            ("n_test", np.ones(2, int), TypeError, "whole number"),
+            ("n_test", 1_001, ValueError, "at most 1,000"),
+            ("seed", -1, ValueError, "at least 0"),
+            ("seed", None, TypeError, "NoneType"),
+            ("seed", 1.5, TypeError, "1.5"),
+            ("seed", jax.random.key(0), TypeError, "whole number"),
+        )
+    ],
+    ("fewer images than there are", lambda: data().augmented(5), ValueError, ["`n_train`", "at least 10", "5"]),
+    (
+        "more images than can differ",
+        lambda: data().augmented(10**14),
+        ValueError,
+        ["`n_train`", "at most 250", "`shift`"],
+    ),
+    ("half an augmented image", lambda: data().augmented(20.5), TypeError, ["`n_train`", "20.5"]),
+    ("images moved by nothing", lambda: data().augmented(20, shift=0), ValueError, ["`shift`", "at least 1"]),
+    (
+        "images moved out of sight",
+        lambda: data().augmented(20, shift=28),
+        ValueError,
+        ["`shift`", "less than 28", "got 28"],
+    ),
+    ("images moved by true", lambda: data().augmented(20, shift=True), TypeError, ["`shift`", "bool"]),
+    ("augmented without a seed", lambda: data().augmented(20, seed=None), TypeError, ["`seed`", "NoneType"]),
+    ("augmented with a seed below 0", lambda: data().augmented(20, seed=-1), ValueError, ["`seed`", "at least 0"]),
+    ("augmented vectors", lambda: data().flat().augmented(20), ValueError, ["before `flat()`", "(10, 784)"]),
+    ("labels that are true or false", lambda: ntk.one_hot_centered([True, False], 2), TypeError, ["`labels`", "bool"]),
+    ("labels that are words", lambda: ntk.one_hot_centered(["cat"], 2), TypeError, ["`labels`", "integers"]),
+    ("no labels", lambda: ntk.one_hot_centered(None, 2), ValueError, ["`labels`", "[N]"]),
+    (
+        "labels that are one-hot",
+        lambda: ntk.one_hot_centered(np.eye(3, dtype=int), 3),
+        ValueError,
+        ["`labels`", "argmax"],
+    ),
+    ("labels below 0", lambda: ntk.one_hot_centered([-1, 0], 2), ValueError, ["`labels`", "from -1"]),
+    ("targets of one class", lambda: ntk.one_hot_centered([0, 0], 1), ValueError, ["`classes`", "at least 2"]),
+    ("targets of true classes", lambda: ntk.one_hot_centered([0, 1], True), TypeError, ["`classes`", "bool"]),
+    # whitening
+    *[
+        (f"whitening with epsilon={value!r}", lambda value=value: ntk.ZCA(value), kind, ["`epsilon`", words])
+        for value, kind, words in (
+            (0.0, ValueError, "greater than 0"),
+            (-1, ValueError, "greater than 0"),
+            (np.nan, ValueError, "finite"),
+            (np.inf, ValueError, "finite"),
+            (True, TypeError, "number; got bool"),
+            (None, TypeError, "NoneType"),
+            ("0.1", TypeError, "str"),
+            ([0.1], TypeError, "list"),
+            (np.array([0.1]), ValueError, "single number"),
+        )
+    ],
+    ("whitening NaN", lambda: ntk.ZCA(0.1).fit(NAN), ValueError, ["`x`", "finite", "1 of 12"]),
+    ("whitening infinity", lambda: ntk.ZCA(0.1).fit(VECTORS * np.inf), ValueError, ["`x`", "finite"]),
+    (
+        "whitening integers",
+        lambda: ntk.ZCA(0.1).fit(np.ones((4, 3), int)),
+        TypeError,
+        ["`x`", "int64", "astype(float)"],
+    ),
+    ("whitening bytes", lambda: ntk.ZCA(0.1).fit(np.ones((4, 3), np.uint8)), TypeError, ["`x`", "uint8"]),
+    ("whitening booleans", lambda: ntk.ZCA(0.1).fit(np.ones((4, 3), bool)), TypeError, ["`x`", "bool"]),
+    ("whitening one vector", lambda: ntk.ZCA(0.1).fit(VECTORS[0]), ValueError, ["`x`", "(6,)", "x[None]"]),
+    ("whitening one image", lambda: ntk.ZCA(0.1).fit(PICTURES[0]), ValueError, ["`x`", "(4, 4, 3)", "x[None]"]),
+    ("whitening nothing", lambda: ntk.ZCA(0.1).fit(VECTORS[:0]), ValueError, ["`x`", "empty"]),
+    ("whitening None", lambda: ntk.ZCA(0.1).fit(None), ValueError, ["`x`", "[N, d]"]),
+    ("whitening constants", lambda: ntk.ZCA(0.1).fit(np.ones((4, 3))), ValueError, ["`x`", "blank"]),
+    ("whitening one column", lambda: ntk.ZCA(0.1).fit(VECTORS[:, :1]), ValueError, ["`x`", "blank"]),
+    (
+        "whitened images of other channels",
+        lambda: WHITE.transform(PICTURES[..., :1]),
+        ValueError,
+        ["(4, 4, 3)", "(4, 4, 1)"],
+    ),
+    (
+        "whitened images of another size",
+        lambda: WHITE.transform(PICTURES[:, :2]),
+        ValueError,
+        ["(4, 4, 3)", "(2, 4, 3)"],
+    ),
+    (
+        "whitened images as vectors",
+        lambda: WHITE.transform(PICTURES.reshape(9, 48)),
+        ValueError,
+        ["(4, 4, 3)", "(48,)"],
+    ),
+    ("whitened NaN", lambda: WHITE.transform(PICTURES * np.nan), ValueError, ["`x`", "finite"]),
+    ("whitened integers", lambda: WHITE.transform(PICTURES.astype(int)), TypeError, ["`x`", "int64"]),
+    (
+        "whitened on another scale altogether",
+        lambda: ntk.ZCA(0.1).fit(VECTORS * 1e-200).transform(VECTORS * 1e200),
+        ValueError,
+        ["`x`", "too large"],
+    ),
+    # figures
+    (
+        "a figure of one seed",
+        lambda: plotting.mean_and_error(MEASURED[:1]),
+        ValueError,
+        ["`samples`", "two seeds", "(1, 4)"],
+    ),
+    ("a figure of a number", lambda: plotting.mean_and_error(3.0), ValueError, ["`axis`", "()"]),
+    (
+        "seeds along an axis that is none",
+        lambda: plotting.mean_and_error(MEASURED, axis=2),
+        ValueError,
+        ["`axis`", "(3, 4)", "2"],
+    ),
+    ("a slope of zeros", lambda: plotting.fit_slope(WIDTHS, MEASURED * 0), ValueError, ["`samples`", "positive"]),
+    ("a slope of NaN", lambda: plotting.fit_slope(WIDTHS, MEASURED * np.nan), ValueError, ["`samples`", "finite"]),
+    ("a slope at NaN", lambda: plotting.fit_slope(WIDTHS * np.nan, MEASURED), ValueError, ["`x`", "finite"]),
+    ("a slope at one width", lambda: plotting.fit_slope([8, 8], MEASURED[:, :2]), ValueError, ["`x`", "two different"]),
+    (
+        "a slope of swapped axes",
+        lambda: plotting.fit_slope(WIDTHS, MEASURED.T),
+        ValueError,
+        ["`samples`", "[seeds, 4]", "(4, 3)"],
+    ),
+    (
+        "a rate of one seed",
+        lambda: plotting.rate(None, WIDTHS, MEASURED[0], label="a"),
+        ValueError,
+        ["`samples`", "(4,)"],
+    ),
+    (
+        "a theory for other points",
+        lambda: plotting.theory_and_measurement(None, WIDTHS, WIDTHS[:2], MEASURED, label="a"),
+        ValueError,
+        ["`theory`", "[4]", "(2,)"],
+    ),
+    ("a heat map of a vector", lambda: plotting.heatmap(None, WIDTHS, label="a"), ValueError, ["`matrix`", "(4,)"]),
+    (
+        "a heat map of blocks",
+        lambda: plotting.heatmap(None, np.ones((2, 2, 3)), label="a"),
+        ValueError,
+        ["`matrix`", "(2, 2, 3)"],
+    ),
+    (
+        "a phase diagram turned around",
+        lambda: plotting.phase_diagram(None, WIDTHS, WIDTHS[:3], MEASURED, WIDTHS[:3]),
+        ValueError,
+        ["`xi_c`", "(3, 4)", "(4,)"],
+    ),
+    (
+        "a phase diagram with half a line",
+        lambda: plotting.phase_diagram(None, WIDTHS[:3], WIDTHS, MEASURED, WIDTHS[:2]),
+        ValueError,
+        ["`line`", "`b_std`", "(2,)"],
+    ),
+    (
+        "a cobweb of a point",
+        lambda: plotting.cobweb(None, WIDTHS, WIDTHS, 0.5, label="a"),
+        ValueError,
+        ["`path`", "()"],
+    ),
+    (
+        "a cobweb of half a map",
+        lambda: plotting.cobweb(None, WIDTHS, WIDTHS[:2], WIDTHS, label="a"),
+        ValueError,
+        ["`mapped`", "(2,)"],
+    ),
+    (
+        "pictures without channels",
+        lambda: plotting.images([None], np.ones((1, 4, 4)), ["a"]),
+        ValueError,
+        ["`pictures`", "(1, 4, 4)"],
+    ),
+    (
+        "pictures of two channels",
+        lambda: plotting.images([None], np.ones((1, 4, 4, 2)), ["a"]),
+        ValueError,
+        ["`pictures`", "1 or 3"],
+    ),
+    (
+        "pictures with too few titles",
+        lambda: plotting.images([None] * 2, PICTURES[:2], ["a"]),
+        ValueError,
+        ["`titles`", "1 titles"],
+    ),
     # models made from models
     ("linearize an array", lambda: ntk.linearize(X), TypeError, ["`model`", "(apply_fn, params)"]),
     ("half an order", lambda: ntk.taylor(NET, 1.5), TypeError, ["`order`", "whole number", "1.5"]),
