@@ -20,6 +20,9 @@ course: setup-course ## open JupyterLab on chapter 00; ARGS=--check runs that ch
 test: setup ## everything that CI runs
 	.venv/bin/python -m course test $(ARGS)
 
+check: setup ## for those who write code: lint, types and the tests of what changed, within two minutes
+	.venv/bin/python -m course test --changed $(ARGS)
+
 setup:
 	@sh course/setup.sh
 
@@ -43,7 +46,7 @@ oldest: setup ## the tests below with the oldest releases that pyproject.toml al
 	.venv/bin/uv venv --quiet --clear --python .venv/bin/python .cache/oldest
 	VIRTUAL_ENV=.cache/oldest .venv/bin/uv pip install --quiet --resolution lowest-direct -r pyproject.toml --extra course --group dev
 	.cache/oldest/bin/python -W error -c "import ntklib as ntk; print(ntk.load('mnist5k'))"
-	PYTHONPATH=. .cache/oldest/bin/python -m pytest -q -n 2 --dist loadfile $(OLDEST)
+	PYTHONPATH="$(CURDIR)" .cache/oldest/bin/python -m pytest -q -n 2 --dist loadfile $(OLDEST)
 
 clean:
 	rm -rf .venv .cache .pytest_cache .ruff_cache

@@ -162,11 +162,17 @@ def open_(check: Annotated[bool, typer.Option(help="Run chapter 00 headless inst
 
 
 @app.command("test")
-def run_all(only: Annotated[list[str] | None, typer.Option(help="A step's name; may be repeated.")] = None) -> None:
+def run_all(
+    only: Annotated[list[str] | None, typer.Option(help="A step's name; may be repeated.")] = None,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Lint, types, tests of what changed: two minutes.")
+    ] = False,
+) -> None:
     """Run every check that CI runs."""
     from course import build, suite
 
-    raise typer.Exit(not suite.run(build.repository(), only or ()))
+    root = build.repository()
+    raise typer.Exit(not (suite.run_changed(root) if changed else suite.run(root, only or ())))
 
 
 def _check_first(root, path) -> int:

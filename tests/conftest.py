@@ -1,6 +1,7 @@
 """Float64, strict dtypes and ranks, and enforced shape annotations, before anything imports the library."""
 
 import os
+import pathlib
 import warnings
 
 os.environ["CI"] = "true"  # no progress bars, no progress file
@@ -12,6 +13,13 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Compiled programs are kept for the next run, by JAX's version and all settings. Here and not in the environment: the
+# processes that tests start compile as a user's do. Two workers may write the same entry at once: who reads half of one
+# compiles it again, with a warning that pyproject.toml lets pass.
+if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parents[1] / ".cache" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # beartype's own, on how a hint is spelt

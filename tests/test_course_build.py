@@ -161,8 +161,8 @@ def test_graded_cells_carry_nbgraders_metadata(tmp_path):
 def test_the_first_cell_installs_from_the_projects_address(tmp_path):
     make(tmp_path)
     first = cells(tmp_path, exercise=True)[0]
-    assert '"ntklib[course] @ git+https://example.org/course"' in first.source
-    assert len(first.source.splitlines()) == 5
+    assert "git clone -q --depth 1 https://example.org/course ntk-course" in first.source
+    assert len(first.source.splitlines()) == 8
 
 
 def test_ids_are_stable_and_differ_between_files(tmp_path):

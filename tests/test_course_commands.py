@@ -12,7 +12,7 @@ import pytest
 import typer.testing
 
 import course
-from course import __main__, build, claims, execute, notebook, suite, tasks
+from course import __main__, build, changed, claims, execute, notebook, suite, tasks
 from course.execute import environment
 
 ROOT = Path(__file__).parents[1]
@@ -258,6 +258,118 @@ def test_the_steps_are_all_that_ci_runs():
     assert "--doctest-modules ntklib" in steps["tests"]
     assert "--nbval --nbval-current-env" in steps["notebooks"]
     assert environment(ROOT)["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
+
+
+# ---- make check
+
+
+@pytest.fixture
+def changed_root(tmp_path):
+    """A git repository with some modules and tests on `main`, and a branch with nothing on it yet."""
+    files = {
+        "ntklib/__init__.py": "from ntklib.room import in_room\nfrom ntklib.b import far\n",
+        "ntklib/a.py": "from ntklib import _deep",
+        "ntklib/_private.py": "",
+        "ntklib/_deep.py": "",
+        "ntklib/b.py": "",
+        "ntklib/room/__init__.py": "",
+        "ntklib/room/deep.py": "",
+        "course/checks/ch03.py": "",
+        "Makefile": "",
+        "tests/helpers.py": "",
+        "tests/test_a.py": "import ntklib as ntk\nntk.in_room",
+        "tests/test_private.py": "from helpers import x",
+        "tests/test_other.py": "from ntklib import a\n# ntk.far",
+        "tests/test_room.py": "import helpers",
+        "tests/test_nested.py": "def f():\n    from ntklib.room.deep import thing",
+        "tests/test_checks_ch03.py": "",
+        "tests/test_supply.py": 'name = "Makefile"',
+        "tests/test_package.py": "",
+        "tests/test_wrong_calls.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    git(tmp_path, "init", "-q", "-b", "main")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-q", "-m", "all")
+    git(tmp_path, "switch", "-q", "-c", "branch")
+    return tmp_path
+
+
+def git(root, *arguments):
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    return subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "tests"),
+    [
+        ("ntklib/a.py", "a other package wrong_calls"),
+        ("ntklib/_private.py", "private package wrong_calls"),
+        ("ntklib/b.py", "other package wrong_calls"),  # nothing but ntk.far
+        ("ntklib/_deep.py", "a other package wrong_calls"),  # a imports it
+        ("ntklib/room/deep.py", "room nested package wrong_calls"),
+        ("ntklib/room/__init__.py", "room package wrong_calls"),
+        ("course/checks/ch03.py", "checks_ch03"),
+        ("tests/helpers.py", "private room"),
+        ("tests/test_nested.py", "nested"),
+        ("Makefile", "supply"),
+    ],
+)
+def test_what_changed_names_its_tests(changed_root, name, tests):
+    assert changed.files(changed_root) == []
+    (changed_root / name).write_text("# changed")
+    files = changed.files(changed_root)
+    assert files == [name]
+    found = changed.tests(changed_root, files)
+    assert set(found) == {f"tests/test_{test}.py" for test in tests.split()}
+    assert changed.doctests(changed_root, files) == [name] * name.startswith("ntklib")
+    git(changed_root, "commit", "-qam", "done")  # what the branch has done counts, as what is not committed
+    assert changed.files(changed_root) == files
+
+
+def test_new_and_removed_files_count_and_outside_of_git_nothing_does(changed_root, tmp_path_factory):
+    (changed_root / "ntklib" / "new.py").write_text("")
+    (changed_root / "ntklib" / "a.py").unlink()
+    assert changed.files(changed_root) == ["ntklib/a.py", "ntklib/new.py"]
+    assert changed.doctests(changed_root, changed.files(changed_root)) == ["ntklib/new.py"]
+    git(changed_root, "branch", "-q", "-D", "main")
+    assert changed.files(changed_root) == ["ntklib/a.py", "ntklib/new.py"], "without main, since the last commit"
+    assert changed.files(tmp_path_factory.mktemp("plain")) == []
+
+
+def test_every_module_of_the_library_has_tests_that_a_change_of_it_runs():
+    general = {"tests/test_package.py", "tests/test_wrong_calls.py"}
+    for path in (ROOT / "ntklib").rglob("*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        if path.name != "__init__.py":
+            assert set(changed.tests(ROOT, [name])) - general, name
+
+
+def test_make_check_stops_in_time_and_says_so(root, monkeypatch, capfd):
+    steps = [suite.Step("quick", (python("pass"),)), suite.Step("slow", (python("import time; time.sleep(60)"),))]
+    monkeypatch.setattr(suite, "changed_steps", lambda root: steps)
+    begin = time.monotonic()
+    assert suite.run_changed(root, seconds=3) is True
+    assert time.monotonic() - begin < 20
+    said = capfd.readouterr().out
+    assert "passed  quick" in said
+    assert "STOPPED slow" in said
+    assert "make test runs them all" in said
+    steps.insert(0, suite.Step("bad", (python("raise SystemExit(1)"),)))
+    assert suite.run_changed(root, seconds=3) is False
+
+
+def test_the_compilation_cache_is_bounded(tmp_path):
+    suite.bound(tmp_path / "not there yet")
+    for age in range(10):
+        (tmp_path / f"{age}").write_bytes(bytes(100))
+        os.utime(tmp_path / f"{age}", (1e9 - age, 1e9 - age))
+    suite.bound(tmp_path, most=1_000)
+    assert len(list(tmp_path.iterdir())) == 10
+    suite.bound(tmp_path, most=450)
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1", "2", "3"}  # used last
 
 
 # ---- make course
