@@ -253,6 +253,44 @@ def test_setup_that_was_interrupted_begins_again(clone):
     assert any("uv pip sync" in line for line in clone.setup("course"))
 
 
+# ---- the compilation cache of the tests
+
+
+def test_an_entry_of_the_compilation_cache_that_is_half_written_is_compiled_again(tmp_path):
+    """As another worker leaves it while it writes, and a test run that was killed for good."""
+    assert (
+        "ignore:Error reading persistent compilation cache entry"
+        in PROJECT["tool"]["pytest"]["ini_options"]["filterwarnings"]
+    )
+    code = "import jax; print(float(jax.jit(lambda x: jax.numpy.sin(x @ x.T).sum())(jax.numpy.ones((3, 4)))))"
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-W",
+        "ignore:Error reading persistent compilation cache entry",
+        "-c",
+        code,
+    ]
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+    def run():
+        done = subprocess.run(command, env={**os.environ, **cache}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout)
+
+    right = run()
+    entries = [path for path in tmp_path.iterdir() if path.name.endswith("-cache")]
+    assert entries
+    for part in (0.0, 0.5, 0.99):
+        for path in entries:
+            path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+        assert run() == right
+        for path in entries:
+            path.unlink()
+        assert run() == right  # and is written anew
+
+
 # ---- the workflow
 
 
