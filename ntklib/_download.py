@@ -237,10 +237,10 @@ def _complete(url: str, output_file: str, _pooch: object, *, part: Path, size: i
     from tqdm import tqdm
 
     pace = _Pace()
-    with _open_part(part) as kept, tqdm(desc=Path(url).name, total=size, unit="B", unit_scale=True) as progress:
-        if _length(kept) > size:
-            kept.truncate(0)
-        try:
+    try:
+        with _open_part(part) as kept, tqdm(desc=Path(url).name, total=size, unit="B", unit_scale=True) as progress:
+            if _length(kept) > size:
+                kept.truncate(0)
             while (before := _length(kept)) < size:
                 try:
                     _read_on(url, kept, size, pace, progress)
@@ -249,12 +249,12 @@ def _complete(url: str, output_file: str, _pooch: object, *, part: Path, size: i
                         raise
                     pace.count(0)
                     time.sleep(PAUSE)
-        finally:
-            if _length(kept) == 0:
-                part.unlink(missing_ok=True)
-        kept.seek(0)
-        with open(output_file, "wb") as out:
-            shutil.copyfileobj(kept, out)
+            kept.seek(0)
+            with open(output_file, "wb") as out:
+                shutil.copyfileobj(kept, out)
+    finally:
+        if part.is_file() and part.stat().st_size == 0:
+            part.unlink(missing_ok=True)
 
 
 def _read_on(url: str, kept: BinaryIO, size: int, pace: "_Pace", progress: Any) -> None:
