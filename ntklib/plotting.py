@@ -47,7 +47,7 @@ def use_style() -> None:
 
 def mean_and_error(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard error of the mean over seeds, which are along `axis`."""
-    samples = np.asarray(samples, float)
+    samples = np.asarray(samples)
     if not -samples.ndim <= axis < samples.ndim:
         raise ValueError(f"`axis` must be one of the axes of `samples`, {samples.shape}; got {axis}.")
     if samples.shape[axis] < 2:
@@ -68,7 +68,7 @@ def fit_slope(x: ArrayLike, samples: ArrayLike) -> tuple[float, float]:
         raise ValueError("`x` and `samples` must be positive and finite: their logarithms are fitted.")
     if np.unique(x).size < 2:
         raise ValueError(f"`x` must hold at least two different values to fit a slope; got {x}.")
-    slopes = np.polyfit(np.log(x), np.log(samples).T, deg=1)[0]
+    slopes = np.polyfit(np.log(x), np.log(samples.astype(float)).T, deg=1)[0]
     mean, error = mean_and_error(slopes)
     return float(mean), float(error)
 
@@ -187,7 +187,7 @@ def images(axes: Sequence[Axes], pictures: ArrayLike, titles: Sequence[str]) -> 
 
 def _curve(x: ArrayLike, samples: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Points of a curve, [n], and what was measured there, [seeds, n]."""
-    x, samples = np.asarray(x, float), np.asarray(samples, float)
+    x, samples = np.asarray(x, float), np.asarray(samples)
     if x.ndim != 1 or samples.ndim != 2 or samples.shape[1] != x.size:
         raise ValueError(
             f"`samples` must be [seeds, {x.size}], one column for each x; got shape {samples.shape} for `x` {x.shape}."
