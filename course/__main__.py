@@ -12,7 +12,7 @@ def lacking(error: ModuleNotFoundError) -> NoReturn:
         raise error
     raise SystemExit(
         f"python -m course needs the package {error.name.split('.')[0]}, which {sys.executable} does not have. "
-        f"`make course` sets up all that the course needs, in .venv: . .venv/bin/activate"
+        f"`make course` sets up all that the course needs in .venv; . .venv/bin/activate then chooses it."
     ) from None
 
 

@@ -32,8 +32,11 @@ def check(path: Path, tasks: Iterable[Task], env: Mapping[str, str], name: str) 
     for task in tasks:
         verdict = next((text for text in said if text.startswith(f"{task.id} ")), None)
         verdicts.append(verdict or f"{task.id} {task.name}: not run, {_why_not(nb, task, faults)}")
+    streams = [output for cell in nb.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+    notes = [line for stream in streams for line in stream.text.splitlines() if line.startswith("the progress ")]
     right = all(re.match(r".*: (passed|written down|not attempted)", verdict) for verdict in verdicts)
-    return [f"{name}, {text}\n" for text in faults.values()] + stopped + verdicts, right and not (faults or stopped)
+    lines = [f"{name}, {text}\n" for text in faults.values()] + stopped + verdicts + notes
+    return lines, right and not (faults or stopped)
 
 
 def fault(nb: NotebookNode, number: int) -> str:

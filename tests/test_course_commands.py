@@ -180,6 +180,9 @@ def test_check_passes_a_sheet_that_is_begun_and_notes_where_the_learner_said(roo
     assert "01.5 fewer_parameters_than_examples: written down" in done.output
     assert "01.5" in (tmp_path / "mine.json").read_text()
     assert not (root / "exercises" / "mine.json").exists()
+    monkeypatch.setenv("NTK_PROGRESS", str(tmp_path / "mine.json" / "below"))
+    told = call("check", "01").output.splitlines()[-1]  # what could not be noted is not kept from the learner
+    assert told.startswith("the progress cannot be written, so 01.5 is not noted")
 
 
 @pytest.mark.parametrize("text", ["{", "", "[]", "{}", '{"cells": 3}', "\xff\xfe", "<<<<<<< HEAD\n{}"])
