@@ -78,7 +78,7 @@ class Tiles:
         if max_memory is not None:
             _checks.real("max_memory", max_memory, above=0.0)
         on_cpu = self.devices[0].platform == "cpu"
-        self.tile = min(tile, max(self.shape)) if tile else self._default_tile(_CPU if on_cpu else _OTHER)
+        self.tile = min(tile, self._few()) if tile else self._default_tile(_CPU if on_cpu else _OTHER)
         self.threads = len(self.devices) * (max(1, _cores() // len(self.devices)) if on_cpu else 1)
         inputs = self.x1.nbytes + (0 if self.symmetric else self.x2.nbytes)
         bound = math.inf if max_memory is None else max_memory - reserved
@@ -104,13 +104,16 @@ class Tiles:
         pixels = math.prod(self.x1.shape[1:-1])
         numbers = pixels**2 if self.net.pools else pixels  # for each pair of inputs
         most = max(1, math.isqrt(size // (self.dtype.itemsize * numbers)))
-        # Few inputs: the next power of two, so that sets of nearly one size share what is compiled.
-        few = 2 ** (max(self.shape) - 1).bit_length()
+        few = self._few()
         if most < 128 or few <= most:
             return min(most, few)
         # Of the multiples of 8 (vectors of a processor) near it the one that takes least, padding and calls included.
         near, n = range(8 * (most // 8 + most // 128), most // 2, -8), max(self.shape)
         return min(near, key=lambda tile: (strips := -(-n // tile)) * (strips + 1) * (tile**2 + _CALL))
+
+    def _few(self) -> int:
+        """The next power of two: sets of inputs of nearly one size share what is compiled."""
+        return 2 ** (max(self.shape) - 1).bit_length()
 
     def _workspace(self) -> int:
         """Bytes that one tile takes while it is computed: inputs, intermediate arrays and result."""
