@@ -24,7 +24,8 @@ IMAGES = np.asarray(normal(1, 6, 4, 4, 2))
 
 
 def dense(n_in, n_out, **changes):
-    return ntk.Dense(n_in, n_out, **({"w_std": 1.4, "b_std": 0.2, "rngs": nnx.Rngs(0)} | changes))
+    given: Any = {"w_std": 1.4, "b_std": 0.2, "rngs": nnx.Rngs(0)} | changes
+    return ntk.Dense(n_in, n_out, **given)
 
 
 def conv(**changes):
@@ -357,7 +358,7 @@ def test_two_networks_that_begin_one_store_at_once(tmp_path):
     nets = [mlp(), mlp(ntk.Erf())]
     wanted = [np.asarray(ntk.gram(net, X, tile=8)) for net in nets]
     for attempt in range(6):
-        barrier, outcome = threading.Barrier(2), [None, None]
+        barrier, outcome = threading.Barrier(2), list[Any]([None, None])
 
         def work(k, attempt=attempt, barrier=barrier, outcome=outcome):
             barrier.wait()
