@@ -113,7 +113,7 @@ def cg_solve(
     devices = mesh_devices(mesh)
     tiles = Tiles(net, x, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=reserved)
     operator = _Operator(tiles, room=max_memory - tiles.memory)
-    diagonal = operator.diagonal()
+    diagonal = tiles.diagonal().astype(np.float64)
     if not np.isfinite(diagonal).all():
         raise ValueError(
             f"`x` has a kernel that is not finite for {np.count_nonzero(~np.isfinite(diagonal))} of {n} inputs: they "
@@ -258,11 +258,6 @@ class _Operator:
 
         self.tiles.each(apply, self.pairs, progress=False)
         return _sum_over_processes(out.swapaxes(1, 2).reshape(-1, outputs)[:n])
-
-    def diagonal(self) -> np.ndarray:
-        """The diagonal of Θ, [N]."""
-        blocks = range(-(-self.tiles.shape[0] // self.tiles.tile))
-        return np.concatenate([self.tiles(i, i).diagonal() for i in blocks]).astype(np.float64)
 
     def kept(self) -> float:
         """The share of this process's tiles that are in memory."""

@@ -149,6 +149,10 @@ class Tiles:
             return self(j, i, device).T
         return self._cut(i, j, self.begin(i, j, device or self.devices[0])())
 
+    def diagonal(self) -> np.ndarray:
+        """Θ(x, x) of each input, [N], of a symmetric matrix."""
+        return np.concatenate([self(i, i).diagonal() for i in range(-(-self.shape[0] // self.tile))])
+
     def begin(self, i: int, j: int, device: Any) -> Callable[[], Array]:
         """Have the tile computed in the background; what is returned waits for it: padded, and on the device."""
         x64 = functools.partial(jax.enable_x64, self.dtype == np.float64)  # for the thread: those here have it not set
