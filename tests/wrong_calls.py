@@ -649,6 +649,30 @@ CALLS = [
         ["`store`", "something else", "Nothing was changed"],
     ),
     (
+        "gram of images without Flatten",
+        lambda: ntk.gram(ntk.Conv(2, 3, 3, **DENSE), IMAGES),
+        ValueError,
+        ["`net`", "pixel", "Flatten", "GlobalAvgPool"],
+    ),
+    (
+        "gram of a convolution under a Dense layer",
+        lambda: ntk.gram(image_net(ntk.Dense(3, 2, **DENSE)), IMAGES),
+        ValueError,
+        ["Flatten", "GlobalAvgPool"],
+    ),
+    (
+        "conjugate gradients of a convolution under a Dense layer",
+        lambda: ntk.cg_solve(image_net(ntk.Dense(3, 2, **DENSE)), IMAGES, Y[:2], ridge=0.1),
+        ValueError,
+        ["Flatten", "GlobalAvgPool"],
+    ),
+    (
+        "a regressor of a convolution under a Dense layer",
+        lambda: ntk.KernelRegressor(image_net(ntk.Dense(3, 2, **DENSE))).fit(np.asarray(IMAGES), np.arange(2.0)),
+        ValueError,
+        ["Flatten", "GlobalAvgPool"],
+    ),
+    (
         "gram into another network's store, all inputs equal",
         lambda: stored("", None, net=DEEP),
         ValueError,

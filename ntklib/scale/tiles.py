@@ -173,6 +173,11 @@ class Tiles:
         return padded
 
     def _cut(self, i: int, j: int, padded: Array) -> np.ndarray:
+        if padded.ndim > 2:
+            raise ValueError(
+                "`net` must return vectors, but its outputs are images: the kernel has entries for each pixel. Put a "
+                "Flatten or GlobalAvgPool before its last Dense layer. (`net.kernel` has the entries of all pixels.)"
+            )
         rows, columns = self.span(i, self.shape[0]), self.span(j, self.shape[1])
         entries = np.asarray(padded)[: rows.stop - rows.start, : columns.stop - columns.start]
         return np.where(np.tri(len(entries), dtype=bool), entries.T, entries) if self.symmetric and i == j else entries
