@@ -37,7 +37,8 @@ def main(
     if list_:
         print("\n".join(case.group for case in cases))
         return
-    taking_part = [p for p in peers.PEERS if not peer or any(word.lower() in p.name.lower() for word in peer)]
+    asked = [word.lower() for word in peer or [""]]
+    taking_part = [p for p in peers.PEERS if p.role != "peer" or any(word in p.name.lower() for word in asked)]
     settings = harness.Settings(cores=cores, rounds=rounds, limit=limit)
     console = Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False)
     results, versions = [], {}

@@ -2,8 +2,8 @@
 
 A network is described by a list that each framework reads in its own way, so that all compute the same function:
 
-    ["dense", inputs, outputs], ["conv", channels in, channels out, size], ["relu"], ["erf"], ["pool", window],
-    ["global_pool"], ["flatten"], ["residual", [layers of the branch]]
+    ["dense", inputs, outputs], ["conv", channels in, channels out, size], ["pool", window], ["global_pool"],
+    ["flatten"], ["residual", [layers of the branch]], and activations by their names, ["relu"]
 
 An affine layer computes w_std/√fan_in · xW + b_std · b (the NTK parameterization). Convolutions have stride 1 and keep
 the size of the image, by zeros. This module needs NumPy only: it is imported where JAX or PyTorch are missing, too.
@@ -23,10 +23,12 @@ Layers = list[list[Any]]
 class Case:
     """One line of the table.
 
-    kind: "empirical", the NTK of a finite network, or "analytic", that of the infinitely wide one.
+    kind: "empirical", the NTK of a finite network; "analytic", that of the infinitely wide one; "activation", the same
+        by us alone, beside erf in the place of the activation; "regression", from inputs and targets to predictions.
     data: "mnist5k", as vectors or images as `shape` has it, or "normal", from a seeded generator.
     goal: how many times as fast as the best peer we want to be.
     outputs: of an empirical kernel, "full" [N, N, K, K] or "mean" [N, N].
+    test, ridge: of a regression, how many test points it predicts, and the ridge relative to the mean of the diagonal.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Case:
     w_std: float = 2**0.5
     b_std: float = 0.1
     tolerance: float = 1e-4
+    test: int = 0
+    ridge: float = 1e-4
     seed: int = 0
 
     @property
@@ -97,6 +101,15 @@ def _analytic(name: str, layers: Layers, n: int, goal: float) -> Case:
     return Case(f"{name}, N={n:,}", "analytic", layers, shape, n, goal, data=data)
 
 
+def _activation(name: str, goal: float) -> Case:
+    return Case(f"{name} depth 3, N=5,000", "activation", deep(3, name), (784,), 5000, goal)
+
+
+def _regression(n: int, goal: float) -> Case:
+    name = f"ReLU depth 2, N={n:,}, 1,000 test points"
+    return Case(name, "regression", deep(2, "relu"), (784,), n, goal, test=1000, tolerance=1e-6)
+
+
 CASES = [
     *_empirical("MLP 784-512-512-512-10", MLP, 256, full=3.0, mean=2.0),
     *_empirical("MLP 784-512-512-512-10", MLP, 1024, full=5.0, mean=3.0),
@@ -112,6 +125,11 @@ CASES = [
         100,
         goal=5.0,
     ),
+    # Here the goal is a share of the speed that the same network has with erf.
+    *(_activation(name, goal=0.2) for name in ("tanh", "silu", "elu", "sigmoid", "arctan")),
+    _activation("gelu", goal=1 / 1.5),
+    _regression(2000, goal=2.5),
+    _regression(10_000, goal=2.5),
 ]
 
 
@@ -144,15 +162,26 @@ def weights(case: Case) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def inputs(case: Case) -> np.ndarray:
     """[N, ...] in float32."""
+    return arrays(case)["x"]
+
+
+def arrays(case: Case) -> dict[str, np.ndarray]:
+    """Inputs `x` [N, ...] in float32; for a regression also targets `y` [N, K] and test inputs `test` [M, ...]."""
     if case.data == "normal":
-        return np.random.default_rng(case.seed + 1).standard_normal((case.n, *case.shape), "float32")
+        return {"x": np.random.default_rng(case.seed + 1).standard_normal((case.n, *case.shape), "float32")}
     import ntklib
 
+    if case.kind == "regression":  # more than there are by copies that are moved by up to two pixels
+        data = ntklib.load(case.data, n_train=4000, n_test=case.test, seed=case.seed)
+        data = data.augmented(max(4000, case.n), seed=case.seed)
+        y = np.asarray(ntklib.one_hot_centered(data.y_train[: case.n], data.classes))
+        x, test = (a.reshape(len(a), *case.shape) for a in (data.x_train[: case.n], data.x_test))
+        return {"x": x, "y": y, "test": test}
     data = ntklib.load(case.data, seed=case.seed)
     x = np.concatenate([data.x_train, data.x_test])
     if len(x) < case.n:
         raise ValueError(f"{case.data} has {len(x)} images; the case {case.name!r} wants {case.n}.")
-    return x[: case.n].reshape(case.n, *case.shape)
+    return {"x": x[: case.n].reshape(case.n, *case.shape)}
 
 
 def scale(case: Case, layer: list[Any]) -> float:

@@ -45,6 +45,7 @@ class Measurement:
     difference: from our result, ‖ours − theirs‖/‖theirs‖ in the Frobenius norm, but for the inputs `apart`.
     apart: inputs left out of it, as few as bring it below the case's tolerance; none if it takes more than one in 20.
     outside, diagonal: the largest one outside the diagonal and on it, relative to the largest entry.
+    role: see `Implementation`; only a "peer" is compared.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Measurement:
     outside: float = 0.0
     diagonal: float = 0.0
     note: str = ""
+    role: str = "peer"
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Entrant:
 
     def __init__(self, implementation: Implementation, case: Case, settings: Settings, folder: Path):
         self.implementation, self.case, self.settings, self.folder = implementation, case, settings, folder
-        self.measured = Measurement(implementation.name, implementation.family)
+        self.measured = Measurement(implementation.name, implementation.family, role=implementation.role)
         self.process: Process | None = None
         self.calls = 1
 
@@ -137,7 +139,7 @@ def run(
     """
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name, pinned(settings.cores):
         folder = Path(name)
-        arrays: dict[str, Any] = {"x": cases.inputs(case)}
+        arrays: dict[str, Any] = dict(cases.arrays(case))
         for i, array in enumerate(itertools.chain.from_iterable(cases.weights(case))):
             arrays[f"w{i}"] = array
         np.savez(folder / "case.npz", **arrays)
@@ -168,7 +170,7 @@ def run(
                 entrant.close()
         first, *others = entrants
         for entrant in others:
-            if entrant.measured.seconds and first.measured.seconds:
+            if entrant.measured.seconds and first.measured.seconds and entrant.implementation.role == "peer":
                 m = entrant.measured
                 found = differences(first.result(), entrant.result(), case.tolerance)
                 m.difference, m.apart, m.outside, m.diagonal = found
@@ -202,13 +204,18 @@ def promising(family: list[Entrant], say: Say) -> list[Entrant]:
 
 def differences(ours: Path, theirs: Path, tolerance: float) -> tuple[float, int, float, float]:
     """Of two kernels [N, N, ...] the relative difference in norm, the inputs left out of that, and the largest
-    difference outside the diagonal and on it, relative to the largest entry (see `Measurement`).
+    difference outside the diagonal and on it, relative to the largest entry (see `Measurement`). Of predictions [M, K]
+    that in norm and the largest.
 
-    Kernels of other shapes differ by infinity. Read row by row: a full kernel may be larger than memory.
+    Results of other shapes differ by infinity. Read row by row: a full kernel may be larger than memory.
     """
     a, b = (np.load(path, mmap_mode="r") for path in (ours, theirs))
     if a.shape != b.shape:
         return math.inf, 0, math.inf, math.inf
+    if a.shape[0] != a.shape[1]:
+        error, size = np.abs(a.astype(float) - b), np.abs(b)
+        norm = np.linalg.norm(error) / np.linalg.norm(size)
+        return math.inf if np.isnan(norm) else float(norm), 0, _largest(error) / float(size.max()), 0.0
     n, off, on, largest = len(a), 0.0, 0.0, 0.0
     errors, sizes = np.empty((n, n), np.float32), np.empty((n, n), np.float32)  # squares, of pairs of inputs
     for i in range(n):

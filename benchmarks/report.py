@@ -40,20 +40,21 @@ def compiling(measured: Measurement) -> float:
 
 def agrees(result: Result, peer: Measurement) -> bool:
     """Whether a peer has our result, in norm. Single entries say less: where one unit of a ReLU network is zero up to
-    rounding, its slope is 0 for one of us and 1 for the other, and the row of that input is off by 1e-3.
+    rounding, its slope is 0 for one of us and 1 for the other, and the row of that input is off by 1e-3. A yardstick
+    and a limit compute something else.
     """
-    return peer.difference <= result.case.tolerance
+    return peer.role != "peer" or peer.difference <= result.case.tolerance
 
 
 def best(result: Result) -> Measurement | None:
-    """The fastest peer among those with our result."""
-    measured = [peer for peer in result.peers if peer.seconds and agrees(result, peer)]
+    """The fastest peer among those with our result, or the yardstick."""
+    measured = [peer for peer in result.peers if peer.seconds and peer.role != "limit" and agrees(result, peer)]
     return min(measured, key=lambda peer: statistics.median(peer.seconds), default=None)
 
 
 def rows(result: Result) -> Iterator[tuple[str, ...]]:
     """The cells of a case, a row for each peer. What has two numbers has ours first; the largest difference is that
-    outside the diagonal and that on it.
+    outside the diagonal and that on it. The ratio of a limit is the share of it that we reach.
     """
     ours = result.ours
     if ours.note:
@@ -66,12 +67,12 @@ def rows(result: Result) -> Iterator[tuple[str, ...]]:
             continue
         r, goal = ratio(ours, peer), ""
         if peer is best(result):
-            goal = f"{result.case.goal:g} {'reached' if r.median >= result.case.goal else 'missed'}"
+            goal = f"{result.case.goal:.2g} {'reached' if r.median >= result.case.goal else 'missed'}"
+        share = peer.role == "limit"
         yield (
-            peer.name, _seconds(ours), _seconds(peer), f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}", goal,
+            peer.name, _seconds(ours), _seconds(peer), *(_share(r) if share else _ratio(r)), goal,
             f"{compiling(ours):.1f} / {compiling(peer):.1f}", f"{_mib(ours)} / {_mib(peer)}",
-            f"{peer.difference:.0e}" + _but_for(peer) + ("" if agrees(result, peer) else " DIFFERS"),
-            f"{peer.outside:.0e} / {peer.diagonal:.0e}",
+            *_differences(result, peer),
         )  # fmt: skip
 
 
@@ -131,6 +132,22 @@ def write(readme: Path, results: Sequence[Result], conditions: str) -> None:
         raise ValueError(f"{readme.name} must hold the lines {BEGIN} and {END}, between which the table goes.")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     readme.write_text(f"{before}{BEGIN}\n\n{markdown(results)}\n\n{conditions}\n\n{END}{after}")
+
+
+def _ratio(r: Ratio) -> tuple[str, str]:
+    return f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}"
+
+
+def _share(r: Ratio) -> tuple[str, str]:
+    return f"{100 * r.median:.2g} %", f"{100 * r.low:.2g} to {100 * r.high:.2g} %"
+
+
+def _differences(result: Result, peer: Measurement) -> tuple[str, str]:
+    if peer.role != "peer":
+        return "", ""
+    norm = f"{peer.difference:.0e}" + _but_for(peer) + ("" if agrees(result, peer) else " DIFFERS")
+    predictions = result.case.kind == "regression"
+    return norm, f"{peer.outside:.0e}" if predictions else f"{peer.outside:.0e} / {peer.diagonal:.0e}"
 
 
 def _but_for(measured: Measurement) -> str:

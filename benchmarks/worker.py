@@ -44,10 +44,11 @@ class Worker:
     def prepare(self, case: dict, option: str, arrays: str, n: int) -> dict:
         """Build the function; nothing is computed yet."""
         with np.load(arrays) as loaded:
-            x, flat = loaded["x"][:n], [loaded[f"w{i}"] for i in range(len(loaded.files) - 1)]
+            flat = [loaded[name] for name in sorted(loaded.files, key=lambda name: (len(name), name)) if name[0] == "w"]
+            x, more = loaded["x"][:n], {name: loaded[name] for name in ("y", "test") if name in loaded.files}
         self.result = None
-        self.call = self.peer.prepare(Case(**case), option, x, list(zip(flat[::2], flat[1::2], strict=True)))
-        del x, flat  # whatever the implementation does not keep itself must not count as in use
+        self.call = self.peer.prepare(Case(**case), option, x, list(zip(flat[::2], flat[1::2], strict=True)), **more)
+        del x, more, flat  # whatever the implementation does not keep itself must not count as in use
         gc.collect()
         self.before = memory("VmRSS")
         return {}

@@ -145,7 +145,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """The estimators come when they are asked for: scikit-learn is optional, and slow to import."""
     if name in ("KernelClassifier", "KernelRegressor"):
-        from ntklib import regression
+        try:
+            from ntklib import regression
+        except ImportError as error:
+            if error.name != "sklearn":
+                raise
+            raise ImportError(f"`ntklib.{name}`: {error}", name="sklearn") from error
 
         return getattr(regression, name)
     raise AttributeError(f"module 'ntklib' has no attribute {name!r}")

@@ -1,28 +1,29 @@
 """Kernel regression with an infinitely wide network, as estimators of scikit-learn."""
 
-import functools
 from typing import Any, Literal, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from flax import nnx
-from jax import Array
 from jax.typing import ArrayLike
 
 from ntklib import _checks
 from ntklib.data import one_hot_centered
-from ntklib.kernel import Kernel
 from ntklib.layers import Layer, Relu, mlp
-from ntklib.scale import cg_solve, gram
+from ntklib.scale import cg_solve, cholesky, gram
+from ntklib.scale.fused import Which
+from ntklib.scale.tiles import Tiles
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError('KernelRegressor needs scikit-learn: pip install "ntklib[course]".') from error
+    raise ImportError(
+        f"`KernelRegressor` and `KernelClassifier` need scikit-learn, 1.6 or newer: pip install -U scikit-learn. "
+        f"({error})",
+        name="sklearn",
+    ) from error
 
 _ROWS = 1024  # test points whose kernels are held at a time
 
@@ -63,20 +64,8 @@ class _KernelMethod(BaseEstimator):
                 )
             self.dual_coef_, self.n_iter_ = result.solution, result.iterations
             return self
-        k = np.array(self._gram(x))  # a copy: the factorisation overwrites it
-        k[np.diag_indices_from(k)] += self.ridge * np.trace(k) / len(k)
-        scale = k.diagonal().max()
-        try:
-            self.factor_ = scipy.linalg.cho_factor(k, lower=True, overwrite_a=True, check_finite=False)
-            pivots = self.factor_[0].diagonal() ** 2
-        except scipy.linalg.LinAlgError:
-            pivots = np.zeros(1)
-        if pivots.min() <= len(k) * np.finfo(float).eps * scale:
-            raise ValueError(
-                f"The kernel of the training inputs is singular with `ridge` = {self.ridge:g}: inputs that are equal "
-                f"or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4."
-            )
-        self.dual_coef_ = scipy.linalg.cho_solve(self.factor_, y)
+        with jax.enable_x64(True):
+            self.dual_coef_, self._factor = cholesky.solve(Tiles(self.net_, x, kernel=self.kernel), y, self.ridge)
         return self
 
     def _outputs(self, x: np.ndarray) -> np.ndarray:
@@ -89,46 +78,40 @@ class _KernelMethod(BaseEstimator):
         output: what is left of the spread of a random network once it fits the data, in the targets' units.
 
         For "nngp" it is that of the Bayesian posterior, for "ntk" of an ensemble trained to the end in all its layers
-        (see `ntklib.ensemble_posterior`). Costs N² operations a point, and for "ntk" the kernel of the training inputs
-        once more.
+        (see `ntklib.ensemble_posterior`). Costs N² operations a point, for "ntk" the other kernel of the training
+        inputs, and where `fit` has not left a factor in float64 (for N from 2,000) the first time that factor, N³/3
+        operations; it is kept, N² numbers.
 
         Raises ValueError with solver="cg", which solves for the targets only.
         """
         x = self._validated(X)
         if self.solver == "cg":
             raise ValueError('`predict_std` needs a factor of the kernel: fit with solver="cholesky".')
-        prior = None if self.kernel == "nngp" else np.asarray(self._kernels(self.X_fit_).nngp)
+        if self._factor is None:
+            with jax.enable_x64(True):
+                tiles = Tiles(self.net_, self.X_fit_, kernel=self.kernel)
+                self._factor = cholesky.factor(cholesky.ShiftedKernel(tiles, self.ridge))
+        prior = None if self.kernel == "nngp" else self._gram(self.X_fit_, kernel="nngp")
         std = []
         for part in _parts(x):
-            cross = self._kernels(part, self.X_fit_)
-            weights = scipy.linalg.cho_solve(self.factor_, self._chosen(cross).T)  # P_∞ᵀ, [N, M]
-            mixed = np.einsum("mn,nm->m", np.asarray(cross.nngp), weights)
-            own = np.asarray(cross.q1)
-            if prior is None:
-                variance = own - mixed
-            else:
-                variance = own - 2 * mixed + np.einsum("nm,nm->m", weights, prior @ weights)
+            covariance = self._gram(part, self.X_fit_, kernel="nngp")
+            cross = covariance if prior is None else self._gram(part, self.X_fit_)
+            weights = cholesky.cho_solve(self._factor, cross.T)  # P_∞ᵀ, [N, M]
+            mixed = np.einsum("mn,nm->m", covariance, weights)
+            with jax.enable_x64(True):
+                variance = Tiles(self.net_, part, kernel="nngp").diagonal() - mixed
+            if prior is not None:
+                variance += np.einsum("nm,nm->m", weights, prior @ weights) - mixed
             std.append(np.sqrt(np.maximum(variance, 0.0)))  # rounding can leave less than nothing
         return np.concatenate(std)
 
-    def _chosen(self, kernel: Kernel) -> np.ndarray:
-        return np.asarray(kernel.ntk if self.kernel == "ntk" else kernel.nngp)
-
-    def _gram(self, x1: np.ndarray, x2: np.ndarray | None = None) -> np.ndarray:
+    def _gram(self, x1: np.ndarray, x2: np.ndarray | None = None, *, kernel: Which | None = None) -> np.ndarray:
         with jax.enable_x64(True):
-            return np.asarray(gram(self.net_, x1, x2, kernel=self.kernel, progress=False))
+            return np.asarray(gram(self.net_, x1, x2, kernel=kernel or self.kernel, progress=False))
 
     def _validated(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
         return validate_data(self, X, dtype=np.float64, allow_nd=True, reset=False)
-
-    def _kernels(self, x1: np.ndarray, x2: np.ndarray | None = None) -> Kernel:
-        """In double precision, whatever the session's setting: a solve loses as many digits as the kernel is
-        ill-conditioned.
-        """
-        with jax.enable_x64(True):
-            inputs = [None if x is None else jnp.asarray(x) for x in (x1, x2)]
-            return _kernel(*nnx.split(self.net_), *inputs)
 
 
 class KernelRegressor(RegressorMixin, _KernelMethod):
@@ -140,14 +123,17 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
         ReLU, σ_w² = 2, σ_b = 0.1.
     kernel: "ntk", all layers trained, or "nngp", the last one alone, which is the Bayesian posterior mean.
     ridge: relative to the mean of the kernel's diagonal; 0 only where that is not singular.
-    solver: "cholesky", N³/3 operations and 2 N² numbers; or "cg", conjugate gradients within `max_memory` bytes, for
-        N beyond 10,000 or so (`ntklib.cg_solve`, to a residual of 1e-8; needs a ridge, has no `predict_std`).
+    solver: "cholesky", N³/3 operations in float32 and N² numbers, and the solution refined until it is that of float64
+        (to 1e-10); where the kernel is too ill-conditioned for that, and for N below 2,000, all in float64. Or "cg",
+        conjugate gradients within `max_memory` bytes, for N beyond 20,000 or so (`ntklib.cg_solve`, to a residual of
+        1e-8; needs a ridge, has no `predict_std`).
 
     Inputs are vectors [N, d] or images [N, H, W, C], targets [N] or [N, K]. Targets are not centred, and inputs not
     scaled: put a scaler before it in a `Pipeline`. It follows scikit-learn's rules for estimators (`clone`,
-    `cross_val_score`, `GridSearchCV`, pickling); everything is computed in double precision.
-    Fitted attributes: `dual_coef_` [N, K], `X_fit_`, `net_`; with "cg" `n_iter_`. Source: Jacot et al. 2018; Lee et
-    al. 2019.
+    `cross_val_score`, `GridSearchCV`, pickling). Results have double precision, whatever the session's setting.
+    Fitted attributes: `dual_coef_` [N, K], `X_fit_`, `net_`; with "cg" `n_iter_`.
+    `fit` warns where the kernel's rounding errors are not small against its smallest eigenvalue with the ridge, and
+    raises ValueError where the kernel is singular. Source: Jacot et al. 2018; Lee et al. 2019.
 
     >>> import numpy as np
     >>> x = np.linspace(-1, 1, 20)[:, None]
@@ -205,11 +191,6 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
         """Labels [M]."""
         decision = self.decision_function(X)
         return self.classes_[decision.argmax(1) if decision.ndim == 2 else (decision > 0).astype(int)]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _kernel(graph: nnx.GraphDef, state: nnx.State, x1: Array, x2: Array | None) -> Kernel:
-    return nnx.merge(graph, state).kernel(x1, x2)
 
 
 def _parts(x: np.ndarray) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """The benchmark's harness on tiny cases: turns, ratios, and what becomes of peers that are missing, wrong or gone."""
 
 import dataclasses
+import importlib.util
 import io
 import itertools
 import os
@@ -14,10 +15,11 @@ import pytest
 from helpers import assert_close
 from rich.console import Console
 
+import ntklib as ntk
 from benchmarks import cases, harness, peers, report, worker
 from benchmarks.cases import Case
 from benchmarks.harness import Measurement, Result, Settings
-from benchmarks.peers import Implementation, ours
+from benchmarks.peers import Implementation, limit, ours
 
 LINEAR = Case("linear, N=6", "empirical", [["dense", 3, 1]], (3,), 6, goal=2.0, data="normal")
 QUICK = Settings(rounds=3, turn=0.0, limit=8.0, trial=4)
@@ -256,6 +258,113 @@ def test_pytorch_has_the_same_function():
     result, _ = harness.run(SMALL["flatten"], peers.OURS, [torch], dataclasses.replace(QUICK, rounds=1, limit=60.0))
     assert result.peers[0].note == ""
     assert report.agrees(result, result.peers[0])
+
+
+REGRESSION = Case(
+    "regression, N=40", "regression", cases.mlp(64, 3, 1), (64,), 40, 1.0, data="digits", test=10, tolerance=1e-6
+)
+
+
+def regression(monkeypatch):
+    """The arrays of a small regression, and its weights: of the digits, as mnist5k has no fewer than 4,000."""
+    data = ntk.load("digits", n_train=40, n_test=10).flat()
+    y = np.asarray(ntk.one_hot_centered(data.y_train, 10))
+    arrays = {"x": data.x_train, "y": y, "test": data.x_test}
+    monkeypatch.setattr(cases, "arrays", lambda case: arrays)
+    return arrays, doubled(REGRESSION)
+
+
+def doubled(case):
+    """The weights in float64, as the networks of a session in float64 have them."""
+    return [(w.astype(float), b.astype(float)) for w, b in cases.weights(case)]
+
+
+def test_a_regression_is_the_formula(monkeypatch):
+    arrays, weights = regression(monkeypatch)
+    got = ours.prepare(REGRESSION, "", weights=weights, **arrays)()
+    x, test = (jnp.asarray(arrays[name].astype(float)) for name in ("x", "test"))
+    net = ours.network(REGRESSION, weights)
+    k = np.asarray(net.kernel(x).ntk)
+    shifted = k + 1e-4 * np.trace(k) / 40 * np.eye(40)
+    assert_close(got, np.asarray(net.kernel(test, x).ntk) @ np.linalg.solve(shifted, arrays["y"]), rtol=1e-6)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("neural_tangents") is None, reason="neural-tangents is not installed")
+@pytest.mark.parametrize("option", ["predict", "KernelRidge"])
+def test_peers_have_the_same_predictions(monkeypatch, option):
+    arrays, _ = regression(monkeypatch)
+    peer = next(peer for peer in peers.PEERS if peer.option == option)
+    result, _ = harness.run(REGRESSION, peers.OURS, [peer], dataclasses.replace(QUICK, rounds=1, limit=120.0))
+    assert result.peers[0].note == ""
+    assert 0.0 < result.peers[0].difference < 1e-6
+    assert len(arrays["x"]) == 40
+    assert "DIFFERS" not in report.markdown([result])
+
+
+def test_a_large_regression_has_augmented_inputs():
+    small, large = (
+        cases.arrays(case) for case in cases.CASES if case.kind == "regression"
+    )  # 2,000 of the 4,000 images; all of them and 6,000 copies
+    assert small["x"].shape == (2000, 784)
+    assert large["x"].shape == (10_000, 784)
+    assert small["test"].shape == large["test"].shape == (1000, 784)
+    assert large["y"].shape == (10_000, 10)
+    assert np.array_equal(small["x"], large["x"][:2000])
+    assert np.array_equal(small["y"].argmax(1), large["y"][:2000].argmax(1))
+
+
+def test_an_activation_is_compared_with_erf_in_its_place():
+    """The yardstick has another result, counts for the goal, and is not called wrong."""
+    case = Case("sin-like, N=6", "activation", cases.mlp(3, 1, 1, activation="gelu"), (3,), 6, goal=1e-9, data="normal")
+    yardstick = next(peer for peer in peers.PEERS if peer.role == "yardstick")
+    result, _ = harness.run(case, peers.OURS, [yardstick], dataclasses.replace(QUICK, rounds=1, limit=60.0))
+    assert report.best(result) is result.peers[0]
+    assert "1e-09 reached" in report.markdown([result])
+    assert not report.wrong([result])
+    x, weights = cases.inputs(case).astype(float), doubled(case)
+    erf = dataclasses.replace(case, layers=cases.mlp(3, 1, 1, activation="erf"))
+    got = ours.prepare(case, "erf", x, weights)()
+    assert_close(got, ours.prepare(erf, "", x, weights)(), rtol=1e-15)
+    assert np.abs(got - ours.prepare(case, "", x, weights)()).max() > 0.01
+
+
+@pytest.mark.parametrize("name", sorted(ours.ACTIVATIONS))
+def test_activations_of_the_table_are_what_they_are_called(name):
+    x = jnp.linspace(-2.0, 2.0, 9)
+    want = {"erf": jax.scipy.special.erf, "arctan": jnp.arctan, "tanh": jnp.tanh,
+            "gelu": lambda x: x * jax.scipy.stats.norm.cdf(x)}.get(name) or getattr(jax.nn, name)  # fmt: skip
+    assert_close(ours.ACTIVATIONS[name]()(x), want(x), rtol=1e-15)
+
+
+@pytest.mark.parametrize("readout", ["flatten", "global_pool", None])
+def test_the_limit_multiplies_one_half_and_writes_all(readout):
+    layers = cases.mlp(5, 1, 1) if readout is None else cases.convolutions(4, 2, 1, readout=readout, outputs=1)
+    x = np.random.default_rng(0).normal(size=(600, 5) if readout is None else (80, 4, 4, 2))
+    case = Case("limit", "analytic", layers, x.shape[1:], len(x), 1.0)
+    out = limit.prepare(case, "", x, [])()
+    flat = x.reshape(len(x), -1)
+    assert_close(out, np.ones((80, 80)) if readout == "global_pool" else flat @ flat.T, rtol=1e-13)
+
+
+def test_the_share_of_the_limit_stands_beside_the_peers():
+    measured = Measurement("limit: product", "limit", [0.5, 0.25, 2.0], role="limit", difference=9.0)
+    result = Result(LINEAR, OURS, [FAST, measured])
+    line = report.markdown([result]).splitlines()[-1]
+    assert [cell.strip() for cell in line.split("|")[1:6]] == ["limit: product", "2", "0.5", "25 %", "12 to 50 %"]
+    assert line.count("|") == 11
+    assert report.best(result) is FAST
+    assert report.best(Result(LINEAR, OURS, [measured])) is None
+    assert not report.wrong([result])
+
+
+def test_predictions_are_compared_as_a_whole(tmp_path):
+    a = np.arange(6.0).reshape(3, 2)
+    paths = [tmp_path / "a.npy", tmp_path / "b.npy", tmp_path / "c.npy"]
+    for path, moved in zip(paths, (0.0, 0.1, np.nan), strict=True):
+        np.save(path, a + moved * np.eye(3, 2))
+    norm = np.sqrt(2 * 0.1**2) / np.linalg.norm(a + 0.1 * np.eye(3, 2))
+    assert np.allclose(harness.differences(paths[0], paths[1], 1e-4), (norm, 0, 0.1 / 5, 0.0))
+    assert harness.differences(paths[0], paths[2], 1e-4)[0] == np.inf
 
 
 def test_the_analytic_kernel_is_that_of_the_network():

@@ -1,5 +1,6 @@
 """Conjugate gradients: the solution of Cholesky, in bounded memory, after an interrupt; and their preconditioner."""
 
+import io
 import itertools
 from typing import Any
 
@@ -118,6 +119,165 @@ def test_an_interrupt_keeps_the_last_whole_iteration(problem, tmp_path, monkeypa
             solve(problem, preconditioner=0, checkpoint=path)
     assert len(np.load(path)["history"]) == 6
     assert_close(solve(problem, preconditioner=0, checkpoint=path).solution, solve(problem).solution, rtol=1e-8)
+
+
+# Checkpoints of a small problem, all of whose inputs are near each other ---------------------------------------------
+
+X = np.asarray(normal(0, 1, 4)) + 1e-2 * np.asarray(normal(1, 60, 4))
+Y = np.asarray(normal(2, 60, 2))
+
+
+def small(path, **changes):
+    def net(**hyper):
+        given: Any = {"activation": ntk.Relu(), "w_std": 1.4, "b_std": 0.1} | hyper
+        return ntk.mlp([4, 8, 2], rngs=nnx.Rngs(0), **given)
+
+    given: Any = {"x": X, "y": Y, "ridge": 1e-3, "tol": 1e-9, "preconditioner": 5, "checkpoint": path} | changes
+    return ntk.cg_solve(net(**given.pop("hyper", {})), given.pop("x"), given.pop("y"), **given)
+
+
+def residuals(a):
+    theta = np.asarray(ntk.gram(ntk.mlp([4, 8, 2], w_std=1.4, b_std=0.1, rngs=nnx.Rngs(0)), X))
+    shifted = theta + 1e-3 * np.trace(theta) / 60 * np.eye(60)
+    return np.linalg.norm(Y - shifted @ a, axis=0) / np.linalg.norm(Y, axis=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hyper": {"w_std": 1.4 + 1e-9}}, {"hyper": {"b_std": 0.2}}, {"hyper": {"activation": ntk.Abs()}},
+        {"x": X[::-1]}, {"y": Y[::-1]}, {"ridge": 1.1e-3}, {"seed": 1}, {"kernel": "nngp"}, {"preconditioner": 6},
+        {"tile": 16},
+    ],
+    ids=lambda changes: "-".join(changes),
+)  # fmt: skip
+def test_a_checkpoint_of_another_problem_is_refused_and_left_alone(tmp_path, changes):
+    path = tmp_path / "run.npz"
+    small(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"`checkpoint` belongs to another run.*Nothing was changed"):
+        small(path, **changes)
+    assert path.read_bytes() == before
+    assert small(path).residuals.max() <= 1e-9
+
+
+def forged(path, **changes):
+    with np.load(path) as file:
+        state = {name: file[name] for name in file.files} | changes
+    np.savez(path, **{name: value for name, value in state.items() if value is not None})
+
+
+@pytest.mark.parametrize("name", ["a", "r", "p", "rz", "all"])
+@pytest.mark.parametrize("history", [[1.0, 1e-12], [1.0, 0.5]], ids=["converged", "halfway"])
+def test_what_a_checkpoint_says_of_its_residual_decides_nothing(tmp_path, name, history):
+    path = tmp_path / "run.npz"
+    small(path)
+    shapes = {"a": (60, 2), "r": (60, 2), "p": (60, 2), "rz": (2,)}
+    names = shapes if name == "all" else [name]
+    random = {n: np.asarray(normal(i, *shapes[n])) for i, n in enumerate(names)}
+    forged(path, **random, history=np.array(history))
+    result = small(path)
+    assert residuals(result.solution).max() <= 1.01e-9
+    assert_close(result.residuals, residuals(result.solution), rtol=0.0, atol=1e-12)
+
+
+def test_where_the_iteration_lost_count_of_its_residual_it_goes_on(tmp_path, monkeypatch):
+    """A wrong product now and then, in the middle of it: the true residual says so."""
+    count, operator = itertools.count(), _Operator.__call__
+    monkeypatch.setattr(_Operator, "__call__", lambda self, v: operator(self, v) * (1.5 if next(count) == 3 else 1.0))
+    assert residuals(small(None).solution).max() <= 1.01e-9
+    monkeypatch.setattr(_Operator, "__call__", lambda self, v: np.full_like(v, np.nan))
+    with pytest.raises(ntk.NotConvergedError):
+        small(None, max_iterations=5)
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+DAMAGE: dict[str, Any] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "no zip": lambda path: path.write_bytes(b"{}"),
+    "binary": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(range(256))),
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "cut at the end": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "a byte flipped": lambda path: path.write_bytes(
+        (b := path.read_bytes())[:2000] + bytes([b[2000] ^ 1]) + b[2001:]
+    ),
+    "an array, no zip": lambda path: path.write_bytes(npy(X)),
+    "another zip": lambda path: np.savez(path, x=X),
+    "without settings": lambda path: forged(path, settings=None),
+    "settings of no record": lambda path: forged(path, settings="[]"),
+    "without p": lambda path: forged(path, p=None),
+    "r too short": lambda path: forged(path, r=Y[:50]),
+    "rz in a matrix": lambda path: forged(path, rz=np.ones((1, 2))),
+    "a in float32": lambda path: forged(path, a=Y.astype(np.float32)),
+    "a with NaN": lambda path: forged(path, a=Y * np.nan),
+    "no history": lambda path: forged(path, history=np.empty(0)),
+    "objects": lambda path: forged(path, a=np.array([{}, None], dtype=object)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_checkpoint_is_refused_with_the_way_out(tmp_path, name):
+    path = tmp_path / "run.npz"
+    small(path)
+    DAMAGE[name](path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"`checkpoint`.*run.npz.*Nothing was changed.*[Dd]elete"):
+        small(path)
+    assert path.read_bytes() == before
+    path.unlink()
+    assert small(path).residuals.max() <= 1e-9
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_places_where_no_checkpoint_can_be(tmp_path):
+    with pytest.raises(ValueError, match=r"`checkpoint`.*there is no folder"):
+        small(tmp_path / "nowhere" / "run.npz")
+    with pytest.raises(ValueError, match=r"`checkpoint` must be a file"):
+        small(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_that_begin_one_checkpoint_at_once(tmp_path, monkeypatch):
+    """The second finds the place taken before it has iterated, and leaves it alone."""
+    path, made = tmp_path / "run.npz", PivotedCholesky.__init__
+    wanted = small(None).solution
+
+    def meanwhile(self, *arguments):
+        monkeypatch.setattr(PivotedCholesky, "__init__", made)
+        small(path, hyper={"w_std": 2.0})
+        made(self, *arguments)
+
+    monkeypatch.setattr(PivotedCholesky, "__init__", meanwhile)
+    with pytest.raises(ValueError, match=r"`checkpoint` is in use.*run.npz.*Nothing was changed"):
+        small(path)
+    before = path.read_bytes()
+    assert small(path, hyper={"w_std": 2.0}).residuals.max() <= 1e-9
+    assert len(before) > 0
+    assert_close(small(tmp_path / "other.npz").solution, wanted, rtol=1e-7)
+
+
+def test_an_interrupt_within_an_iteration_keeps_the_one_before(tmp_path, monkeypatch):
+    path, count, apply = tmp_path / "run.npz", itertools.count(), PivotedCholesky.__call__
+
+    def interrupted(self, r):
+        if next(count) == 6:  # after the solution and its residual have new values, before the direction has
+            raise KeyboardInterrupt
+        return apply(self, r)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PivotedCholesky, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            small(path)
+    with np.load(path) as state:
+        assert len(state["history"]) == 6
+        assert_close(residuals(state["a"]), np.linalg.norm(state["r"], axis=0) / np.linalg.norm(Y, axis=0), rtol=1e-9)
+        assert_close(np.sum(state["r"] * state["p"], 0), state["rz"], rtol=1e-9)
+    assert small(path).residuals.max() <= 1e-9
 
 
 def test_randomly_pivoted_cholesky_recovers_a_kernel_of_low_rank():

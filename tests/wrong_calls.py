@@ -4,6 +4,7 @@ Each row: a name, a call, the exception's type, and words that its message must 
 """
 
 import pathlib
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ X, Y = jnp.ones((4, 3)), jnp.ones((4, 2))
 NAN = X.at[0, 0].set(jnp.nan)
 THETA = jnp.eye(4)
 NET = ntk.mlp([3, 5, 2], w_std=1.0, rngs=RNGS)
+DEEP = ntk.mlp([3, 5, 5, 2], w_std=1.0, rngs=RNGS)
 DENSE = {"w_std": 1.0, "rngs": RNGS}
 
 
@@ -26,6 +28,25 @@ def solve(**changes):
     """`ntk.cg_solve` with one thing wrong."""
     arguments = {"ridge": 1e-6, "progress": False} | changes
     return ntk.cg_solve(NET, arguments.pop("x", X), arguments.pop("y", Y), **arguments)
+
+
+def stored(file, content, net=NET):
+    """`ntk.gram` into a store of `NET`, one file of which holds something else."""
+    with tempfile.TemporaryDirectory() as folder:
+        ntk.gram(NET, X, store=folder, tile=2)
+        if content is not None:
+            pathlib.Path(folder, file).write_bytes(content)
+        ntk.gram(net, X, store=folder)
+
+
+def resumed(content):
+    """`ntk.cg_solve` with a checkpoint of another network (None), or one that holds something else."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "run.npz")
+        ntk.cg_solve(DEEP, X, Y, ridge=0.1, checkpoint=path)
+        if content is not None:
+            path.write_bytes(content)
+        solve(ridge=0.1, checkpoint=path)
 
 
 class Linen(linen.Module):
@@ -833,6 +854,123 @@ CALLS = [
         lambda: ntk.gram(NET, X, store=pathlib.Path(__file__).parent),
         ValueError,
         ["`store`", "something else", "Nothing was changed"],
+    ),
+    (
+        "gram of images without Flatten",
+        lambda: ntk.gram(ntk.Conv(2, 3, 3, **DENSE), IMAGES),
+        ValueError,
+        ["`net`", "pixel", "Flatten", "GlobalAvgPool"],
+    ),
+    (
+        "gram of a convolution under a Dense layer",
+        lambda: ntk.gram(image_net(ntk.Dense(3, 2, **DENSE)), IMAGES),
+        ValueError,
+        ["Flatten", "GlobalAvgPool"],
+    ),
+    (
+        "conjugate gradients of a convolution under a Dense layer",
+        lambda: ntk.cg_solve(image_net(ntk.Dense(3, 2, **DENSE)), IMAGES, Y[:2], ridge=0.1),
+        ValueError,
+        ["Flatten", "GlobalAvgPool"],
+    ),
+    (
+        "a regressor of a convolution under a Dense layer",
+        lambda: ntk.KernelRegressor(image_net(ntk.Dense(3, 2, **DENSE))).fit(np.asarray(IMAGES), np.arange(2.0)),
+        ValueError,
+        ["Flatten", "GlobalAvgPool"],
+    ),
+    (
+        "gram into another network's store, all inputs equal",
+        lambda: stored("", None, net=DEEP),
+        ValueError,
+        ["`store`", "another network (layers.2.n_out = 2, here 5)", "Nothing was changed", "another place"],
+    ),
+    (
+        "gram into a store with an empty manifest",
+        lambda: stored("ntklib.json", b""),
+        ValueError,
+        ["`store`", "ntklib.json", "no such record", "delete"],
+    ),
+    (
+        "gram into a store whose manifest is a list",
+        lambda: stored("ntklib.json", b"[]"),
+        ValueError,
+        ["`store`", "ntklib.json", "no such record", "delete"],
+    ),
+    (
+        "gram into a store of the old format",
+        lambda: stored("ntklib.json", b'{"format": 1, "tile": 2}'),
+        ValueError,
+        ["`store`", "ntklib.json", "older version", "compute it anew"],
+    ),
+    (
+        "gram into a store with a damaged tile",
+        lambda: stored("c/0/1", b"0123456789"),
+        ValueError,
+        ["`store` is damaged", "/c/0/1", "Delete", "call again"],
+    ),
+    (
+        "gram into a store whose array is not described",
+        lambda: stored("zarr.json", b"{"),
+        ValueError,
+        ["`store` is damaged", "zarr.json", "Delete this file and call again"],
+    ),
+    (
+        "gram into a bucket",
+        lambda: ntk.gram(NET, X, store="s3://bucket/kernel"),
+        ValueError,
+        ["`store`", "on this machine", "'s3://bucket/kernel'"],
+    ),
+    (
+        "gram into another machine's file",
+        lambda: ntk.gram(NET, X, store="file://elsewhere/kernel"),
+        ValueError,
+        ["`store`", "on this machine", "'file://elsewhere/kernel'"],
+    ),
+    ("gram into a number", lambda: ntk.gram(NET, X, store=5), TypeError, ["`store`", "path", "int 5"]),
+    ("gram into nowhere", lambda: ntk.gram(NET, X, store=""), TypeError, ["`store`", "path", "str ''"]),
+    (
+        "gram into a file",
+        lambda: ntk.gram(NET, X, store=__file__),
+        ValueError,
+        ["`store`", "something else", "wrong_calls.py"],
+    ),
+    (
+        "gram below a file",
+        lambda: ntk.gram(NET, X, store=pathlib.Path(__file__, "kernel")),
+        ValueError,
+        ["`store` cannot be made", "wrong_calls.py", "another place"],
+    ),
+    (
+        "a checkpoint of another network",
+        lambda: resumed(None),
+        ValueError,
+        ["`checkpoint`", "run.npz", "another network (layers.2.n_out = 5, here 2)", "Nothing was changed"],
+    ),
+    (
+        "a checkpoint that was cut short",
+        lambda: resumed(b"PK"),
+        ValueError,
+        ["`checkpoint`", "run.npz", "damaged", "Delete this file"],
+    ),
+    (
+        "a checkpoint on another machine",
+        lambda: solve(checkpoint="gs://bucket/run.npz"),
+        ValueError,
+        ["`checkpoint`", "on this machine", "'gs://bucket/run.npz'"],
+    ),
+    (
+        "a checkpoint in no folder",
+        lambda: solve(checkpoint=pathlib.Path(__file__).parent / "nowhere" / "run.npz"),
+        ValueError,
+        ["`checkpoint`", "no folder", "nowhere"],
+    ),
+    ("a checkpoint in a number", lambda: solve(checkpoint=5), TypeError, ["`checkpoint`", "path", "int 5"]),
+    (
+        "conjugate gradients where the kernel overflows",
+        lambda: solve(x=1e30 * X),
+        ValueError,
+        ["`x`", "not finite", "4 of 4", "float64"],
     ),
     ("conjugate gradients without ridge", lambda: solve(ridge=0.0), ValueError, ["`ridge`", "greater than 0"]),
     ("conjugate gradients without tolerance", lambda: solve(tol=0.0), ValueError, ["`tol`", "greater than 0"]),

@@ -3,12 +3,14 @@
     versions() -> {package: version}
     prepare(case, option, x, weights) -> call        with call() -> array, finished when it returns
 
-`weights` is a list of (W, b) in the order of the affine layers. Whoever cannot be imported is said to be missing.
+`weights` is a list of (W, b) in the order of the affine layers; for a regression come targets `y` and inputs `test` as
+keywords. Whoever cannot be imported is said to be missing.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.cases import Case
 
@@ -22,16 +24,19 @@ class Implementation:
 
     option: handed to `prepare`; kinds: of the cases that it can do; how: to get it, where it is missing.
     whole: measure it on the whole case in any event, without trying the family on a few inputs first.
+    role: a "peer" must have our result. A "yardstick" computes something else, against which the goal stands; the
+        "limit" is what any program must do.
     """
 
     name: str
     family: str
     module: str
     option: str = ""
-    kinds: tuple[str, ...] = ("empirical", "analytic")
+    kinds: tuple[str, ...] = ("empirical", "analytic", "activation", "regression")
     python: str = sys.executable
     how: str = ""
     whole: bool = False
+    role: Literal["peer", "yardstick", "limit"] = "peer"
 
     def takes(self, case: Case) -> bool:
         """Whether it can do that case."""
@@ -59,4 +64,13 @@ PEERS = [
         python=str(TORCH),
         how="`make benchmark-torch`",
     ),
-]
+    Implementation("neural-tangents predict", "predict", _NT, "predict", ("regression",), how=_NT_HOW, whole=True),
+    Implementation(
+        "scikit-learn on neural-tangents' kernel", "scikit-learn", _NT, "KernelRidge", ("regression",), how=_NT_HOW,
+        whole=True,
+    ),
+    Implementation("ours with erf", "erf", OURS.module, "erf", ("activation",), whole=True, role="yardstick"),
+    Implementation(
+        "limit: product and one pass", "limit", "benchmarks.peers.limit", kinds=("analytic",), whole=True, role="limit"
+    ),
+]  # fmt: skip

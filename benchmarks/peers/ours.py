@@ -1,6 +1,7 @@
 """ntklib."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -12,16 +13,36 @@ from flax import nnx
 import ntklib as ntk
 from benchmarks.cases import Case, Layers
 
+ACTIVATIONS: dict[str, Callable[[], ntk.Elementwise]] = {
+    "relu": ntk.Relu,
+    "erf": ntk.Erf,
+    "gelu": ntk.Gelu,
+    "tanh": ntk.Tanh,
+    "silu": ntk.Silu,
+    "elu": ntk.Elu,
+    "sigmoid": ntk.Sigmoid,
+    "arctan": lambda: ntk.Elementwise(jnp.arctan),  # somebody's own
+}
+
 
 def versions() -> dict[str, str]:
     """Of what the figures depend on."""
     return {name: version(name) for name in ("ntklib", "jax", "jaxlib", "flax", "numpy")}
 
 
-def prepare(case: Case, option: str, x: np.ndarray, weights: list) -> Callable[[], Any]:
-    """The kernel of `case` on the inputs `x`."""
+def prepare(
+    case: Case, option: str, x: np.ndarray, weights: list, y: Any = None, test: Any = None
+) -> Callable[[], Any]:
+    """The kernel of `case` on the inputs `x`, or the predictions of its regression.
+
+    `option`: "erf" puts erf in the place of the activation.
+    """
+    if option == "erf":
+        case = replace(case, layers=[["erf"] if layer[0] in ACTIVATIONS else layer for layer in case.layers])
     net, inputs = network(case, weights), jnp.asarray(x)
-    if case.kind == "analytic":
+    if case.kind == "regression":
+        return lambda: ntk.KernelRegressor(net, ridge=case.ridge).fit(x, y).predict(test)
+    if case.kind in ("analytic", "activation"):
         kernel = gram(net)
         return lambda: jax.block_until_ready(kernel(inputs))
     outputs: Any = case.outputs
@@ -63,10 +84,8 @@ def _layers(case: Case, description: Layers, rngs: nnx.Rngs) -> Iterator[ntk.Lay
                 yield ntk.Dense(*sizes, **every)
             case "conv":
                 yield ntk.Conv(*sizes, **every)
-            case "relu":
-                yield ntk.Relu()
-            case "erf":
-                yield ntk.Erf()
+            case name if name in ACTIVATIONS:
+                yield ACTIVATIONS[name]()
             case "pool":
                 yield ntk.AvgPool(*sizes)
             case "global_pool":

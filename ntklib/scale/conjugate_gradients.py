@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +21,15 @@ from ntklib.layers import Layer
 from ntklib.scale.fused import Which
 from ntklib.scale.gram_matrix import mesh_devices
 from ntklib.scale.pivoted_cholesky import BLOCK, PivotedCholesky
-from ntklib.scale.store import Checkpoint
+from ntklib.scale.store import Checkpoint, local_path
 from ntklib.scale.tiles import Pair, Tiles
 
 
 @dataclasses.dataclass(frozen=True)
 class CGSolution:
     """What `cg_solve` returns: `solution` α [N, K] in float64, `residuals` [K], ‖y − (Θ + λ)α‖/‖y‖ for each output,
-    computed afresh at the end; `iterations`, how often Θ was applied; `history` [iterations + 1], the largest residual
-    after each; `rank` of the preconditioner; `kept`, the share of tiles that stayed in memory.
+    computed from α itself; `iterations`; `history` [iterations + 1], the largest residual after each; `rank` of the
+    preconditioner; `kept`, the share of tiles that stayed in memory.
     """
 
     solution: np.ndarray
@@ -71,13 +71,15 @@ def cg_solve(
     sums and the preconditioner are in float64 whatever the type of x, in which the kernel's entries are computed.
 
     ridge: above zero, relative to the mean of the kernel's diagonal.
-    tol: relative residual ‖y − (Θ + λ)α‖/‖y‖ of each output at which to stop.
+    tol: relative residual ‖y − (Θ + λ)α‖/‖y‖ of each output at which to stop. It is computed from α itself before the
+        solution is returned, and where it is above `tol` the iteration goes on from there.
     preconditioner: rank r of the approximation Θ ≈ FFᵀ, whose (FFᵀ + λ)⁻¹ is applied in each iteration, from randomly
         pivoted Cholesky (Chen, Epperly, Tropp & Webber 2022); 0 for none. By default 10 √N, as far as a quarter of
         `max_memory` reaches. It costs r columns of the kernel, N r² operations and N·r numbers.
     max_memory: bytes in all: tiles, preconditioner, vectors. By default 2 GiB.
-    checkpoint: a file (.npz), written every minute and at the end or on an interrupt; the same call goes on from it.
-        One that belongs to another problem is refused and left alone.
+    checkpoint: a file (.npz) on this machine, written every minute and at the end or on an interrupt; the same call
+        goes on from it. One that belongs to another problem (inputs, targets, network, settings) is refused and left
+        alone, and so is one that is damaged.
     mesh: as for `gram`: its devices share the tiles, and so do the processes under `jax.distributed`.
     seed: of the pivots.
 
@@ -101,6 +103,7 @@ def cg_solve(
     _checks.count("max_iterations", max_iterations)
     if preconditioner is not None:
         _checks.count("preconditioner", preconditioner, minimum=0)
+    path = None if checkpoint is None else local_path("checkpoint", checkpoint)
     n = len(_checks.host_inputs("x", x))
     y = np.asarray(_checks.targets("y", y, n), np.float64)
     if preconditioner is None:
@@ -110,16 +113,21 @@ def cg_solve(
     devices = mesh_devices(mesh)
     tiles = Tiles(net, x, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=reserved)
     operator = _Operator(tiles, room=max_memory - tiles.memory)
-    diagonal = operator.diagonal()
+    diagonal = tiles.diagonal().astype(np.float64)
+    if not np.isfinite(diagonal).all():
+        raise ValueError(
+            f"`x` has a kernel that is not finite for {np.count_nonzero(~np.isfinite(diagonal))} of {n} inputs: they "
+            f"are too large, or the activation is not finite there. Scale the inputs, or use float64."
+        )
     shift = ridge * diagonal.mean()
-    saved = Checkpoint(checkpoint, tiles, y, {"ridge": ridge, "preconditioner": preconditioner, "seed": seed})
+    settings = {"ridge": float(ridge), "preconditioner": preconditioner, "seed": seed}
+    saved = Checkpoint(path, tiles, y, settings, _Iterate.shapes(*y.shape))
     inverse = PivotedCholesky(tiles, diagonal, preconditioner, shift, np.random.default_rng(seed))
     quiet = bool(os.environ.get("CI")) if progress is None else not progress
     with tqdm(desc="residual", total=max_iterations, disable=quiet, leave=False, delay=1.0) as bar:
-        a, history = _iterate(operator, inverse, y, shift, tol, max_iterations, saved, bar)
-    residuals = _norms(y - operator(a) - shift * a) / _nonzero(_norms(y))
+        a, residuals, history = _iterate(operator, inverse, y, shift, tol, max_iterations, saved, bar)
     result = CGSolution(a, residuals, len(history) - 1, np.array(history), inverse.rank, operator.kept())
-    if history[-1] > tol:
+    if not residuals.max() <= tol:
         raise NotConvergedError(
             f"The residual is {residuals.max():.3g} after {result.iterations} iterations, above `tol` = {tol:g}. "
             f"Allow more with `max_iterations`, a larger `preconditioner` (its rank was {inverse.rank}) or a larger "
@@ -129,34 +137,84 @@ def cg_solve(
     return result
 
 
+class _Iterate(NamedTuple):
+    """Where an iteration stands: the solution, its residual as the iteration has it, the direction to go, r·z of each
+    column, and the largest relative residual so far after each step.
+    """
+
+    a: np.ndarray
+    r: np.ndarray
+    p: np.ndarray
+    rz: np.ndarray
+    history: list[float] | np.ndarray
+
+    @staticmethod
+    def shapes(n: int, outputs: int) -> dict[str, tuple[int | None, ...]]:
+        """The arrays of a checkpoint."""
+        return {**dict.fromkeys("arp", (n, outputs)), "rz": (outputs,), "history": (None,)}
+
+
 def _iterate(operator: "_Operator", inverse: PivotedCholesky, y: np.ndarray, shift: float, tol: float,
-             most: int, saved: Checkpoint, bar: tqdm) -> tuple[np.ndarray, list[float]]:  # fmt: skip
-    """Conjugate gradients (Hestenes & Stiefel 1952), each column with steps of its own."""
+             most: int, saved: Checkpoint, bar: tqdm) -> tuple[np.ndarray, np.ndarray, list[float]]:  # fmt: skip
+    """Conjugate gradients (Hestenes & Stiefel 1952), each column with steps of its own: (α, residuals, history).
+
+    The residual r that the iteration carries along drifts from y − (Θ + λ)α, and in a checkpoint it may be anything.
+    So it decides nothing: the residual is computed anew at the start and at the end, and the iteration goes on from it.
+    """
     scale = _nonzero(_norms(y))
+
+    def apply(v: np.ndarray) -> np.ndarray:
+        return operator(v) + shift * v
+
+    def largest(r: np.ndarray) -> float:
+        return float((_norms(r) / scale).max())
+
+    def towards(a: np.ndarray, r: np.ndarray, history: list[float]) -> _Iterate:
+        """The start of an iteration from α with the residual r."""
+        z = inverse(r)
+        return _Iterate(a, r, z, np.sum(r * z, 0), [*history, largest(r)])
+
+    def step(now: _Iterate) -> _Iterate:
+        q = apply(now.p)
+        size = now.rz / _nonzero(np.sum(now.p * q, 0))
+        a, r = now.a + size * now.p, now.r - size * q
+        z = inverse(r)
+        rz = np.sum(r * z, 0)
+        return _Iterate(a, r, z + rz / _nonzero(now.rz) * now.p, rz, [*now.history, largest(r)])
+
+    now = _resumed(saved, y, apply, towards)
+    bar.update(len(now.history) - 1)
+    saved.claim(**now._asdict())
+    try:
+        while True:
+            while now.history[-1] > tol and len(now.history) <= most:
+                now = step(now)  # at once: an interrupt finds the last iterate or this one
+                bar.set_postfix_str(f"{now.history[-1]:.2e}")
+                bar.update()
+                saved.save(False, **now._asdict())
+            r = y - apply(now.a)
+            history = [*now.history[:-1], largest(r)]
+            if not history[-1] > tol or len(history) > most:  # `not`: NaN ends it too
+                return now.a, _norms(r) / scale, history
+            now = towards(now.a, r, history[:-1])
+    finally:  # also on an interrupt
+        saved.save(True, **now._asdict())
+
+
+def _resumed(saved: Checkpoint, y: np.ndarray, apply: Callable[[np.ndarray], np.ndarray],
+             towards: Callable[[np.ndarray, np.ndarray, list[float]], _Iterate]) -> _Iterate:  # fmt: skip
+    """The start, or where a checkpoint stands; what does not follow from its solution alone is tested first."""
     state = saved.load()
     if state is None:
-        a, r = np.zeros_like(y), y.copy()
-        z = inverse(r)
-        p, rz, history = z.copy(), np.sum(r * z, 0), [float((_norms(r) / scale).max())]
-    else:
-        a, r, p, rz = (state[name] for name in ("a", "r", "p", "rz"))
-        history = list(state["history"])
-        bar.update(len(history) - 1)
-    try:
-        while history[-1] > tol and len(history) <= most:
-            q = operator(p) + shift * p
-            step = rz / _nonzero(np.sum(p * q, 0))
-            a, r = a + step * p, r - step * q
-            z = inverse(r)
-            rz, before = np.sum(r * z, 0), rz
-            p = z + rz / _nonzero(before) * p
-            history.append(float((_norms(r) / scale).max()))
-            bar.set_postfix_str(f"{history[-1]:.2e}")
-            bar.update()
-            saved.save(False, a=a, r=r, p=p, rz=rz, history=history)
-    finally:  # also on an interrupt: the last whole iteration
-        saved.save(True, a=a, r=r, p=p, rz=rz, history=history)
-    return a, history
+        return towards(np.zeros_like(y), y.copy(), [])
+    now = _Iterate(**state)
+    r = y - apply(now.a)
+    anew = towards(now.a, r, list(now.history[:-1]))
+    # In exact arithmetic r is the residual, and r·z is both what the preconditioner gives and r·p.
+    with np.errstate(over="ignore", invalid="ignore"):
+        fits = (_norms(r - now.r) <= 0.1 * _norms(r)) & np.isclose(now.rz, anew.rz, rtol=0.1, atol=0.0)
+        fits &= np.isclose(np.sum(now.r * now.p, 0), now.rz, rtol=0.1, atol=0.0)
+    return now if fits.all() else anew
 
 
 class _Operator:
@@ -200,11 +258,6 @@ class _Operator:
 
         self.tiles.each(apply, self.pairs, progress=False)
         return _sum_over_processes(out.swapaxes(1, 2).reshape(-1, outputs)[:n])
-
-    def diagonal(self) -> np.ndarray:
-        """The diagonal of Θ, [N]."""
-        blocks = range(-(-self.tiles.shape[0] // self.tiles.tile))
-        return np.concatenate([self.tiles(i, i).diagonal() for i in blocks]).astype(np.float64)
 
     def kept(self) -> float:
         """The share of this process's tiles that are in memory."""

@@ -3,7 +3,7 @@
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import jax
 import numpy as np
@@ -14,8 +14,41 @@ from jax.typing import ArrayLike
 from ntklib import _checks
 from ntklib.layers import Layer
 from ntklib.scale.fused import Which
-from ntklib.scale.store import Store
-from ntklib.scale.tiles import Tiles, aligned
+from ntklib.scale.store import Store, local_path
+from ntklib.scale.tiles import Pair, Tiles, aligned
+
+if TYPE_CHECKING:
+    from tensorstore import TensorStore
+
+
+@overload
+def gram(
+    net: Layer,
+    x1: ArrayLike,
+    x2: ArrayLike | None = None,
+    *,
+    kernel: Which = "ntk",
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+    store: None = None,
+    max_memory: float | None = None,
+    progress: bool | None = None,
+) -> Array: ...
+
+
+@overload
+def gram(
+    net: Layer,
+    x1: ArrayLike,
+    x2: ArrayLike | None = None,
+    *,
+    kernel: Which = "ntk",
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+    store: str | os.PathLike[str],
+    max_memory: float | None = None,
+    progress: bool | None = None,
+) -> "TensorStore": ...
 
 
 def gram(
@@ -26,10 +59,10 @@ def gram(
     kernel: Which = "ntk",
     tile: int | None = None,
     mesh: Mesh | None = None,
-    store: str | os.PathLike | None = None,
+    store: str | os.PathLike[str] | None = None,
     max_memory: float | None = None,
     progress: bool | None = None,
-) -> Array:
+) -> "Array | TensorStore":
     """The kernel matrix Θ(x1, x2) of the infinitely wide network, [N, M]: `net.kernel(x1, x2).ntk`, several times
     faster, more accurate in float32, and at any size.
 
@@ -44,11 +77,12 @@ def gram(
     tile: rows and columns of a tile; by default some 300 in float32, fewer in float64 or for images.
     mesh: a `jax.sharding.Mesh`: its devices share the work, and the result is sharded over them by rows, N/devices
         each. Under `jax.distributed` each process computes the rows of its own devices; without a mesh all of them.
-    store: a folder, to be made or gone on with: the result goes there tile by tile (zarr, through tensorstore), and is
-        returned as a `tensorstore.TensorStore` (`np.asarray(k[:100])` reads). An interrupted run goes on where it
-        stopped, to the same bytes; a folder that holds anything else, or was made with other inputs, network or
-        settings, is refused and left as it is. Under `jax.distributed` the processes share the tiles: the folder must
-        be one that all of them see.
+    store: a folder on this machine, to be made or gone on with: the result goes there tile by tile (zarr, through
+        tensorstore), and is returned as a `tensorstore.TensorStore` (`np.asarray(k[:100])` reads). An interrupted run
+        goes on where it stopped, to the same bytes. A folder that holds anything else, or was made with other inputs,
+        another network (widths count) or other settings, is refused and left as it is. Tiles have checksums: those
+        that are there already are read once, and where one is damaged the error names its file. Two processes may fill
+        one store at once, each for itself; under `jax.distributed` they share the tiles, and all must see the folder.
     max_memory: bytes that this call may hold at a time, its result included (unless stored), the given inputs not.
     progress: a bar with the time left, on long runs; by default unless CI is set in the environment.
 
@@ -64,15 +98,16 @@ def gram(
     [[2.0, 0.3183], [0.3183, 2.0]]
     """
     devices = mesh_devices(mesh)
-    if store is not None and tile is None:
-        tile = Store.tile_of(store)
+    path = None if store is None else local_path("store", store)
+    if path is not None and tile is None:
+        tile = Store.tile_of(path)
     n, m = ((np.shape(x) or (1,))[0] for x in (x1, x1 if x2 is None else x2))  # `Tiles` looks at the rest
     rows = _rows(mesh, n)
     itemsize = jax.dtypes.canonicalize_dtype(getattr(x1, "dtype", float)).itemsize
-    held = 0 if store is not None else (rows.stop - rows.start) * m * itemsize
+    held = 0 if path is not None else (rows.stop - rows.start) * m * itemsize
     tiles = Tiles(net, x1, x2, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=held)
-    if store is not None:
-        return _stored(tiles, Path(store), progress)
+    if path is not None:
+        return _stored(tiles, path, progress)
     out = _in_memory(tiles, rows, progress)
     if mesh is None:
         return jax.device_put(out, devices[0], may_alias=True)
@@ -110,17 +145,22 @@ def _place(out: np.ndarray, rows: slice, high: slice, wide: slice, entries: np.n
         out[start - rows.start : stop - rows.start, wide] = entries[start - high.start : stop - high.start]
 
 
-def _stored(tiles: Tiles, path: Path, progress: bool | None) -> Any:
+def _stored(tiles: Tiles, path: Path, progress: bool | None) -> "TensorStore":
     store = Store(path, tiles)
     ours = tiles.pairs()[jax.process_index() :: jax.process_count()]
 
-    def put(i: int, j: int, entries: np.ndarray) -> None:
-        store.write(i, j, entries)
-        if tiles.symmetric and i != j:
-            store.write(j, i, entries.T)
+    def places(i: int, j: int) -> set[Pair]:
+        """Where a tile belongs: its mirror image is a chunk of its own."""
+        return {(i, j), (j, i)} if tiles.symmetric else {(i, j)}
 
-    there = [store.has(i, j) and (not tiles.symmetric or store.has(j, i)) for i, j in ours]
-    tiles.run(put, [pair for pair, done in zip(ours, there, strict=True) if not done], progress=progress)
+    wanted = {place for pair in ours for place in places(*pair)}
+    missing = wanted - store.done(sorted(wanted))
+
+    def put(i: int, j: int, entries: np.ndarray) -> None:
+        for place in places(i, j) & missing:
+            store.write(*place, entries if place == (i, j) else entries.T)
+
+    tiles.run(put, [pair for pair in ours if places(*pair) & missing], progress=progress)
     if jax.process_count() > 1:  # no process returns before all tiles are there
         from jax.experimental import multihost_utils
 

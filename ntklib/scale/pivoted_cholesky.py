@@ -44,12 +44,13 @@ class PivotedCholesky:
         self.factor = factor[:, : self.rank]
         small = self.factor.T @ self.factor
         small[np.diag_indices_from(small)] += shift
-        self.cholesky = scipy.linalg.cho_factor(small, lower=True)
+        self.cholesky = scipy.linalg.cho_factor(small, lower=True, check_finite=False)
 
     def __call__(self, r: np.ndarray) -> np.ndarray:
         if not self.rank:
             return r / self.shift
-        return (r - self.factor @ scipy.linalg.cho_solve(self.cholesky, self.factor.T @ r)) / self.shift
+        inner = scipy.linalg.cho_solve(self.cholesky, self.factor.T @ r, check_finite=False)
+        return (r - self.factor @ inner) / self.shift
 
 
 def _accept(left: np.ndarray, proposed: np.ndarray, rng: np.random.Generator) -> np.ndarray:

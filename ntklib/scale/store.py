@@ -1,49 +1,93 @@
-"""What outlives an interrupt: a kernel matrix on disk and the checkpoints of an iteration, with what they belong to."""
+"""What outlives an interrupt: a kernel matrix on disk, and the state of an iteration.
+
+Both are made of files that are whole or not there at all: each is written beside its place and then renamed. So a run
+may be killed at any moment, and the next one goes on from what is there.
+"""
 
 import hashlib
 import json
 import os
+import re
 import time
+import urllib.parse
+import urllib.request
 import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from ntklib.scale.tiles import Tiles
+from ntklib.scale.fingerprint import TYPES, difference, fingerprint
+from ntklib.scale.tiles import Pair, Tiles
+
+if TYPE_CHECKING:
+    import tensorstore
 
 _MANIFEST = "ntklib.json"
-_FORMAT = 1
+#: 2: with checksums, and a fingerprint that tells all networks apart; before, it was the kernel of two inputs.
+_FORMAT = 2
+#: Tiles that are read at a time to test their checksums.
+_AT_A_TIME = 64
+
+
+def local_path(argument: str, value: Any) -> Path:
+    """The path on this machine that a string, a path or a `file://` address means, with `~` for the home folder."""
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or not os.fspath(value):
+        raise TypeError(f"`{argument}` must be a path, such as 'runs/kernel'; got {type(value).__name__} {value!r}.")
+    text = os.fspath(value)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text)  # two letters or more: C:/ is a drive
+    if scheme and scheme[1].lower() == "file":
+        address = urllib.parse.urlparse(text)
+        if address.netloc in ("", "localhost"):
+            return Path(urllib.request.url2pathname(address.path))
+    if scheme:
+        raise ValueError(
+            f"`{argument}` must be a path on this machine; got the address {text!r}. Choose a path here, or a folder "
+            f"where the remote storage is mounted, and copy it to its address when it is complete."
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"`{argument}` is {text!r}, and that home folder is not known: write it out. ({error})"
+        ) from error
 
 
 class Store:
-    """The folder of one run of `gram`. A tile is a chunk, and a chunk is a file that is there or is not: files are
-    written beside and renamed. So what is there is right, whenever the run was killed.
+    """The folder of one run of `gram`. A tile is a chunk, a chunk is a file, and a file has a checksum (crc32c).
 
-    The manifest has shape, tile, type and kind of the kernel, a hash of the inputs, and the kernel of the first few
-    inputs, which tells networks apart.
+    The manifest says what it belongs to: see `fingerprint`. It is put there first, by one process only. Where two
+    processes have the same folder, both are right: they write the same tiles, or the later one is refused.
     """
 
     def __init__(self, path: Path, tiles: Tiles) -> None:
         self.path, self.tiles = path, tiles
-        settings = fingerprint(tiles)
         found = _manifest(path)
+        ours = {"format": _FORMAT, **fingerprint(tiles)}
         if found is None:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            self._begin(ours)
+            found = _manifest(path) or {}  # of whoever was first
+        _same_run("store", path, found, ours)
+        self.array = self._open()
+
+    def _begin(self, record: dict) -> None:
+        """Make the folder and its manifest, unless another process is faster."""
+        path = self.path
+        try:
+            others = path.exists() and (not path.is_dir() or any(not _is_beside(p, _MANIFEST) for p in path.iterdir()))
+            if others and not (path / _MANIFEST).exists():
                 raise ValueError(
                     f"`store` must be a new folder, or one that `gram` has made; {path} holds something else. "
                     f"Nothing was changed."
                 )
             path.mkdir(parents=True, exist_ok=True)
-            beside = path / f".{_MANIFEST}.{uuid.uuid4().hex}"
-            beside.write_text(json.dumps(settings, indent=1))
-            os.replace(beside, path / _MANIFEST)
-        else:
-            same_run("store", path, found, settings)
-        self.array = self._open()
+            _put(path / _MANIFEST, lambda file: file.write(json.dumps(record, indent=1).encode()), replace=False)
+        except OSError as error:
+            raise ValueError(f"`store` cannot be made at {path}: {error}. Choose another place.") from error
 
-    def _open(self) -> Any:
+    def _open(self) -> "tensorstore.TensorStore":
         import tensorstore as ts
 
         (n, m), size = self.tiles.shape, self.tiles.tile
@@ -54,103 +98,201 @@ class Store:
                 "shape": [n, m],
                 "data_type": self.tiles.dtype.name,
                 "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [size, size]}},
+                "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+                "fill_value": "NaN",  # what other readers take for a tile that is not there
             },
-            "store_data_equal_to_fill_value": True,  # a tile of zeros is a tile that is done
+            "store_data_equal_to_fill_value": True,  # a tile of NaN is a tile that is done
+            "fill_missing_data_reads": False,  # reading a tile that is not there is an error
         }
-        return ts.open(spec, open=True, create=True).result()
+        try:
+            return ts.open(spec, open=True, create=True).result()
+        except ValueError as error:
+            raise ValueError(
+                f"`store` is damaged: {self.path / 'zarr.json'} is not the description of its array. Nothing was "
+                f"changed. Delete this file and call again: it is written anew, and all tiles are kept. "
+                f"({str(error).split(' [')[0]})"
+            ) from error
 
     @staticmethod
-    def tile_of(path: str | os.PathLike) -> int | None:
+    def tile_of(path: Path) -> int | None:
         """The tile of a store that is there already."""
-        found = _manifest(Path(path))
+        found = _manifest(path)
         return None if found is None else found["tile"]
 
-    def has(self, i: int, j: int) -> bool:
-        """Whether a tile is there."""
-        return (self.path / "c" / str(i) / str(j)).exists()
+    def done(self, pairs: Iterable[Pair]) -> set[Pair]:
+        """Those of the tiles that are there, each read once. Raises ValueError if one of them is damaged."""
+        there = [pair for pair in pairs if os.path.lexists(self._chunk(*pair))]
+        damaged = []
+        for first in range(0, len(there), _AT_A_TIME):
+            some = there[first : first + _AT_A_TIME]
+            # One entry of each: its whole file is read for that, and the checksum with it.
+            reads = [self.array[i * self.tiles.tile, j * self.tiles.tile].read() for i, j in some]
+            damaged += [pair for pair, read in zip(some, reads, strict=True) if read.exception() is not None]
+        if damaged:
+            names = ", ".join(str(self._chunk(*pair)) for pair in damaged[:10])
+            more = f" and {len(damaged) - 10} more" if len(damaged) > 10 else ""
+            raise ValueError(
+                f"`store` is damaged: of the {len(there)} tiles in {self.path}, {len(damaged)} cannot be read or have "
+                f"another checksum than when they were written: {names}{more}. Nothing was changed. Delete these files "
+                f"and call again: they are computed anew, and all others are kept."
+            )
+        return set(there)
 
     def write(self, i: int, j: int, entries: np.ndarray) -> None:
         """Write one tile; it is on disk when this returns."""
         n, m = self.tiles.shape
         self.array[self.tiles.span(i, n), self.tiles.span(j, m)].write(np.ascontiguousarray(entries)).result()
 
+    def _chunk(self, i: int, j: int) -> Path:
+        return self.path / "c" / str(i) / str(j)
+
 
 class Checkpoint:
-    """The vectors of an iteration in a file, with what they belong to."""
+    """The state of an iteration in a file, with what it belongs to; without a path nothing is saved.
 
-    def __init__(self, path: str | os.PathLike | None, tiles: Tiles, y: np.ndarray, settings: dict) -> None:
-        self.path, self.at = None if path is None else Path(path), time.monotonic()
-        if self.path is None:
+    arrays: the names of the arrays of a state, with their shapes; None for a length that is not known.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        tiles: Tiles,
+        y: np.ndarray,
+        settings: dict[str, Any],
+        arrays: dict[str, tuple[int | None, ...]],
+    ) -> None:
+        self.path, self.arrays, self.state, self.at = path, arrays, None, time.monotonic()
+        if path is None:
             return
+        if not path.parent.is_dir():
+            raise ValueError(
+                f"`checkpoint` is {path}, and there is no folder {path.parent}. Make it, or choose another."
+            )
         targets = hashlib.sha256(np.ascontiguousarray(y).tobytes()).hexdigest()
-        self.settings = {**fingerprint(tiles), **settings, "targets": targets}
-        self.state = None
-        if self.path.exists():
-            try:
-                with np.load(self.path) as file:
-                    self.state = {name: file[name] for name in file}
-                found = json.loads(str(self.state.pop("settings")))
-            except (ValueError, KeyError, OSError) as error:
-                raise ValueError(f"`checkpoint` must be a file of `cg_solve`; {self.path} is not. {error}") from error
-            same_run("checkpoint", self.path, found, self.settings)
+        self.settings = {"format": _FORMAT, **fingerprint(tiles), **settings, "targets": targets}
+        self.exists = os.path.lexists(path)
+        if self.exists:
+            self.state = self._read(path)
 
-    def load(self) -> dict[str, Any] | None:
-        return None if self.path is None else self.state
+    def _read(self, path: Path) -> dict[str, np.ndarray]:
+        try:
+            with path.open("rb") as file, np.load(file) as arrays:
+                state = {name: arrays[name] for name in arrays.files}
+            found = json.loads(str(state.pop("settings")))
+        except Exception as error:  # each kind of damage has its own
+            raise self._damaged(path, f"{type(error).__name__}: {error}") from error
+        _same_run("checkpoint", path, _complete("checkpoint", path, found), self.settings)
+        for name, shape in self.arrays.items():
+            array = state.get(name, np.empty(0))
+            sizes = [got if want is None else want for want, got in zip(shape, array.shape, strict=False)]
+            if array.dtype != np.float64 or array.ndim != len(shape) or [*array.shape] != sizes or not array.size:
+                raise self._damaged(path, f"no array {name!r} as `cg_solve` writes it")
+            if not np.isfinite(array).all():
+                raise self._damaged(path, f"{name!r} is not finite")
+        return {name: state[name] for name in self.arrays}
+
+    @staticmethod
+    def _damaged(path: Path, why: str) -> ValueError:
+        return ValueError(
+            f"`checkpoint` must be a file that `cg_solve` has written; {path} is none, or is damaged ({why}). Nothing "
+            f"was changed. Delete this file to begin anew, or choose another place."
+        )
+
+    def load(self) -> dict[str, np.ndarray] | None:
+        """The state that is there, if there is one."""
+        return self.state
+
+    def claim(self, **state: Any) -> None:
+        """Write the first state, so that another process finds the place taken. Several processes of one run must not:
+        those that read later would find it.
+        """
+        if self.path is not None and not self.exists and jax.process_count() == 1:
+            self.save(True, **state)
 
     def save(self, now: bool, **state: Any) -> None:
-        """Write beside and rename, once a minute or now."""
+        """Write the state, once a minute or now. The first time the file must still be new."""
         if self.path is None or jax.process_index() or not (now or time.monotonic() - self.at > 60):
             return
-        beside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
-        with beside.open("wb") as file:
-            np.savez(file, settings=json.dumps(self.settings), **state)
-        os.replace(beside, self.path)
-        self.at = time.monotonic()
-
-
-def fingerprint(tiles: Tiles) -> dict:
-    """What tells one kernel matrix from another."""
-    digest = hashlib.sha256()
-    for x in (tiles.x1,) if tiles.symmetric else (tiles.x1, tiles.x2):
-        digest.update(repr((x.shape, x.dtype.name)).encode())
-        for i in range(0, len(x), 1024):
-            digest.update(np.ascontiguousarray(x[i : i + 1024]).tobytes())
-    first = tiles(0, 0)[:2, :2].ravel()
-    return {
-        "format": _FORMAT,
-        "kernel": tiles.kernel,
-        "shape": list(tiles.shape),
-        "tile": tiles.tile,
-        "dtype": tiles.dtype.name,
-        "symmetric": tiles.symmetric,
-        "inputs": digest.hexdigest(),
-        "first entries": [float(e) for e in first],
-    }
-
-
-def same_run(argument: str, path: Path, found: dict, settings: dict) -> None:
-    """Refuse to go on with what was begun with other settings."""
-    for name, ours in settings.items():
-        theirs = found.get(name)
-        if name == "first entries" and theirs:  # equal up to rounding: the machine may be another
-            same = np.allclose(theirs, ours, rtol=1e-5 if settings["dtype"] == "float32" else 1e-11, atol=0.0)
-        else:
-            same = theirs == ours
-        if not same:
-            words = {
-                "inputs": "other inputs",
-                "targets": "other targets",
-                "first entries": f"another network (the kernel of its first inputs is {theirs}, here {ours})",
-            }
+        settings = json.dumps(self.settings)
+        if not _put(self.path, lambda file: np.savez(file, settings=settings, **state), replace=self.exists):
             raise ValueError(
-                f"`{argument}` belongs to another run: {path} was made with "
-                f"{words.get(name, f'{name} = {theirs}, here {ours}')}. "
-                f"Nothing was changed. Choose another place, or delete that one."
+                f"`checkpoint` is in use: another process has begun to write {self.path} meanwhile. Nothing was "
+                f"changed. Choose another place, or wait until that one ends."
             )
+        self.exists, self.at = True, time.monotonic()
 
 
-def _manifest(path: Path) -> dict | None:
+def _put(path: Path, write: Callable[[IO[bytes]], Any], *, replace: bool) -> bool:
+    """Write a file beside its place, and move it there when it is whole. Returns whether it did: without `replace` no
+    file that is there is touched, even if another process puts it there at this moment.
+    """
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        return json.loads((path / _MANIFEST).read_text())
+        with beside.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(beside, path)
+            return True
+        try:
+            os.link(beside, path)  # unlike a renaming it fails where a file is
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            if path.exists():
+                return False
+            os.replace(beside, path)
+        return True
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _is_beside(path: Path, name: str) -> bool:
+    """Whether a file is one of those that `_put` writes: a run that was killed may leave one."""
+    return path.name.startswith(f".{name}.")
+
+
+def _same_run(argument: str, path: Path, found: dict, ours: dict) -> None:
+    """Refuse to go on with what was begun with other inputs, another network or other settings."""
+    words = difference(found, ours)
+    if words is not None:
+        raise ValueError(
+            f"`{argument}` belongs to another run: {path} was made with {words}. Nothing was changed. Choose another "
+            f"place, or delete that one."
+        )
+
+
+def _complete(argument: str, path: Path, found: Any) -> dict[str, Any]:
+    """A record, if it is one: refuse what lacks an entry, or what another version has written."""
+    record = found if isinstance(found, dict) else {}
+    if record.get("format") == 1:
+        raise ValueError(
+            f"`{argument}` is of an older version of ntklib: what {path} says of its network does not tell all "
+            f"networks apart. Nothing was changed. Delete it and compute it anew, or choose another place."
+        )
+    wrong = [name for name, type_ in TYPES.items() if type(record.get(name)) is not type_]
+    if record.get("format") != _FORMAT or wrong or record["tile"] < 1:
+        missing = f"without a proper {wrong[0]!r}" if wrong else f"of format {record.get('format')!r}"
+        raise ValueError(
+            f"`{argument}` is damaged, or of another version of ntklib: {path} must say what it belongs to, and is "
+            f"{missing if record else 'no such record'}. Nothing was changed. Put a copy of the file back, or delete "
+            f"{path if argument == 'checkpoint' else path.parent} and call again, or choose another place."
+        )
+    return record
+
+
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """What a store belongs to; None where there is none. Raises ValueError if it cannot be read."""
+    file = path / _MANIFEST
+    try:
+        content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise ValueError(f"`store` cannot be read: {error}. Choose another place.") from error
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    return _complete("store", file, found)

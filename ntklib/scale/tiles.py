@@ -78,7 +78,7 @@ class Tiles:
         if max_memory is not None:
             _checks.real("max_memory", max_memory, above=0.0)
         on_cpu = self.devices[0].platform == "cpu"
-        self.tile = min(tile, max(self.shape)) if tile else self._default_tile(_CPU if on_cpu else _OTHER)
+        self.tile = min(tile, self._few()) if tile else self._default_tile(_CPU if on_cpu else _OTHER)
         self.threads = len(self.devices) * (max(1, _cores() // len(self.devices)) if on_cpu else 1)
         inputs = self.x1.nbytes + (0 if self.symmetric else self.x2.nbytes)
         bound = math.inf if max_memory is None else max_memory - reserved
@@ -104,13 +104,16 @@ class Tiles:
         pixels = math.prod(self.x1.shape[1:-1])
         numbers = pixels**2 if self.net.pools else pixels  # for each pair of inputs
         most = max(1, math.isqrt(size // (self.dtype.itemsize * numbers)))
-        # Few inputs: the next power of two, so that sets of nearly one size share what is compiled.
-        few = 2 ** (max(self.shape) - 1).bit_length()
+        few = self._few()
         if most < 128 or few <= most:
             return min(most, few)
         # Of the multiples of 8 (vectors of a processor) near it the one that takes least, padding and calls included.
         near, n = range(8 * (most // 8 + most // 128), most // 2, -8), max(self.shape)
         return min(near, key=lambda tile: (strips := -(-n // tile)) * (strips + 1) * (tile**2 + _CALL))
+
+    def _few(self) -> int:
+        """The next power of two: sets of inputs of nearly one size share what is compiled."""
+        return 2 ** (max(self.shape) - 1).bit_length()
 
     def _workspace(self) -> int:
         """Bytes that one tile takes while it is computed: inputs, intermediate arrays and result."""
@@ -146,6 +149,10 @@ class Tiles:
             return self(j, i, device).T
         return self._cut(i, j, self.begin(i, j, device or self.devices[0])())
 
+    def diagonal(self) -> np.ndarray:
+        """Θ(x, x) of each input, [N], of a symmetric matrix."""
+        return np.concatenate([self(i, i).diagonal() for i in range(-(-self.shape[0] // self.tile))])
+
     def begin(self, i: int, j: int, device: Any) -> Callable[[], Array]:
         """Have the tile computed in the background; what is returned waits for it: padded, and on the device."""
         x64 = functools.partial(jax.enable_x64, self.dtype == np.float64)  # for the thread: those here have it not set
@@ -166,6 +173,11 @@ class Tiles:
         return padded
 
     def _cut(self, i: int, j: int, padded: Array) -> np.ndarray:
+        if padded.ndim > 2:
+            raise ValueError(
+                "`net` must return vectors, but its outputs are images: the kernel has entries for each pixel. Put a "
+                "Flatten or GlobalAvgPool before its last Dense layer. (`net.kernel` has the entries of all pixels.)"
+            )
         rows, columns = self.span(i, self.shape[0]), self.span(j, self.shape[1])
         entries = np.asarray(padded)[: rows.stop - rows.start, : columns.stop - columns.start]
         return np.where(np.tri(len(entries), dtype=bool), entries.T, entries) if self.symmetric and i == j else entries

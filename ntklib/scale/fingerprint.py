@@ -1,0 +1,165 @@
+"""What a kernel matrix on disk belongs to: its inputs, its network and its settings, in one record of plain values.
+
+The record must tell any two networks apart and must be the same in another process, on another machine and in another
+version of JAX. So it holds no Python hash, no address and no name of a module. Hyperparameters are compared exactly.
+Functions cannot be compared: what they do to the kernel of a few fixed inputs is, up to rounding.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ntklib.layers import Layer
+from ntklib.scale.tiles import Tiles
+
+#: The entries of a record, and the types that JSON gives them.
+TYPES = {
+    "kernel": str, "shape": list, "tile": int, "dtype": str, "symmetric": bool, "inputs": str, "network": dict,
+    "values": list,
+}  # fmt: skip
+#: Relative error up to which kernels are the same. In float64 they agree to 1e-13 or better from machine to machine.
+_ROUNDING = 1e-10
+
+
+def fingerprint(tiles: Tiles) -> dict[str, Any]:
+    """The record of a kernel matrix.
+
+    network: the kind of each layer and each of its hyperparameters, widths included, in order (see `describe`).
+    values: the kernel of a few fixed inputs, which tells user functions apart, and layers whose code has changed.
+    """
+    return {
+        "kernel": tiles.kernel,
+        "shape": list(tiles.shape),
+        "tile": tiles.tile,
+        "dtype": tiles.dtype.name,
+        "symmetric": tiles.symmetric,
+        "inputs": _digest(tiles),
+        "network": describe(tiles.net),
+        "values": _values(tiles),
+    }
+
+
+def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
+    """In words, what the first of two records has that the second has not; None if they are of one run."""
+    for name, here in ours.items():
+        there: Any = theirs.get(name)
+        if name == "network":
+            for path in sorted({*there, *here}):
+                was, is_ = there.get(path), here.get(path)
+                if was != is_ and not (was != was and is_ != is_):  # NaN is unequal to itself
+                    return f"another network ({path} = {was!r}, here {is_!r})"
+        elif name == "values":
+            if not _close(there, here):
+                return (
+                    "another network (layers of the same names and hyperparameters, but their kernels differ: "
+                    "a function or a class of yours is another one)"
+                )
+        elif there != here:
+            return f"other {name}" if name in ("inputs", "targets") else f"{name} = {there}, here {here}"
+    return None
+
+
+def describe(net: Layer) -> dict[str, Any]:
+    """Kinds of layers and their hyperparameters by the path in the network.
+
+    >>> from ntklib.layers import LayerNorm, Serial
+    >>> describe(Serial(LayerNorm(epsilon=0.001)))["layers.0"]
+    'LayerNorm'
+    >>> describe(Serial(LayerNorm(epsilon=0.001)))["layers.0.epsilon"]
+    0.001
+    """
+    return dict(_walk("", net, ()))
+
+
+def _walk(path: str, value: Any, inside: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+    """(path, plain value) of all that a kernel can depend on. `inside`: identities of the objects that hold `value`."""
+    if isinstance(value, (nnx.Variable, nnx.Rngs, nnx.RngStream)) or id(value) in inside:
+        return  # parameters and random keys play no role in the kernel; an object within itself has been described
+    parts: Mapping[str, Any] = {}
+    plain: Any = type(value).__name__
+    if value is None or isinstance(value, (str, bool, int, float)):
+        plain = value
+    elif isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        array = np.asarray(value)
+        plain = array.item() if array.ndim == 0 else f"{array.dtype}{list(array.shape)} {_hash(array)}"
+        plain = plain if isinstance(plain, (bool, int, float, str)) else str(plain)
+    elif isinstance(value, functools.partial):
+        parts = {"func": value.func, "args": value.args, "keywords": value.keywords}
+    elif isinstance(value, (Mapping, nnx.Dict)):
+        parts = {str(key): part for key, part in value.items()}
+    elif isinstance(value, Sequence):
+        plain, parts = "list", {str(i): part for i, part in enumerate(value)}
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, nnx.Module):
+        parts = {name: part for name, part in vars(value).items() if not name.startswith("_pytree__")}
+    elif callable(value):
+        plain = "function"
+    yield path, plain
+    for name, part in sorted(parts.items()):
+        yield from _walk(f"{path}.{name}".lstrip("."), part, (*inside, id(value)))
+
+
+def _digest(tiles: Tiles) -> str:
+    """A hash of all inputs, in the type in which the kernel is computed from them."""
+    digest = hashlib.sha256()
+    for part in _parts(tiles):
+        digest.update(repr(part.shape).encode())
+        digest.update(np.ascontiguousarray(part, tiles.dtype).tobytes())
+    return digest.hexdigest()
+
+
+def _parts(tiles: Tiles) -> Iterator[np.ndarray]:
+    """The inputs, some at a time: they may be in a file larger than memory."""
+    for x in (tiles.x1,) if tiles.symmetric else (tiles.x1, tiles.x2):
+        yield from (x[i : i + 1024] for i in range(0, len(x), 1024))
+
+
+def _hash(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _values(tiles: Tiles) -> list[float]:
+    """The kernel, in float64, among three fixed inputs, scaled to the smallest, the median and the largest norm."""
+    shape = tiles.x1.shape[1:]
+    numbers = np.arange(1, 3 * math.prod(shape) + 1, dtype=float)
+    fixed = np.sqrt(2) * np.sin(numbers**2).reshape(3, *shape)  # as good as random, with a mean square of about 1
+    norms = np.concatenate([_root_mean_square(part) for part in _parts(tiles)])
+    out, values = np.zeros((3, 3)), []
+    for norm in (norms.min(), np.median(norms), norms.max()):
+        with jax.enable_x64(True):
+            few = Tiles(tiles.net, norm * fixed, kernel=tiles.kernel, devices=tiles.devices[:1])
+            few.run(functools.partial(_keep, few, out), progress=False)
+        values += [float(entry) for entry in out[np.triu_indices(3)]]
+    return values
+
+
+def _root_mean_square(x: np.ndarray) -> np.ndarray:
+    """√(‖x‖²/d) of each input; divided by its largest number first, so that no square is out of range."""
+    flat = np.abs(np.asarray(x, float)).reshape(len(x), -1)
+    largest = flat.max(1)
+    return largest * np.sqrt(np.square(flat / np.where(largest > 0, largest, 1.0)[:, None]).mean(1))
+
+
+def _keep(tiles: Tiles, out: np.ndarray, i: int, j: int, entries: np.ndarray) -> None:
+    out[tiles.span(i, len(out)), tiles.span(j, len(out))] = entries
+
+
+def _close(theirs: Any, ours: Sequence[float]) -> bool:
+    """Whether kernel values are equal up to rounding, each relative to its two inputs' own: √(Θ(x, x) Θ(x', x'))."""
+    if len(theirs) != len(ours) or not all(isinstance(value, (int, float)) for value in theirs):
+        return False
+    there, here = (np.zeros((3, 3, 3)) for _ in range(2))
+    rows, columns = np.triu_indices(3)
+    there[:, rows, columns], here[:, rows, columns] = (np.reshape(v, (3, -1)) for v in (theirs, ours))
+    own = np.sqrt(np.abs(np.einsum("kii->ki", here)))
+    slack = _ROUNDING * np.maximum(own[:, :, None] * own[:, None, :], np.finfo(float).tiny)
+    same = (np.abs(there - here) <= slack) | (there == here) | (np.isnan(there) & np.isnan(here))
+    return bool(same.all())
