@@ -5,19 +5,34 @@ shape and type are checked.
 """
 
 import difflib
+import importlib.util
 import math
+import os
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jax.typing import ArrayLike
 
 
 def is_traced(*values: object) -> bool:
     """Whether one of the values is known only by shape and type."""
     return any(isinstance(v, jax.core.Tracer) for v in values)
+
+
+def warn(message: str) -> None:
+    """Warn, pointing at the line that called the library."""
+    warnings.warn(message, UserWarning, skip_file_prefixes=(os.path.dirname(__file__),))
+
+
+def shown(value: object) -> str:
+    """A value in a message: its type and, on one line, the beginning of its repr."""
+    text = " ".join(repr(value).split())
+    return f"{type(value).__name__} {text if len(text) <= 100 else text[:97] + '...'}"
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -37,12 +52,14 @@ def choice(argument: str, value: object, known: Iterable[str]) -> None:
 
 def real(argument: str, value: Any, *, minimum: float = -math.inf, above: float = -math.inf) -> None:
     """Refuse what is not one finite number, is below `minimum`, or not strictly above `above`."""
-    if is_traced(value):
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number, jax.Array, np.ndarray)):
-        raise TypeError(f"`{argument}` must be a number; got {type(value).__name__} {value!r}.")
+    if not isinstance(value, (int, float, np.number, jax.Array, np.ndarray)) or _is_no_number(value):
+        raise TypeError(f"`{argument}` must be a number; got {shown(value)}.")
     if np.ndim(value) != 0:
         raise ValueError(f"`{argument}` must be a single number; got an array of shape {np.shape(value)}.")
+    if is_traced(value):
+        return
+    if type(value) is int and abs(value) > 10**308:
+        raise ValueError(f"`{argument}` must be below 1e308; got a whole number of {len(str(value))} digits.")
     if not math.isfinite(value):
         raise ValueError(f"`{argument}` must be finite; got {value}.")
     if value < minimum:
@@ -51,12 +68,56 @@ def real(argument: str, value: Any, *, minimum: float = -math.inf, above: float 
         raise ValueError(f"`{argument}` must be greater than {above:g}; got {value}.")
 
 
-def count(argument: str, value: Any, *, minimum: int = 1) -> None:
-    """Refuse what is not a whole number, or below `minimum`."""
+def _is_no_number(value: Any) -> bool:
+    """Whether it is a bool, complex, or an array of anything but real numbers."""
+    if isinstance(value, (bool, np.ma.MaskedArray)):
+        return True
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer))
+
+
+def _not_traced(argument: str, value: Any) -> None:
+    if is_traced(value):
+        raise TypeError(
+            f"`{argument}` must be known when a program is compiled; got a tracer. Take it from outside of the "
+            f'function, or mark it there, e.g. `jax.jit(f, static_argnames="{argument}")`.'
+        )
+
+
+def momentum(argument: str, value: Any) -> None:
+    """Refuse what is no momentum of heavy ball, 0 ≤ μ < 1."""
+    real(argument, value, minimum=0.0)
+    if not is_traced(value) and value >= 1:
+        raise ValueError(f"`{argument}` must be below 1; got {value}. At 1 nothing damps the motion.")
+
+
+def flag(argument: str, value: Any) -> None:
+    """Refuse what is not True or False: the string "no" would count as true."""
+    _not_traced(argument, value)
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{argument}` must be True or False; got {shown(value)}.")
+
+
+def key(argument: str, value: Any) -> None:
+    """Refuse what is not one random key of JAX."""
+    new = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    old = isinstance(value, (jax.Array, np.ndarray)) and value.dtype == np.uint32 and value.shape[-1:] == (2,)
+    if not (new or old):
+        raise TypeError(f"`{argument}` must be a random key of JAX, e.g. `jax.random.key(0)`; got {shown(value)}.")
+    shape = value.shape if new else value.shape[:-1]
+    if shape != ():
+        raise ValueError(f"`{argument}` must be a single key; got keys of shape {shape}. Pass one, `{argument}[0]`.")
+
+
+def count(argument: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> None:
+    """Refuse what is not a whole number, below `minimum`, or above `maximum`."""
+    _not_traced(argument, value)
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"`{argument}` must be a whole number; got {type(value).__name__} {value!r}.")
+        raise TypeError(f"`{argument}` must be a whole number; got {shown(value)}.")
     if value < minimum:
         raise ValueError(f"`{argument}` must be at least {minimum}; got {value}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"`{argument}` must be at most {maximum:,}; got {value:,}.")
 
 
 def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Array:
@@ -69,10 +130,7 @@ def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Arr
 
 def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
     """The same checks, but what is an array is returned as it came: a NumPy array stays on the host."""
-    if hasattr(value, "nngp"):
-        raise TypeError(f"`{argument}` must be an array; got a Kernel. Pass its `.ntk` or its `.nngp`.")
-    if not hasattr(value, "dtype"):
-        value = np.asarray(value)
+    value = plain(argument, value)
     shape, names = np.shape(value), axes.split()
     fits = len(shape) >= len(names) - 1 if names[-1:] == ["..."] else len(shape) == len(names)
     way_out = way_out and f" {way_out}"
@@ -89,6 +147,36 @@ def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
         bad = value.size - int(np.count_nonzero(np.isfinite(value)))
         if bad:
             raise ValueError(f"`{argument}` must be finite; {bad} of {value.size} entries are NaN or infinite.")
+    return value
+
+
+def plain(argument: str, value: Any) -> Any:
+    """A NumPy or JAX array as it came, anything like one as a NumPy array; refuses what is no array of plain numbers:
+    a Kernel, None, words, dicts, rows of different lengths, masked, sparse and object arrays, random keys.
+    """
+    if hasattr(value, "nngp"):
+        raise TypeError(f"`{argument}` must be an array; got a Kernel. Pass its `.ntk` or its `.nngp`.")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"`{argument}` must be an array without a mask: masked entries would count as numbers. Drop their rows, or "
+            f"fill them in, e.g. `{argument}.filled(0.0)`."
+        )
+    if scipy.sparse.issparse(value) or type(value).__module__.startswith("jax.experimental.sparse"):
+        raise TypeError(
+            f"`{argument}` must be a dense array; got {type(value).__name__}. Convert it: `{argument}.todense()`."
+        )
+    if value is None or isinstance(value, (str, bytes, dict, set)) or callable(value):
+        raise TypeError(f"`{argument}` must be an array; got {shown(value)}.")
+    if not isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        try:
+            value = jnp.asarray(value) if is_traced(*jax.tree.leaves(value)) else np.asarray(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`{argument}` must be an array with rows of equal length; a {type(value).__name__} came that makes no "
+                f"array: {error}"
+            ) from error
+    if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
+        raise TypeError(f"`{argument}` must hold numbers; got an array of {value.dtype}.")
     return value
 
 
@@ -110,30 +198,76 @@ def host_inputs(argument: str, value: Any) -> Any:
 
 def targets(argument: str, value: ArrayLike, rows: int) -> jax.Array:
     """Targets or outputs `[N, K]` for `rows` inputs."""
-    if np.ndim(value) == 1 and jnp.issubdtype(np.asarray(value).dtype, jnp.integer):
+    return jnp.asarray(host_targets(argument, value, rows))
+
+
+def host_targets(argument: str, value: Any, rows: int) -> Any:
+    """The same, but a NumPy array stays on the host and keeps its precision."""
+    value = plain(argument, value)
+    if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(
             f"`{argument}` must be [N, K] targets; got a vector of integer labels. "
             f"Turn them into targets: `ntklib.one_hot_centered({argument}, classes)`."
         )
-    value = array(argument, value, "N K", way_out=f"For one output pass `{argument}[:, None]`.")
+    value = checked(argument, value, "N K", way_out=f"For one output pass `{argument}[:, None]`.")
     if value.shape[0] != rows:
         raise ValueError(f"`{argument}` must have one row per input: expected {rows} rows, got {value.shape[0]}.")
     return value
 
 
-def square_kernel(argument: str, value: ArrayLike) -> jax.Array:
-    """A kernel matrix between the same inputs, `[N, N]`: square, symmetric, positive semi-definite up to rounding."""
-    k = array(argument, value, "N N")
+def labels(argument: str, value: Any, classes: int) -> jax.Array:
+    """Labels [N], whole numbers from 0 below `classes`."""
+    value = plain(argument, value)
+    if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
+        raise TypeError(
+            f"`{argument}` must be labels [N], integers, or probabilities [N, K], floating-point numbers; got "
+            f"{value.dtype} of shape {value.shape}."
+        )
+    if not is_traced(value):
+        known = np.asarray(value)  # NumPy: inside `jit`, jnp would trace even what is known
+        lowest, highest = int(known.min()), int(known.max())
+        if lowest < 0 or highest >= classes:
+            raise ValueError(
+                f"`{argument}` must hold labels from 0 to {classes - 1}, the model having {classes} outputs; "
+                f"got {lowest if lowest < 0 else highest}."
+            )
+    return jnp.asarray(value)
+
+
+def probabilities(argument: str, value: Any) -> None:
+    """Refuse rows that are not probabilities over classes."""
+    if is_traced(value):
+        return
+    known = np.asarray(value).astype(np.float64)
+    off = np.abs(known.sum(1) - 1).max()
+    if known.min() < 0 or off > 1e-3 + 4 * float(jnp.finfo(value.dtype).eps):
+        raise ValueError(
+            f"`{argument}` must hold probabilities: rows that are not negative and sum to 1; the smallest entry is "
+            f"{known.min():.3g}, and sums differ from 1 by up to {off:.3g}. "
+            f"For labels: `jax.nn.one_hot(labels, classes)`, not centered."
+        )
+
+
+#: How far entries (i, j) and (j, i) of a kernel may differ, in ε of the largest entry. `gram(net, x, x)` in float32
+#: makes the two in different tiles: at 5,000 inputs they were up to 20 apart.
+_SYMMETRY = 100.0
+
+
+def square_kernel(argument: str, value: Any) -> Any:
+    """A kernel matrix between the same inputs, `[N, N]`: square, symmetric, positive semi-definite up to rounding.
+    Returned as it came.
+    """
+    k = checked(argument, value, "N N")
     if k.shape[0] != k.shape[1]:
         raise ValueError(
             f"`{argument}` must be square, [N, N]: the kernel of the training inputs with themselves; got {k.shape}."
         )
     if is_traced(k):
         return k
-    known = np.asarray(k)  # NumPy: inside `jit`, jnp would trace even what is known
+    known = on_host(argument, k)
     scale = float(np.abs(known).max())
     gap = float(np.abs(known - known.T).max())
-    slack = 100.0 * float(jnp.finfo(k.dtype).eps) * scale
+    slack = min(_SYMMETRY * float(jnp.finfo(k.dtype).eps), 0.1) * scale  # 0.1: bfloat16 has two digits
     if gap > slack:
         raise ValueError(
             f"`{argument}` must be symmetric; entries (i, j) and (j, i) differ by up to {gap:.3g}. "
@@ -145,22 +279,26 @@ def square_kernel(argument: str, value: ArrayLike) -> jax.Array:
     return k
 
 
-def not_negative_spectrum(argument: str, eigenvalues: jax.Array, trace: jax.Array) -> None:
-    """Refuse a kernel with an eigenvalue below zero by more than rounding (relative to its trace)."""
-    if is_traced(eigenvalues):
-        return
-    lowest, slack = float(eigenvalues.min()), 1e3 * float(jnp.finfo(eigenvalues.dtype).eps) * float(trace)
-    if lowest < -slack:
+def on_host(argument: str, value: Any) -> np.ndarray:
+    """A known array in double precision on the host, gathered from all devices that hold a part of it."""
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
         raise ValueError(
-            f"`{argument}` must be positive semi-definite; its smallest eigenvalue is {lowest:.3g} "
-            f"(trace {float(trace):.3g}). Add a ridge, or compute the kernel in float64."
+            f"`{argument}` lies on devices of other processes, {value.sharding}. Gather it first: "
+            f"`jax.experimental.multihost_utils.process_allgather({argument}, tiled=True)`."
         )
+    return np.asarray(value).astype(np.float64)
+
+
+def installed(module: str, where: str) -> None:
+    """Refuse to go on without an optional package."""
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(f"`{where}` needs {module}: `pip install {module}`.")
 
 
 def instance(argument: str, value: object, kind: type, example: str) -> None:
     """Refuse what is not of a type; `example` says what would be."""
     if not isinstance(value, kind):
-        raise TypeError(f"`{argument}` must be a {kind.__name__}, {example}; got {type(value).__name__} {value!r}.")
+        raise TypeError(f"`{argument}` must be a {kind.__name__}, {example}; got {shown(value)}.")
 
 
 def features(expected: int, got: int) -> None:
@@ -174,7 +312,7 @@ def features(expected: int, got: int) -> None:
 
 def model_inputs(argument: str, value: ArrayLike) -> jax.Array:
     """Inputs of a model that is not ours, `[N, ...]`: any rank from 1, any type (embeddings take integers)."""
-    value = jnp.asarray(value)
+    value = jnp.asarray(plain(argument, value))
     if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
             f"`{argument}` must be inputs [N, ...]; got shape {value.shape}. "
@@ -187,46 +325,65 @@ def model_inputs(argument: str, value: ArrayLike) -> jax.Array:
     return value
 
 
-def times(argument: str, value: ArrayLike) -> jax.Array:
-    """One time or several, [T]: not negative, not decreasing, possibly infinite."""
-    t = jnp.asarray(value)
-    t = t if jnp.issubdtype(t.dtype, jnp.floating) else t.astype(jnp.result_type(float))
-    if t.ndim > 1 or t.size == 0:
-        raise ValueError(f"`{argument}` must be one time or several, [T]; got shape {t.shape}.")
+def times(argument: str, value: ArrayLike) -> Any:
+    """One time or several, [T]: not negative, not decreasing, possibly infinite. Known ones as a NumPy array."""
+    t = _ascending(argument, value, "time")
     if is_traced(t):
         return t
-    known = np.atleast_1d(np.asarray(t))
-    if np.isnan(known).any():
-        raise ValueError(f"`{argument}` must be a time; got NaN.")
-    if (known < 0).any():
-        raise ValueError(f"`{argument}` must not be negative; got {known.min():g}. Training starts at t = 0.")
-    if (np.diff(known[np.isfinite(known)]) < 0).any() or (np.isinf(known[:-1]).any() and not np.isinf(known[-1])):
+    if (t < 0).any():
+        raise ValueError(f"`{argument}` must not be negative; got {t.min():g}. Training starts at t = 0.")
+    if t.ndim and (t[1:] < t[:-1]).any():
         raise ValueError(f"`{argument}` must not decrease; sort the times first.")
     return t
 
 
-def steps(argument: str, value: Any) -> jax.Array:
-    """One number of steps or several, [T]: whole, not negative, not decreasing, possibly infinite."""
-    s = jnp.asarray(value)
-    if s.ndim > 1 or s.size == 0:
-        raise ValueError(f"`{argument}` must be one number of steps or several, [T]; got shape {s.shape}.")
+def steps(argument: str, value: Any) -> Any:
+    """One number of steps or several, [T]: whole, not negative, not decreasing, possibly infinite. As for `times`."""
+    s = _ascending(argument, value, "number of steps")
     if is_traced(s):
         return s
-    known = np.atleast_1d(np.asarray(value, dtype=float))
-    if np.isnan(known).any() or (known < 0).any() or (known[np.isfinite(known)] % 1 != 0).any():
+    if (s < 0).any() or (s[np.isfinite(s)] % 1 != 0).any():
         raise ValueError(f"`{argument}` must count steps: whole numbers from 0; got {value}.")
-    if (known[1:] < known[:-1]).any():
+    if s.ndim and (s[1:] < s[:-1]).any():
         raise ValueError(f"`{argument}` must not decrease; sort the numbers of steps first.")
     return s
 
 
-def same_shape(argument: str, value: jax.Array, other: str, reference: jax.Array) -> None:
+def _ascending(argument: str, value: Any, what: str) -> Any:
+    """One number or several, no bool, complex or NaN among them; known ones in double precision."""
+    try:  # NumPy makes objects of whole numbers beyond 2⁶³, and JAX refuses those beyond 2³¹
+        if type(value) is int:
+            value = float(value)
+        elif isinstance(value, (list, tuple)) and not _holds_bools(value):
+            value = [float(v) if type(v) is int else v for v in value]
+    except OverflowError as error:
+        raise ValueError(f"`{argument}` must be below 1.8e308, or infinite: `jax.numpy.inf`.") from error
+    if value is None or isinstance(value, (str, bytes)) or (isinstance(value, (list, tuple)) and _holds_bools(value)):
+        raise TypeError(f"`{argument}` must be a {what} or several; got {value!r}.")
+    value = plain(argument, value)
+    if value.dtype == bool or jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise TypeError(f"`{argument}` must be a {what} or several; got {value.dtype} {value!r}.")
+    if value.ndim > 1 or value.size == 0:
+        raise ValueError(f"`{argument}` must be one {what} or several, [T]; got shape {value.shape}.")
+    if is_traced(value):
+        return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+    value = np.asarray(value).astype(np.float64)
+    if np.isnan(value).any():
+        raise ValueError(f"`{argument}` must be a {what}; got NaN.")
+    return value
+
+
+def _holds_bools(values: Iterable[Any]) -> bool:
+    return any(isinstance(v, (bool, np.bool_)) for v in values)
+
+
+def same_shape(argument: str, value: Any, other: str, reference: Any) -> None:
     """Refuse two arrays that must agree in shape and do not."""
     if value.shape != reference.shape:
         raise ValueError(f"`{argument}` must have the shape of `{other}`, {reference.shape}; got {value.shape}.")
 
 
-def same_outputs(argument: str, value: jax.Array, other: str, reference: jax.Array) -> None:
+def same_outputs(argument: str, value: Any, other: str, reference: Any) -> None:
     """Refuse two arrays whose number of outputs, the last axis, differs."""
     if value.shape[-1] != reference.shape[-1]:
         raise ValueError(
@@ -235,9 +392,9 @@ def same_outputs(argument: str, value: jax.Array, other: str, reference: jax.Arr
         )
 
 
-def test_kernel(argument: str, value: ArrayLike, n: int) -> jax.Array:
-    """A kernel between M test and N training inputs, `[M, N]`."""
-    k = array(argument, value, "M N")
+def cross_kernel(argument: str, value: Any, n: int) -> Any:
+    """A kernel between M test and N training inputs, `[M, N]`. Returned as it came."""
+    k = checked(argument, value, "M N")
     if k.shape[1] != n:
         swapped = f" It looks transposed: pass `{argument}.T`." if k.shape[0] == n else ""
         raise ValueError(

@@ -1,8 +1,41 @@
 """Functions of symmetric matrices, written so that zero eigenvalues and infinite times are ordinary points."""
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+
+@contextlib.contextmanager
+def double_precision(known: bool) -> Iterator[None]:
+    """A context in which JAX computes in float64 if all values are `known`, and that changes nothing otherwise.
+
+    An eigendecomposition has errors of ε λ_max, and λ_max grows with N: in float32 they would exceed those of the
+    kernel's entries √N times. Inside a function that is being traced known values are computed at once, so that no
+    float64 enters a program in float32.
+    """
+    if not known:
+        yield
+        return
+    with jax.ensure_compile_time_eval() if inside_jit() else contextlib.nullcontext(), jax.enable_x64(True):
+        yield
+
+
+def inside_jit() -> bool:
+    """Whether a function is being traced, so that all that JAX computes becomes a part of a program."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
+def vector(values: Any, dtype: Any) -> Array:
+    """One time or several as an array [T]; known ones beyond the range of the type are its end, ∞."""
+    if isinstance(values, jax.core.Tracer):
+        return jnp.atleast_1d(values).astype(dtype)
+    with np.errstate(over="ignore"):
+        return jnp.asarray(np.atleast_1d(values).astype(dtype))
 
 
 def decay(rate: Array, t: Array) -> tuple[Array, Array]:
@@ -17,32 +50,50 @@ def decay(rate: Array, t: Array) -> tuple[Array, Array]:
     return learned, jnp.where(positive, learned / safe, at_rest)
 
 
-@jax.jit
-def descent(rate: Array, steps: Array, learning_rate: Array, momentum: Array) -> tuple[Array, Array]:
+def descent(rate: Array, steps: Any, learning_rate: Array, momentum: Array) -> tuple[Array, Array]:
     """The same two, (1 − p, (1 − p)/λ), where p is what `steps` steps of heavy ball leave of a mode of rate λ ≥ 0.
     rate [N], steps [T] (∞ allowed where it converges) -> [T, N] each.
 
     The integral a obeys v ← μ v + 1 − λ a, a ← a + η v: an affine map, raised to its power by squaring. It never
     divides by λ, so that small rates keep their digits, and double roots (critical damping) are no special case.
     """
-    finite = jnp.where(jnp.isinf(steps), 0, steps).astype(jnp.int32)
+    return _descent(rate, _bits(steps), jnp.isinf(steps), learning_rate, momentum)
+
+
+def _bits(steps: Any) -> Array:
+    """The binary digits of numbers of steps [T], the lowest first, [bits, T]; those of ∞ are 0.
+
+    Known ones may be as large as floating-point numbers get; those under jit are below 2³¹.
+    """
+    if isinstance(steps, jax.core.Tracer):
+        finite = jnp.where(jnp.isinf(steps), 0, steps).astype(jnp.int32)
+        return (finite[None, :] >> jnp.arange(31, dtype=jnp.int32)[:, None]) & 1 == 1
+    whole = [int(s) if np.isfinite(s) else 0 for s in np.asarray(steps)]
+    length = 31 if max(whole) < 2**31 else 1024  # two lengths, each compiled once
+    return jnp.asarray([[s >> i & 1 == 1 for s in whole] for i in range(length)])
+
+
+@jax.jit
+def _descent(rate: Array, bits: Array, at_the_end: Array, learning_rate: Array, momentum: Array) -> tuple[Array, Array]:
     one, zero = jnp.ones_like(rate), jnp.zeros_like(rate)
+    # On (a, v, 1), and less the identity: 1 − ηλ would keep no digit of a rate below ε.
     rows = [
-        [1 - learning_rate * rate, learning_rate * momentum * one, learning_rate * one],
-        [-rate, momentum * one, one],
-        [zero, zero, one],
+        [-learning_rate * rate, learning_rate * momentum * one, learning_rate * one],
+        [-rate, (momentum - 1) * one, one],
+        [zero, zero, zero],
     ]
-    step = jnp.stack([jnp.stack(row, -1) for row in rows], -2)  # on (a, v, 1), [N, 3, 3]
-    start = jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0], rate.dtype), (*finite.shape, *rate.shape, 3))
+    step = jnp.stack([jnp.stack(row, -1) for row in rows], -2)  # [N, 3, 3]
+    start = jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0], rate.dtype), (bits.shape[1], *rate.shape, 3))
 
-    def bit(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def square(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         state, power = carry
-        wanted = ((finite >> i) & 1 == 1)[:, None, None]
         # The power may have overflowed where no bit is left to use it: it must not be multiplied with anything then.
-        factor = jnp.where(wanted[..., None], power[None], jnp.eye(3, dtype=rate.dtype)[None, None])
-        return jnp.einsum("tnij,tnj->tni", factor, state), jnp.einsum("nij,njk->nik", power, power)
+        wanted = jnp.where(bits[i][:, None, None, None], power[None], 0.0)
+        state = state + jnp.einsum("tnij,tnj->tni", wanted, state)
+        return state, 2 * power + jnp.einsum("nij,njk->nik", power, power)  # (1 + P)² = 1 + 2P + P²
 
-    integral = jax.lax.fori_loop(0, 31, bit, (start, step))[0][..., 0]
-    at_rest = jnp.where(rate > 0, 1 / jnp.where(rate > 0, rate, 1.0), 0.0)
-    integral = jnp.where(jnp.isinf(steps)[:, None], at_rest[None], integral)
-    return rate[None] * integral, integral
+    integral = jax.lax.fori_loop(0, len(bits), square, (start, step))[0][..., 0]
+    moves = (rate > 0) & (learning_rate > 0)
+    at_rest = jnp.where(moves, 1 / jnp.where(moves, rate, 1.0), 0.0)
+    integral = jnp.where(at_the_end[:, None], at_rest[None], integral)
+    return jnp.where(rate > 0, rate[None] * integral, 0.0), integral

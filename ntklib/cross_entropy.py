@@ -1,6 +1,6 @@
 """Training in function space on the cross-entropy: an ordinary differential equation, there being no closed form."""
 
-from typing import overload
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,10 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntklib import _checks
+from ntklib import _checks, _linalg
 from ntklib.predict import Problem, Start, Train, TrainAndTest
+
+_MAX_STEPS = 100_000
 
 
 @overload
@@ -49,50 +51,85 @@ def cross_entropy_flow(
 
     y: probabilities over K ≥ 2 classes, [N, K], such as `jax.nn.one_hot(labels, K)`.  t: finite, since on data that
     can be separated the logits grow for ever.  The rest, and what is returned: as in `gradient_flow`.
-    Costs N²K operations an evaluation, some t λ_max(Θ)/N of them. Raises RuntimeError beyond 100,000 steps.
-    Needs diffrax, `pip install "ntklib[course]"`. Source: Lee et al. 2019, §2.2.
+    Costs N²K operations an evaluation, some t λ_max(Θ)/N of them. Raises RuntimeError where 100,000 steps do not reach
+    `t` (not under jit: NaN there). Needs diffrax, `pip install diffrax`. Source: Lee et al. 2019, §2.2.
 
     >>> one_point = cross_entropy_flow(jnp.eye(1), jnp.array([[1.0, 0.0]]), t=1e-3)
     >>> (1e3 * one_point).round(2).tolist()  # at first it moves along y − 1/2
     [[0.5, -0.5]]
     """
-    try:
-        import diffrax
-    except ImportError as error:
-        raise ImportError('cross_entropy_flow needs diffrax: pip install "ntklib[course]".') from error
+    _checks.installed("diffrax", "cross_entropy_flow")
     times = _checks.times("t", t)
     _checks.real("rtol", rtol, above=0.0)
     if not _checks.is_traced(times) and np.isinf(times).any():
         raise ValueError("`t` must be finite: on data that can be separated the logits grow for ever.")
-    problem = Problem(ntk_train, y, f0, ntk_test, f0_test)
+    _no_labels(y)
+    problem = Problem(ntk_train, y, f0, ntk_test, f0_test, numbers=(times, rtol), at_once=not _linalg.inside_jit())
     _probabilities("y", problem.y)
-    ntk, y, n = problem.ntk, problem.y, len(problem.y)
+    with problem.precision():
+        unit = problem.unit()
+        ts = _linalg.vector(times, problem.ntk.dtype)
+        tolerance = jnp.asarray(rtol).astype(ts.dtype)
+        kernel, rows = _without_null_modes(problem)
+        moved, done = _integrated(kernel / unit, problem.y, problem.f0, ts * unit, tolerance)
+        if not _checks.is_traced(done) and not bool(done):
+            raise RuntimeError(
+                f"{_MAX_STEPS:,} steps of the integrator do not reach `t` = {float(ts[-1]):g}; their number grows with "
+                f"t λ_max(Θ)/N. Ask for an earlier `t`, or for a larger `rtol`."
+            )
+        coefficients = moved / (problem.n * unit)
+        train = problem.f0[None] + jnp.einsum("nm,tmk->tnk", kernel, coefficients)
+        test = None if rows is None else problem.f0_test[None] + jnp.einsum("mn,tnk->tmk", rows, coefficients)
+    return problem.returned((train, test), several=times.ndim == 1)
 
-    def slope(t: Array, coefficients: Array, args: None) -> Array:
-        return (y - jax.nn.softmax(problem.f0 + ntk @ coefficients)) / n
 
-    ends = jnp.atleast_1d(times).astype(ntk.dtype)
+def _without_null_modes(problem: Problem) -> tuple[Array, Array | None]:
+    """Θ(X, X) and Θ(x, X) without what rounding errors leave of null modes. In those the targets are never reached,
+    the coefficients grow with t, and so would the errors.
+    """
+    if not problem.known:
+        return problem.ntk, problem.ntk_test
+    spectrum = problem.spectrum()
+    u, points = spectrum.modes, problem.projected(spectrum)
+    return u * spectrum.values[None, :] @ u.T, None if points is None else points.rows @ u.T
+
+
+@jax.jit
+def _integrated(ntk: Array, y: Array, f0: Array, ts: Array, rtol: Array) -> tuple[Array, Any]:
+    """N times the coefficients c of f = f_0 + Θ c at the times `ts`, for a kernel with entries of order 1: they have
+    the size of logits, and so has their tolerance. And whether all went well.
+    """
+    import diffrax
+
+    def slope(t: Array, moved: Array, args: None) -> Array:
+        return y - jax.nn.softmax(f0 + ntk @ moved / len(y))
+
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(slope),
+        diffrax.ODETerm(slope),  # pyrefly: ignore
         diffrax.Tsit5(),
-        t0=jnp.zeros_like(ends[0]),
-        t1=jnp.maximum(ends[-1], jnp.finfo(ends.dtype).tiny),
+        t0=jnp.zeros_like(ts[0]),
+        t1=jnp.maximum(ts[-1], jnp.finfo(ts.dtype).tiny),
         dt0=None,
         y0=jnp.zeros_like(y),
-        saveat=diffrax.SaveAt(ts=ends),
+        saveat=diffrax.SaveAt(ts=ts),
         stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol),
-        max_steps=100_000,
+        max_steps=_MAX_STEPS,
+        throw=False,
     )
-    coefficients = jnp.asarray(solution.ys)
-    train = problem.f0[None] + jnp.einsum("nm,tmk->tnk", ntk, coefficients)
-    return problem.outputs(coefficients, train, several=times.ndim == 1)
+    done = solution.result == diffrax.RESULTS.successful
+    return jnp.where(done, jnp.asarray(solution.ys), jnp.nan), done
+
+
+def _no_labels(y: Any) -> None:
+    known = _checks.plain("y", y)
+    if known.ndim == 1 and jnp.issubdtype(known.dtype, jnp.integer):
+        raise ValueError(
+            "`y` must be probabilities [N, K]; got a vector of integer labels. Turn them into rows of 0 and 1: "
+            "`jax.nn.one_hot(y, classes)`."
+        )
 
 
 def _probabilities(argument: str, y: Array) -> None:
     if y.shape[1] < 2:
         raise ValueError(f"`{argument}` must have a column for each class, [N, K] with K ≥ 2; got one column.")
-    if not _checks.is_traced(y) and (np.min(y) < 0 or np.abs(np.sum(y, 1) - 1).max() > 1e-4):
-        raise ValueError(
-            f"`{argument}` must hold probabilities: rows that are not negative and sum to 1. "
-            f"For labels: `jax.nn.one_hot(labels, classes)`, not centred."
-        )
+    _checks.probabilities(argument, y)

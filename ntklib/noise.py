@@ -20,9 +20,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from ntklib import _checks
-from ntklib.noise_limits import batch_noise, noise_level, problem, product, warn_if_unstable
-from ntklib.predict import spectrum
+from ntklib import _checks, _linalg, _spectrum
+from ntklib._spectrum import Projected, Spectrum
+from ntklib.noise_limits import batch_noise, is_stable, noise_level, problem, product
+from ntklib.predict import Problem, working_copies, working_precision
 
 Moments = tuple[Float[Array, "*T N K"], Float[Array, "*T N N"]]
 MomentsAtTest = tuple[Float[Array, "*T M K"], Float[Array, "*T M M"]]
@@ -41,10 +42,13 @@ def noise_covariance(residual: ArrayLike, batch_size: int, replace: bool = False
     >>> noise_covariance(jnp.array([[2.0], [0.0]]), batch_size=1).tolist()
     [[1.0, 0.0], [0.0, 0.0]]
     """
-    residual = _checks.array("residual", residual, "N K", way_out="For one output pass `residual[:, None]`.")
-    n = residual.shape[0]
-    level = noise_level(n, batch_size, replace)
-    return level * (jnp.diag(jnp.sum(residual**2, axis=1)) / n - product(residual, residual.T) / n**2)
+    r: Any = _checks.checked("residual", residual, "N K", way_out="For one output pass `residual[:, None]`.")
+    level = noise_level(len(r), batch_size, replace)
+    known, dtype, _ = working_precision(r)
+    with _linalg.double_precision(known):
+        (r,) = working_copies([("residual", r)], known, dtype)
+        cov = level * (jnp.diag(jnp.sum(r**2, axis=1)) / len(r) - product(r, r.T) / len(r) ** 2)
+        return cov.astype(dtype)
 
 
 def sgd_moments(
@@ -73,36 +77,88 @@ def sgd_moments(
     label_noise: standard deviation σ of a fresh N(0, σ²) error in the target of every draw and output.
     ntk_test, f0_test: Θ(x, X), [M, N], and the outputs there at the start, [M, K].
 
+    The kernel is decomposed as in `gradient_flow`, in float64; the steps run in the type of the result.
+
     Returns (mean [(T,) N, K], cov [(T,) N, N]); with `ntk_test` a pair of such pairs, for training and test points.
     `cov` is Σ_k Cov(f_k(x_i), f_k(x_j)), summed over the K outputs: the expected loss is (‖mean − y‖² + tr cov)/(2N).
     Warns if second moments grow without bound at this learning rate, which is tested (at the price of some 30 steps)
-    only where neither 2N/λ_max nor a sufficient bound decides; not under jit.
+    only where neither 2N/λ_max nor a sufficient bound decides; and where rounding errors in the kernels move the
+    mean at the last step by more than a hundredth of the largest (the covariance is less sensitive). Not under jit.
+    Raises ValueError as `gradient_flow` does, on a batch that cannot be drawn, and on targets whose squares leave the
+    range of the type.
     Cost: two N×N matrix products a step, 4 s for 1,000 steps at N = 512 on two CPU cores (float32: 3 s), and nothing
-    more for test points. Memory: a few N² + T (N² + M²) numbers.
+    more for test points. Memory: a few N² + T (N² + M²) numbers, with test points and null modes T N M more.
 
     >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
     >>> mean, cov = sgd_moments(theta, y, learning_rate=0.5, batch_size=1, steps=1)
     >>> mean[:, 0].round(4).tolist(), cov.round(4).tolist()  # f is (1, 0.5) or (−0.5, −1), by hand
     ([0.25, -0.25], [[0.5625, 0.5625], [0.5625, 0.5625]])
     """
-    given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test, f0_test)
     stops, several = _stops(steps)
+    given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test, f0_test, numbers=(stops,))
     n, outputs = given.y.shape
     level = noise_level(n, batch_size, replace)
-    values, modes = spectrum("ntk_train", given.ntk, 0.0)
-    warn_if_unstable(given.ntk, values, modes, level, learning_rate)
-    fresh = learning_rate**2 * label_noise**2 * outputs / (batch_size * n)
-    numbers = [jnp.asarray(number, modes.dtype) for number in (learning_rate, level, fresh)]
-    start = product(modes.T, given.f0 - given.y)
-    mean, cov = _recursion(values, modes, start, *numbers, jnp.diff(stops, prepend=0))
-    mean, cov = (mean, cov) if several else (mean[0], cov[0])
+    with given.precision():
+        spectrum, unit = given.spectrum(), given.unit()
+        stable = is_stable(spectrum, level, learning_rate)
+        rate, sigma = (jnp.asarray(number).astype(unit.dtype) for number in (learning_rate, label_noise))
+        fresh = (rate * unit) ** 2 * sigma**2 * outputs / (batch_size * n)
+        values = spectrum.values / unit
+        start = product(spectrum.modes.T, given.f0 - given.y)
+        rows = (spectrum.modes * values[None, :])[None]
+        points = given.projected(spectrum)
+        test_rows = None if points is None else _test_rows(given, spectrum, points, rate, stops)
 
-    def read(start: Array, rows: Array) -> tuple[Array, Array]:
-        """Moments of f_0(x) + Θ(x, X) c, where rows = Θ(x, X) U, [M, N]."""
-        return _from_start(start, rows, mean), product(product(rows, cov), rows.T)
+    def single(array: Any) -> Array:
+        return jnp.asarray(array).astype(given.dtype)
 
-    train = read(given.f0, modes * values[None, :])
-    return train if given.ntk_test is None else (train, read(given.f0_test, product(given.ntk_test, modes)))
+    numbers = [single(number) for number in (rate * unit, level, fresh)]
+    c = _recursion(*map(single, (values, spectrum.modes, start)), *numbers, jnp.diff(stops, prepend=0))
+    train = _moments(single(given.f0), single(rows), *c)
+    if test_rows is None:
+        if stable:
+            _warn_of_lost_digits(given, spectrum, None, rate, stops, train[0], None)
+        return train if several else (train[0][0], train[1][0])
+    test = _moments(single(given.f0_test), single(test_rows), *c)
+    if stable:
+        _warn_of_lost_digits(given, spectrum, points, rate, stops, train[0], test[0])
+    return (train, test) if several else ((train[0][0], train[1][0]), (test[0][0], test[1][0]))
+
+
+def _test_rows(given: Problem, spectrum: Spectrum, points: Projected, rate: Array, stops: Array) -> Array:
+    """Θ(x, X) U in units of the kernel, in which null modes fade with the time η · steps, [T, M, N]; [1, M, N] where
+    there are none.
+    """
+    rows = points.rows[None] / given.unit()
+    if not (_checks.is_traced(spectrum.null) or bool(spectrum.null.any())):
+        return rows
+    return rows * spectrum.fading(rate * stops.astype(rate.dtype)[:, None])[:, None, :]
+
+
+def _moments(start: Array, rows: Array, mean: Array, cov: Array) -> tuple[Array, Array]:
+    """Moments of f_0(x) + Θ(x, X) c, where rows = Θ(x, X) U, [T or 1, M, N]."""
+    return start[None] + product(rows, mean), product(product(rows, cov), jnp.swapaxes(rows, 1, 2))
+
+
+def _evolve(rate: Array, stops: Array) -> _spectrum.Evolve:
+    """What full-batch steps make of modes, which is the mean of SGD."""
+    return lambda rates: _linalg.descent(rates, np.asarray(stops), rate, jnp.zeros_like(rate))
+
+
+def _warn_of_lost_digits(
+    given: Problem,
+    spectrum: Spectrum,
+    points: Projected | None,
+    rate: Array,
+    stops: Array,
+    train: Array,
+    test: Array | None,
+) -> None:
+    """Warn where the kernel's rounding errors move the mean outputs at the last step by more than a hundredth."""
+    if _checks.is_traced(spectrum.values, rate, stops, train):
+        return
+    with given.precision():
+        given.warn_of_lost_digits(spectrum, _evolve(rate, stops), points, (train, test), ridges=False)
 
 
 def sgd_simulate(
@@ -131,17 +187,20 @@ def sgd_simulate(
     Raises ValueError if `reshuffle` is on and `batch_size` does not divide N, or `replace` is on too.
     Cost: N²K multiplications and N random numbers a step and run. Runs go in groups: beside what is returned, and
     the coefficients c [runs, (T,) N, K], some 2¹⁸ numbers are held (or one run's, where that is more). 2·10⁵ runs of 60
-    steps at N = 24 take 3 to 7 s on two CPU cores.
+    steps at N = 24 take 3 to 7 s on two CPU cores. With `ntk_test` an eigendecomposition more; warnings then as for
+    `sgd_moments`.
 
     >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
     >>> f = sgd_simulate(theta, y, learning_rate=0.5, batch_size=1, steps=1, key=jax.random.key(0), runs=100)
     >>> f.shape, sorted({tuple(one) for one in f[..., 0].round(4).tolist()})
     ((100, 2, 1), [(-0.5, -1.0), (1.0, 0.5)])
     """
-    given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test, f0_test)
     stops, several = _stops(steps)
+    given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test, f0_test, numbers=(stops,))
     noise_level(given.n, batch_size, replace)
     _checks.count("runs", runs)
+    _checks.key("key", key)
+    _checks.flag("reshuffle", reshuffle)
     if reshuffle and (replace or given.n % batch_size):
         raise ValueError(
             f"`reshuffle` cuts permutations of the {given.n} examples into equal batches: `batch_size` must divide "
@@ -149,12 +208,29 @@ def sgd_simulate(
         )
     draws = "epochs" if reshuffle else "replaced" if replace else "fresh"
     noisy = _checks.is_traced(label_noise) or label_noise > 0
-    numbers = [jnp.asarray(number, given.y.dtype) for number in (learning_rate, label_noise)]
-    keys, start = jax.random.split(key, runs), given.f0 - given.y
-    c = _runs(keys, given.ntk, start, *numbers, stops, batch_size, draws, noisy)
-    c = c if several else c[:, 0]
-    train = _from_start(given.f0, given.ntk, c)
-    return train if given.ntk_test is None else (train, _from_start(given.f0_test, given.ntk_test, c))
+    with given.precision():
+        unit = given.unit()
+        rate, sigma = (jnp.asarray(number).astype(unit.dtype) for number in (learning_rate, label_noise))
+        arrays = (given.ntk / unit, given.f0 - given.y, rate * unit, sigma)
+    parts = [array.astype(given.dtype) for array in arrays]
+    c = _runs(jax.random.split(key, runs), *parts, stops, batch_size, draws, noisy)
+    train = _from_start(given.f0.astype(given.dtype), parts[0], c)
+    if given.ntk_test is None:
+        return train if several else train[:, 0]
+    test = _simulated_test(given, c, rate, stops, train)
+    return (train, test) if several else (train[:, 0], test[:, 0])
+
+
+def _simulated_test(given: Problem, c: Array, rate: Array, stops: Array, train: Array) -> Array:
+    """f_0(x) + Θ(x, X) c, but for what null modes would make of rounding errors in Θ(x, X), [runs, T, M, K]."""
+    with given.precision():
+        spectrum = given.spectrum()
+        points: Any = given.projected(spectrum)
+        seen = product(_test_rows(given, spectrum, points, rate, stops), spectrum.modes.T).astype(given.dtype)
+        start: Any = given.f0_test
+    test = _from_start(start.astype(given.dtype), seen, c)
+    _warn_of_lost_digits(given, spectrum, points, rate, stops, train.mean(0), test.mean(0))
+    return test
 
 
 # -------------------------------------------------------------------------------------------------- the recursion
@@ -242,6 +318,13 @@ def _from_start(start: Array, rows: Array, c: Array) -> Array:
 def _stops(steps: Steps) -> tuple[Array, bool]:
     """Numbers of steps [T], and whether several were asked for."""
     stops = _checks.steps("steps", steps)
-    if not _checks.is_traced(stops) and not np.isfinite(stops).all():
-        raise ValueError("`steps` must be finite; for the end of training see `stationary_covariance`.")
+    if not _checks.is_traced(stops):
+        if not np.isfinite(stops).all():
+            raise ValueError("`steps` must be finite; for the end of training see `stationary_covariance`.")
+        if stops.max() >= 2**31:
+            raise ValueError(
+                f"`steps` must be below 2³¹, each being computed after the other; got {stops.max():g}. For the end of "
+                f"training see `stationary_covariance`."
+            )
+        return jnp.asarray(np.atleast_1d(stops).astype(np.int32)), stops.ndim == 1
     return jnp.atleast_1d(stops).astype(jnp.int32), stops.ndim == 1

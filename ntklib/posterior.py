@@ -1,6 +1,8 @@
 """Infinitely wide networks with their uncertainty: Gaussian processes, and ensembles of trained networks."""
 
-from typing import Literal
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from ntklib import _checks, _linalg
+from ntklib import _checks, _linalg, _lost_digits, _spectrum
+from ntklib._spectrum import Spectrum, weighted_norm
 from ntklib.kernel import Kernel
-from ntklib.predict import Scalar, spectrum
+from ntklib.predict import Scalar, working_copies, working_precision
 
 
 def gp_posterior(
@@ -30,34 +33,37 @@ def gp_posterior(
         that is not singular.
 
     Returns the mean [M, K] and the covariance between the inputs [M, M], the same for each of the K outputs.
-    Raises ValueError on a singular or indefinite R, on kernels that are not symmetric, on sizes that disagree.
-    By one Cholesky factorisation, N³/3 operations. Source: Rasmussen & Williams 2006, §2.2; Lee et al. 2018.
+    Variances that rounding leaves below zero are set to zero. Precision and type are those of `gradient_flow`.
+    Raises ValueError on a singular or indefinite R, on kernels that are not symmetric, on sizes that disagree, and on
+    three matrices that cannot be parts of one kernel: their variances would be negative.
+    Warns where rounding errors in the kernels move the mean, or the variances, by more than a hundredth of the
+    largest (variances: and by more than 1e-4 of those before training).
+    By Cholesky factorisations, 2N³/3 + M³/3 operations. Source: Rasmussen & Williams 2006, §2.2; Lee et al. 2018.
 
     >>> k = jnp.array([[1.0, 0.5], [0.5, 1.0]])  # one training and one test input, each of variance 1
     >>> mean, cov = gp_posterior(k[:1, :1], jnp.array([[2.0]]), k[1:, :1], k[1:, 1:], ridge=0.0)
     >>> mean.tolist(), cov.tolist()
     ([[1.0]], [[0.75]])
     """
-    k_train = _checks.square_kernel("k_train", k_train)
-    n = len(k_train)
-    y = _checks.targets("y", y, n)
-    k_test_train = _checks.test_kernel("k_test_train", k_test_train, n)
-    k_test = _same_points("k_test", _checks.square_kernel("k_test", k_test), k_test_train)
+    names = ("k_train", "k_test_train", "k_test")
+    given = _checked(names, k_train, k_test_train, k_test)
+    y = _checks.host_targets("y", y, len(given.train))
     _checks.real("ridge", ridge, minimum=0.0)
-    regular = k_train + ridge * jnp.trace(k_train) / n * jnp.eye(n, dtype=k_train.dtype)
-    factor = jnp.linalg.cholesky(regular)
-    pivots = jnp.diagonal(factor) ** 2
-    if not _checks.is_traced(pivots):
-        # A pivot is what is left of an entry's variance: below N ε of the largest it is rounding. NaN fails as well.
-        floor = n * float(jnp.finfo(pivots.dtype).eps) * float(jnp.diagonal(regular).max())
-        if not bool((pivots > floor).all()):
-            raise ValueError(
-                f"`k_train` is singular to the precision of {pivots.dtype} with `ridge` = {ridge:g}: inputs that are "
-                f"equal or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or float64."
-            )
-    half = jax.scipy.linalg.solve_triangular(factor, k_test_train.T, lower=True)
-    mean = half.T @ jax.scipy.linalg.solve_triangular(factor, y, lower=True)
-    return mean, k_test - half.T @ half
+    known, dtype, eps = working_precision(given.train, given.cross, given.test, arrays=(y,), numbers=(ridge,))
+    with _linalg.double_precision(known):
+        k = given.working(known, dtype)
+        (y,) = working_copies([("y", y)], known, dtype)
+        factor = _factor(k.train, ridge, eps)
+        half = jax.scipy.linalg.solve_triangular(factor, k.cross.T, lower=True)
+        mean = half.T @ jax.scipy.linalg.solve_triangular(factor, y, lower=True)
+        cov = k.test - half.T @ half
+        if not _checks.is_traced(mean, cov):
+            k.refuse_unlike(eps)
+            errors = _gp_errors(k, y, ridge, factor, eps)
+            _refuse_negative(names, cov, errors)
+            retry = lambda ridge: _gp_errors(k, y, ridge, _factor(k.train, ridge, eps), eps)  # noqa: E731
+            _warn_of_lost_digits("k_train", eps, ridge, errors, retry, mean, cov, k.test)
+        return mean.astype(dtype), _not_negative(cov).astype(dtype)
 
 
 def ensemble_posterior(
@@ -82,8 +88,9 @@ def ensemble_posterior(
     kernel: "ntk" trains all layers. "nngp" trains the last one alone: Θ becomes Σ and the start has R for its
         covariance at X, so that at t = ∞ this is `gp_posterior` with the same ridge. For "ntk" it is no posterior.
 
-    Returns mean [(T,) M, K] and covariance [(T,) M, M], the same for each of the K outputs.
-    Raises ValueError as `gradient_flow` does; TypeError where arrays are given for kernels.
+    Returns mean [(T,) M, K] and covariance [(T,) M, M], the same for each of the K outputs. Precision and warnings are
+    those of `gp_posterior`.
+    Raises ValueError as `gradient_flow` and `gp_posterior` do; TypeError where arrays are given for kernels.
     Memory: N² + T M (N + M) numbers. Source: Lee et al. 2019, §2.4, equations (15) and (16).
 
     >>> import ntklib as ntk
@@ -105,32 +112,220 @@ def ensemble_posterior(
             "`kernel_test_train` and `kernel_test` go together: `net.kernel(x_test, x_train)` and `net.kernel(x_test)`."
         )
     _checks.choice("kernel", kernel, ("ntk", "nngp"))
-    nngp = _checks.square_kernel("kernel_train.nngp", kernel_train.nngp)
-    n = len(nngp)
-    y = _checks.targets("y", y, n)
+    _checks.real("ridge", ridge, minimum=0.0)
     times = _checks.times("t", t)
-    dynamics = _checks.square_kernel(f"kernel_train.{kernel}", getattr(kernel_train, kernel))
-    values, modes = spectrum(f"kernel_train.{kernel}", dynamics, ridge)
-    learned, integral = _linalg.decay(values[None] / n, jnp.atleast_1d(times)[:, None])
-    prior = jnp.einsum("ni,i,mi->nm", modes, values, modes) if kernel == "nngp" else nngp
-    if kernel_test_train is None or kernel_test is None:
-        operator = jnp.einsum("ni,ti,mi->tnm", modes, learned, modes)
-        cross, test = prior, prior
-    else:
-        k_test_train = _checks.test_kernel(f"kernel_test_train.{kernel}", getattr(kernel_test_train, kernel), n)
-        operator = jnp.einsum("mn,ni,ti,li->tml", k_test_train, modes, integral / n, modes)
-        cross = kernel_test_train.nngp
-        test = _same_points("kernel_test.nngp", _checks.square_kernel("kernel_test.nngp", kernel_test.nngp), cross)
-    mean = jnp.einsum("tmn,nk->tmk", operator, y)
-    mixed = jnp.einsum("tmn,ln->tml", operator, cross)
-    cov = test[None] + jnp.einsum("tmn,nj,tlj->tml", operator, prior, operator) - mixed - jnp.swapaxes(mixed, 1, 2)
+    records = (kernel_train, kernel_test_train, kernel_test)
+    given = [_of_records(records, kind) for kind in (kernel, "nngp")]
+    y = _checks.host_targets("y", y, len(given[0].train))
+    known, dtype, eps = working_precision(
+        *(a for k in given for a in (k.train, k.cross, k.test)), arrays=(y,), numbers=(times, ridge)
+    )
+    with _linalg.double_precision(known):
+        theta, nngp = (k.working(known, dtype) for k in given)
+        (y,) = working_copies([("y", y)], known, dtype)
+        ts = _linalg.vector(times, y.dtype)
+        spectrum = _spectrum.spectrum(theta.names[0], theta.train, ridge, eps)
+        evolve = _spectrum.flow_until(ts)
+        start = nngp
+        if kernel == "nngp":  # the ridge is noise in the start as well
+            start = dataclasses.replace(nngp, train=spectrum.modes * spectrum.values[None, :] @ spectrum.modes.T)
+        mean, cov = _ensemble(theta, start, y, spectrum, *spectrum.filters(evolve))
+        if not (theta.cross is None or _checks.is_traced(mean, cov)):
+            theta.refuse_unlike(eps)
+            nngp.refuse_unlike(eps)
+            errors = _ensemble_errors(theta, start, y, spectrum, evolve, eps)
+            _refuse_negative(nngp.names, cov[-1], errors)
+            retry = lambda r: _ensemble_errors(theta, start, y, spectrum.with_ridge(r), evolve, eps)  # noqa: E731
+            _warn_of_lost_digits(theta.names[0], eps, ridge, errors, retry, mean[-1], cov[-1], nngp.test)
+        mean, cov = mean.astype(dtype), _not_negative(cov).astype(dtype)
     return (mean, cov) if times.ndim == 1 else (mean[0], cov[0])
 
 
-def _same_points(argument: str, k_test: Array, k_test_train: Array) -> Array:
-    if len(k_test) != len(k_test_train):
+def _ensemble(
+    theta: "_Parts", sigma: "_Parts", y: Array, spectrum: Spectrum, learned: Array, integral: Array
+) -> tuple[Array, Array]:
+    """Mean [T, M, K] and covariance [T, M, M] at the test points, or where there are none at the training points."""
+    u = spectrum.modes
+    if theta.cross is None or sigma.cross is None or sigma.test is None:
+        stays = jnp.einsum("ni,ti,mi->tnm", u, 1 - learned, u)
+        mean = jnp.einsum("ni,ti,mi,mk->tnk", u, learned, u, y)
+        return mean, jnp.einsum("tmn,nj,tlj->tml", stays, sigma.train, stays)
+    rows = _spectrum.projected(spectrum, theta.cross).rows
+    operator = jnp.einsum("mi,ti,li->tml", rows, integral / len(u), u)
+    mixed = jnp.einsum("tmn,ln->tml", operator, sigma.cross)
+    ours = jnp.einsum("tmn,nj,tlj->tml", operator, sigma.train, operator)
+    return operator @ y[None], sigma.test[None] + ours - mixed - jnp.swapaxes(mixed, 1, 2)
+
+
+# ---------------------------------------------------------------------------------------------- parts of one kernel
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """A kernel of the training inputs [N, N], between test and training inputs [M, N], and of the test inputs [M, M]
+    (None without test inputs), with the arguments' names.
+    """
+
+    names: tuple[str, str, str]
+    train: Any
+    cross: Any
+    test: Any
+
+    def working(self, known: bool, dtype: Any) -> "_Parts":
+        """The same in the precision to compute in."""
+        arrays = zip(self.names, (self.train, self.cross, self.test), strict=True)
+        return _Parts(self.names, *working_copies(list(arrays), known, dtype))
+
+    def refuse_unlike(self, eps: float) -> None:
+        """Refuse parts that are not of one kernel: [[train, crossᵀ], [cross, test]] must be positive semi-definite up
+        to rounding. By Cholesky factorisations of its correlations, with a slack on the diagonal, which grows as far as
+        the training kernel alone needs it.
+        """
+        variances = jnp.concatenate([jnp.diagonal(self.train), jnp.diagonal(self.test)])
+        largest = variances.max()
+        scale = jnp.sqrt(jnp.maximum(variances, jnp.where(largest > 0, 1e-12 * largest, 1.0)))
+        a, b = scale[: len(self.train)], scale[len(self.train) :]
+        train, test = self.train / (a[:, None] * a[None, :]), self.test / (b[:, None] * b[None, :])
+        slack = min(max(100 * eps * len(scale) ** 0.5, 1e-6), 0.1)
+        factor = _cholesky(train, slack)
+        if factor is None:
+            while slack < 0.1 and _cholesky(train, slack) is None:
+                slack = min(10 * slack, 0.1)
+            slack = min(10 * slack, 0.1)  # away from the edge
+            factor = _cholesky(train, slack)
+        if factor is not None:
+            half = jax.scipy.linalg.solve_triangular(factor, (self.cross / (b[:, None] * a[None, :])).T, lower=True)
+            if _cholesky(test - half.T @ half, slack) is not None:
+                return
+        raise ValueError(_unlike(self.names, ""))
+
+
+def _cholesky(matrix: Array, slack: float) -> Array | None:
+    """The factor of a matrix with a slack on its diagonal; None where there is none."""
+    factor = jnp.linalg.cholesky(matrix + slack * jnp.eye(len(matrix)))
+    return factor if bool(jnp.isfinite(factor).all()) else None
+
+
+def _unlike(names: tuple[str, str, str], finding: str) -> str:
+    return (
+        f"`{names[0]}`, `{names[1]}` and `{names[2]}` cannot be parts of one kernel: some outputs would have a "
+        f"variance below zero{finding}. Compute all three with the same network and the same inputs, and scale all of "
+        f"them or none."
+    )
+
+
+def _checked(names: tuple[str, str, str], train: Any, cross: Any, test: Any) -> _Parts:
+    train = _checks.square_kernel(names[0], train)
+    cross = _checks.cross_kernel(names[1], cross, len(train))
+    test = _checks.square_kernel(names[2], test)
+    if len(test) != len(cross):
         raise ValueError(
-            f"`{argument}` must be [M, M] for the M = {len(k_test_train)} test inputs that are the rows of the kernel "
-            f"between test and training inputs; got {k_test.shape}."
+            f"`{names[2]}` must be [M, M] for the M = {len(cross)} test inputs that are the rows of the kernel "
+            f"between test and training inputs; got {test.shape}."
         )
-    return k_test
+    return _Parts(names, train, cross, test)
+
+
+def _of_records(records: tuple[Kernel, Kernel | None, Kernel | None], kind: str) -> _Parts:
+    train, cross, test = (f"{name}.{kind}" for name in ("kernel_train", "kernel_test_train", "kernel_test"))
+    arrays = [None if k is None else getattr(k, kind) for k in records]
+    if arrays[1] is None:
+        return _Parts((train, cross, test), _checks.square_kernel(train, arrays[0]), None, None)
+    return _checked((train, cross, test), *arrays)
+
+
+# ------------------------------------------------------------------------------------------------- rounding errors
+
+#: How far rounding errors of the kernels move the mean; and the variances [M]; σ of `_spectrum`.
+_Errors = tuple[float, Array, float]
+
+
+def _factor(kernel: Array, ridge: Any, eps: float) -> Array:
+    """The Cholesky factor of K + ridge · tr(K)/N · 1."""
+    n = len(kernel)
+    regular = kernel + ridge * jnp.trace(kernel) / n * jnp.eye(n, dtype=kernel.dtype)
+    factor = jnp.linalg.cholesky(regular)
+    pivots = jnp.diagonal(factor) ** 2
+    # A pivot is what is left of an entry's variance: below this it is rounding. NaN fails as well.
+    floor = 4 * n**0.5 * eps * jnp.diagonal(regular)
+    if not _checks.is_traced(pivots) and not bool((pivots > floor).all()):
+        raise ValueError(
+            f"`k_train` is singular to the precision of its type with `ridge` = {ridge:g}: inputs that are zero, equal "
+            f"or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or compute it in float64."
+        )
+    return factor
+
+
+def _gp_errors(k: _Parts, y: Array, ridge: Any, factor: Array, eps: float) -> _Errors:
+    n, d = len(k.train), jnp.diagonal(k.train)
+    added, lower = ridge * jnp.mean(d), (factor, True)
+    # Inverse iteration towards the smallest eigenvalue of R. Where that is less than the ridge, K has one below zero:
+    # a rounding error that can be seen.
+    v = jnp.cos(jnp.arange(float(n)))[:, None]
+    for _ in range(20):
+        v = jax.scipy.linalg.cho_solve(lower, v / jnp.linalg.norm(v))
+    below_zero = float(jnp.maximum(added - 1 / jnp.linalg.norm(v), 0.0) / jnp.mean(d))
+    sigma = max(_spectrum.ENTRY * eps, below_zero / (2 * n**0.5))
+    coefficients, weights = (jax.scipy.linalg.cho_solve(lower, a) for a in (y, k.cross.T))
+    reach = jnp.sqrt(jnp.maximum(jnp.diagonal(k.test), 0.0)) + weighted_norm(d, weights.T)
+    return float(sigma * weighted_norm(d, coefficients.T).max() * reach.max()), sigma * reach**2, sigma
+
+
+def _ensemble_errors(theta: _Parts, sigma: _Parts, y: Array, spectrum: Spectrum, evolve: Any, eps: float) -> _Errors:
+    """With D = P Σ(X, X) − Σ(x, X): the covariance changes by D δPᵀ + δP Dᵀ, and by P δΣ Pᵀ and the like."""
+    u, n = spectrum.modes, len(spectrum.modes)
+    g = spectrum.filters(evolve)[1][-1] / n
+    points = _spectrum.projected(spectrum, theta.cross)
+    of_mean = _lost_digits.of_outputs(spectrum, evolve, _lost_digits.averaged(theta.train, y), points)[1]
+    reach = points.reach(spectrum, g)
+    operator = (points.rows * g[None, :]) @ u.T
+    behind = ((operator @ sigma.train - sigma.cross) @ u * g[None, :]) @ u.T
+    of_operator = 2 * spectrum.sigma * weighted_norm(spectrum.diagonal, behind) * reach
+    own = jnp.sqrt(jnp.maximum(jnp.diagonal(sigma.test), 0.0)) + weighted_norm(jnp.diagonal(sigma.train), operator)
+    return of_mean, of_operator + _spectrum.ENTRY * eps * own**2, float(spectrum.sigma)
+
+
+def _refuse_negative(names: tuple[str, str, str], cov: Array, errors: _Errors) -> None:
+    """Refuse variances below zero by much more than rounding explains."""
+    variances = jnp.diagonal(cov)
+    if bool((variances < -30 * errors[1]).any()):
+        raise ValueError(_unlike(names, f", {float(variances.min()):.3g}"))
+
+
+def _not_negative(cov: Array) -> Array:
+    """The same with variances that rounding left below zero set to zero."""
+    return jnp.where(jnp.eye(cov.shape[-1], dtype=bool), jnp.maximum(cov, 0.0), cov)
+
+
+def _warn_of_lost_digits(
+    argument: str,
+    eps: float,
+    ridge: Any,
+    errors: _Errors,
+    retry: Callable[[float], _Errors],
+    mean: Array,
+    cov: Array,
+    prior: Array,
+) -> None:
+    """Warn where rounding errors move the mean or the variances by more than a hundredth of the largest."""
+    largest, variance = float(jnp.abs(mean).max()), float(jnp.diagonal(cov).max())
+    least = _lost_digits.TOLERANCE**2 * float(jnp.diagonal(prior).max())  # standard deviations: a hundredth
+
+    def relative(errors: _Errors) -> tuple[float, float]:
+        worst = float(errors[1].max())
+        return errors[0] / largest if largest else 0.0, worst / max(variance, worst) if worst > least else 0.0
+
+    def fine(errors: _Errors) -> bool:
+        return max(relative(errors)) <= _lost_digits.TOLERANCE
+
+    if fine(errors):
+        return
+    of_mean, of_variance = relative(errors)
+    _lost_digits.warn(
+        "the means" if of_mean > _lost_digits.TOLERANCE else "the variances",
+        max(of_mean, of_variance),
+        argument=argument,
+        eps=eps,
+        sigma=errors[2],
+        ridge=_lost_digits.least_ridge(ridge, lambda r: fine(retry(r))),
+    )
