@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from ntklib import _checks
-from ntklib.models import Model, Params, check_output, functional
+from ntklib.models import ApplyFn, Model, Params, check_output, functional
 
 Loss = Callable[[Array, Array], Array]
 
@@ -80,16 +80,18 @@ def train(
 
     model: an `nnx.Module`, whose parameters are replaced by the trained ones at the end, or (apply_fn, params). Modules
         are trained as `functional` reads them, in evaluation mode: no dropout, fixed BatchNorm statistics.
-    x, y: inputs [N, ...] and targets [N, K] (or labels [N] for "cross_entropy").
-    optimizer: any Optax optimiser, e.g. `ntklib.sgd(net, 1.0)` or `optax.adam(1e-3)`.
+    x, y: inputs [N, ...] and targets [N, K]; for "cross_entropy" labels [N], integers from 0, or probabilities [N, K].
+    optimizer: any Optax transformation, e.g. `ntklib.sgd(net, 1.0)`, `optax.adam(1e-3)` or `optax.lbfgs()`: those that
+        search along a line are given the loss and its value.
     batch_size: each step draws that many different examples, independently of other steps, with `key`; None is full
     batch. record, record_at: `record(params)` is called at these step numbers (0 is before the first); by default at
     0 and the end.
+    loss: "mse", "cross_entropy", or a function of outputs and targets that returns one number.
     progress: a bar on stderr; by default on, off where the environment variable CI is set.
 
     Interrupted by Ctrl-C it returns what it has, the module updated. Raises FloatingPointError when the loss stops
     being finite. Everything compiles once; inside `jax.vmap` or `jax.jit` it works too (over seeds, say), without
-    bar and raising.
+    bar and raising. Arrays sharded over explicit axes of a mesh are gathered to one device.
 
     >>> import ntklib as ntk
     >>> net = ntk.mlp([1, 64, 1], w_std=1.0, rngs=nnx.Rngs(0))
@@ -99,52 +101,69 @@ def train(
     True
     """
     apply_fn, params = functional(model)
-    x, y = _checks.model_inputs("x", x), jnp.asarray(y)
-    check_output(apply_fn, params, x[:1])
-    _checks.count("steps", steps)
-    if isinstance(loss, str):
-        _checks.choice("loss", loss, ("mse", "cross_entropy"))
-    loss_fn = {"mse": mse, "cross_entropy": cross_entropy}[loss] if isinstance(loss, str) else loss
-    if loss_fn is mse:
-        y = _checks.targets("y", y, x.shape[0])
-        if check_output(apply_fn, params, x[:1])[1] != y.shape[1]:
-            raise ValueError(f"`y` has {y.shape[1]} outputs and `model` {check_output(apply_fn, params, x[:1])[1]}.")
-    if y.shape[0] != x.shape[0]:
-        raise ValueError(f"`y` must have one row per input: expected {x.shape[0]} rows, got {y.shape[0]}.")
-    if batch_size is not None:
-        _checks.count("batch_size", batch_size)
-        if batch_size > x.shape[0]:
-            raise ValueError(f"`batch_size` must be at most the number of examples, {x.shape[0]}; got {batch_size}.")
-        if key is None:
-            raise ValueError("`key` must be given to draw batches, e.g. key=jax.random.key(0).")
-    stops = [0, steps] if record_at is None else [int(s) for s in record_at]
-    if stops != sorted(set(stops)) or not stops or stops[0] < 0 or stops[-1] > steps:
-        raise ValueError(f"`record_at` must be ascending step numbers between 0 and steps={steps}; got {stops}.")
-    key = jax.random.key(0) if key is None else key
+    params = jax.tree.map(_gathered, params)
+    inputs = _gathered(_checks.model_inputs("x", x))
+    outputs = check_output(apply_fn, params, inputs[:1])[1]
+    loss_fn = _loss(loss)
+    targets = _gathered(_targets(loss_fn, y, len(inputs), outputs))
+    _one_number(loss_fn, apply_fn, params, inputs, targets)
+    transformation = _transformation(optimizer)
+    _checks.count("steps", steps, maximum=2**31 - 1)
+    stops = _stops(record_at, steps)
+    if record is not None and not callable(record):
+        raise TypeError(f"`record` must be a function of the parameters; got {_checks.shown(record)}.")
+    if progress is not None:
+        _checks.flag("progress", progress)
+    key = _key(key, batch_size, len(inputs))
 
     def full_loss(params: Params) -> Array:
-        return loss_fn(apply_fn(params, x), y)
+        return loss_fn(apply_fn(params, inputs), targets)
 
     def step(i: Array, state: tuple[Params, Any]) -> tuple[Params, Any]:
         params, opt_state = state
-        if batch_size is None:
-            grads = jax.grad(full_loss)(params)
-        else:
-            rows = jax.random.choice(jax.random.fold_in(key, i), x.shape[0], (batch_size,), replace=False)
-            grads = jax.grad(lambda p: loss_fn(apply_fn(p, x[rows]), y[rows]))(params)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
+        objective = full_loss
+        if batch_size is not None:
+            rows = jax.random.choice(jax.random.fold_in(key, i), len(inputs), (batch_size,), replace=False)
+            objective = lambda p: loss_fn(apply_fn(p, inputs[rows]), targets[rows])  # noqa: E731
+        value, grads = jax.value_and_grad(objective)(params)
+        more = {"value": value, "grad": grads, "value_fn": objective}  # for line searches; others take no notice
+        updates, opt_state = transformation.update(grads, opt_state, params, **more)
         return optax.apply_updates(params, updates), opt_state
 
     # The number of steps is an argument of the compiled loop, not part of it: chunks of any length compile once.
     advance = jax.jit(lambda state, start, stop: jax.lax.fori_loop(start, stop, step, state))
     look = jax.jit(lambda params: (full_loss(params), None if record is None else record(params)))
 
-    state, done = (params, optimizer.init(params)), 0
-    looks: list[tuple[Array, Any]] = []
+    traced = _checks.is_traced(*jax.tree.leaves((params, inputs, targets, key)))
     quiet = bool(os.environ.get("CI")) if progress is None else not progress
-    traced = _checks.is_traced(*jax.tree.leaves((params, x, y, key)))
     bar = tqdm(total=steps, desc="training", unit="step", disable=quiet or traced, leave=False)
-    chunk = steps if bar.disable else max(1, steps // 50)
+    state, looks = _run(advance, look, (params, transformation.init(params)), stops, steps, bar, checked=not traced)
+    if isinstance(model, nnx.Module) and not traced:
+        nnx.update(model, nnx.State(state[0]))
+    losses, records = jax.tree.map(lambda *leaves: jnp.stack(leaves), *looks) if looks else (jnp.zeros(0), None)
+    return History(jnp.asarray(stops[: len(looks)]), losses, records, state[0])
+
+
+def _gathered(array: Array) -> Array:
+    """The array as it is, but if it is sharded over explicit axes, whole: the loop picks batches from it."""
+    if _checks.is_traced(array) or not isinstance(array, jax.Array) or not any(jax.typeof(array).sharding.spec):
+        return array
+    return jnp.asarray(np.asarray(array))
+
+
+def _run(
+    advance: Callable,
+    look: Callable,
+    state: tuple[Params, Any],
+    stops: list[int],
+    steps: int,
+    bar: Any,
+    *,
+    checked: bool,
+) -> tuple[tuple[Params, Any], list[tuple[Array, Any]]]:
+    """The state after the last step, or after the last before Ctrl-C, and what `look` returned at the `stops`."""
+    looks: list[tuple[Array, Any]] = []
+    done, chunk = 0, steps if bar.disable else max(1, steps // 50)
     try:
         for stop in [*stops, *([] if stops[-1] == steps else [steps])]:
             while done < stop:
@@ -156,16 +175,92 @@ def train(
                 done = ahead
             if len(looks) < len(stops):
                 looks.append(look(state[0]))
-                if not traced and not np.isfinite(looks[-1][0]):
-                    raise FloatingPointError(
-                        f"The loss is {float(looks[-1][0])} at step {stop}: training diverged. "
-                        f"Use a smaller learning rate."
-                    )
+                if checked and not np.isfinite(looks[-1][0]):
+                    raise FloatingPointError(_diverged(float(looks[-1][0]), stop))
     except KeyboardInterrupt:
         print(f"\ninterrupted after {done} of {steps} steps; returning what there is")
     finally:
         bar.close()
-    if isinstance(model, nnx.Module) and not traced:
-        nnx.update(model, nnx.State(state[0]))
-    losses, records = jax.tree.map(lambda *leaves: jnp.stack(leaves), *looks) if looks else (jnp.zeros(0), None)
-    return History(jnp.asarray(stops[: len(looks)]), losses, records, state[0])
+    return state, looks
+
+
+def _diverged(loss: float, step: int) -> str:
+    if step == 0:
+        return f"The loss is {loss} before the first step: look for NaN, ∞ or very large numbers in `model` and `y`."
+    return f"The loss is {loss} at step {step}: training diverged. Use a smaller learning rate."
+
+
+# ------------------------------------------------------------------------------------------------------- the checks
+
+
+def _loss(loss: Any) -> Loss:
+    if isinstance(loss, str):
+        _checks.choice("loss", loss, ("mse", "cross_entropy"))
+        return {"mse": mse, "cross_entropy": cross_entropy}[loss]
+    if not callable(loss):
+        raise TypeError(
+            f'`loss` must be "mse", "cross_entropy" or a function loss(outputs, targets); got {_checks.shown(loss)}.'
+        )
+    return loss
+
+
+def _targets(loss: Loss, y: Any, rows: int, outputs: int) -> Array:
+    """The targets of `loss`, for a model with so many outputs."""
+    y = _checks.plain("y", y)
+    if y.ndim == 0 or len(y) != rows:
+        raise ValueError(f"`y` must have one row per input: expected {rows} rows, got shape {y.shape}.")
+    if loss is cross_entropy and (y.ndim == 1 or jnp.issubdtype(y.dtype, jnp.integer)):
+        return _checks.labels("y", y, outputs)
+    if loss is mse or loss is cross_entropy:
+        y = _checks.targets("y", y, rows)
+        if y.shape[1] != outputs:
+            raise ValueError(f"`y` has {y.shape[1]} outputs and `model` {outputs}.")
+        if loss is cross_entropy:
+            _checks.probabilities("y", y)
+        return y
+    return jnp.asarray(_checks.checked("y", y, "N ...") if jnp.issubdtype(y.dtype, jnp.floating) else y)
+
+
+def _one_number(loss: Loss, apply_fn: ApplyFn, params: Params, x: Array, y: Array) -> None:
+    value = jax.eval_shape(lambda p: loss(apply_fn(p, x), y), params)
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"`loss` must return one number, the mean over examples, say; got {value}.")
+
+
+def _transformation(optimizer: Any) -> optax.GradientTransformationExtraArgs:
+    """The optimizer as one that may be given the loss and its value."""
+    wanted = "`optimizer` must be an Optax transformation, e.g. `optax.adam(1e-3)` or `ntklib.sgd(net, 0.1)`"
+    if isinstance(optimizer, nnx.Optimizer):
+        raise TypeError(f"{wanted}; got an nnx.Optimizer. Pass the transformation in it, `optimizer.tx`.")
+    if callable(optimizer):
+        name = getattr(optimizer, "__name__", repr(optimizer))
+        raise TypeError(f"{wanted}; got the function {name}. Call it, e.g. `{name}(0.1)`.")
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise TypeError(f"{wanted}; got {_checks.shown(optimizer)}.")
+    return optax.with_extra_args_support(optimizer)
+
+
+def _stops(record_at: Any, steps: int) -> list[int]:
+    """The step numbers at which to look."""
+    if record_at is None:
+        return [0, steps]
+    numbers = np.asarray(_checks.plain("record_at", record_at))
+    fits = numbers.ndim == 1 and numbers.size > 0 and np.issubdtype(numbers.dtype, np.integer)
+    if not fits or (np.diff(numbers) <= 0).any() or numbers[0] < 0 or numbers[-1] > steps:
+        raise ValueError(
+            f"`record_at` must be a list of ascending step numbers, whole, between 0 and steps={steps}; "
+            f"got {record_at!r}."
+        )
+    return [int(number) for number in numbers]
+
+
+def _key(key: Any, batch_size: Any, examples: int) -> Array:
+    if key is not None:
+        _checks.key("key", key)
+    if batch_size is not None:
+        _checks.count("batch_size", batch_size)
+        if batch_size > examples:
+            raise ValueError(f"`batch_size` must be at most the number of examples, {examples}; got {batch_size}.")
+        if key is None:
+            raise ValueError("`key` must be given to draw batches, e.g. key=jax.random.key(0).")
+    return jax.random.key(0) if key is None else key

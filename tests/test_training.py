@@ -1,5 +1,7 @@
 """The training loop: against a loop by hand, its records, batches, interruption, and inside vmap."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -85,6 +87,14 @@ def test_many_seeds_in_one_vmap():
     keys = jax.random.split(jax.random.key(0), 3)
     assert_close(jax.jit(jax.vmap(one))(keys), jnp.stack([one(k) for k in keys]), rtol=1e-12)
 
+    def classifier(key):
+        model = ntk.functional(ntk.mlp([3, 6, 2], w_std=1.0, rngs=nnx.Rngs(params=key)))
+        labels = jnp.array([0, 1, 1, 0, 1, 0, 0, 1])
+        how: Any = {"loss": "cross_entropy", "batch_size": 2, "key": key, "steps": 3}
+        return ntk.train(model, X, labels, optimizer=optax.sgd(0.1), **how).loss
+
+    assert_close(jax.jit(jax.vmap(classifier))(keys), jnp.stack([classifier(k) for k in keys]), rtol=1e-12)
+
 
 def test_cross_entropy_takes_labels_and_probabilities():
     labels = jnp.array([0, 1, 1, 0, 1, 0, 0, 1])
@@ -126,3 +136,62 @@ def test_interruption_keeps_what_there_is(monkeypatch, capsys):
     assert "interrupted" in capsys.readouterr().out
     assert 0 < len(history.steps) < 21
     assert not jnp.allclose(net(X), start), "the module holds the parameters reached"
+
+
+# ------------------------------------------------------------------------------ what optimizers may want, and targets
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_line_searches_are_given_the_loss():
+    """L-BFGS as by hand, and transformations that want the value of the loss; on the full batch."""
+    net = small_net()
+    apply_fn, params = ntk.functional(net)
+    loss = lambda p: 0.5 * jnp.mean(jnp.sum((apply_fn(p, X) - Y) ** 2, -1))  # noqa: E731
+    optimizer = optax.lbfgs()
+    state, start = optimizer.init(params), float(loss(params))
+    for _ in range(5):
+        value, grads = optax.value_and_grad_from_state(loss)(params, state=state)
+        updates, state = optimizer.update(grads, state, params, value=value, grad=grads, value_fn=loss)
+        params = optax.apply_updates(params, updates)
+    history = ntk.train(net, X, Y, optimizer=optax.lbfgs(), steps=5)
+    assert_close(net(X), apply_fn(params, X), rtol=1e-8)
+    assert float(history.loss[-1]) < 0.2 * start
+    for other in (
+        optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(max_backtracking_steps=15)),
+        optax.polyak_sgd(),
+    ):
+        again = small_net()
+        history = ntk.train(again, X, Y, optimizer=other, steps=5)
+        assert float(history.loss[-1]) < float(history.loss[0])
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_line_searches_in_batches_search_on_their_batch():
+    """A batch of all examples is the full batch, whatever order they come in."""
+    full, batches = small_net(), small_net()
+    ntk.train(full, X, Y, optimizer=optax.lbfgs(), steps=3)
+    ntk.train(batches, X, Y, optimizer=optax.lbfgs(), steps=3, batch_size=8, key=jax.random.key(0))
+    assert_close(batches(X), full(X), rtol=1e-8)
+
+
+def test_old_and_new_keys_are_taken_and_draw_alike():
+    losses = []
+    for key in (jax.random.key(3), jax.random.PRNGKey(3)):
+        net = small_net()
+        losses.append(ntk.train(net, X, Y, optimizer=optax.sgd(0.1), steps=3, batch_size=2, key=key).loss)
+    assert_close(losses[0], losses[1], rtol=1e-14)
+
+
+def test_a_loss_that_is_not_finite_at_the_start_is_no_matter_of_rates():
+    model = (lambda w, x: x @ w / 0.0, jnp.ones((3, 2)))
+    with pytest.raises(FloatingPointError, match="before the first step: look for NaN"):
+        ntk.train(model, X, Y, optimizer=optax.sgd(0.1), steps=3)
+
+
+def test_the_function_cross_entropy_is_checked_as_its_name_is():
+    net = small_net()
+    for loss in ("cross_entropy", training.cross_entropy):
+        with pytest.raises(ValueError, match="`y` must hold probabilities"):
+            ntk.train(net, X, Y, optimizer=optax.sgd(0.1), steps=3, loss=loss)
+    own = lambda logits, y: training.cross_entropy(logits, y)  # noqa: E731
+    ntk.train(net, X, jnp.zeros(8, jnp.int32), optimizer=optax.sgd(0.1), steps=3, loss=own)
