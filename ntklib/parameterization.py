@@ -4,7 +4,7 @@ An affine layer with fan-in n and fan-out m computes z = n^-a · σ · x W + ...
 n^-b and trained by SGD with the rate η n^-c m^-e. Each role of a layer (first, hidden, last) has its exponents. The
 factors σ_w and σ_b stand either in the multiplier or in the initial draw; in the latter case the rates of those
 tensors carry σ², so that moving a factor from one place to the other never changes a trajectory (Yang & Hu 2021, the
-symmetry of abc-parametrizations).
+symmetry of abc-parametrizations). So σ_b = 0 means the same everywhere: the bias adds nothing, at the start and later.
 """
 
 import dataclasses
@@ -32,6 +32,10 @@ class Exponents:
     rate_out: float = 0.0
     bias_rate_out: float = 0.0
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _checks.real(field.name, getattr(self, field.name))
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Parameterization:
@@ -44,6 +48,8 @@ class Parameterization:
     std: Literal["multiplier", "init"]
 
     def __post_init__(self) -> None:
+        for role in ("input", "hidden", "output"):
+            _checks.instance(role, getattr(self, role), Exponents, "e.g. `Exponents(multiplier=0.5, init=0.0)`")
         _checks.choice("std", self.std, ("multiplier", "init"))
 
     def __repr__(self) -> str:
@@ -120,19 +126,33 @@ def sgd(
 ) -> optax.GradientTransformation:
     """SGD in which each parameter of `net` has the rate that its parameterization asks for: η times its factor.
 
-    Under NTK all factors are 1. Under STANDARD they are σ_w²/n for weights and σ_b² for biases, and training is then
-    that of NTK with the same η, step by step. Parameters of layers that are not ntklib's have the factor 1.
-    Heavy-ball momentum as in `optax.sgd`. Works on `nnx.state(net, nnx.Param)` and on the parameters of
-    `functional(net)` alike.
+    The factors, for a layer with fan-in n and fan-out m:
+
+                      input           hidden          output
+                    W       b       W       b       W       b
+        NTK         1       1       1       1       1       1
+        STANDARD    σ_w²/n  σ_b²    σ_w²/n  σ_b²    σ_w²/n  σ_b²
+        MEAN_FIELD  m       m       n m     m       n       1
+        MUP         σ_w²m/n σ_b² m  σ_w²    σ_b² m  σ_w²/n  σ_b²
+
+    Training under STANDARD is then that under NTK with the same η, step by step. With σ_b = 0 a bias adds nothing to
+    the outputs under any of them: its multiplier is 0, or it starts at 0 and its factor keeps it there (see `Dense`).
+    Parameters of layers that are not ntklib's have the factor 1.
+
+    learning_rate: η, a number or an Optax schedule.  momentum: heavy ball as in `optax.sgd`, 0 ≤ μ < 1; None is 0.
+    Works on `nnx.state(net, nnx.Param)` and on the parameters of `functional(net)` alike.
 
     >>> import ntklib as ntk
     >>> net = ntk.Dense(4, 3, w_std=1.0, parameterization=ntk.STANDARD, rngs=nnx.Rngs(0))
     >>> optimizer = nnx.Optimizer(net, ntk.sgd(net, learning_rate=0.5), wrt=nnx.Param)
     """
+    _module("net", net, "`ntklib.sgd(net, 0.1)`")
     if not callable(learning_rate):
         _checks.real("learning_rate", learning_rate, minimum=0.0)
+    elif isinstance(learning_rate, nnx.Module):
+        raise TypeError("`learning_rate` must be a number or an Optax schedule; got a module.")
     if momentum is not None:
-        _checks.real("momentum", momentum, minimum=0.0)
+        _checks.momentum("momentum", momentum)
     factor_of = scales(net)
     factors, shapes = [], []
     for (*path, name), param in nnx.to_flat_state(nnx.state(net, nnx.Param)):
@@ -165,6 +185,7 @@ def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Ne
     >>> bool(jnp.allclose(net(x), standard(x), atol=1e-6))
     True
     """
+    _module("net", net, "`ntklib.convert(net, ntklib.NTK)`")
     if not isinstance(parameterization, Parameterization):
         raise TypeError(f"`parameterization` must be a Parameterization such as ntklib.NTK; got {parameterization!r}.")
     new = nnx.clone(net)
@@ -185,3 +206,10 @@ def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Ne
                 )
             param[...] = param[...] * (old / now if now else 1.0)
     return new
+
+
+def _module(argument: str, value: object, call: str) -> None:
+    if not isinstance(value, nnx.Module):
+        raise TypeError(
+            f"`{argument}` must be the network, an nnx.Module; got {_checks.shown(value)}. The call is {call}."
+        )

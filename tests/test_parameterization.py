@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from helpers import assert_close, normal, small_net
@@ -40,8 +41,6 @@ def test_standard_with_its_rates_is_ntk_step_by_step(momentum):
 def test_one_global_rate_in_standard_is_another_path():
     net = small_net()
     standard = ntk.convert(net, ntk.STANDARD)
-    import optax
-
     ntk.train(standard, X, Y, optimizer=optax.sgd(0.3 / 7), steps=30)
     assert float(jnp.abs(standard(X) - trained(net)).max()) > 1e-3
 
@@ -123,3 +122,150 @@ def test_conversion_that_cannot_keep_the_function_is_refused():
     net.b[...] = net.b[...] + 1.0
     with pytest.raises(ValueError, match="multiplier 0"):
         ntk.convert(net, ntk.NTK)
+
+
+# ------------------------------------------------------------------------------------------ rates of single tensors
+
+D, N1, N2, OUT, ETA = 3, 5, 4, 2, 0.05  # unequal widths: a fan-in taken for a fan-out shows
+
+#: By hand, for (W1, b1, W2, b2, W3, b3) of a network D-N1-N2-OUT: the multipliers and, in units of η, the rates; from
+#: the papers' tables, w and b being σ_w and σ_b.
+BY_HAND = {
+    ntk.NTK: lambda w, b: (
+        [w / D**0.5, b, w / N1**0.5, b, w / N2**0.5, b],
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+    ),
+    ntk.STANDARD: lambda w, b: (
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+        [w * w / D, b * b, w * w / N1, b * b, w * w / N2, b * b],
+    ),
+    ntk.MEAN_FIELD: lambda w, b: (
+        [w / D**0.5, b, w / N1, b, w / N2, b],
+        [N1, N1, N1 * N2, N2, N2, 1.0],
+    ),
+    ntk.MUP: lambda w, b: (
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+        [w * w * N1 / D, b * b * N1, w * w, b * b * N2, w * w / N2, b * b],
+    ),
+}  # fmt: skip
+
+
+def by_hand(p, w_std, b_std):
+    """A network, its parameters as a list, its function of them, and their rates, without a layer of the library."""
+    net: Any = ntk.mlp(
+        [D, N1, N2, OUT], activation=ntk.Erf(), w_std=w_std, b_std=b_std, parameterization=p, rngs=nnx.Rngs(3)
+    )
+    multipliers, rates = BY_HAND[p](w_std, b_std)
+
+    def f(params, x):
+        w1, b1, w2, b2, w3, b3 = (m * a for m, a in zip(multipliers, params, strict=True))
+        h = jax.scipy.special.erf(x @ w1 + b1[None])
+        h = jax.scipy.special.erf(h @ w2 + b2[None])
+        return h @ w3 + b3[None]
+
+    return net, parameters(net), f, rates
+
+
+def parameters(net):
+    """W1, b1, W2, b2, W3, b3."""
+    return [jnp.array(a[...]) for i in (0, 2, 4) for a in (net.layers[i].W, net.layers[i].b)]
+
+
+@pytest.mark.parametrize("b_std", [0.7, 0.0])
+@pytest.mark.parametrize("p", ALL, ids=repr)
+def test_every_tensor_of_every_role_learns_at_its_own_rate(p, b_std):
+    net, params, f, rates = by_hand(p, 1.3, b_std)
+    assert_close(net(X), f(params, X), rtol=1e-13)
+    loss = lambda params: 0.5 * jnp.mean(jnp.sum((f(params, X) - Y) ** 2, -1))  # noqa: E731
+    for _ in range(4):
+        grads = jax.grad(loss)(params)
+        params = [a - ETA * r * g for a, r, g in zip(params, rates, grads, strict=True)]
+    ntk.train(net, X, Y, optimizer=ntk.sgd(net, ETA), steps=4)
+    for got, want in zip(parameters(net), params, strict=True):
+        assert_close(got, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("b_std", [0.7, 0.0])
+@pytest.mark.parametrize("p", ALL, ids=repr)
+def test_a_small_step_is_the_kernel_weighted_by_the_rates(p, b_std):
+    """df/dt = −Θ (f − y)/N with Θ the sum over tensors of rate · J Jᵀ."""
+    net, params, f, rates = by_hand(p, 1.3, b_std)
+    jacobians = jax.jacobian(f)(params, X)
+    theta = sum(
+        r * jnp.einsum("nkp,mlp->nkml", j.reshape(5, OUT, -1), j.reshape(5, OUT, -1))
+        for r, j in zip(rates, jacobians, strict=True)
+    )
+    start = net(X)
+    predicted = -jnp.einsum("nkml,ml->nk", theta, start - Y) / 5
+    moves = []
+    for eta in (1e-5, 5e-6):
+        one: Any = nnx.clone(net)
+        ntk.train(one, X, Y, optimizer=ntk.sgd(one, eta), steps=1)
+        moves.append((one(X) - start) / eta)
+    assert_close(2 * moves[1] - moves[0], predicted, rtol=1e-6)  # the term of order η taken out
+
+
+@pytest.mark.parametrize("p", ALL, ids=repr)
+def test_without_a_scale_no_bias_adds_anything_as_long_as_sgd_trains(p):
+    """σ_b = 0: the outputs stay those of the same network without biases, and STANDARD stays NTK."""
+    net: Any = ntk.mlp([D, N1, N2, OUT], w_std=1.3, parameterization=p, rngs=nnx.Rngs(0))
+    bare = [jnp.array(net.layers[i].W[...]) for i in (0, 2, 4)]
+    ntk.train(net, X, Y, optimizer=ntk.sgd(net, 0.1), steps=10)
+    assert float(jnp.abs(net.layers[2].W[...] - bare[1]).max()) > 1e-4, "it has moved at all"
+    h = X
+    for i in (0, 2, 4):
+        layer = net.layers[i]
+        h = jnp.maximum(h, 0.0) if i else h
+        h = layer.scales()["W"][0] * (h @ layer.W[...])
+    assert_close(net(X), h, rtol=1e-13)
+
+
+def test_standard_stays_ntk_without_a_scale_of_biases_too():
+    net: Any = ntk.mlp([D, N1, N2, OUT], w_std=1.3, rngs=nnx.Rngs(0))
+    standard = ntk.convert(net, ntk.STANDARD)
+    assert_close(trained(standard), trained(net), rtol=1e-11)
+
+
+@pytest.mark.parametrize("p", ALL, ids=repr)
+def test_the_kernel_counts_a_bias_as_the_jacobian_does(p):
+    """Both have no rates in them: 1 for a bias of multiplier 1, σ_b² or 0 for one that is multiplied by σ_b."""
+    for b_std in (0.0, 0.7):
+        layer = ntk.Dense(D, 1, w_std=1.3, b_std=b_std, parameterization=p, role="output", rngs=nnx.Rngs(0))
+        bare = ntk.Dense(D, 1, w_std=1.3, use_bias=False, parameterization=p, role="output", rngs=nnx.Rngs(0))
+        counted = layer.kernel(X).ntk - bare.kernel(X).ntk
+        assert_close(counted, jnp.full((5, 5), b_std**2 if p.std == "multiplier" else 1.0), atol=1e-14)
+        assert_close(layer.kernel(X).ntk, ntk.empirical_ntk(layer, X), rtol=1e-12)
+
+
+@pytest.mark.parametrize("p", [ntk.STANDARD, ntk.MUP], ids=repr)
+def test_a_bias_that_starts_at_zero_and_learns(p):
+    """What the docstring of `Dense` says to do; and that one rate for all trains a bias of σ_b = 0."""
+    layer = ntk.Dense(D, OUT, w_std=1.3, b_std=1.0, parameterization=p, role="hidden", rngs=nnx.Rngs(0))
+    assert layer.b is not None
+    layer.b[...] = 0.0 * layer.b[...]
+    start = layer(X)
+    ntk.train(layer, X, Y, optimizer=ntk.sgd(layer, 0.1), steps=1)
+    rate = 1.0 if p is ntk.STANDARD else OUT
+    assert_close(layer.b[...], -0.1 * rate * jnp.mean(start - Y, axis=0), rtol=1e-12)
+    other = ntk.Dense(D, OUT, w_std=1.3, parameterization=p, role="hidden", rngs=nnx.Rngs(0))
+    ntk.train(other, X, Y, optimizer=optax.sgd(0.1), steps=1)
+    assert other.b is not None
+    assert float(jnp.abs(other.b[...]).max()) > 1e-3
+
+
+@pytest.mark.parametrize("p", ALL, ids=repr)
+def test_a_convolution_of_the_size_of_its_image_learns_as_a_dense_layer(p):
+    """Same fan-in, same draws: one step of `sgd` moves weights and biases alike, for each role."""
+    for role in ("input", "hidden", "output"):
+        same: Any = {"w_std": 1.3, "b_std": 0.7, "parameterization": p, "role": role}
+        dense = ntk.Dense(2 * 2 * 3, OUT, **same, rngs=nnx.Rngs(0))
+        conv = ntk.Conv(3, OUT, 2, padding="VALID", **same, rngs=nnx.Rngs(0))
+        net = ntk.Serial(conv, ntk.Flatten())
+        x = normal(5, 5, 2, 2, 3)
+        assert_close(net(x), dense(x.reshape(5, -1)), rtol=1e-13)
+        ntk.train(net, x, Y, optimizer=ntk.sgd(net, 0.1), steps=2)
+        ntk.train(dense, x.reshape(5, -1), Y, optimizer=ntk.sgd(dense, 0.1), steps=2)
+        assert conv.b is not None
+        assert dense.b is not None
+        assert_close(conv.b[...], dense.b[...], rtol=1e-12)
+        assert_close(conv.W[...].reshape(-1, OUT), dense.W[...], rtol=1e-12)

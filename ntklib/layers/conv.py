@@ -31,7 +31,8 @@ class Conv(Layer):
     kernel_size, strides: a number or a pair (height, width).
     padding: "VALID", none; "SAME", zeros so that the output has ⌈H/stride⌉ rows; "CIRCULAR", the opposite edge in the
         place of zeros. Zeros count in the fan-in: outputs at the edge are smaller.
-    w_std, b_std, use_bias, parameterization, role: as for `Dense`.
+    w_std, b_std, use_bias, parameterization, role: as for `Dense`; with b_std=0 the bias adds nothing as long as
+        `ntklib.sgd` trains.
 
     >>> layer = Conv(3, 8, (3, 3), w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
     >>> layer(jnp.ones((2, 28, 28, 3))).shape

@@ -21,8 +21,12 @@ class Dense(Layer):
     Σ' = n s² v² Σ + s_b² v_b²,  Θ' = n s² Σ + s_b² + n s² v² Θ; the terms are the weights', the bias's, and all
     earlier parameters'. Under STANDARD this is n Σ + 1 + σ_w² Θ: the width is that of the layer as built.
 
-    w_std, b_std: σ_w and σ_b, not squared. b_std=0 keeps a bias parameter that starts at zero (under STANDARD it is
-    trained and enters Θ; under NTK its multiplier is 0); use_bias=False has none.
+    w_std, b_std: σ_w and σ_b, not squared. σ_b is the scale of what the bias adds to the outputs; with b_std=0, the
+        default, it adds nothing, at the start and while `ntklib.sgd` trains. Under NTK and MEAN_FIELD its multiplier
+        is 0. Under STANDARD and MUP it starts at 0 and its rate, σ_b² times a power of the fan-out, is 0. Yet it is a
+        parameter with multiplier 1: `optax.sgd`, which has one rate for all parameters, trains it, and Θ counts 1 for
+        it, since J Jᵀ has no rates in it. For a bias that starts at zero and that `ntklib.sgd` trains, as is usual in
+        PyTorch: b_std=1, and then `layer.b[...] = 0.0`. use_bias=False: no bias at all.
     role: "input", "hidden" or "output"; needed only where the parameterization tells them apart. `mlp` sets it.
 
     >>> layer = Dense(3, 5, w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
@@ -92,6 +96,7 @@ def check_affine(w_std: float, b_std: float, use_bias: bool, parameterization: o
     """Refuse what no affine layer can be made of."""
     _checks.real("w_std", w_std, minimum=0.0)
     _checks.real("b_std", b_std, minimum=0.0)
+    _checks.flag("use_bias", use_bias)
     _checks.instance(
         "parameterization", parameterization, Parameterization, "one of ntklib.NTK, STANDARD, MEAN_FIELD, MUP"
     )
