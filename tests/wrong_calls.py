@@ -9,7 +9,10 @@ import tempfile
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import scipy.sparse
 from flax import linen, nnx
+from jax.experimental.sparse import BCOO
 from sklearn.exceptions import NotFittedError
 
 import ntklib as ntk
@@ -245,7 +248,7 @@ CALLS = [
         "kernel indefinite",
         lambda: ntk.gradient_flow(THETA.at[0, 1].set(3.0).at[1, 0].set(3.0), Y, t=1.0),
         ValueError,
-        ["`ntk_train`", "smallest eigenvalue", "ridge"],
+        ["`ntk_train`", "smallest eigenvalue", "-2", "float64"],
     ),
     (
         "target of one axis",
@@ -1018,6 +1021,356 @@ CALLS = [
         lambda: ntk.myrtle(5, 1, 2, rngs=RNGS).kernel(X),
         ValueError,
         ["pooling", "images", "(4, 3)"],
+    ),
+]
+
+
+# ------------------------------------------------------------------- function space, training and parameterizations:
+# types, masks, sparse and ragged arrays, None, flags, keys, optimizers, tracers, magnitudes
+
+T3, Y3, X3 = jnp.eye(3) + 0.5, jnp.ones((3, 2)), jnp.eye(3)
+
+
+def flow(k=THETA, y=Y, **changes):
+    """`ntk.gradient_flow` with one thing wrong."""
+    return ntk.gradient_flow(k, y, **({"t": 1.0} | changes))
+
+
+def gp(*parts, **changes):
+    """`ntk.gp_posterior` with one thing wrong."""
+    parts = parts or (THETA, Y, THETA, THETA)
+    return ntk.gp_posterior(*parts, **({"ridge": 0.1} | changes))
+
+
+def ensemble(**changes):
+    """`ntk.ensemble_posterior` with one thing wrong."""
+    return ntk.ensemble_posterior(NET.kernel(X), Y, **({"t": 1.0} | changes))
+
+
+def stationary(**changes):
+    """`ntk.stationary_covariance` with one thing wrong."""
+    return ntk.stationary_covariance(THETA, Y, **({"learning_rate": 0.1, "batch_size": 1} | changes))
+
+
+def diffusion(**changes):
+    """`ntk.langevin` with one thing wrong."""
+    arguments = {"learning_rate": 0.1, "batch_size": 1, "t": 1.0} | changes
+    return ntk.langevin(arguments.pop("k", THETA), arguments.pop("y", Y), **arguments)
+
+
+def logits(**changes):
+    """`ntk.cross_entropy_flow` with one thing wrong."""
+    arguments = {"t": 1.0} | changes
+    return ntk.cross_entropy_flow(THETA, arguments.pop("y", jax.nn.one_hot(jnp.arange(4) % 2, 2)), **arguments)
+
+
+def classify(y, **changes):
+    """`ntk.train` on the cross-entropy with one thing wrong."""
+    return train(loss="cross_entropy", y=y, **changes)
+
+
+def masked(array):
+    """With a mask on its first entry."""
+    return np.ma.array(np.asarray(array), mask=np.arange(array.size).reshape(array.shape) == 0)
+
+
+BIG = jnp.full((4, 2), 1e19)
+OTHER = ntk.mlp([3, 5, 2], w_std=2.0, rngs=RNGS).kernel
+
+CALLS += [
+    # arrays of other kinds
+    ("integer kernel", lambda: flow(jnp.eye(4, dtype=int)), TypeError, ["`ntk_train`", "floating", "int32", "astype"]),
+    ("boolean kernel", lambda: flow(jnp.eye(4) > 0), TypeError, ["`ntk_train`", "floating", "bool"]),
+    ("complex kernel", lambda: flow(THETA + 0j), TypeError, ["`ntk_train`", "floating", "complex64"]),
+    ("kernel of objects", lambda: flow(np.eye(4).astype(object)), TypeError, ["`ntk_train`", "numbers", "object"]),
+    ("no kernel", lambda: flow(None), TypeError, ["`ntk_train`", "an array", "None"]),
+    ("kernel of words", lambda: flow("theta"), TypeError, ["`ntk_train`", "an array", "theta"]),
+    ("kernel of ragged rows", lambda: flow([[1.0], [1.0, 2.0]]), ValueError, ["`ntk_train`", "rows of equal length"]),
+    ("masked kernel", lambda: flow(masked(THETA)), TypeError, ["`ntk_train`", "mask", "filled"]),
+    ("sparse kernel", lambda: flow(scipy.sparse.eye(4)), TypeError, ["`ntk_train`", "dense", "todense()"]),
+    ("sparse array of JAX", lambda: flow(BCOO.fromdense(THETA)), TypeError, ["`ntk_train`", "dense", "todense()"]),
+    ("kernel in a dict", lambda: flow({"ntk": THETA}), TypeError, ["`ntk_train`", "an array", "dict"]),
+    (
+        "kernel of keys",
+        lambda: flow(jax.random.split(jax.random.key(0), (4, 4))),
+        TypeError,
+        ["`ntk_train`", "numbers"],
+    ),
+    ("NaN in a kernel", lambda: flow(THETA.at[0, 0].set(jnp.nan)), ValueError, ["`ntk_train`", "finite", "1 of 16"]),
+    ("infinite kernel", lambda: flow(jnp.inf * jnp.ones((4, 4))), ValueError, ["`ntk_train`", "finite", "16 of 16"]),
+    ("no targets", lambda: flow(y=None), TypeError, ["`y`", "an array", "None"]),
+    ("masked targets", lambda: flow(y=masked(Y)), TypeError, ["`y`", "mask", "filled"]),
+    ("sparse targets", lambda: flow(y=scipy.sparse.csr_array(np.ones((4, 2)))), TypeError, ["`y`", "dense"]),
+    ("ragged targets", lambda: flow(y=[[1.0], [1.0, 2.0], [1.0], [1.0]]), ValueError, ["`y`", "equal length"]),
+    ("complex targets", lambda: flow(y=Y + 1j), TypeError, ["`y`", "floating", "complex64"]),
+    ("integer targets", lambda: flow(y=jnp.ones((4, 2), int)), TypeError, ["`y`", "floating", "int32"]),
+    ("NaN in targets", lambda: flow(y=NAN[:, :2]), ValueError, ["`y`", "finite", "1 of 8"]),
+    ("NaN at the start", lambda: flow(f0=NAN[:, :2]), ValueError, ["`f0`", "finite", "1 of 8"]),
+    ("NaN in a test kernel", lambda: flow(ntk_test=NAN.T[:, :4]), ValueError, ["`ntk_test`", "finite", "1 of 12"]),
+    ("masked test kernel", lambda: flow(ntk_test=masked(THETA)), TypeError, ["`ntk_test`", "mask"]),
+    ("masked kernel of a posterior", lambda: gp(masked(THETA), Y, THETA, THETA), TypeError, ["`k_train`", "mask"]),
+    (
+        "NaN in a posterior",
+        lambda: gp(THETA, Y, THETA, THETA.at[0, 0].set(jnp.nan)),
+        ValueError,
+        ["`k_test`", "finite"],
+    ),
+    ("a network for a kernel", lambda: flow(NET), TypeError, ["`ntk_train`", "an array", "Serial", "..."]),
+    ("posterior without test points", lambda: gp(THETA, Y, None, THETA), TypeError, ["`k_test_train`", "None"]),
+    ("posterior without their variances", lambda: gp(THETA, Y, THETA, None), TypeError, ["`k_test`", "None"]),
+    ("labels for logits", lambda: logits(y=jnp.arange(4) % 2), ValueError, ["`y`", "labels", "jax.nn.one_hot"]),
+    ("masked residual", lambda: ntk.noise_covariance(masked(Y), 1), TypeError, ["`residual`", "mask"]),
+    ("limit of a boolean kernel", lambda: ntk.max_learning_rate(THETA > 0), TypeError, ["`ntk_train`", "bool"]),
+    ("mean-square limit of nothing", lambda: ntk.mean_square_limit(None, 1), TypeError, ["`ntk_train`", "None"]),
+    ("masked inputs in training", lambda: train(x=masked(X)), TypeError, ["`x`", "mask"]),
+    ("a dict of inputs in training", lambda: train(x={"x": X}), TypeError, ["`x`", "an array", "dict"]),
+    # times and steps
+    ("times that go on after the end", lambda: flow(t=[0, jnp.inf, 1, jnp.inf]), ValueError, ["`t`", "sort"]),
+    ("time that is complex", lambda: flow(t=1j), TypeError, ["`t`", "time", "complex"]),
+    ("time that is true", lambda: flow(t=True), TypeError, ["`t`", "time", "True"]),
+    ("a bool among times", lambda: flow(t=[0.0, True]), TypeError, ["`t`", "time", "True"]),
+    ("time in words", lambda: flow(t="end"), TypeError, ["`t`", "time", "end"]),
+    ("no time", lambda: flow(t=None), TypeError, ["`t`", "time", "None"]),
+    ("no times", lambda: flow(t=[]), ValueError, ["`t`", "[T]", "(0,)"]),
+    ("masked times", lambda: flow(t=masked(jnp.ones(2))), TypeError, ["`t`", "mask"]),
+    ("time beyond numbers", lambda: flow(t=10**400), ValueError, ["`t`", "1.8e308", "inf"]),
+    ("steps that are true", lambda: descend(steps=True), TypeError, ["`steps`", "number of steps", "True"]),
+    ("a bool among steps", lambda: descend(steps=[1, True]), TypeError, ["`steps`", "True"]),
+    ("complex steps", lambda: descend(steps=2 + 0j), TypeError, ["`steps`", "complex"]),
+    ("steps in words", lambda: descend(steps="3"), TypeError, ["`steps`", "number of steps", "3"]),
+    ("no steps of descent", lambda: descend(steps=None), TypeError, ["`steps`", "None"]),
+    ("more steps than numbers", lambda: descend(steps=10**400), ValueError, ["`steps`", "1.8e308", "inf"]),
+    ("time of an ensemble that is true", lambda: ensemble(t=True), TypeError, ["`t`", "True"]),
+    ("time of logits that is complex", lambda: logits(t=1j), TypeError, ["`t`", "complex"]),
+    ("time of a diffusion that is true", lambda: diffusion(t=True), TypeError, ["`t`", "True"]),
+    ("SGD steps that are true", lambda: noisy(steps=True), TypeError, ["`steps`", "True"]),
+    ("more steps of SGD than can be counted", lambda: noisy(steps=2**31), ValueError, ["`steps`", "2³¹", "stationary"]),
+    ("more steps of training", lambda: train(steps=2**31), ValueError, ["`steps`", "at most 2,147,483,647"]),
+    # numbers
+    ("ridge that is true", lambda: flow(ridge=True), TypeError, ["`ridge`", "number", "True"]),
+    ("complex ridge", lambda: flow(ridge=1j), TypeError, ["`ridge`", "number", "1j"]),
+    ("complex ridge of JAX", lambda: flow(ridge=jnp.array(1j)), TypeError, ["`ridge`", "number"]),
+    ("ridge in words", lambda: gp(ridge="1e-3"), TypeError, ["`ridge`", "number", "1e-3"]),
+    ("no ridge for a posterior", lambda: gp(ridge=None), TypeError, ["`ridge`", "number", "None"]),
+    ("two ridges", lambda: flow(ridge=jnp.ones(2)), ValueError, ["`ridge`", "single", "(2,)"]),
+    ("NaN ridge", lambda: ensemble(ridge=float("nan")), ValueError, ["`ridge`", "finite"]),
+    ("negative ridge of an ensemble", lambda: ensemble(ridge=-1.0), ValueError, ["`ridge`", "at least 0"]),
+    ("rate of descent that is true", lambda: descend(learning_rate=True), TypeError, ["`learning_rate`", "number"]),
+    ("infinite rate of descent", lambda: descend(learning_rate=jnp.inf), ValueError, ["`learning_rate`", "finite"]),
+    ("rate beyond numbers", lambda: descend(learning_rate=10**400), ValueError, ["`learning_rate`", "below 1e308"]),
+    ("complex momentum", lambda: descend(momentum=0.5j), TypeError, ["`momentum`", "number", "0.5j"]),
+    (
+        "no end at the stability limit",
+        lambda: descend(learning_rate=8.0, steps=jnp.inf),
+        ValueError,
+        ["`learning_rate` = 8", "not below", "finite `steps`"],
+    ),
+    (
+        "no end there with momentum",
+        lambda: descend(learning_rate=12.0, momentum=0.5, steps=[1, jnp.inf]),
+        ValueError,
+        ["`learning_rate` = 12", "not below", "12"],
+    ),
+    ("rate of SGD that is true", lambda: noisy(learning_rate=True), TypeError, ["`learning_rate`", "number", "True"]),
+    ("complex label noise", lambda: noisy(label_noise=1j), TypeError, ["`label_noise`", "number", "1j"]),
+    ("batch that is true", lambda: noisy(batch_size=True), TypeError, ["`batch_size`", "whole number", "True"]),
+    (
+        "no rate for a stationary law",
+        lambda: stationary(learning_rate=0.0),
+        ValueError,
+        ["`learning_rate`", "greater than 0"],
+    ),
+    ("tolerance of logits that is true", lambda: logits(rtol=True), TypeError, ["`rtol`", "number", "True"]),
+    ("runs that are true", lambda: runs(runs=True), TypeError, ["`runs`", "whole number", "True"]),
+    # flags
+    ("replacement in words", lambda: noisy(replace="no"), TypeError, ["`replace`", "True or False", "no"]),
+    ("replacement by a number", lambda: runs(replace=0), TypeError, ["`replace`", "True or False", "0"]),
+    (
+        "replacement of noise in words",
+        lambda: ntk.noise_covariance(Y, 1, "no"),
+        TypeError,
+        ["`replace`", "True or False"],
+    ),
+    (
+        "replacement of a limit in words",
+        lambda: ntk.mean_square_limit(THETA, 1, "no"),
+        TypeError,
+        ["`replace`", "'no'"],
+    ),
+    ("epochs in words", lambda: runs(reshuffle="yes"), TypeError, ["`reshuffle`", "True or False", "yes"]),
+    ("small steps in words", lambda: stationary(small_steps="no"), TypeError, ["`small_steps`", "True or False"]),
+    ("bias in words", lambda: ntk.Dense(3, 2, use_bias="no", **DENSE), TypeError, ["`use_bias`", "True or False"]),
+    ("progress in words", lambda: train(progress="no"), TypeError, ["`progress`", "True or False", "no"]),
+    # keys
+    ("a number for a key", lambda: runs(key=0), TypeError, ["`key`", "jax.random.key(0)", "int 0"]),
+    ("no key for runs", lambda: runs(key=None), TypeError, ["`key`", "jax.random.key(0)", "None"]),
+    ("several keys", lambda: runs(key=jax.random.split(jax.random.key(0), 3)), ValueError, ["`key`", "(3,)", "key[0]"]),
+    ("a number for a key in training", lambda: train(key=0), TypeError, ["`key`", "jax.random.key(0)", "int 0"]),
+    ("rngs for a key in training", lambda: train(key=RNGS, batch_size=2), TypeError, ["`key`", "jax.random.key(0)"]),
+    # kernels that do not go together
+    (
+        "posterior of mixed kernels",
+        lambda: gp(T3, Y3, 3 * T3, T3),
+        ValueError,
+        ["`k_train`", "`k_test_train`", "one kernel", "scale"],
+    ),
+    (
+        "ensemble of two networks",
+        lambda: ntk.ensemble_posterior(NET.kernel(X3), Y3, OTHER(X3), NET.kernel(X3), t=1.0),
+        ValueError,
+        ["`kernel_train.ntk`", "one kernel", "same network"],
+    ),
+    (
+        "ensemble without its kernel",
+        lambda: ntk.ensemble_posterior(None, Y, t=1.0),
+        TypeError,
+        ["`kernel_train`", "net.kernel(x)"],
+    ),
+    ("kernel by a number", lambda: ensemble(kernel=3), ValueError, ["`kernel`", "3", "'ntk'"]),
+    # what leaves the range
+    (
+        "targets whose squares overflow",
+        lambda: ntk.sgd_moments(THETA, BIG, learning_rate=0.1, batch_size=1, steps=1),
+        ValueError,
+        ["`y`", "1e+19", "float32", "Divide"],
+    ),
+    ("diffusion of such targets", lambda: diffusion(y=BIG), ValueError, ["`y`", "1e+19", "float32"]),
+    (
+        "diffusion that takes too long",
+        lambda: diffusion(t=1e9),
+        RuntimeError,
+        ["`t` = 1e+09", "65,536 steps", "stationary_covariance"],
+    ),
+    (
+        "logits that take too long",
+        lambda: ntk.cross_entropy_flow(jnp.ones((2, 2)), jnp.eye(2), t=1e12),
+        RuntimeError,
+        ["`t` = 1e+12", "100,000 steps", "rtol"],
+    ),
+    # what must be known
+    (
+        "mean-square limit under jit",
+        lambda: jax.jit(lambda k: ntk.mean_square_limit(k, 1))(THETA),
+        TypeError,
+        ["`ntk_train`", "jit"],
+    ),
+    (
+        "batch under jit",
+        lambda: jax.jit(lambda b: noisy(batch_size=b))(1),
+        TypeError,
+        ["`batch_size`", "tracer", 'static_argnames="batch_size"'],
+    ),
+    ("replacement under jit", lambda: jax.jit(lambda r: noisy(replace=r))(True), TypeError, ["`replace`", "tracer"]),
+    ("steps of training under jit", lambda: jax.jit(lambda s: train(steps=s))(3), TypeError, ["`steps`", "tracer"]),
+    (
+        "steps of another rank under jit",
+        lambda: jax.jit(lambda s: descend(steps=s))(jnp.ones((2, 2))),
+        ValueError,
+        ["`steps`", "(2, 2)"],
+    ),
+    (
+        "ridge of a rank under jit",
+        lambda: jax.jit(lambda r: flow(ridge=r))(jnp.ones(2)),
+        ValueError,
+        ["`ridge`", "single", "(2,)"],
+    ),
+    # training
+    ("a rate for an optimizer", lambda: train(optimizer=0.1), TypeError, ["`optimizer`", "Optax", "0.1"]),
+    ("an optimizer not called", lambda: train(optimizer=optax.sgd), TypeError, ["`optimizer`", "sgd", "Call it"]),
+    (
+        "an optimizer of Flax",
+        lambda: train(optimizer=nnx.Optimizer(NET, optax.sgd(0.1), wrt=nnx.Param)),
+        TypeError,
+        ["`optimizer`", "nnx.Optimizer", "optimizer.tx"],
+    ),
+    ("an optimizer by name", lambda: train(optimizer="adam"), TypeError, ["`optimizer`", "optax.adam(1e-3)", "'adam'"]),
+    ("no optimizer", lambda: train(optimizer=None), TypeError, ["`optimizer`", "Optax", "None"]),
+    ("loss by a number", lambda: train(loss=3), TypeError, ["`loss`", "mse", "int 3"]),
+    (
+        "loss that is not one number",
+        lambda: train(loss=lambda f, y: (f - y) ** 2),
+        ValueError,
+        ["`loss`", "one number", "(4, 2)"],
+    ),
+    ("record that is no function", lambda: train(record=3), TypeError, ["`record`", "function", "int 3"]),
+    ("one step to record at", lambda: train(record_at=2), ValueError, ["`record_at`", "list", "got 2"]),
+    ("half a step to record at", lambda: train(record_at=[0, 1.5]), ValueError, ["`record_at`", "whole", "1.5"]),
+    ("steps of training that are true", lambda: train(steps=True), TypeError, ["`steps`", "whole number", "True"]),
+    (
+        "batch of training that is true",
+        lambda: train(batch_size=True, key=jax.random.key(0)),
+        TypeError,
+        ["`batch_size`", "True"],
+    ),
+    ("no targets in training", lambda: train(y=None), TypeError, ["`y`", "an array", "None"]),
+    ("one number for targets", lambda: train(y=1.0), ValueError, ["`y`", "4 rows", "()"]),
+    ("labels for squares", lambda: train(y=jnp.arange(4)), ValueError, ["`y`", "labels", "one_hot_centered"]),
+    ("integers for squares", lambda: train(y=jnp.ones((4, 2), int)), TypeError, ["`y`", "floating", "int32"]),
+    ("NaN in targets of training", lambda: train(y=NAN[:, :2]), ValueError, ["`y`", "finite", "1 of 8"]),
+    (
+        "cross-entropy of centered targets in training",
+        lambda: classify(ntk.one_hot_centered(np.arange(4) % 2, 2)),
+        ValueError,
+        ["`y`", "probabilities", "-0.5", "jax.nn.one_hot"],
+    ),
+    ("cross-entropy of rows that sum to two", lambda: classify(Y), ValueError, ["`y`", "probabilities", "sum to 1"]),
+    ("label above the range", lambda: classify(jnp.array([0, 1, 2, 0])), ValueError, ["`y`", "0 to 1", "got 2"]),
+    ("label below the range", lambda: classify(jnp.array([0, 1, -1, 0])), ValueError, ["`y`", "0 to 1", "got -1"]),
+    ("labels that are no integers", lambda: classify(jnp.ones(4)), TypeError, ["`y`", "integers", "float32"]),
+    (
+        "one-hot rows of integers",
+        lambda: classify(jnp.eye(4, 2, dtype=int)),
+        TypeError,
+        ["`y`", "labels [N]", "(4, 2)"],
+    ),
+    # parameterizations
+    (
+        "converting a number",
+        lambda: ntk.convert(3, ntk.NTK),
+        TypeError,
+        ["`net`", "nnx.Module", "int 3", "ntklib.convert(net"],
+    ),
+    (
+        "converting the wrong way round",
+        lambda: ntk.convert(ntk.NTK, NET),
+        TypeError,
+        ["`net`", "ntklib.NTK", "ntklib.convert(net"],
+    ),
+    (
+        "rates of no network",
+        lambda: ntk.sgd(None, 0.1),
+        TypeError,
+        ["`net`", "nnx.Module", "None", "ntklib.sgd(net, 0.1)"],
+    ),
+    ("rates the wrong way round", lambda: ntk.sgd(0.1, NET), TypeError, ["`net`", "float 0.1", "ntklib.sgd(net, 0.1)"]),
+    ("a network for a rate", lambda: ntk.sgd(NET, NET), TypeError, ["`learning_rate`", "schedule"]),
+    ("rate that is true", lambda: ntk.sgd(NET, True), TypeError, ["`learning_rate`", "number", "True"]),
+    ("no rate", lambda: ntk.sgd(NET, None), TypeError, ["`learning_rate`", "number", "None"]),
+    ("momentum of five", lambda: ntk.sgd(NET, 0.1, momentum=5), ValueError, ["`momentum`", "below 1", "5"]),
+    ("momentum that is true", lambda: ntk.sgd(NET, 0.1, momentum=True), TypeError, ["`momentum`", "number", "True"]),
+    (
+        "exponents in words",
+        lambda: ntk.parameterization.Exponents("1/2", 0.0),
+        TypeError,
+        ["`multiplier`", "number", "1/2"],
+    ),
+    (
+        "numbers for exponents",
+        lambda: ntk.parameterization.Parameterization("mine", 1, 2, 3, "init"),
+        TypeError,
+        ["`input`", "Exponents"],
+    ),
+    (
+        "a scale elsewhere",
+        lambda: ntk.parameterization.Parameterization("mine", ntk.NTK.input, ntk.NTK.hidden, ntk.NTK.output, "weights"),
+        ValueError,
+        ["`std`", "'weights'", "'init'"],
+    ),
+    (
+        "role by a number",
+        lambda: ntk.Dense(3, 2, parameterization=ntk.MUP, role=1, **DENSE),
+        ValueError,
+        ["`role`", "1", "'hidden'"],
     ),
 ]
 
