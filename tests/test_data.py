@@ -530,8 +530,8 @@ class Host:
                 self.end_headers()
                 with contextlib.suppress(ConnectionError):  # the other side has seen enough
                     for piece in host.pieces(content[start:]):
+                        host.sent += len(piece)  # before the other side can have seen it, and gone on
                         self.wfile.write(piece)
-                        host.sent += len(piece)
 
             def log_message(self, format, *args):
                 pass
