@@ -13,7 +13,7 @@ from ntklib.critical import CriticalPoint, critical_point, edge_of_chaos
 from ntklib.cross_entropy import cross_entropy_flow
 from ntklib.data import Data, load, one_hot_centered
 from ntklib.depth import DepthProfile, ntk_depth_profile
-from ntklib.empirical import empirical_nngp, empirical_ntk
+from ntklib.empirical import empirical_nngp, empirical_ntk, ntk_vector_product
 from ntklib.kernel import Kernel
 from ntklib.layers import (
     Abs,
@@ -129,6 +129,7 @@ __all__ = [
     "myrtle",
     "noise_covariance",
     "ntk_depth_profile",
+    "ntk_vector_product",
     "one_hot_centered",
     "phase",
     "scale_output",

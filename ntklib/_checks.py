@@ -6,7 +6,7 @@ shape and type are checked.
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -172,9 +172,9 @@ def features(expected: int, got: int) -> None:
         )
 
 
-def model_inputs(argument: str, value: ArrayLike) -> jax.Array:
+def model_inputs(argument: str, value: Any) -> jax.Array:
     """Inputs of a model that is not ours, `[N, ...]`: any rank from 1, any type (embeddings take integers)."""
-    value = jnp.asarray(value)
+    value = one_array(argument, value)
     if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
             f"`{argument}` must be inputs [N, ...]; got shape {value.shape}. "
@@ -185,6 +185,37 @@ def model_inputs(argument: str, value: ArrayLike) -> jax.Array:
     if jnp.issubdtype(value.dtype, jnp.floating):
         return array(argument, value, "N ...")
     return value
+
+
+def one_array(argument: str, value: Any) -> jax.Array:
+    """`value` as an array of numbers; refuses several arrays at once, and arrays of a kind that JAX does not know."""
+    several = isinstance(value, Mapping) or (isinstance(value, tuple) and any(hasattr(v, "shape") for v in value))
+    if several:
+        raise TypeError(
+            f"`{argument}` must be one array of inputs, [N, ...]; got a {type(value).__name__} of {len(value)}. What "
+            f"is the same for all inputs goes into the function, `(lambda p, x: apply_fn(p, x, mask), params)`; what "
+            f"belongs to each input, into further columns of `{argument}`."
+        )
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"`{argument}` must be an array without a mask. Leave masked rows out, or fill them in: "
+            f"`{argument}.filled(0)`."
+        )
+    if type(value).__module__.startswith(("scipy.sparse", "jax.experimental.sparse")):
+        raise TypeError(
+            f"`{argument}` must be a dense array; got a sparse {type(value).__name__}. Convert it: "
+            f"`{argument}.todense()`."
+        )
+    try:
+        known = value if hasattr(value, "dtype") else np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"`{argument}` must have rows of one length, [N, ...]: {error}") from error
+    if not (jnp.issubdtype(known.dtype, jnp.number) or known.dtype == bool):
+        raise TypeError(
+            f"`{argument}` must be an array of numbers, [N, ...]; got {type(value).__name__} of {known.dtype}. "
+            f"Convert it, e.g. `np.asarray({argument}, dtype=float)`."
+        )
+    return jnp.asarray(known.astype(np.float64) if known.dtype == np.longdouble else known)
 
 
 def times(argument: str, value: ArrayLike) -> jax.Array:
