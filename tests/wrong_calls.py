@@ -44,6 +44,13 @@ def product(**changes):
     return ntk.ntk_vector_product(**({"model": NET, "x1": X, "x2": None, "v": Y} | changes))
 
 
+def drawn(**changes):
+    """`ntk.monte_carlo_kernel` with one thing wrong."""
+    build = lambda rngs: ntk.mlp([3, 2], w_std=1.0, rngs=rngs)  # noqa: E731
+    arguments = {"build": build, "x1": X, "draws": 2, "key": jax.random.key(0), "progress": False}
+    return ntk.monte_carlo_kernel(**(arguments | changes))
+
+
 def stored(file, content, net=NET):
     """`ntk.gram` into a store of `NET`, one file of which holds something else."""
     with tempfile.TemporaryDirectory() as folder:
@@ -385,6 +392,19 @@ CALLS = [
         lambda: ntk.ntk_vector_product((lambda p, x: x, {}), X, None, X),
         ValueError,
         ["`model`", "no parameters"],
+    ),
+    ("a single draw", lambda: drawn(draws=1), ValueError, ["`draws`", "at least 2", "1"]),
+    ("half a draw", lambda: drawn(draws=2.5), TypeError, ["`draws`", "whole number", "2.5"]),
+    ("a seed for a key", lambda: drawn(key=0), TypeError, ["`key`", "jax.random.key(0)", "int"]),
+    ("many keys", lambda: drawn(key=jax.random.split(jax.random.key(0))), TypeError, ["`key`", "one"]),
+    ("a network for its builder", lambda: drawn(build=NET), TypeError, ["`build`", "function", "rngs=rngs", "Serial"]),
+    ("a builder without rngs", lambda: drawn(build=lambda: NET), TypeError, ["`build`", "nnx.Rngs", "argument"]),
+    ("a builder of numbers", lambda: drawn(build=lambda rngs: 3), TypeError, ["`build`", "int"]),
+    (
+        "a builder of ever other networks",
+        lambda: drawn(build=lambda rngs: nnx.Sequential(nnx.Linear(3, 2, rngs=rngs), lambda x: x)),
+        ValueError,
+        ["`build`", "one structure", "lambda"],
     ),
     # function space
     (
