@@ -13,7 +13,13 @@ from ntklib.critical import CriticalPoint, critical_point, edge_of_chaos
 from ntklib.cross_entropy import cross_entropy_flow
 from ntklib.data import Data, load, one_hot_centered
 from ntklib.depth import DepthProfile, ntk_depth_profile
-from ntklib.empirical import empirical_nngp, empirical_ntk
+from ntklib.empirical import (
+    MonteCarloKernel,
+    empirical_nngp,
+    empirical_ntk,
+    monte_carlo_kernel,
+    ntk_vector_product,
+)
 from ntklib.kernel import Kernel
 from ntklib.layers import (
     Abs,
@@ -89,6 +95,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyRelu",
+    "MonteCarloKernel",
     "NotConvergedError",
     "Parameterization",
     "Relu",
@@ -126,9 +133,11 @@ __all__ = [
     "max_learning_rate",
     "mean_square_limit",
     "mlp",
+    "monte_carlo_kernel",
     "myrtle",
     "noise_covariance",
     "ntk_depth_profile",
+    "ntk_vector_product",
     "one_hot_centered",
     "phase",
     "scale_output",

@@ -9,7 +9,7 @@ import importlib.util
 import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -176,7 +176,10 @@ def plain(argument: str, value: Any) -> Any:
                 f"array: {error}"
             ) from error
     if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
-        raise TypeError(f"`{argument}` must hold numbers; got an array of {value.dtype}.")
+        raise TypeError(
+            f"`{argument}` must hold numbers; got an array of {value.dtype}. Convert it, e.g. "
+            f"`np.asarray({argument}, dtype=float)`."
+        )
     return value
 
 
@@ -310,9 +313,9 @@ def features(expected: int, got: int) -> None:
         )
 
 
-def model_inputs(argument: str, value: ArrayLike) -> jax.Array:
+def model_inputs(argument: str, value: Any) -> jax.Array:
     """Inputs of a model that is not ours, `[N, ...]`: any rank from 1, any type (embeddings take integers)."""
-    value = jnp.asarray(plain(argument, value))
+    value = one_array(argument, value)
     if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
             f"`{argument}` must be inputs [N, ...]; got shape {value.shape}. "
@@ -323,6 +326,19 @@ def model_inputs(argument: str, value: ArrayLike) -> jax.Array:
     if jnp.issubdtype(value.dtype, jnp.floating):
         return array(argument, value, "N ...")
     return value
+
+
+def one_array(argument: str, value: Any) -> jax.Array:
+    """`value` as an array of numbers; refuses several arrays at once, and what `plain` refuses."""
+    several = isinstance(value, Mapping) or (isinstance(value, tuple) and any(hasattr(v, "shape") for v in value))
+    if several:
+        raise TypeError(
+            f"`{argument}` must be one array of inputs, [N, ...]; got a {type(value).__name__} of {len(value)}. What "
+            f"is the same for all inputs goes into the function, `(lambda p, x: apply_fn(p, x, mask), params)`; what "
+            f"belongs to each input, into further columns of `{argument}`."
+        )
+    known = plain(argument, value)
+    return jnp.asarray(known.astype(np.float64) if known.dtype == np.longdouble else known)
 
 
 def times(argument: str, value: ArrayLike) -> Any:

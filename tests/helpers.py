@@ -1,6 +1,8 @@
 """Cases that several test files share: a new activation or layer is added here and inherits every law."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -42,6 +44,22 @@ def normal(seed, *shape, dtype=jnp.float64):
     size = math.prod(shape)
     draws = jax.random.normal(jax.random.key(seed), (max(4096, size),), dtype)
     return jnp.asarray(np.asarray(draws)[:size].reshape(shape))
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """A list that grows by an entry with each program that JAX compiles."""
+    compiled: list[str] = []
+
+    def heard(event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    try:
+        yield compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(heard)
 
 
 def kernel(net, *inputs) -> ntk.Kernel:
