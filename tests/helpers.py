@@ -26,8 +26,19 @@ ACTIVATIONS = {
     "elu": ntk.Elu(),
     "sigmoid": ntk.Sigmoid(),
     "arctan": ntk.Elementwise(jnp.arctan),
+    "rectified": ntk.RectifiedMonomial(2),
+    "wave": ntk.Sin(0.9, amplitude=1.3, phase=0.4),
+    "cos": ntk.Cos(1.1),
+    "rbf": ntk.Rbf(0.4),
+    "gaussian": ntk.Gaussian(0.7),
+    "exp": ntk.Exp(0.4),
+    "monomial": ntk.Monomial(2),
+    "hermite": ntk.Hermite(3),
 }
-CLOSED_FORM = ("relu", "leaky_relu", "abs", "erf", "gelu", "sin", "identity")
+CLOSED_FORM = (
+    "relu", "leaky_relu", "abs", "erf", "gelu", "sin", "identity", "rectified", "wave", "cos", "rbf", "gaussian", "exp",
+    "monomial", "hermite",
+)  # fmt: skip
 
 
 def assert_close(got, want, rtol=1e-10, atol=0.0):

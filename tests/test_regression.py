@@ -91,7 +91,6 @@ def test_it_works_in_pipelines_searches_and_clones_and_pickles():
     assert_close(again.predict(X_TEST), twin.predict(X_TEST), rtol=1e-15)
 
 
-@pytest.mark.xfail(raises=pickle.PicklingError, reason="copies of activations that JAX has compiled do not pickle yet")
 @pytest.mark.parametrize("activation", ["relu", "tanh", "erf"])
 @pytest.mark.parametrize("save", ["pickle", "joblib"])
 def test_clones_and_searches_are_saved_and_loaded(activation, save, tmp_path):
