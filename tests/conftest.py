@@ -3,11 +3,13 @@
 import os
 import pathlib
 import warnings
+from collections.abc import Iterator
 
 os.environ["CI"] = "true"  # no progress bars, no progress file
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
@@ -41,3 +43,15 @@ with warnings.catch_warnings():
         "beartype.beartype",
     )
     hook.__enter__()  # stays on for the session
+
+
+#: Each compiled program takes some memory maps, of which Linux lets a process have 65,530; then the compiler dies.
+MAPS = pathlib.Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Forget what earlier files compiled before the maps run out."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
