@@ -23,8 +23,9 @@ Layers = list[list[Any]]
 class Case:
     """One line of the table.
 
-    kind: "empirical", the NTK of a finite network; "analytic", that of the infinitely wide one; "activation", the same
-        by us alone, beside erf in the place of the activation; "regression", from inputs and targets to predictions.
+    kind: "empirical", the NTK of a finite network; "analytic", that of the infinitely wide one; "model", the NTK of a
+        Flax module as it is initialized, of which `layers` has the name in models.py; "activation", the analytic NTK by
+        us alone, beside erf in the place of the activation; "regression", from inputs and targets to predictions.
     data: "mnist5k", as vectors or images as `shape` has it, or "normal", from a seeded generator.
     goal: how many times as fast as the best peer we want to be.
     outputs: of an empirical kernel, "full" [N, N, K, K] or "mean" [N, N].
@@ -95,6 +96,10 @@ def _empirical(name: str, layers: Layers, n: int, full: float, mean: float) -> l
     ]
 
 
+def _model(name: str, layers: str) -> Case:
+    return Case(f"{name}, N=16, mean", "model", [[layers]], (32, 32, 3), 16, goal=2.0, data="normal")
+
+
 def _analytic(name: str, layers: Layers, n: int, goal: float) -> Case:
     images = layers[0][0] == "conv"
     shape, data = ((8, 8, 3), "normal") if images else ((784,), "mnist5k")
@@ -115,6 +120,8 @@ CASES = [
     *_empirical("MLP 784-512-512-512-10", MLP, 1024, full=5.0, mean=3.0),
     *_empirical("CNN 28×28, three of 32", CNN, 64, full=2.0, mean=2.0),
     *_empirical("residual CNN 28×28", RESIDUAL, 64, full=1.2, mean=1.2),
+    _model("ResNet-20 with BatchNorm", "resnet20"),
+    _model("vision transformer", "transformer"),
     _analytic("ReLU depth 3", deep(3, "relu"), 5000, goal=4.0),
     _analytic("ReLU depth 20", deep(20, "relu"), 5000, goal=8.0),
     _analytic("erf depth 3", deep(3, "erf"), 5000, goal=4.0),

@@ -9,7 +9,7 @@ import importlib.util
 import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -176,7 +176,10 @@ def plain(argument: str, value: Any) -> Any:
                 f"array: {error}"
             ) from error
     if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
-        raise TypeError(f"`{argument}` must hold numbers; got an array of {value.dtype}.")
+        raise TypeError(
+            f"`{argument}` must hold numbers; got an array of {value.dtype}. Convert it, e.g. "
+            f"`np.asarray({argument}, dtype=float)`."
+        )
     return value
 
 
@@ -193,7 +196,10 @@ def host_inputs(argument: str, value: Any) -> Any:
         raise ValueError(
             f"`{argument}` must be [N, d] vectors or [N, H, W, C] images; got shape {np.shape(value)}.{hint}"
         )
-    return checked(argument, value, "N d" if rank == 2 else "N H W C")
+    value = checked(argument, value, "N d" if rank == 2 else "N H W C")
+    # In half precision, of three digits, nothing is computed; in more than double, nothing can be.
+    bits = jnp.finfo(value.dtype).bits
+    return value.astype(np.float32 if bits < 32 else np.float64) if bits < 32 or bits > 64 else value
 
 
 def targets(argument: str, value: ArrayLike, rows: int) -> jax.Array:
@@ -295,10 +301,50 @@ def installed(module: str, where: str) -> None:
         raise ImportError(f"`{where}` needs {module}: `pip install {module}`.")
 
 
+def scalar_function(argument: str, fn: Any) -> None:
+    """Refuse what is not a JAX function of one number that works elementwise on arrays."""
+    if not callable(fn):
+        raise TypeError(f"`{argument}` must be a function of one number, such as jnp.tanh; got {type(fn).__name__}.")
+    try:
+        out = jax.eval_shape(fn, jax.ShapeDtypeStruct((2, 3), jnp.float32))
+    except Exception as error:
+        numpy = isinstance(fn, np.ufunc) or isinstance(error, jax.errors.TracerArrayConversionError)
+        way_out = f"NumPy's functions do not: write it with jax.numpy, as jnp.{getattr(fn, '__name__', 'tanh')}."
+        raise ValueError(
+            f"`{argument}` must be a JAX function that works elementwise on arrays; "
+            + (way_out if numpy else f"calling it failed: {error}")
+        ) from error
+    if getattr(out, "shape", None) != (2, 3):
+        raise ValueError(
+            f"`{argument}` must be scalar, applied elementwise: [2, 3] came back as {getattr(out, 'shape', out)}."
+        )
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise ValueError(f"`{argument}` must return real floating-point numbers; got {out.dtype}.")
+    # Entry by entry: what an entry becomes must not depend on its neighbours.
+    x = np.linspace(-1.3, 1.7, 6, dtype=np.float32).reshape(2, 3)
+    whole, alone = fn(jnp.asarray(x)), fn(jnp.asarray(x[:1, :1]))
+    if is_traced(whole, alone):
+        return
+    whole, alone = np.asarray(whole), np.asarray(alone)
+    if not np.allclose(whole[:1, :1], alone, rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise ValueError(
+            f"`{argument}` must be scalar, applied elementwise: what it makes of one number depends on the others in "
+            f"the array, as in a softmax."
+        )
+
+
 def instance(argument: str, value: object, kind: type, example: str) -> None:
     """Refuse what is not of a type; `example` says what would be."""
     if not isinstance(value, kind):
         raise TypeError(f"`{argument}` must be a {kind.__name__}, {example}; got {shown(value)}.")
+
+
+def network_input(x: Any) -> None:
+    """Refuse what a network cannot be called with."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(f"A network takes an array, such as `jnp.asarray(x)`; got {type(x).__name__}.")
+    if np.ndim(x) == 0:
+        raise ValueError("A network takes inputs [N, d]; got a single number.")
 
 
 def features(expected: int, got: int) -> None:
@@ -310,9 +356,9 @@ def features(expected: int, got: int) -> None:
         )
 
 
-def model_inputs(argument: str, value: ArrayLike) -> jax.Array:
+def model_inputs(argument: str, value: Any) -> jax.Array:
     """Inputs of a model that is not ours, `[N, ...]`: any rank from 1, any type (embeddings take integers)."""
-    value = jnp.asarray(plain(argument, value))
+    value = one_array(argument, value)
     if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
             f"`{argument}` must be inputs [N, ...]; got shape {value.shape}. "
@@ -323,6 +369,19 @@ def model_inputs(argument: str, value: ArrayLike) -> jax.Array:
     if jnp.issubdtype(value.dtype, jnp.floating):
         return array(argument, value, "N ...")
     return value
+
+
+def one_array(argument: str, value: Any) -> jax.Array:
+    """`value` as an array of numbers; refuses several arrays at once, and what `plain` refuses."""
+    several = isinstance(value, Mapping) or (isinstance(value, tuple) and any(hasattr(v, "shape") for v in value))
+    if several:
+        raise TypeError(
+            f"`{argument}` must be one array of inputs, [N, ...]; got a {type(value).__name__} of {len(value)}. What "
+            f"is the same for all inputs goes into the function, `(lambda p, x: apply_fn(p, x, mask), params)`; what "
+            f"belongs to each input, into further columns of `{argument}`."
+        )
+    known = plain(argument, value)
+    return jnp.asarray(known.astype(np.float64) if known.dtype == np.longdouble else known)
 
 
 def times(argument: str, value: ArrayLike) -> Any:

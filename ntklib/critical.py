@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ntklib import duals
+from ntklib.duals.integrals import derivative
 from ntklib.layers import Elementwise
 from ntklib.phases import TABLE, is_homogeneous, table, variance_slope
-from ntklib.propagation import Pair, Scalar, checked, mean, pair, square
+from ntklib.propagation import Pair, Scalar, checked, mean, pair, require_smooth, square
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
 
         σ_w² = 1/E[φ'(√q Z)²],  σ_b² = q − E[φ(√q Z)²]/E[φ'(√q Z)²],
 
-    solved for q between 1e-9 and 1e7. At σ_b = 0 with φ(0) = 0 it is the limit σ_w = 1/|φ'(0)|, and for leaky ReLUs,
+    solved for q between 1e-9 and 1e16. At σ_b = 0 with φ(0) = 0 it is the limit σ_w = 1/|φ'(0)|, and for leaky ReLUs,
     whose line is the one point σ_b = 0, σ_w² = 2/(1 + slope²), any q is a fixed point.
 
     Raises ValueError where there is none (softplus: none at all; leaky ReLUs: σ_b > 0). Some are of little use, and
@@ -52,7 +52,7 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
     (1.304146, 0.512079, True)
     """
     fn, (b,) = checked(activation, b_std=b_std)
-    slope = duals.derivative(fn)
+    slope = derivative(fn)
     at_zero = float(jnp.abs(slope(jnp.zeros(()))))
     if is_homogeneous(fn):
         w_std = float(pair(activation)(jnp.ones(()), jnp.zeros(()))[1]) ** -0.5
@@ -74,13 +74,14 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
     low, high = (jnp.asarray(TABLE[crossings[0] + i]) for i in (0, 1))
     numbers = pair(activation)
     q = _critical_root(fn, numbers, b, low, high)
+    require_smooth(activation, q)
     w2 = 1 / numbers(q, jnp.zeros(()))[1]
-    second = duals.derivative(slope)
+    second = derivative(slope)
     chi_q = float(w2 * variance_slope(fn, q))
     return CriticalPoint(
         float(jnp.sqrt(w2)), float(b), float(q), chi_q,
         float(w2 * q * mean(square(second), q)),
-        float(w2 * q**2 * mean(square(duals.derivative(second)), q)),
+        float(w2 * q**2 * mean(square(derivative(second)), q)),
         abs(chi_q) < 1,
     )  # fmt: skip
 
@@ -117,7 +118,7 @@ def edge_of_chaos(activation: Elementwise, b_std: float) -> float:
 def _chi_q(fn: Scalar, q: float) -> float:
     """χ_q at the point of the critical line that belongs to q."""
     at = jnp.asarray(q)
-    return float(variance_slope(fn, at) / mean(square(duals.derivative(fn)), at))
+    return float(variance_slope(fn, at) / mean(square(derivative(fn)), at))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import operator
+import os
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,11 +13,12 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
+from tqdm import tqdm
 
 from ntklib import _checks
 from ntklib.layers import Elementwise
 from ntklib.phases import fixed_point, is_homogeneous
-from ntklib.propagation import Pair, Scalar, checked, mean, pair, square
+from ntklib.propagation import Pair, Scalar, checked, mean, pair, require_smooth, square
 
 Residual = Literal["plain", "1/sqrt(l)", "1/sqrt(L)"]
 
@@ -61,6 +64,8 @@ def ntk_depth_profile(
         blocks; "1/sqrt(l)" for branches scaled by 1/√l at the l-th block, "1/sqrt(L)" for all scaled by
         1/√(number of blocks), those of the deepest network asked for: one less than the last of `depths`.
 
+    More than 2^18 layers are taken in parts: a bar shows how far it is, and Ctrl-C stops it.
+
     1 − c keeps its relative precision however small it gets. By a scan: memory for the depths that are asked for, and
     some microseconds a layer (closed forms: ReLUs, erf, sin), or a tenth of a millisecond (quadrature).
     Raises ValueError on depths that are not positive whole numbers in ascending order, on |rho| > 1, and where the
@@ -95,12 +100,15 @@ def ntk_depth_profile(
                 f"{'vanishes' if q == 0 else 'diverges'} with depth: give that of the first layer as `q`."
             )
     _checks.real("q", q, above=0.0)
+    require_smooth(activation, jnp.asarray(q))
     # By φ and its maps, which are equal for equal activations: two `Tanh()` compile once.
-    state = _run(activation.fn, pair(activation), residual, w, b, jnp.asarray(q, jnp.float64), start.ravel(), stops)
+    numbers = pair(activation, (64, 64) if q <= 1e4 else (128, 96))
+    first = _start(jnp.asarray(q, jnp.float64), start.ravel())
+    state = _through(activation.fn, numbers, residual, w, b, first, stops)
     shape = (len(stops), *start.shape)
     one_minus_c, diagonal, off = (a.reshape(shape) for a in (state.delta, state.diagonal, state.off))
     variance = (state.q * jnp.exp(state.growth)).reshape(len(stops), *[1] * start.ndim) * jnp.ones(shape)
-    return DepthProfile(stops, one_minus_c, variance, variance * diagonal, variance * off, off / diagonal)
+    return DepthProfile(jnp.asarray(stops), one_minus_c, variance, variance * diagonal, variance * off, off / diagonal)
 
 
 class _State(NamedTuple):
@@ -113,15 +121,53 @@ class _State(NamedTuple):
     off: Float[Array, " R"]
 
 
+def _start(q: Array, delta: Array) -> _State:
+    return _State(q, jnp.zeros(()), delta, jnp.ones_like(delta), 1 - delta)
+
+
+#: So many layers are one compiled call; between two calls an interrupt is seen, and a bar moves on.
+_AT_ONCE = 2**18
+
+
+def _through(
+    fn: Scalar, numbers: Pair, residual: Residual | None, w: Array, b: Array, state: _State, stops: np.ndarray
+) -> _State:
+    """The states at all stops."""
+    last = int(stops[-1])
+    if last <= _AT_ONCE:
+        return _run(fn, numbers, residual, w, b, state, 1, last, jnp.asarray(stops))[1]
+    found = []
+    quiet = bool(os.environ.get("CI"))
+    with tqdm(total=last, desc="depth profile", unit="layer", disable=quiet, leave=False, delay=2.0) as bar:
+        for low in range(0, last, _AT_ONCE):
+            high = min(low + _AT_ONCE, last)
+            inside = stops[(stops > low) & (stops <= high)]
+            ends = np.append(inside, high)
+            state, states = _run(fn, numbers, residual, w, b, state, max(low, 1), last, jnp.asarray(ends))
+            jax.block_until_ready(state)
+            found.append(jax.tree.map(operator.itemgetter(slice(len(inside))), states))
+            bar.update(high - low)
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _run(
-    fn: Scalar, numbers: Pair, residual: Residual | None, w: Array, b: Array, q: Array, delta: Array, stops: Array
-) -> _State:
+    fn: Scalar,
+    numbers: Pair,
+    residual: Residual | None,
+    w: Array,
+    b: Array,
+    state: _State,
+    depth: ArrayLike,
+    last: ArrayLike,
+    stops: Array,
+) -> tuple[_State, _State]:
+    """The state at the last of the stops and the states at all of them, from the state at a depth."""
     homogeneous = is_homogeneous(fn)
     free = homogeneous and residual is not None  # the variance only scales everything: it may leave float64
 
     def layer(depth: Array, state: _State) -> _State:
-        branch = {None: 1.0, "plain": 1.0, "1/sqrt(l)": 1 / depth, "1/sqrt(L)": 1 / jnp.maximum(stops[-1] - 1, 1)}
+        branch = {None: 1.0, "plain": 1.0, "1/sqrt(l)": 1 / depth, "1/sqrt(L)": 1 / jnp.maximum(last - 1, 1)}
         weight, bias = w**2 * branch[residual], b**2 * branch[residual]
         kept = 0.0 if residual is None else 1.0
         gap, slope = jax.vmap(lambda d: numbers(state.q, d))(state.delta)
@@ -145,14 +191,14 @@ def _run(
         state = jax.lax.fori_loop(depth, stop, lambda i, s: layer(i.astype(jnp.float64), s), state)
         return (stop, state), state
 
-    start = _State(q, jnp.zeros(()), delta, jnp.ones_like(delta), 1 - delta)
-    return jax.lax.scan(advance, (jnp.ones((), stops.dtype), start), stops)[1]
+    (_, end), states = jax.lax.scan(advance, (jnp.asarray(depth, stops.dtype), state), stops)
+    return end, states
 
 
-def _depths(depths: Any) -> Array:
+def _depths(depths: Any) -> np.ndarray:
     known = np.atleast_1d(np.asarray(depths))
     if known.ndim != 1 or not known.size or known.dtype.kind not in "iu" or known.min() < 1:
         raise ValueError(f"`depths` must be positive whole numbers of affine layers, [T]; got {depths!r}.")
     if (np.diff(known) <= 0).any():
         raise ValueError(f"`depths` must ascend; got {known.tolist()}.")
-    return jnp.asarray(known)
+    return known

@@ -1,16 +1,27 @@
-"""The record that layers pass on: the covariances (NNGP) and tangent kernels (NTK) of one layer's outputs."""
+"""What a kernel map carries from layer to layer: covariances (NNGP) and tangent kernels (NTK) of a layer's outputs."""
 
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from ntklib import _checks
+from ntklib.duals import correlation
+from ntklib.duals.correlation import inverse, sqrt
+from ntklib.duals.tables import Tables
+
+#: Below these distances 1 − |ρ| between inputs products have lost digits, and differences are taken.
+_NEAR = {"float32": 0.05, "float64": 5e-5}
+#: So many channels at most are compared one by one at every pair of pixels.
+_CHANNELS = 8
+_HIGHEST = jax.lax.Precision.HIGHEST  # on accelerators the default rounds factors, and covariances with them
 
 
 @jax.tree_util.register_dataclass
@@ -23,11 +34,13 @@ class Kernel:
     ntk:  Θ(x, x') = Σ over all parameters θ of E[∂z(x)/∂θ ∂z(x')/∂θ], of the same shape.
     q1, q2: the variances Σ(x, x) of the two sets of inputs, [N] and [M] (images: [N, H, W] and [M, H, W]).
     features: how many units carry it (channels, for images); that of the network as built, whatever the limit.
-    gaussian: whether those units are centred Gaussian in the limit, as an activation needs them; inputs are not.
-
-    gap: ½ E[(z(x) − z(x'))²] = (q1 + q2)/2 − Σ, as `nngp`; None where nobody asked for it (see `with_gap`).
+    gaussian: whether those units are centered Gaussian in the limit, as an activation needs them; inputs are not.
     pools: how many pooling layers are still to come. Images keep the covariances of equal pixels only, unless pooling
         will ask for all pairs of pixels: then nngp and ntk are [N, M, H, W, H, W] and q1 [N, H, W, H, W].
+    delta: 1 − |ρ| with the sign of ρ, ρ = Σ/√(q1 q2), as `nngp`; it keeps the digits near |ρ| = 1 that Σ loses
+        (`ntklib.duals.correlation`). Derivatives do not pass through it but through nngp, q1 and q2. By default it is
+        computed from these, with half of the digits.
+    tables: of activations, where `gram` has made some; else None.
     """
 
     nngp: Float[Array, "N M *pixels"]
@@ -37,7 +50,14 @@ class Kernel:
     features: int = dataclasses.field(metadata={"static": True})
     gaussian: bool = dataclasses.field(default=False, metadata={"static": True})
     pools: int = dataclasses.field(default=0, metadata={"static": True})
-    gap: Float[Array, "N M *pixels"] | None = None
+    delta: Any = None  # as `nngp`; never None once it is made
+    tables: Tables | None = None
+
+    def __post_init__(self) -> None:
+        if self.delta is None:
+            v1, v2 = (v.astype(self.nngp.dtype) for v in self.variances())
+            delta = correlation.from_covariance(self.nngp, v1, v2)
+            object.__setattr__(self, "delta", jax.lax.stop_gradient(delta))
 
     @classmethod
     def from_inputs(cls, x1: ArrayLike, x2: ArrayLike | None = None, *, pools: int = 0) -> "Kernel":
@@ -51,79 +71,104 @@ class Kernel:
         x2 = x1 if x2 is None else _checks.inputs("x2", x2)
         _checks.same_inputs(x1, x2)
         d = x1.shape[-1]
-        # HIGHEST: on accelerators the default rounds the factors, and the covariances with them, to fewer bits.
-        product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+        product = functools.partial(jnp.einsum, precision=_HIGHEST)
         if pools:
             if x1.ndim != 4:
                 raise ValueError(f"A network with pooling takes images [N, H, W, C]; got inputs of shape {x1.shape}.")
             nngp = product("nhwc,mijc->nmhwij", x1, x2) / d
             q1, q2 = (product("nhwc,nijc->nhwij", x, x) / d for x in (x1, x2))
-            return cls(nngp, jnp.zeros_like(nngp), q1, q2, features=d, pools=pools)
+            delta = _directions(x1[:, None, :, :, None, None], x2[None, :, None, None])
+            return cls(nngp, jnp.zeros_like(nngp), q1, q2, d, pools=pools, delta=delta)
         nngp = product("n...c,m...c->nm...", x1, x2) / d
-        if x1 is x2:  # the variances are the diagonal to the last bit, so that ρ = 1 there is exact in all layers
+        if x1 is x2:  # the variances are the diagonal to the last bit
             q1 = q2 = jnp.einsum("nn...->n...", nngp)
         else:
             q1, q2 = jnp.sum(x1**2, -1) / d, jnp.sum(x2**2, -1) / d
-        return cls(nngp, jnp.zeros_like(nngp), q1, q2, features=d)
+        delta = _directions(x1[:, None], x2[None]) if x1.ndim == 4 else _vector_directions(x1, x2, x1 is x2)
+        return cls(nngp, jnp.zeros_like(nngp), q1, q2, d, delta=delta)
 
     def variances(self) -> tuple[Array, Array]:
         """q1 and q2 with an axis for the other set of inputs, so that they broadcast against `nngp`."""
-        if not self.pools:
-            return self._pairs()
-        v1, v2 = (jnp.einsum("nhwhw->nhw", q) for q in (self.q1, self.q2))
+        if not self.pools or self.q1.ndim == 1:  # one number an image, behind the last pooling
+            return self.q1[:, None], self.q2[None, :]
+        v1, v2 = (_pixel_variances(q) for q in (self.q1, self.q2))
         return v1[:, None, :, :, None, None], v2[None, :, None, None]
 
-    def _pairs(self) -> tuple[Array, Array]:
-        return self.q1[:, None], self.q2[None, :]
-
-    def own(self) -> list[tuple[Array, Array, Array]]:
-        """For each of q1 and q2 itself and the variances of the units that it is the covariance of."""
+    def within(self) -> list[tuple[Array, Array, Array]]:
+        """The covariances within q1 and within q2, each with the variances of its two units: all three are the same,
+        but for the pairs of pixels of one image.
+        """
         if not self.pools:
             return [(q, q, q) for q in (self.q1, self.q2)]
-        v1, v2 = (jnp.einsum("nhwhw->nhw", q) for q in (self.q1, self.q2))
-        return [(q, v[:, :, :, None, None], v[:, None, None]) for q, v in ((self.q1, v1), (self.q2, v2))]
+        each = [(q, _pixel_variances(q)) for q in (self.q1, self.q2)]
+        return [(q, v[:, :, :, None, None], v[:, None, None]) for q, v in each]
 
     def map(self, fn: Callable[[Array, tuple[tuple[int, ...], ...]], Array]) -> "Kernel":
-        """fn(array, axes) of all four arrays; `axes` are those of heights and of widths, one each or two."""
+        """fn(array, axes) of all arrays, for a mean fn over pixels; `axes` are those of heights and of widths, one each
+        or two.
+        """
         axes = {n: ((n, n + 2), (n + 1, n + 3)) if self.pools else ((n,), (n + 1,)) for n in (1, 2)}
         # Each pixel enters several windows. Without a barrier the compiler makes it anew for each of them, with the
         # whole activation before it, which takes several times as long on a CPU.
         now = jax.lax.optimization_barrier(self)
         nngp, ntk = (fn(a, axes[2]) for a in (now.nngp, now.ntk))
         q1, q2 = (fn(a, axes[1]) for a in (now.q1, now.q2))
-        # Where pairs of different pixels are kept, one of the two may be off the image: then the gap is made anew.
-        gap = None if now.gap is None or self.pools else fn(now.gap, axes[2])
-        k = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, gap=gap)
-        return k.with_gap() if self.gap is not None and self.pools else k
+        if self.pools:
+            return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2)
+        k = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=nngp)  # δ follows below
+        minus, plus = (fn(a, axes[2]) for a in now.distances())
+        r1, r2 = (a for a in k.shares(*now.sizes()))
+        apart, both = jnp.square(r1 - r2) / 2, inverse(r1 * r2)
+        none = (both == 0).astype(minus.dtype)
+        return k.with_delta(
+            correlation.signed(jnp.maximum((minus - apart) * both, none), jnp.maximum((plus - apart) * both, none))
+        )
 
-    def with_gap(self, gap: Array | None = None) -> "Kernel":
-        """With the gap, given or as the difference that it is: the layers then carry it along without cancellation.
+    def sizes(self) -> tuple[Array, Array]:
+        """The mean variance of each image."""
+        q1, q2 = (q.mean(axis=tuple(range(1, q.ndim))) for q in (self.q1, self.q2))
+        return q1, q2
 
-        A kink in an activation turns an error ε in Σ into √ε in Θ where two inputs are near (3e-4 in float32), and deep
-        networks bring all inputs near to each other; the gap has no such cancellation. `gram` works this way.
+    def shares(self, size1: Array, size2: Array) -> tuple[Array, Array]:
+        """√(q/size) for each image and pixel, with an axis for the other set of inputs: what a pixel's standard
+        deviation is in units of its image's, so that brightness does not matter.
         """
-        if gap is None:
-            square = self.pools and self.q1.ndim > 1
-            gap = gap_of(self.nngp, *(self.variances() if square else self._pairs()))
-        return self.replace(gap=gap)
+        pixels = (1,) * (self.q1.ndim - 1)
+        r1, r2 = (
+            sqrt(q) * inverse(sqrt(size)).reshape(-1, *pixels) for q, size in ((self.q1, size1), (self.q2, size2))
+        )
+        return r1[:, None], r2[None]
+
+    def distances(self) -> tuple[Array, Array]:
+        """½ E[(z/√size ∓ z'/√size')²] for each pair of images and pixel: means over pixels keep their digits."""
+        r1, r2 = self.shares(*self.sizes())
+        apart, both = jnp.square(r1 - r2) / 2, r1 * r2
+        return apart + both * correlation.one_minus(self.delta), apart + both * correlation.one_plus(self.delta)
 
     def pooled(self) -> "Kernel":
         """One pooling layer fewer to come; after the last the covariances of equal pixels are enough."""
         if self.pools == 1 and self.q1.ndim == 5:
             nngp, ntk = (jnp.einsum("nmhwhw->nmhw", a) for a in (self.nngp, self.ntk))
-            q1, q2 = (jnp.einsum("nhwhw->nhw", q) for q in (self.q1, self.q2))
-            k = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, gap=None, pools=0)
-            return k if self.gap is None else k.with_gap()
-        return self.replace(pools=self.pools - 1)
+            k = self.replace(
+                nngp=nngp, ntk=ntk, q1=_pixel_variances(self.q1), q2=_pixel_variances(self.q2), pools=0,
+                delta=jnp.einsum("nmhwhw->nmhw", self.delta),
+            )  # fmt: skip
+            return k
+        return self.replace(pools=max(self.pools - 1, 0))
 
     def require_gaussian(self, layer: str) -> None:
         """Refuse a layer whose kernel map is an expectation over Gaussian units where the units are not Gaussian."""
         if not self.gaussian:
             raise ValueError(
-                f"{layer} has no kernel here: in the limit it must see centred Gaussian units, so it must follow an "
+                f"{layer} has no kernel here: in the limit it must see centered Gaussian units, so it must follow an "
                 f"affine layer (Dense, Conv), not the inputs or another activation. Put a Dense between, or join two "
                 f"functions in one ntklib.Elementwise."
             )
+
+    def scaled(self, factor: float) -> "Kernel":
+        """The kernel of the outputs times √factor."""
+        nngp, ntk, q1, q2 = (factor * a for a in (self.nngp, self.ntk, self.q1, self.q2))
+        return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=self.delta)  # a factor changes no correlation
 
     def __add__(self, other: "Kernel") -> "Kernel":
         """The kernel of the sum of two independent outputs: kernels and variances add."""
@@ -133,15 +178,102 @@ class Kernel:
             raise ValueError(
                 f"Branches must have as many outputs as each other; got {self.features} and {other.features}."
             )
-        total = jax.tree.map(jnp.add, self, other.replace(gaussian=self.gaussian))
-        return total.replace(gaussian=self.gaussian and other.gaussian)
+        nngp, ntk, q1, q2 = (
+            getattr(self, name) + getattr(other, name) for name in ("nngp", "ntk", "q1", "q2")
+        )  # fmt: skip
+        gaussian = self.gaussian and other.gaussian
+        total = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, gaussian=gaussian, delta=self.delta)
+        v1, v2 = total.variances()
+        shares = [
+            tuple(sqrt(v * inverse(t)) for v, t in zip(k.variances(), (v1, v2), strict=True)) for k in (self, other)
+        ]
+        return total.with_delta(correlation.sum_of(shares, [self.delta, other.delta], (v1 == 0) | (v2 == 0)))  # type: ignore
 
-    def replace(self, **changes: object) -> "Kernel":
-        """A copy with some fields changed."""
+    def with_delta(self, delta: Array) -> "Kernel":
+        """With another δ, through which no derivative passes."""
+        return self.replace(delta=jax.lax.stop_gradient(delta))
+
+    def replace(self, **changes: Any) -> "Kernel":
+        """A copy with some fields changed; δ follows new covariances and variances, unless it is given too."""
+        if "delta" not in changes and not changes.keys().isdisjoint(("nngp", "q1", "q2")):
+            changes["delta"] = None
         return dataclasses.replace(self, **changes)
 
 
-def gap_of(q12: Array, q1: Array, q2: Array) -> Array:
-    """(q1 + q2)/2 − q12, where it is more than rounding."""
-    gap = (q1 + q2) / 2 - q12
-    return jnp.where(gap > 4 * jnp.finfo(gap.dtype).eps * (q1 + q2), gap, 0.0)
+def _pixel_variances(q: Array) -> Array:
+    return jnp.einsum("nhwhw->nhw", q)
+
+
+# ------------------------------------------------------------------------------------------- directions of the inputs
+
+
+def _unit(x: Array) -> tuple[Array, Array]:
+    """x/‖x‖ over the last axis, and whether x is zero."""
+    size = jnp.max(jnp.abs(x), -1, keepdims=True)
+    scaled = x * inverse(size)
+    return scaled * inverse(sqrt(jnp.sum(jnp.square(scaled), -1, keepdims=True))), size[..., 0] == 0
+
+
+def _directions(x1: Array, x2: Array) -> Array:
+    """δ between the last axes of arrays that broadcast, by differences: for a few channels."""
+    (u1, zero1), (u2, zero2) = (_unit(jax.lax.stop_gradient(x)) for x in (x1, x2))
+    if u1.shape[-1] > _CHANNELS:
+        rho = jnp.einsum("...c,...c->...", u1, u2, precision=_HIGHEST)
+        return jnp.where(zero1 | zero2, 1.0, correlation.from_covariance(rho, jnp.ones_like(rho), jnp.ones_like(rho)))
+    minus, plus = (
+        functools.reduce(jnp.add, [jnp.square(u1[..., c] + sign * u2[..., c]) for c in range(u1.shape[-1])]) / 2
+        for sign in (-1, 1)
+    )
+    return jnp.where(zero1 | zero2, 1.0, correlation.signed(minus, plus))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _vector_directions(x1: Array, x2: Array, same: bool) -> Array:
+    """δ between vectors, [N, M]: by a matrix product, and where some are near in direction by differences."""
+    x1, x2 = jax.lax.stop_gradient(x1), jax.lax.stop_gradient(x2)
+    (u1, zero1), (u2, zero2) = _unit(x1), _unit(x2)
+    rho = jnp.matmul(u1, u2.T, precision=_HIGHEST)
+    delta = correlation.signed(1 - rho, 1 + rho)
+    near = jnp.abs(delta) < _NEAR[x1.dtype.name]
+    none = zero1[:, None] | zero2[None]
+    diagonal = jnp.eye(len(x1), dtype=bool) if same else jnp.zeros_like(none)
+
+    def differences() -> Array:
+        return jax.lax.map(lambda x: _exact_row(x, x2), x1)
+
+    delta = jax.lax.cond(
+        jnp.any(near & ~none & ~diagonal), lambda: jnp.where(near, differences(), delta), lambda: delta
+    )
+    return jnp.where(none, 1.0, jnp.where(diagonal, 0.0, delta)).astype(x1.dtype)
+
+
+def _exact_row(x: Array, others: Array) -> Array:
+    """δ between one vector and all others, with the digits that the inputs have, however near they are.
+
+    o = x' − c x, c = x·x'/x·x, is orthogonal to x, and sin θ = ‖o‖/‖x'‖. c x is rounded to as many digits as x', so the
+    product is taken in halves, which are exact; what c's own rounding leaves along x is taken out once more.
+    """
+    scaled, own = _scaled(others), _scaled(x)
+    length = jnp.sum(jnp.square(own))
+    c = jnp.sum(own[None] * scaled, -1, keepdims=True) * inverse(length)
+    (c_high, c_low), (x_high, x_low) = _halves(c), _halves(own[None])
+    rest = ((scaled - c_high * x_high) - (c_high * x_low + c_low * x_high)) - c_low * x_low
+    rest = rest - own[None] * (jnp.sum(rest * own[None], -1, keepdims=True) * inverse(length))
+    sine = jnp.sum(jnp.square(rest), -1) * inverse(jnp.sum(jnp.square(scaled), -1))  # sin²
+    d = sine / (1 + jnp.sqrt(jnp.maximum(1 - sine, 0.0)))
+    return correlation.turned(d, c[..., 0] >= 0)
+
+
+def _scaled(x: Array) -> Array:
+    """X times a power of two, which rounds nothing, so that the largest entry lies between ½ and 1."""
+    exponent = jnp.frexp(jnp.max(jnp.abs(x), -1, keepdims=True))[1]
+    return jnp.ldexp(x, -exponent)
+
+
+def _halves(x: Array) -> tuple[Array, Array]:
+    """X as a sum of two numbers of half as many digits, whose products with such are exact."""
+    if x.dtype == jnp.float64:
+        return x, jnp.zeros_like(x)  # the digits of x itself suffice
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & np.uint32(0xFFFFF000)
+    high = jax.lax.bitcast_convert_type(bits, jnp.float32)
+    return high, x - high

@@ -3,6 +3,8 @@
 What comes out goes where a model goes, and they combine: `linearize(center(net))`, `scale_output(center(net), 10.0)`.
 """
 
+import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -24,7 +26,7 @@ def linearize(model: Model) -> ApplyFn:
     for all parameters: what kernel gradient descent predicts is exact for it.
 
     A call costs about two of the model's and as much memory (one Jacobian-vector product). Raises ValueError if
-    `params` have another structure or other shapes than the model's.
+    `params` have another structure or other shapes than the model's, TypeError if they and `x` are swapped.
     Source: Lee et al. 2019, §2.2; Chizat et al. 2019, §1.
 
     >>> square = (lambda w, x: x * w**2, jnp.array([3.0]))
@@ -51,23 +53,33 @@ def taylor(model: Model, order: int) -> ApplyFn:
     """
     _checks.count("order", order, minimum=0)
     apply_fn, start = functional(model)
+    return _Taylor(apply_fn, start, int(order))
 
-    def expansion(params: Params, x: ArrayLike) -> Array:
-        x = jnp.asarray(x)
-        change = _difference(params, start)
+
+# Functions of models are pytrees: what is compiled for one serves all of the same structure (see `functional`).
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["apply_fn", "start"], meta_fields=["order"])
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Taylor:
+    apply_fn: ApplyFn
+    start: Params
+    order: int
+
+    def __call__(self, params: Params, x: ArrayLike) -> Array:
+        change = _difference(params, self.start, x)
+        x = _checks.one_array("x", x)
 
         def derivative(j: int, at: Params) -> Array:
             if j == 0:
-                return apply_fn(at, x)
+                return self.apply_fn(at, x)
             return jax.jvp(lambda p: derivative(j - 1, p), (at,), (change,))[1]
 
-        total, factorial = apply_fn(start, x), 1
-        for j in range(1, order + 1):
+        total, factorial = self.apply_fn(self.start, x), 1
+        for j in range(1, self.order + 1):
             factorial *= j
-            total = total + derivative(j, start) / factorial
+            total = total + derivative(j, self.start) / factorial
         return total
-
-    return expansion
 
 
 def center(model: Model) -> tuple[ApplyFn, Params]:
@@ -82,12 +94,18 @@ def center(model: Model) -> tuple[ApplyFn, Params]:
     [[2.0]]
     """
     apply_fn, start = functional(model)
+    return _Centered(apply_fn, start), start
 
-    def centered(params: Params, x: ArrayLike) -> Array:
-        x = jnp.asarray(x)
-        return apply_fn(params, x) - apply_fn(start, x)
 
-    return centered, start
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["apply_fn", "start"], meta_fields=[])
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Centered:
+    apply_fn: ApplyFn
+    start: Params
+
+    def __call__(self, params: Params, x: ArrayLike) -> Array:
+        x = _checks.one_array("x", x)
+        return self.apply_fn(params, x) - self.apply_fn(self.start, x)
 
 
 def scale_output(model: Model, alpha: float) -> tuple[ApplyFn, Params]:
@@ -102,13 +120,25 @@ def scale_output(model: Model, alpha: float) -> tuple[ApplyFn, Params]:
     """
     _checks.real("alpha", alpha, above=0.0)
     apply_fn, params = functional(model)
-    return lambda params, x: alpha * apply_fn(params, x), params
+    return _Scaled(apply_fn, alpha), params
 
 
-def _difference(params: Any, start: Any) -> Any:
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["apply_fn", "alpha"], meta_fields=[])
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Scaled:
+    apply_fn: ApplyFn
+    alpha: Any
+
+    def __call__(self, params: Params, x: Array) -> Array:
+        return self.alpha * self.apply_fn(params, x)
+
+
+def _difference(params: Any, start: Any, x: Any) -> Any:
     """θ − θ_0, refusing parameters that are not those of the model."""
     given, expected = jax.tree.structure(params), jax.tree.structure(start)
     if given != expected:
+        if jax.tree.structure(x) == expected:
+            raise TypeError("The arguments are swapped: parameters come first, `f_lin(params, x)`.")
         raise ValueError(
             f"`params` must have the structure of the model's, as `ntklib.functional(model)[1]` has: "
             f"expected {expected}, got {given}."

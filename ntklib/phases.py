@@ -10,12 +10,15 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntklib import duals
+from ntklib import _checks
+from ntklib.duals.integrals import derivative
 from ntklib.layers import Elementwise
-from ntklib.propagation import Scalar, checked, mean, over, pair, square
+from ntklib.propagation import Scalar, checked, has_closed_form, mean, over, pair, require_smooth, square
 
 #: Variances at which the maps are tabulated to find every fixed point; 1/18 of an e-folding apart.
-TABLE = np.exp(np.linspace(np.log(1e-9), np.log(1e7), 660))
+TABLE = np.exp(np.log(1e-9) + np.log(1e16) / 659 * np.arange(1030))  # to 9.8e15
+_FAR = 1e7  # where slopes are taken for a variance that grows for ever
+_PLAIN, _WIDE = 1e4, 1e12  # up to here 64 x 64, and 128 x 96, nodes are enough
 _CRITICAL = 1e-9  # how far χ_1 may be from 1 on the edge of chaos
 
 
@@ -48,8 +51,8 @@ class DepthScales:
 
 
 def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tuple[float, float]]:
-    """All fixed points q of the variance map between 1e-9 and 1e7, ascending, each with the slope χ_q there: attracting
-    where |χ_q| < 1, repelling where above. 0 is one if σ_b = 0 and φ(0) = 0.
+    """All fixed points q of the variance map between 1e-9 and 1e16, ascending, each with the slope χ_q there:
+    attracting where |χ_q| < 1, repelling where above. 0 is one if σ_b = 0 and φ(0) = 0.
 
     GELU and SiLU have two with small σ_b: the larger one repels, and what starts beyond it grows for ever. Two that
     are less than 5 % apart can be missed. Empty for a map that is the identity (ReLU at σ_w² = 2): every q is one.
@@ -62,11 +65,12 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
     found = []
     if float(b) == 0 and float(fn(jnp.zeros(()))) == 0:
-        found.append((0.0, float(w**2 * duals.derivative(fn)(jnp.zeros(())) ** 2)))
+        found.append((0.0, float(w**2 * derivative(fn)(jnp.zeros(())) ** 2)))
     if not is_homogeneous(fn):
         excess = np.asarray(b**2 + w**2 * table(fn)[0] - TABLE)
         for i in np.nonzero(excess[:-1] * excess[1:] < 0)[0]:
             q = _root(fn, w, b, jnp.asarray(TABLE[i]), jnp.asarray(TABLE[i + 1]))
+            require_smooth(activation, q)
             found.append((float(q), float(w**2 * variance_slope(fn, q))))
     elif float(w**2 * _gain(activation)) < 1 and float(b) > 0:
         gain = float(w**2 * _gain(activation))
@@ -78,8 +82,8 @@ def fixed_point(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *, 
     """The fixed point of the variance map to which networks go whose first layer has variance `start`; ∞ where it grows
     for ever. σ_w and σ_b broadcast.
 
-    Found in a table of the map at 660 variances and polished by Newton steps within a bracket. Takes the map to be
-    increasing, as it is for the library's activations.
+    Found in a table of the map at 1030 variances up to 1e16, and polished by Newton steps within a bracket. Takes the
+    map to be increasing, as it is for the library's activations.
 
     >>> import ntklib as ntk
     >>> with jax.enable_x64(True):  # σ_b²/(1 − σ_w²/2)
@@ -92,7 +96,9 @@ def fixed_point(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *, 
         inside = gain < 1
         end = jnp.where(inside, b**2 / jnp.where(inside, 1 - gain, 1.0), jnp.inf)
         return jnp.where((jnp.abs(gain - 1) < _CRITICAL) & (b == 0), start, end)
-    return _attractor(fn, jnp.asarray(start, jnp.float64), w, b)
+    q = _attractor(fn, jnp.asarray(start, jnp.float64), w, b)
+    require_smooth(activation, q)
+    return q
 
 
 def depth_scales(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *, start: float = 1.0) -> DepthScales:
@@ -112,11 +118,11 @@ def depth_scales(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *,
     """
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
     q = fixed_point(activation, w, b, start=start)
-    # Where the variance vanishes or diverges, slopes are those of the limit: at the ends of the table.
-    inside = jnp.clip(q, TABLE[0] * 1e-3, TABLE[-1])
+    # Where the variance vanishes or diverges, slopes are those of the limit: at very small and very large variances.
+    inside = jnp.where(jnp.isfinite(q), jnp.maximum(q, TABLE[0] * 1e-3), _FAR)
     chi_q = w**2 * variance_slope(fn, inside)
-    numbers = pair(activation, (64, 64) if w.size <= 1000 else (24, 16))
-    chi_1 = w**2 * mean(square(duals.derivative(fn)), inside)
+    numbers = pair(activation, _nodes(activation, inside))
+    chi_1 = w**2 * mean(square(derivative(fn)), inside)
     delta = _correlation(numbers, w, inside, chi_1 > 1 + _CRITICAL)
     # The variance must be at rest for the correlation map to have a fixed point.
     delta = jnp.where(jnp.isfinite(q) & (q > 0), delta, 0.0)
@@ -136,6 +142,21 @@ def phase(activation: Elementwise, w_std: float, b_std: float) -> Literal["order
     return depth_scales(activation, w_std, b_std).phase
 
 
+def _nodes(activation: Elementwise, q: Array) -> tuple[int, int]:
+    """Enough nodes for these variances, where the activation has no closed form."""
+    if _checks.is_traced(q):
+        return (64, 64)
+    largest = float(q.max(initial=0.0))
+    if largest > _WIDE and not has_closed_form(activation):
+        raise ValueError(
+            f"The variance of {activation.name} has its fixed point at {largest:.3g}; correlations are known up to "
+            f"{_WIDE:g}. Use a smaller `w_std` or `b_std`."
+        )
+    if largest > _PLAIN:
+        return (128, 96)
+    return (64, 64) if q.size <= 1000 else (24, 16)
+
+
 # ---------------------------------------------------------------------------------------------------- solvers
 
 
@@ -143,7 +164,7 @@ def phase(activation: Elementwise, w_std: float, b_std: float) -> Literal["order
 def table(fn: Scalar) -> tuple[Array, Array]:
     """E[φ²] and E[φ'²] at the tabulated variances."""
     with jax.ensure_compile_time_eval():
-        return mean(square(fn), jnp.asarray(TABLE)), mean(square(duals.derivative(fn)), jnp.asarray(TABLE))
+        return mean(square(fn), jnp.asarray(TABLE)), mean(square(derivative(fn)), jnp.asarray(TABLE))
 
 
 @functools.cache
@@ -161,7 +182,7 @@ def variance_slope(fn: Scalar, q: Array) -> Array:
 
 @functools.cache
 def _times(fn: Scalar) -> Scalar:
-    return lambda x: x * fn(x) * duals.derivative(fn)(x)
+    return lambda x: x * fn(x) * derivative(fn)(x)
 
 
 def _gain(activation: Elementwise) -> Array:

@@ -1,6 +1,8 @@
 """Cases that several test files share: a new activation or layer is added here and inherits every law."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,8 +26,19 @@ ACTIVATIONS = {
     "elu": ntk.Elu(),
     "sigmoid": ntk.Sigmoid(),
     "arctan": ntk.Elementwise(jnp.arctan),
+    "rectified": ntk.RectifiedMonomial(2),
+    "wave": ntk.Sin(0.9, amplitude=1.3, phase=0.4),
+    "cos": ntk.Cos(1.1),
+    "rbf": ntk.Rbf(0.4),
+    "gaussian": ntk.Gaussian(0.7),
+    "exp": ntk.Exp(0.4),
+    "monomial": ntk.Monomial(2),
+    "hermite": ntk.Hermite(3),
 }
-CLOSED_FORM = ("relu", "leaky_relu", "abs", "erf", "gelu", "sin", "identity")
+CLOSED_FORM = (
+    "relu", "leaky_relu", "abs", "erf", "gelu", "sin", "identity", "rectified", "wave", "cos", "rbf", "gaussian", "exp",
+    "monomial", "hermite",
+)  # fmt: skip
 
 
 def assert_close(got, want, rtol=1e-10, atol=0.0):
@@ -42,6 +55,22 @@ def normal(seed, *shape, dtype=jnp.float64):
     size = math.prod(shape)
     draws = jax.random.normal(jax.random.key(seed), (max(4096, size),), dtype)
     return jnp.asarray(np.asarray(draws)[:size].reshape(shape))
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """A list that grows by an entry with each program that JAX compiles."""
+    compiled: list[str] = []
+
+    def heard(event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    try:
+        yield compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(heard)
 
 
 def kernel(net, *inputs) -> ntk.Kernel:

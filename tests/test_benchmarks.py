@@ -260,6 +260,20 @@ def test_pytorch_has_the_same_function():
     assert report.agrees(result, result.peers[0])
 
 
+@pytest.mark.parametrize(("name", "parameters"), [("ResNet-20", 269_722), ("transformer", 207_946)])
+def test_models_are_what_their_names_say(name, parameters):
+    """And their outputs for an example do not depend on the others in the batch."""
+    case = next(case for case in cases.CASES if name in case.name)
+    apply_fn, params = ntk.functional(ours.model(case))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
+    assert {peer.family for peer in peers.PEERS if peer.takes(case)} == {"neural-tangents"}
+    x = jnp.asarray(cases.arrays(case)["x"][:2])
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        both, first = (jax.jit(apply_fn)(params, part) for part in (x, x[:1]))
+    assert both.shape == (2, 10)
+    assert_close(both[:1], first, rtol=1e-5)
+
+
 REGRESSION = Case(
     "regression, N=40", "regression", cases.mlp(64, 3, 1), (64,), 40, 1.0, data="digits", test=10, tolerance=1e-6
 )

@@ -1,5 +1,6 @@
 """The empirical NTK by layers: which parameters belong to one, the same numbers as from dense Jacobians, and memory."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -8,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
-from helpers import assert_close, normal
+from helpers import assert_close, compilations, normal
 
 import ntklib as ntk
-from ntklib.empirical import affine, blocks, kernels
+from ntklib.empirical import affine, blocks, methods
 from ntklib.empirical import cost as costs
 from ntklib.empirical import program as programs
+from ntklib.empirical.pure import pure
 
 F64 = {"param_dtype": jnp.float64, "dtype": jnp.float64}
 
@@ -176,6 +178,10 @@ def case(name):
     return (apply_fn, params), x, np.einsum("ikp,jlp->ijkl", flat, flat)
 
 
+def counted(model, x, outputs):
+    return costs.of(*pure(*model), jax.ShapeDtypeStruct(x.shape[1:], x.dtype), outputs)
+
+
 def reduced(full, outputs):
     diagonal = np.einsum("ijkk->ijk", full)
     return {"full": full, "diagonal": diagonal, "mean": diagonal.mean(-1)}[outputs]
@@ -185,7 +191,7 @@ def reduced(full, outputs):
 def test_layers_are_found_and_nothing_is_approximated(name):
     model, x, full = case(name)
     *_, layers, biases, plain = CASES[name]
-    found = affine.plan(programs.read(*model, x[0]))
+    found = affine.plan(programs.read(*pure(*model), x[0]))
     paths = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(model[1])]
     assert {paths[i] for i in found.plain} == plain
     assert (len(found.layers), sum(layer.bias is not None for layer in found.layers)) == (layers, biases)
@@ -209,33 +215,33 @@ def test_every_output_with_and_without_second_inputs_in_blocks(name, outputs):
     ("name", "outputs", "method"),
     [("zoo", "diagonal", "layerwise"), ("linen", "mean", "layerwise"), ("linen", "full", "jacobian")],
 )
-def test_a_block_is_made_in_pieces_that_fit_the_cache(name, outputs, method, monkeypatch):
+def test_a_block_is_made_in_pieces_that_fit_the_cache(name, outputs, method):
     """Three examples by two and two: one of them is computed twice."""
     model, x, full = case(name)
-    cost, made = costs.of(*model, x[0], outputs), []
-    monkeypatch.setattr(costs, "_CACHE", 2 * x.itemsize * cost._working(method, cost.k))
-    add_piece: Any = blocks._add_piece
-    monkeypatch.setattr(blocks, "_add_piece", lambda *a: made.append((a[1], *a[-1].tolist())) or add_piece(*a))
-    order = np.array([0, 1, 2, 3, 1])
-    got = ntk.empirical_ntk(model, x[order], outputs=outputs, method=method, batch_size=3)
-    assert made == [(2, 0, 0), (2, 1, 1), (2, 2, 0), (2, 3, 1)]
+    cost = counted(model, x, outputs)
+    assert dataclasses.replace(cost, cache=2 * x.itemsize * cost.working(method, cost.k)).piece(method, cost.k) == 2
+    function, arguments = pure(*model)
+    way, order = methods.way(method, function, outputs, cost.k), np.array([0, 1, 2, 3, 1])
+    tiling = blocks.Tiling(examples=3, outputs=cost.k, panel=1, piece=2)
+    got = blocks.compute(way, arguments, x[order], None, x.dtype, tiling)
     assert_close(got, reduced(full, outputs)[np.ix_(order, order)], rtol=1e-12)
 
-    way, units = blocks.Way(*kernels._WAYS[method], model[0], outputs, cost.k), jnp.eye(cost.k, dtype=x.dtype)
-    many = jax.ShapeDtypeStruct((40, *x.shape[1:]), x.dtype)
-    block = jax.eval_shape(functools.partial(way.features, model[0], outputs), model[1], many, units)
-    used = add_piece.lower(way, 2, block, model[1], many, units, np.zeros(2, np.int32)).compile().memory_analysis()
-    of_examples = [a for a in jax.tree.leaves(block) if a.ndim > 2]
+    units, many = jnp.eye(cost.k, dtype=x.dtype), jax.ShapeDtypeStruct((40, *x.shape[1:]), x.dtype)
+    block = jax.eval_shape(functools.partial(way.features, function, outputs), arguments, many, units)
+    made: Any = blocks.add_piece
+    used = made.lower(way, 2, block, arguments, many, units, np.zeros(2, np.int32)).compile().memory_analysis()
+    of_examples = [a for a in jax.tree.leaves(block) if 40 in a.shape]
     assert used.alias_size_in_bytes == sum(a.size * a.dtype.itemsize for a in of_examples), "written in place"
-    assert used.temp_size_in_bytes + used.output_size_in_bytes <= cost.memory(method, 40, cost.k).making
+    small = dataclasses.replace(cost, cache=2 * x.itemsize * cost.working(method, cost.k))
+    assert used.temp_size_in_bytes + used.output_size_in_bytes <= small.memory(method, 40, cost.k).making
 
 
 def test_both_ways_of_a_layer_at_several_positions_are_tested():
     for name, outputs, factors in (("linen", "full", [True, True]), ("zoo", "mean", [False, False, True, True])):
         model, x, _ = case(name)
-        assert [layer.factors for layer in costs.of(*model, x[0], outputs).layers] == factors
+        assert [layer.factors for layer in counted(model, x, outputs).layers] == factors
     model, x, _ = case("linen")
-    assert costs.of(*model, x[0], "full").layers[0].positions == 2
+    assert counted(model, x, "full").layers[0].positions == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- memory
@@ -246,7 +252,7 @@ def test_both_ways_of_a_layer_at_several_positions_are_tested():
 )
 def test_one_output_at_a_time_where_memory_allows_no_more(method, outputs):
     model, x, full = case("linen")
-    cost = costs.of(*model, x[0], outputs)
+    cost = counted(model, x, outputs)
     least = cost.memory(method, 1, 1).total
     assert least < cost.memory(method, 1, cost.k).total
     got = ntk.empirical_ntk(model, x[:2], outputs=outputs, method=method, max_memory=least)
@@ -255,34 +261,38 @@ def test_one_output_at_a_time_where_memory_allows_no_more(method, outputs):
         ntk.empirical_ntk(model, x[:2], outputs=outputs, method=method, max_memory=least - 1)
 
 
-def test_arrays_alive_at_any_time_keep_within_the_bound(monkeypatch):
+def test_arrays_alive_at_any_time_keep_within_the_bound():
     """And blocks are kept for as long as they fit: more memory, fewer blocks computed again."""
     model, x, full = case("linen")
     x = jnp.concatenate([x, x[:1]])
-    cost = costs.of(*model, x[0], "full")
-    features, placed, contract = kernels._WAYS["layerwise"]
+    cost, (function, arguments) = counted(model, x, "full"), pure(*model)
+    way = methods.way("layerwise", function, "full", cost.k)
     one, alive = cost.memory("layerwise", 1, cost.k), []
 
-    def watched(*arguments):
-        block = features(*arguments)
+    def watched(*given):
+        block = way.features(*given)
         alive.append(sum(a.nbytes for a in jax.live_arrays()))
         return block
 
-    monkeypatch.setitem(kernels._WAYS, "layerwise", (watched, placed, contract))
-    blocks = []
+    def kernel(bound):
+        memory = functools.partial(cost.memory, "layerwise")
+        tiling = blocks.choose(memory, functools.partial(cost.piece, "layerwise"), cost.k, 1, float(bound))
+        return blocks.compute(way._replace(features=watched), arguments, x, None, x.dtype, tiling)
+
+    made = []
     for extra in (0, 2, 9):
         alive.clear()
         before = sum(a.nbytes for a in jax.live_arrays())
         bound = one.total + extra * one.kept
-        kernel = ntk.empirical_ntk(model, x, outputs="full", method="layerwise", max_memory=bound)
+        got = kernel(bound)
         # The last block and its inputs are part of what `making` counts.
-        others = max(alive) - before - kernel.nbytes - one.kept - x[:1].nbytes
+        others = max(alive) - before - got.nbytes - one.kept - x[:1].nbytes
         assert others + one.making <= bound
         assert others < (extra + 2) * one.kept, "a block is kept for longer than it is used"
-        assert_close(kernel[:4, :4], full, rtol=1e-12)
-        blocks.append(len(alive))
-        del kernel
-    assert blocks == [5 + 4 + 3 + 2 + 1, 3 + 2 + 2, 5]  # kept: one, three, all
+        assert_close(got[:4, :4], full, rtol=1e-12)
+        made.append(len(alive))
+        del got
+    assert made == [5 + 4 + 3 + 2 + 1, 3 + 2 + 2, 5]  # kept: one, three, all
 
 
 @pytest.mark.parametrize(
@@ -291,25 +301,30 @@ def test_arrays_alive_at_any_time_keep_within_the_bound(monkeypatch):
         ("layerwise", "zoo", "full"),
         ("layerwise", "linen", "mean"),
         ("jacobian", "zoo", "full"),
+        ("jacobian", "convolutions", "mean"),
         ("products", "linen", "full"),
     ],
 )
-def test_counts_are_above_what_the_compiler_allocates(method, name, outputs):
+@pytest.mark.parametrize("examples", [8, 64])  # of many the tiles count most, of few the blocks
+def test_counts_are_above_what_the_compiler_allocates(method, name, outputs, examples):
     model, x, _ = case(name)
-    cost = costs.of(*model, x[0], outputs)
-    x, units = jnp.concatenate([x, x]), jnp.eye(cost.k, dtype=x.dtype)
-    way = blocks.Way(*kernels._WAYS[method], model[0], outputs, cost.k)
-    block = jax.eval_shape(functools.partial(way.features, model[0], outputs), model[1], x, units)
-    count = cost.memory(method, 8, cost.k)
+    cost, (function, arguments) = counted(model, x, outputs), pure(*model)
+    x, units = jnp.concatenate([x] * (examples // 4)), jnp.eye(cost.k, dtype=x.dtype)
+    way = methods.way(method, function, outputs, cost.k)
+    block = jax.eval_shape(functools.partial(way.features, function, outputs), arguments, x, units)
+    count = cost.memory(method, examples, cost.k)
     kept = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(block))
     assert kept <= count.kept <= 1.2 * kept
-    kernel = jax.ShapeDtypeStruct((9, 9, *([cost.k] * 2 if outputs == "full" else [])), jnp.float64)
-    compiled: Any = blocks._add_tile
-    tile = compiled.lower(way, True, kernel, model[1], block, block, np.zeros(4, np.int32)).compile()
+    kernel = jax.ShapeDtypeStruct(
+        (examples + 1, examples + 1, *([cost.k] * 2 if outputs == "full" else [])), jnp.float64
+    )
+    compiled: Any = blocks.add_tile
+    tile = compiled.lower(way, True, kernel, arguments, block, block, np.zeros(4, np.int32)).compile()
     assert tile.memory_analysis().temp_size_in_bytes <= count.joining
     if method != "products":
         making: Any = way.features
-        used = making.lower(model[0], outputs, model[1], x, units).compile().memory_analysis()
+        part = x[: cost.piece(method, cost.k)]  # made at a time
+        used = making.lower(function, outputs, arguments, part, units).compile().memory_analysis()
         assert used.temp_size_in_bytes + used.output_size_in_bytes <= count.making
         assert count.total < 8 * (used.temp_size_in_bytes + 2 * kept), "a bound that says nothing"
 
@@ -319,18 +334,24 @@ def test_counts_are_above_what_the_compiler_allocates(method, name, outputs):
 
 def test_auto_counts_operations():
     """Layers nearly always; products where outputs are many and weights shared by many positions."""
-    dense = ntk.functional(ntk.mlp([40, 60, 50, 10], w_std=1.0, rngs=nnx.Rngs(0)))
-    x = jax.ShapeDtypeStruct((40,), jnp.float64)
+    dense, x = ntk.functional(ntk.mlp([40, 60, 50, 10], w_std=1.0, rngs=nnx.Rngs(0))), np.zeros((1, 40))
     for outputs in ("mean", "diagonal", "full"):
-        assert kernels._cheapest(costs.of(*dense, x, outputs), 100, 100) == "layerwise"
+        assert counted(dense, x, outputs).cheapest(100, 100) == "layerwise"
     many = ntk.Serial(ntk.Conv(1, 200, 3, w_std=1.0, rngs=nnx.Rngs(0)), ntk.Relu(), ntk.GlobalAvgPool())
-    cost = costs.of(*ntk.functional(many), jax.ShapeDtypeStruct((6, 6, 1), jnp.float64), "full")
-    assert kernels._cheapest(cost, 100, 100) == "products"
-    # The counts themselves: one evaluation of the dense network, and its Jacobians' contraction.
-    cost = costs.of(*dense, x, "full")
-    weights = 40 * 60 + 60 * 50 + 50 * 10
+    assert counted(ntk.functional(many), np.zeros((1, 6, 6, 1)), "full").cheapest(100, 100) == "products"
+
+
+@pytest.mark.parametrize("outputs", ["mean", "full"])
+def test_the_counts_themselves(outputs):
+    """Of a dense network: F = 2P up to activations, and what the docstring of `empirical_ntk` says of each method."""
+    dense, x = ntk.functional(ntk.mlp([40, 60, 50, 10], w_std=1.0, rngs=nnx.Rngs(0))), np.zeros((1, 40))
+    cost, n, m, k = counted(dense, x, outputs), 10**5, 2 * 10**5, 10
+    weights, pairs = 40 * 60 + 60 * 50 + 50 * 10, k * k if outputs == "full" else k
     assert cost.evaluation == pytest.approx(2 * weights, rel=0.1)
-    assert cost.operations("jacobian", 100, 100) == pytest.approx(1e4 * 2 * 100 * weights, rel=0.05)
+    assert cost.operations("jacobian", n, m) == pytest.approx(n * m * 2 * pairs * weights, rel=0.05)
+    assert cost.operations("products", n, m) == pytest.approx(n * m * 3 * k * cost.evaluation, rel=0.05)
+    layers = 41 + pairs * 60 + 61 + pairs * 50 + 51 + pairs * 10
+    assert cost.operations("layerwise", n, m) == pytest.approx(n * m * 2 * layers, rel=0.05)
 
 
 def test_inside_jit_and_vmap_and_with_traced_inputs():
@@ -343,13 +364,23 @@ def test_inside_jit_and_vmap_and_with_traced_inputs():
     assert_close(jax.jit(jax.vmap(kernel, in_axes=(0, None)))(keys, x), want, rtol=1e-12)
 
 
+def test_known_inputs_inside_jit():
+    net, x = ntk.mlp([3, 4, 2], w_std=1.0, rngs=nnx.Rngs(0)), normal(0, 3, 3)
+    for known in (x, np.asarray(x)):
+        got = jax.jit(lambda scale: scale * ntk.empirical_ntk(net, known))(jnp.float64(2.0))  # noqa: B023
+        assert_close(got, 2 * ntk.empirical_ntk(net, x), rtol=1e-12)
+
+
 def test_networks_of_one_architecture_compile_once():
-    sizes, compiled = [], (kernels._WAYS["layerwise"][0], blocks._add_tile)
+    counts = []
     for seed in (0, 1):
         net = doubled(ntk.mlp([3, 6, 2], activation=ntk.Erf(), w_std=1.0, rngs=nnx.Rngs(seed)))
-        ntk.empirical_ntk(net, normal(seed, 5, 3), method="layerwise", batch_size=2)
-        sizes.append([getattr(function, "_cache_size")() for function in compiled])  # noqa: B009
-    assert sizes[0] == sizes[1]
+        x = normal(seed, 5, 3)
+        with compilations() as compiled:
+            ntk.empirical_ntk(net, x, method="layerwise", batch_size=2)
+        counts.append(len(compiled))
+    assert counts[0] > 0
+    assert counts[1] == 0
 
 
 def test_a_bar_counts_the_tiles_and_is_silent_in_ci(monkeypatch):

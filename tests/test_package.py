@@ -15,9 +15,9 @@ FILES = sorted((ROOT / "ntklib").rglob("*.py"))
 #: Each module imports only from rows below its own (rows as in the README); `plotting` and `interop` stand apart.
 ROWS = {
     "_linalg": 1, "_checks": 1, "_spectrum": 1.5, "_lost_digits": 1.7, "_download": 1, "data": 1.5, "whitening": 1.5,
-    "models": 2, "parameterization": 2, "duals": 2, "kernel": 2, "predict": 2,
+    "models": 2, "parameterization": 2, "duals": 1.5, "kernel": 2, "predict": 2,
     "posterior": 2.5, "cross_entropy": 2.5, "noise_limits": 2.5, "noise": 2.7,
-    "_arccos": 2, "gaps": 2.5, "layers": 3, "training": 4, "empirical": 4, "linearization": 4, "scale": 4,
+    "layers": 3, "training": 4, "empirical": 4, "linearization": 4, "scale": 4,
     "regression": 5,
     "propagation": 4, "phases": 5, "critical": 6, "depth": 6,
     "plotting": 9, "interop": 9, "datasets": 9, "__init__": 10,

@@ -57,9 +57,7 @@ class Scaled(ntk.Layer):
 
     def kernel_map(self, k):
         f = self._factor**2
-        return k.replace(
-            nngp=f * k.nngp, ntk=f * k.ntk, q1=f * k.q1, q2=f * k.q2, gap=None if k.gap is None else f * k.gap
-        )
+        return k.replace(nngp=f * k.nngp, ntk=f * k.ntk, q1=f * k.q1, q2=f * k.q2)
 
 
 def other_class(factor):

@@ -33,6 +33,25 @@ def solve(**changes):
     return ntk.cg_solve(NET, arguments.pop("x", X), arguments.pop("y", Y), **arguments)
 
 
+def diverged():
+    """A network whose first weights are NaN."""
+    net = ntk.mlp([3, 5, 2], w_std=1.0, rngs=RNGS)
+    net.layers[0].W[...] = net.layers[0].W[...] * jnp.nan
+    return net
+
+
+def product(**changes):
+    """`ntk.ntk_vector_product` with one thing wrong."""
+    return ntk.ntk_vector_product(**({"model": NET, "x1": X, "x2": None, "v": Y} | changes))
+
+
+def drawn(**changes):
+    """`ntk.monte_carlo_kernel` with one thing wrong."""
+    build = lambda rngs: ntk.mlp([3, 2], w_std=1.0, rngs=rngs)  # noqa: E731
+    arguments = {"build": build, "x1": X, "draws": 2, "key": jax.random.key(0), "progress": False}
+    return ntk.monte_carlo_kernel(**(arguments | changes))
+
+
 def stored(file, content, net=NET):
     """`ntk.gram` into a store of `NET`, one file of which holds something else."""
     with tempfile.TemporaryDirectory() as folder:
@@ -183,6 +202,80 @@ CALLS = [
     ),
     ("activation of two numbers", lambda: ntk.Elementwise(jnp.add), ValueError, ["`fn`", "elementwise"]),
     ("activation that sums", lambda: ntk.Elementwise(jnp.sum), ValueError, ["`fn`", "scalar", "()"]),
+    ("activation across units", lambda: ntk.Elementwise(jax.nn.softmax), ValueError, ["`fn`", "scalar", "softmax"]),
+    ("activation of NumPy", lambda: ntk.Elementwise(np.tanh), ValueError, ["`fn`", "NumPy", "jnp.tanh"]),
+    ("dual that is a number", lambda: ntk.Elementwise(jnp.tanh, 0.5), TypeError, ["`dual`", "float"]),
+    ("monomial of half a degree", lambda: ntk.Monomial(2.5), TypeError, ["`degree`", "whole number"]),
+    ("wave of frequency 0", lambda: ntk.Sin(0.0), ValueError, ["`frequency`", "greater than 0"]),
+    ("constant exponential", lambda: ntk.Exp(0.0), ValueError, ["`rate`", "constant"]),
+    ("bell that grows", lambda: ntk.Gaussian(-1.0), ValueError, ["`rate`", "greater than 0"]),
+    (
+        "kernel beyond an activation's range",
+        lambda: ntk.mlp([3, 5, 1], activation=ntk.Tanh(), **DENSE).kernel(1e4 * X),
+        ValueError,
+        ["'tanh'", "variance", "1e+04", "float32", "Standardize"],
+    ),
+    (
+        "gram beyond an activation's range",
+        lambda: ntk.gram(ntk.mlp([3, 5, 1], activation=ntk.Exp(), **DENSE), 10 * X),
+        ValueError,
+        ["'exp'", "variance", "float32", "Standardize", "float64"],
+    ),
+    (
+        "kernel of a function with bends",
+        lambda: ntk.mlp([3, 5, 1], activation=ntk.Elementwise(jax.nn.hard_tanh), **DENSE).kernel(X),
+        ValueError,
+        ["'hard_tanh'", "bends or jumps", "`dual`"],
+    ),
+    (
+        "gram of a function with bends",
+        lambda: ntk.gram(ntk.mlp([3, 5, 1], activation=ntk.Elementwise(jax.nn.relu6), **DENSE), 10 * X),
+        ValueError,
+        ["'relu6'", "bends or jumps", "`dual`"],
+    ),
+    (
+        "kernel of units too small for a number",
+        lambda: ntk.mlp([3, 5, 1], activation=ntk.Monomial(3), **DENSE).kernel(1e-9 * X),
+        ValueError,
+        ["'monomial(3)'", "too small", "float32", "larger w_std"],
+    ),
+    ("gram inside jit", lambda: jax.jit(lambda x: ntk.gram(NET, x))(X), TypeError, ["`jit`", "net.kernel"]),
+    ("gradient of gram", lambda: jax.grad(lambda x: ntk.gram(NET, x).sum())(X), TypeError, ["`grad`", "net.kernel"]),
+    ("mlp of one number", lambda: ntk.mlp(5, **DENSE), TypeError, ["`widths`", "[inputs, hidden..., outputs]", "int"]),
+    ("network of a list", lambda: NET([[1.0, 2.0, 3.0]]), TypeError, ["array", "jnp.asarray", "list"]),
+    (
+        "branches of unequal widths called",
+        lambda: ntk.Sum(ntk.Dense(3, 2, **DENSE), ntk.Dense(3, 1, **DENSE))(X),
+        ValueError,
+        ["outputs", "2", "1"],
+    ),
+    ("skip around another width", lambda: ntk.Residual(ntk.Dense(3, 1, **DENSE))(X), ValueError, ["branch", "1", "3"]),
+    (
+        "one layer twice",
+        lambda: (lambda layer: ntk.Serial(layer, ntk.Relu(), layer))(ntk.Dense(3, 3, **DENSE)),
+        ValueError,
+        ["Serial", "share weights"],
+    ),
+    (
+        "kernel of images without Flatten",
+        lambda: ntk.Serial(ntk.Conv(3, 2, 3, **DENSE), ntk.Relu(), ntk.Dense(2, 1, **DENSE)).kernel(
+            jnp.ones((2, 4, 4, 3))
+        ),
+        ValueError,
+        ["Dense", "pixels", "Flatten"],
+    ),
+    (
+        "signal of a function with bends",
+        double(lambda: ntk.depth_scales(ntk.Elementwise(jax.nn.hard_tanh), 2.0, 0.1)),
+        ValueError,
+        ["hard_tanh", "bends or jumps"],
+    ),
+    (
+        "signal of waves with many periods",
+        double(lambda: ntk.depth_scales(ntk.Sin(), 1e4, 0.1)),
+        ValueError,
+        ["sin", "oscillates", "`w_std`"],
+    ),
     ("no activation", lambda: ntk.Elementwise(3.0), TypeError, ["`fn`", "jnp.tanh", "float"]),
     ("branch without a readout", lambda: ntk.Residual(ntk.Relu()), ValueError, ["`branch`", "affine"]),
     ("skip in a sum", lambda: ntk.Sum(ntk.Dense(3, 3, **DENSE), ntk.Identity()), ValueError, ["Branch 1", "Residual"]),
@@ -230,6 +323,164 @@ CALLS = [
     ),
     ("two outputs", lambda: ntk.empirical_ntk((lambda p, x: (x, x), X), X), TypeError, ["`model`", "one array"]),
     ("empirical kernel of NaN", lambda: ntk.empirical_ntk(NET, NAN), ValueError, ["`x1`", "finite"]),
+    (
+        "several arrays as inputs",
+        lambda: ntk.empirical_ntk(NET, (X, X)),
+        TypeError,
+        ["`x1`", "tuple of 2", "lambda p, x: apply_fn(p, x, mask)"],
+    ),
+    (
+        "a batch as a dict",
+        lambda: ntk.empirical_nngp(NET, {"image": X, "label": Y}),
+        TypeError,
+        ["`x1`", "dict of 2", "one array"],
+    ),
+    (
+        "second inputs as a dict",
+        lambda: ntk.ntk_vector_product(NET, X, {"x": X}, Y),
+        TypeError,
+        ["`x2`", "dict of 1", "one array"],
+    ),
+    (
+        "masked inputs",
+        lambda: ntk.empirical_ntk(NET, np.ma.masked_array(np.ones((4, 3)), mask=np.eye(4, 3))),
+        TypeError,
+        ["`x1`", "mask", "filled"],
+    ),
+    ("sparse inputs", lambda: ntk.empirical_ntk(NET, scipy.sparse.eye(3)), TypeError, ["`x1`", "dense", "todense"]),
+    (
+        "inputs sparse in JAX",
+        lambda: ntk.empirical_ntk(NET, BCOO.fromdense(X)),
+        TypeError,
+        ["`x1`", "dense", "BCOO", "todense"],
+    ),
+    (
+        "rows of two lengths",
+        lambda: ntk.empirical_ntk(NET, [[1.0, 2.0, 3.0], [1.0]]),
+        ValueError,
+        ["`x1`", "rows of equal length"],
+    ),
+    (
+        "objects as inputs",
+        lambda: ntk.empirical_ntk(NET, np.array([[1.0, 2.0, None]])),
+        TypeError,
+        ["`x1`", "numbers", "object", "dtype=float"],
+    ),
+    ("words as inputs", lambda: ntk.empirical_ntk(NET, [["a", "b"]]), TypeError, ["`x1`", "numbers", "<U1"]),
+    (
+        "bytes into a convolution",
+        lambda: ntk.empirical_ntk(cnn(), IMAGES.astype(np.uint8)),
+        TypeError,
+        ["`model`", "uint8", "astype(jnp.float32)", "255"],
+    ),
+    (
+        "a whole number among the parameters",
+        lambda: ntk.empirical_ntk((lambda p, x: p["scale"] * x, {"scale": 1}), X),
+        TypeError,
+        ["`params['scale']`", "floating-point", "int 1", "1.0", "{**p, ...}"],
+    ),
+    (
+        "integers among the parameters",
+        lambda: ntk.linearize((lambda p, x: x @ p[0][p[1]], [Y[:3], jnp.arange(3)])),
+        TypeError,
+        ["`params[1]`", "floating-point", "int32 of shape (3,)"],
+    ),
+    (
+        "words among the parameters",
+        lambda: ntk.empirical_nngp((lambda p, x: x, {"name": "net"}), X),
+        TypeError,
+        ["`params['name']`", "floating-point", "str 'net'"],
+    ),
+    (
+        "NaN among the parameters",
+        lambda: ntk.empirical_ntk((lambda p, x: x @ p["w"], {"w": Y[:3].at[0].set(jnp.nan)}), X),
+        ValueError,
+        ["`params['w']`", "finite", "2 of 6", "learning rate"],
+    ),
+    (
+        "NNGP of a diverged network",
+        lambda: ntk.empirical_nngp(diverged(), X),
+        ValueError,
+        ["`params['layers'][0]['W']`", "finite", "15 of 15"],
+    ),
+    (
+        "batch statistics",
+        lambda: ntk.empirical_ntk((lambda w, x: (x - x.mean(0)) @ w, Y[:3]), jnp.eye(4)[:, :3]),
+        ValueError,
+        ["`model`", "each example by itself", "running averages", "deterministic=True"],
+    ),
+    (
+        "one example at a time",
+        lambda: ntk.empirical_ntk((lambda w, x: x.reshape(1, 3) @ w, Y[:3]), X),
+        ValueError,
+        ["`model`", "any number of examples", "fails on 4"],
+    ),
+    ("no outputs", lambda: ntk.empirical_ntk((lambda w, x: x[:, :0], Y), X), ValueError, ["`model`", "at least one"]),
+    (
+        "a batch of one size only",
+        lambda: ntk.empirical_ntk((lambda w, x: x.reshape(4, 3) @ w, Y[:3]), X),
+        ValueError,
+        ["`model`", "any number of examples", "takes 4", "a single one"],
+    ),
+    (
+        "outputs that are complex",
+        lambda: ntk.empirical_ntk((lambda w, x: x @ w, 1j * Y[:3]), X),
+        TypeError,
+        ["`model`", "real outputs", "complex64", "f.imag"],
+    ),
+    (
+        "module that needs more than inputs",
+        lambda: ntk.empirical_ntk(nnx.RNN(nnx.LSTMCell(3, 2, rngs=RNGS)).cell, X),
+        TypeError,
+        ["`model`", "inputs alone", "LSTMCell", "nnx.merge"],
+    ),
+    (
+        "module without a call",
+        lambda: ntk.empirical_ntk(nnx.List([nnx.Linear(3, 2, rngs=RNGS)]), X),
+        TypeError,
+        ["`model`", "`__call__`", "List"],
+    ),
+    (
+        "Linen with parameters in place of variables",
+        lambda: ntk.empirical_ntk((Linen(), X), X),
+        TypeError,
+        ["variables", "module.init"],
+    ),
+    (
+        "a number of devices for a mesh",
+        lambda: ntk.empirical_ntk(NET, X, mesh=2),
+        TypeError,
+        ["`mesh`", "jax.make_mesh", "int 2"],
+    ),
+    (
+        "a mesh inside jit",
+        lambda: jax.jit(lambda x: ntk.empirical_ntk(NET, x, mesh=jax.make_mesh((1,), ("rows",))))(X),
+        ValueError,
+        ["`mesh`", "jit", "jax.shard_map"],
+    ),
+    ("a vector of other inputs", lambda: product(v=Y[:3]), ValueError, ["`v`", "[M, K] = [4, 2]", "(3, 2)"]),
+    ("a vector of other outputs", lambda: product(v=Y[:, :1]), ValueError, ["`v`", "[M] = [4]", "(4, 1)"]),
+    ("a vector of NaN", lambda: product(v=Y * jnp.nan), ValueError, ["`v`", "finite", "8 of 8"]),
+    ("a complex vector", lambda: product(v=1j * Y), TypeError, ["`v`", "real", "v.imag"]),
+    (
+        "product without parameters",
+        lambda: ntk.ntk_vector_product((lambda p, x: x, {}), X, None, X),
+        ValueError,
+        ["`model`", "no parameters"],
+    ),
+    ("a single draw", lambda: drawn(draws=1), ValueError, ["`draws`", "at least 2", "1"]),
+    ("half a draw", lambda: drawn(draws=2.5), TypeError, ["`draws`", "whole number", "2.5"]),
+    ("a seed for a key", lambda: drawn(key=0), TypeError, ["`key`", "jax.random.key(0)", "int"]),
+    ("many keys", lambda: drawn(key=jax.random.split(jax.random.key(0))), TypeError, ["`key`", "one"]),
+    ("a network for its builder", lambda: drawn(build=NET), TypeError, ["`build`", "function", "rngs=rngs", "Serial"]),
+    ("a builder without rngs", lambda: drawn(build=lambda: NET), TypeError, ["`build`", "nnx.Rngs", "argument"]),
+    ("a builder of numbers", lambda: drawn(build=lambda rngs: 3), TypeError, ["`build`", "int"]),
+    (
+        "a builder of ever other networks",
+        lambda: drawn(build=lambda rngs: nnx.Sequential(nnx.Linear(3, 2, rngs=rngs), lambda x: x)),
+        ValueError,
+        ["`build`", "one structure", "lambda"],
+    ),
     # function space
     (
         "kernel not square",
@@ -540,6 +791,18 @@ CALLS = [
         lambda: ntk.linearize((lambda w, x: x @ w, Y[:3]))(Y, X),
         ValueError,
         ["`params`", "(3, 2)", "(4, 2)"],
+    ),
+    (
+        "linearized and called backwards",
+        lambda: ntk.linearize(NET)(X, ntk.functional(NET)[1]),
+        TypeError,
+        ["swapped", "f_lin(params, x)"],
+    ),
+    (
+        "linearized at several inputs",
+        lambda: ntk.linearize(NET)(ntk.functional(NET)[1], {"x": X}),
+        TypeError,
+        ["`x`", "one array", "dict of 1"],
     ),
     # function space
     (
@@ -1123,7 +1386,7 @@ CALLS += [
     ("limit of a boolean kernel", lambda: ntk.max_learning_rate(THETA > 0), TypeError, ["`ntk_train`", "bool"]),
     ("mean-square limit of nothing", lambda: ntk.mean_square_limit(None, 1), TypeError, ["`ntk_train`", "None"]),
     ("masked inputs in training", lambda: train(x=masked(X)), TypeError, ["`x`", "mask"]),
-    ("a dict of inputs in training", lambda: train(x={"x": X}), TypeError, ["`x`", "an array", "dict"]),
+    ("a dict of inputs in training", lambda: train(x={"x": X}), TypeError, ["`x`", "one array", "dict"]),
     # times and steps
     ("times that go on after the end", lambda: flow(t=[0, jnp.inf, 1, jnp.inf]), ValueError, ["`t`", "sort"]),
     ("time that is complex", lambda: flow(t=1j), TypeError, ["`t`", "time", "complex"]),

@@ -32,7 +32,7 @@ class Implementation:
     family: str
     module: str
     option: str = ""
-    kinds: tuple[str, ...] = ("empirical", "analytic", "activation", "regression")
+    kinds: tuple[str, ...] = ("empirical", "model", "analytic", "activation", "regression")
     python: str = sys.executable
     how: str = ""
     whole: bool = False
@@ -49,8 +49,8 @@ _NT = "benchmarks.peers.neural_tangents"
 _NT_HOW = "`pip install --no-deps neural-tangents==0.6.5 frozendict`; `make setup` installs it, too"
 PEERS = [
     *(
-        Implementation(f"neural-tangents {number}", "neural-tangents", _NT, str(number), ("empirical",), how=_NT_HOW)
-        for number in (1, 2, 3)
+        Implementation(f"neural-tangents {i}", "neural-tangents", _NT, str(i), ("empirical", "model"), how=_NT_HOW)
+        for i in (1, 2, 3)
     ),
     *(
         Implementation(f"neural-tangents {name}", name, _NT, name, ("analytic",), how=_NT_HOW, whole=True)

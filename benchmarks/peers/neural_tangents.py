@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.kernel_ridge import KernelRidge
 
+import ntklib as ntk
 import ntklib.interop.neural_tangents as nt
 from benchmarks.cases import Case
 from benchmarks.peers import ours
@@ -35,10 +36,7 @@ def prepare(
         kernel: Any = jax.jit(lambda x: kernel_fn(x, None, "ntk"))
         inputs = jnp.asarray(x, option)
         return lambda: jax.block_until_ready(kernel(inputs))
-    init_fn, apply_fn, _ = nt.to_neural_tangents(ours.network(case, weights))
-    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda key: init_fn(key, x.shape)[1], jax.random.key(0)))
-    flat = [array for pair in weights for array in pair]
-    params = jax.tree.unflatten(structure, [jnp.reshape(w, v.shape) for w, v in zip(flat, leaves, strict=True)])
+    apply_fn, params = ntk.functional(ours.model(case)) if case.kind == "model" else _finite(case, x, weights)
     ntk_fn = nt.empirical_ntk_fn(
         apply_fn,
         trace_axes=() if case.outputs == "full" else (-1,),
@@ -48,6 +46,15 @@ def prepare(
     kernel = jax.jit(lambda x, params: ntk_fn(x, None, params))
     inputs = jnp.asarray(x)
     return lambda: jax.block_until_ready(kernel(inputs, params))
+
+
+def _finite(case: Case, x: Any, weights: list) -> tuple[Any, Any]:
+    """The network of a case as `stax` has it, and its parameters."""
+    init_fn, apply_fn, _ = nt.to_neural_tangents(ours.network(case, weights))
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda key: init_fn(key, x.shape)[1], jax.random.key(0)))
+    flat = [array for pair in weights for array in pair]
+    params = jax.tree.unflatten(structure, [jnp.reshape(w, v.shape) for w, v in zip(flat, leaves, strict=True)])
+    return apply_fn, params
 
 
 def _regression(case: Case, option: str, x: Any, y: Any, test: Any, weights: list) -> Callable[[], Any]:

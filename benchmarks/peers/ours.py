@@ -12,6 +12,7 @@ from flax import nnx
 
 import ntklib as ntk
 from benchmarks.cases import Case, Layers
+from benchmarks.models import MODELS
 
 ACTIVATIONS: dict[str, Callable[[], ntk.Elementwise]] = {
     "relu": ntk.Relu,
@@ -39,7 +40,7 @@ def prepare(
     """
     if option == "erf":
         case = replace(case, layers=[["erf"] if layer[0] in ACTIVATIONS else layer for layer in case.layers])
-    net, inputs = network(case, weights), jnp.asarray(x)
+    net, inputs = model(case) if case.kind == "model" else network(case, weights), jnp.asarray(x)
     if case.kind == "regression":
         return lambda: ntk.KernelRegressor(net, ridge=case.ridge).fit(x, y).predict(test)
     if case.kind in ("analytic", "activation"):
@@ -47,6 +48,11 @@ def prepare(
         return lambda: jax.block_until_ready(kernel(inputs))
     outputs: Any = case.outputs
     return lambda: jax.block_until_ready(ntk.empirical_ntk(net, inputs, outputs=outputs))
+
+
+def model(case: Case) -> Any:
+    """The Flax module of a case."""
+    return MODELS[case.layers[0][0]](nnx.Rngs(case.seed))
 
 
 def gram(net: ntk.Layer) -> Callable[[jax.Array], jax.Array]:

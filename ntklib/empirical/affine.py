@@ -14,6 +14,7 @@ from jax import Array
 from jax.extend import core
 
 from ntklib.empirical.program import Program
+from ntklib.empirical.pure import Arguments
 
 
 class Scaled(NamedTuple):
@@ -53,48 +54,80 @@ def plan(program: Program) -> Plan:
     transposed or reshaped, in an ordinary `dot_general` or `conv_general_dilated` with data; a bias, if it is used
     once, added to such a layer's output over its whole feature axes. All others are `plain`.
     """
-    shape = [aval.shape for aval in program.shapes]
-    size = [math.prod(s) for s in shape]
-    uses = collections.Counter(v for e in program.equations for v in e.inputs)
-    uses[program.output] += 1
-    data = program.depending_on(program.x)
-    variable = data | program.depending_on(*program.leaves)
-    scaled = {v: Scaled(i, (), _long_axes(shape[v])) for i, v in enumerate(program.leaves) if uses[v] == 1}
-    layers: list[Layer] = []
-    outputs: dict[int, int] = {}  # values that are a layer's output times numbers, and used once
+    search = _Search(program)
+    for place, equation in enumerate(program.equations):
+        for side, value in enumerate(equation.inputs if equation.outputs else ()):  # `jax.debug.print` has none
+            if value in search.scaled:
+                search.follow_parameter(place, side)
+            elif value in search.outputs and search.uses[value] == 1:
+                search.follow_output(place, side)
+    held = {s.leaf for layer in search.layers for s in (layer.weight, layer.bias) if s is not None}
+    plain = [i for i, v in enumerate(program.leaves) if search.uses[v] > 0 and i not in held]
+    if not search.layers and not plain:  # nothing matters: one parameter, whose Jacobian is 0, stands for all
+        plain = [0]
+    return Plan(tuple(search.layers), tuple(plain))
 
-    def constant(v: int) -> bool:
-        return v not in variable and size[v] == 1
 
-    for place, (eqn, inputs, written) in enumerate(program.equations):
-        out, name = written[0] if written else -1, eqn.primitive.name
-        if not any(v in scaled or v in outputs for v in inputs):
-            continue
-        for side, v in enumerate(inputs):
-            other = inputs[1 - side] if len(inputs) == 2 else -1
-            if v in scaled:
-                moved = _follow(eqn, scaled[v], shape[v], shape[out])
-                if moved is None and name in ("mul", "div") and constant(other) and shape[out] == shape[v]:
-                    moved = _times(scaled[v], other, name, side)
-                if moved is not None and uses[out] == 1:
-                    scaled[out] = moved
-                elif other in data and size[v] == size_of(scaled[v].axes, shape[v]) and _is_affine(eqn, side):
-                    outputs[out] = len(layers)
-                    layers.append(Layer(place, side, scaled[v], out))
-            elif v in outputs and uses[v] == 1:
-                layer = layers[outputs[v]]
-                if name in ("mul", "div") and constant(other) and shape[out] == shape[v]:
-                    factors = _times(Scaled(-1, layer.factors, ()), other, name, side)
-                    if factors is not None:
-                        outputs[out] = outputs[v]
-                        layers[outputs[v]] = dataclasses.replace(layer, factors=factors.factors, tap=out)
-                elif name == "add" and other in scaled and layer.bias is None and shape[out] == shape[v]:
-                    wide = tuple(a for a in feature_axes(program, layer) if shape[v][a] > 1)
-                    if scaled[other].axes == wide and len(shape[other]) == len(shape[v]):
-                        layers[outputs[v]] = dataclasses.replace(layer, bias=scaled[other], tap=out)
-    held = {s.leaf for layer in layers for s in (layer.weight, layer.bias) if s is not None}
-    plain = [i for i, v in enumerate(program.leaves) if uses[v] > 0 and i not in held]
-    return Plan(tuple(layers), tuple(plain))
+class _Search:
+    """What is known of a program's values while its operations are gone through, one after the other."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.shape = [aval.shape for aval in program.shapes]
+        self.uses = collections.Counter(v for e in program.equations for v in e.inputs)
+        self.uses[program.output] += 1
+        self.data = program.depending_on(program.x)
+        self.variable = self.data | program.depending_on(*program.leaves)
+        #: Values that are a parameter times numbers, where that parameter is used once.
+        self.scaled = {
+            v: Scaled(i, (), _long_axes(self.shape[v])) for i, v in enumerate(program.leaves) if self.uses[v] == 1
+        }
+        self.layers: list[Layer] = []
+        #: Values that are a layer's output times numbers, and the layer's place in `layers`.
+        self.outputs: dict[int, int] = {}
+
+    def follow_parameter(self, place: int, side: int) -> None:
+        """What an operation makes of a parameter: itself in another form, or an affine layer. Or it is given up."""
+        eqn, inputs, (out, *_) = self.program.equations[place]
+        v, value = inputs[side], self.scaled[inputs[side]]
+        moved = _follow(eqn, value, self.shape[v], self.shape[out]) or self._times(value, place, side)
+        if moved is not None and self.uses[out] == 1:
+            self.scaled[out] = moved
+        elif self._other(place, side) in self.data and _is_whole(value, self.shape[v]) and _is_affine(eqn, side):
+            self.outputs[out] = len(self.layers)
+            self.layers.append(Layer(place, side, value, out))
+
+    def follow_output(self, place: int, side: int) -> None:
+        """What an operation makes of a layer's output: that times a number, or that with a bias."""
+        eqn, inputs, (out, *_) = self.program.equations[place]
+        v, number = inputs[side], self.outputs[inputs[side]]
+        layer, other = self.layers[number], self._other(place, side)
+        times = self._times(Scaled(-1, layer.factors, ()), place, side)
+        if times is not None:
+            self.outputs[out] = number
+            self.layers[number] = dataclasses.replace(layer, factors=times.factors, tap=out)
+        elif eqn.primitive.name == "add" and other in self.scaled and layer.bias is None:
+            wide = tuple(a for a in feature_axes(self.program, layer) if self.shape[v][a] > 1)
+            same = self.shape[out] == self.shape[v] and len(self.shape[other]) == len(self.shape[v])
+            if same and self.scaled[other].axes == wide:
+                self.layers[number] = dataclasses.replace(layer, bias=self.scaled[other], tap=out)
+
+    def _other(self, place: int, side: int) -> int:
+        """The other operand of an operation on two; -1 where there are fewer or more."""
+        inputs = self.program.equations[place].inputs
+        return inputs[1 - side] if len(inputs) == 2 else -1
+
+    def _times(self, value: Scaled, place: int, side: int) -> Scaled | None:
+        """The value times a constant number, or divided by one, if that is what the operation does. A constant divided
+        by the value is not linear in it.
+        """
+        eqn, inputs, (out, *_) = self.program.equations[place]
+        name, factor = eqn.primitive.name, self._other(place, side)
+        if name not in ("mul", "div") or (name == "div" and side == 1) or self.shape[out] != self.shape[inputs[side]]:
+            return None
+        if factor in self.variable or math.prod(self.shape[factor]) != 1:
+            return None
+        return value._replace(factors=(*value.factors, (factor, name == "div")))
 
 
 def size_of(axes: Sequence[int], shape: Sequence[int]) -> int:
@@ -106,32 +139,33 @@ def _long_axes(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(a for a, n in enumerate(shape) if n > 1)
 
 
-def _times(value: Scaled, factor: int, name: str, side: int) -> Scaled | None:
-    """The value times (or divided by) a constant; a constant divided by the value is not linear."""
-    if name == "div" and side == 1:
-        return None
-    return value._replace(factors=(*value.factors, (factor, name == "div")))
+def _is_whole(value: Scaled, shape: Sequence[int]) -> bool:
+    """Whether all axes carry entries of the parameter, and none repeats them."""
+    return size_of(value.axes, shape) == math.prod(shape)
 
 
 def _follow(eqn: core.JaxprEqn, value: Scaled, before: tuple[int, ...], after: tuple[int, ...]) -> Scaled | None:
     """What an operation on one value makes of it, if that is still the parameter's entries times numbers."""
-    name, aval = eqn.primitive.name, cast(Any, eqn.invars[0].aval)
-    if name in ("neg", "copy", "copy_p", "convert_element_type"):
-        same = name != "convert_element_type" or eqn.params["new_dtype"] == aval.dtype
-        return value if same else None  # a sign drops out of every product of two derivatives
+    name = eqn.primitive.name
+    if name in ("neg", "copy", "copy_p"):
+        return value  # a sign drops out of every product of two derivatives
+    if name == "convert_element_type":
+        return value if jnp.issubdtype(eqn.params["new_dtype"], jnp.floating) else None
     if name == "transpose":
         order = eqn.params["permutation"]
         return value._replace(axes=tuple(i for i, a in enumerate(order) if a in value.axes))
     if name == "broadcast_in_dim" and len(eqn.invars) == 1:
         to = eqn.params["broadcast_dimensions"]
         return value._replace(axes=tuple(sorted(to[a] for a in value.axes)))
-    if name in ("reshape", "squeeze", "expand_dims") and size_of(value.axes, before) == math.prod(before):
+    if name in ("reshape", "squeeze", "expand_dims") and _is_whole(value, before):
         return value._replace(axes=_long_axes(after))
     return None
 
 
 def _is_affine(eqn: core.JaxprEqn, side: int) -> bool:
-    """Whether the operand is the weight of an ordinary matrix product or convolution."""
+    """Whether the operand is the weight of an ordinary matrix product or convolution, in real numbers."""
+    if not jnp.issubdtype(cast(Any, eqn.outvars[0].aval).dtype, jnp.floating):
+        return False
     if eqn.primitive.name == "dot_general":
         (_, _), (batch, _) = eqn.params["dimension_numbers"]
         return not batch
@@ -155,14 +189,15 @@ def feature_axes(program: Program, layer: Layer) -> tuple[int, ...]:
 
 
 def evaluate(
-    program: Program, leaves: Sequence[Array], x: Array, layers: Sequence[Layer] = (), shifts: Sequence[Array] = ()
+    program: Program, arguments: Arguments, x: Array, layers: Sequence[Layer] = (), shifts: Sequence[Array] = ()
 ) -> tuple[Array, list[Array]]:
-    """f(x) with `shifts` added to the layers' outputs, and the inputs of the layers, [n + 1, T].
+    """f(x) with `shifts` added to the layers' outputs, and the inputs of the layers, [n, T].
 
     A layer's inputs are scaled as its weight is, with a last one of s_b for the bias: its parameters' derivative is
     then a ⊗ δ, δ that with respect to the shift.
     """
-    values: dict[int, Any] = {**program.constants, **dict(zip(program.leaves, leaves, strict=True)), program.x: x}
+    values: dict[int, Any] = {**program.constants, program.x: x}
+    values |= zip((*program.leaves, *program.fixed), (*arguments.leaves, *arguments.fixed), strict=True)
     added = {layer.tap: shift for layer, shift in zip(layers, shifts, strict=True)}
     for eqn, inputs, written in program.equations:
         bound = eqn.primitive.get_bind_params(eqn.params)
@@ -171,7 +206,8 @@ def evaluate(
             out = eqn.primitive.bind(*functions, *(values[v] for v in inputs), **parameters)
         for v, value in zip(written, out if eqn.primitive.multiple_results else [out], strict=True):
             values[v] = value + added[v] if v in added else value
-    return values[program.output], [_inputs(program, layer, values) for layer in layers]
+    dtype = program.shapes[program.output].dtype
+    return values[program.output], [_inputs(program, layer, values, dtype) for layer in layers]
 
 
 def _scale(factors: Sequence[tuple[int, bool]], values: dict[int, Any], dtype: Any) -> Array:
@@ -182,17 +218,18 @@ def _scale(factors: Sequence[tuple[int, bool]], values: dict[int, Any], dtype: A
     return total
 
 
-def _inputs(program: Program, layer: Layer, values: dict[int, Any]) -> Array:
+def _inputs(program: Program, layer: Layer, values: dict[int, Any], dtype: Any) -> Array:
     eqn, inputs, _ = program.equations[layer.equation]
-    a = values[inputs[1 - layer.side]]
-    a = a * _scale(layer.weight.factors + layer.factors, values, a.dtype)
+    # Bytes and booleans, as which a product may take its data, have no room for the scale.
+    a = values[inputs[1 - layer.side]].astype(dtype)
+    a = a * _scale(layer.weight.factors + layer.factors, values, dtype)
     if eqn.primitive.name == "conv_general_dilated":
         parts = _patches(a, eqn.params, program.shapes[inputs[1]].shape, program.shapes[layer.tap].shape)
     else:
         contracted = eqn.params["dimension_numbers"][0][1 - layer.side]
         parts = [jnp.moveaxis(a, contracted, range(len(contracted))).reshape(size_of(contracted, a.shape), -1)]
     if layer.bias is not None:
-        one = _scale(layer.bias.factors, values, a.dtype)
+        one = _scale(layer.bias.factors, values, dtype)
         parts.append(jnp.broadcast_to(one, (1, parts[0].shape[1])))
     return jnp.concatenate(parts)
 

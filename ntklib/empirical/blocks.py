@@ -4,7 +4,7 @@ is too much.
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from jax import Array
 from tqdm import tqdm
 
 from ntklib import _checks
-from ntklib.models import ApplyFn, Params
+from ntklib.empirical.pure import Arguments, Function, alike
 
 
 class Memory(NamedTuple):
@@ -33,16 +33,16 @@ class Memory(NamedTuple):
 class Way(NamedTuple):
     """One way to compute a kernel. Ways with equal entries are equal, and so compile once.
 
-    features(apply_fn, outputs, params, x [B, ...], units [k, K]) is what the tiles need of a block;
-    placed(outputs, block, piece, start) the block with some of its examples in place, from `start` on;
-    contract(apply_fn, outputs, params, left, right) the tile: "mean" Σ_k Θ_kk over the block's outputs [B, B'],
+    features(function, outputs, arguments, x [B, ...], units [k, K]) is what the tiles need of a block;
+    placed(block, piece, start) the block with some of its examples in place, from `start` on;
+    contract(function, outputs, arguments, left, right) the tile: "mean" Σ_k Θ_kk over the block's outputs [B, B'],
     "full" [B, B', k, k'], "diagonal" [B, B', k].
     """
 
     features: Callable[..., Any]
     placed: Callable[..., Any]
     contract: Callable[..., Array]
-    apply_fn: ApplyFn
+    function: Function
     outputs: str
     count: int  # K
 
@@ -80,23 +80,23 @@ def choose(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _empty(way: Way, size: int, params: Params, x: Array, units: Array) -> Any:
+def _empty(way: Way, size: int, arguments: Arguments, x: Array, units: Array) -> Any:
     """A block to be filled."""
-    shapes = jax.eval_shape(functools.partial(way.features, way.apply_fn, way.outputs), params, x[:size], units)
+    shapes = jax.eval_shape(functools.partial(way.features, way.function, way.outputs), arguments, x[:size], units)
     return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _add_piece(way: Way, size: int, block: Any, params: Params, x: Array, units: Array, at: Array) -> Any:
+def add_piece(way: Way, size: int, block: Any, arguments: Arguments, x: Array, units: Array, at: Array) -> Any:
     """The block with `size` examples of x in place: those from at[0] of x on, from at[1] of the block on."""
     piece = jax.lax.dynamic_slice_in_dim(x, at[0], size)
-    return way.placed(way.outputs, block, way.features(way.apply_fn, way.outputs, params, piece, units), at[1])
+    return way.placed(block, way.features(way.function, way.outputs, arguments, piece, units), at[1])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _add_tile(way: Way, mirror: bool, kernel: Array, params: Params, left: Any, right: Any, at: Array) -> Array:
+def add_tile(way: Way, mirror: bool, kernel: Array, arguments: Arguments, left: Any, right: Any, at: Array) -> Array:
     """The kernel with one tile in place, at row i, column j and outputs k, l; the mean adds up over outputs."""
-    tile = way.contract(way.apply_fn, way.outputs, params, left, right).astype(kernel.dtype)
+    tile = way.contract(way.function, way.outputs, arguments, left, right).astype(kernel.dtype)
     i, j, k, m = at
     start, turned = {
         "mean": ((i, j), (j, i)),
@@ -121,57 +121,124 @@ def _keep_freed_memory() -> None:
     np.empty(2**25 - 2**16, np.uint8)
 
 
-def compute(way: Way, params: Params, x1: Array, x2: Array | None, dtype: Any, tiling: Tiling) -> Array:
+def compute(
+    way: Way, arguments: Arguments, x1: Array, x2: Array | None, dtype: Any, tiling: Tiling, *, quiet: bool = False
+) -> Array:
     """The kernel in tiles, each written in place; without `x2` those of the upper triangle only, and their mirrors."""
-    _keep_freed_memory()
-    symmetric, outputs, k = x2 is None, way.outputs, way.count
-    x2 = x1 if x2 is None else x2
-    rows, columns = (_starts(x.shape[0], tiling.examples) for x in (x1, x2))
-    height, width = (_size(x.shape[0], tiling.examples) for x in (x1, x2))
-    chunks = range(0, k, tiling.outputs)
-    shape = (x1.shape[0], x2.shape[0], *{"mean": (), "diagonal": (k,), "full": (k, k)}[outputs])
-    kernel, eye = jnp.zeros(shape, dtype), np.eye(k, dtype=dtype)
-    count = len(chunks) * (len(chunks) if outputs == "full" else 1)
-    count *= len(rows) * (len(rows) + 1) // 2 if symmetric else len(rows) * len(columns)
-    traced = _checks.is_traced(x1, x2, *jax.tree.leaves(params))
-    quiet = traced or bool(os.environ.get("CI"))
-    wait = (lambda array: array) if traced else jax.block_until_ready  # queued tiles would hold memory of their own
-
-    def block(x: Array, start: int, size: int, chunk: int) -> Any:
-        units = eye[chunk : chunk + tiling.outputs]
-        if traced or size <= tiling.piece:
-            part = x if size == x.shape[0] else x[start : start + size]
-            return wait(way.features(way.apply_fn, outputs, params, part, units))
-        made, piece = _empty(way, size, params, x, units), _size(size, tiling.piece)
-        for first in _starts(size, tiling.piece):
-            at = np.array([start + first, first], np.int32)
-            made = wait(_add_piece(way, piece, made, params, x, units, at))
-        return made
-
-    with tqdm(total=count, desc="empirical NTK", unit="tile", disable=quiet, delay=2, leave=False) as bar:
-        for top in range(0, len(rows), tiling.panel):
-            panel = range(top, min(top + tiling.panel, len(rows)))
-            for a in chunks:
-                kept = [wait(block(x1, rows[i], height, a)) for i in panel]
-                for j in range(top if symmetric else 0, len(columns)):
-                    for b in chunks if outputs == "full" else (a,):
-                        there = symmetric and j in panel and a == b
-                        right = kept[j - top] if there else wait(block(x2, columns[j], width, b))
-                        for i in panel if not symmetric else range(top, min(j + 1, panel.stop)):
-                            at = np.array([rows[i], columns[j], a, b], np.int32)
-                            kernel = wait(_add_tile(way, symmetric, kernel, params, kept[i - top], right, at))
-                            bar.update()
-                        del right  # or it would still be there while the next is made
-                del kept
+    (kernel,) = together([steps(way, arguments, x1, x2, dtype, tiling, quiet=quiet)])
     return kernel
 
 
-def _size(n: int, most: int) -> int:
-    """As few blocks as can be, all of one size, so that they compile once."""
-    return -(-n // -(-n // most))
+def together[T](computations: Sequence[Generator[Any, None, T]]) -> list[T]:
+    """The results of several `steps`, on a device each, that work at the same time."""
+    results: list[Any] = [None] * len(computations)
+    going = {i: next(computation) for i, computation in enumerate(computations)}
+    while going:
+        for i, begun in list(going.items()):
+            # What is begun is waited for: programs that stand in a queue would hold memory of their own.
+            jax.block_until_ready(begun)
+            try:
+                going[i] = next(computations[i])
+            except StopIteration as end:
+                results[i] = end.value
+                del going[i]
+            del begun
+    return results
 
 
-def _starts(n: int, most: int) -> list[int]:
-    """The last blocks overlap by an example or so."""
-    count, size = -(-n // most), _size(n, most)
-    return [i * (n - size) // max(count - 1, 1) for i in range(count)]
+def steps(
+    way: Way, arguments: Arguments, x1: Array, x2: Array | None, dtype: Any, tiling: Tiling, *, quiet: bool = False
+) -> Generator[Any, None, Array]:
+    """`compute` step by step: yields what it has begun to compute, and returns the kernel."""
+    _keep_freed_memory()
+    symmetric, outputs, k = x2 is None, way.outputs, way.count
+    x2 = x1 if x2 is None else x2
+    shape = (x1.shape[0], x2.shape[0], *{"mean": (), "diagonal": (k,), "full": (k, k)}[outputs])
+    kernel, eye = alike((jnp.zeros(shape, dtype), jnp.eye(k, dtype=dtype)), x1)
+    rows, columns = (_parts(x.shape[0], tiling.examples) for x in (x1, x2))
+    grid = _Grid(rows, columns, range(0, k, tiling.outputs), tiling.panel, symmetric, full=outputs == "full")
+    traced = _checks.is_traced(x1, x2, *jax.tree.leaves(arguments))
+    piece = 2**31 if traced else tiling.piece
+
+    def block(x: Array, parts: _Parts, i: int, chunk: int) -> Generator[Any, None, Any]:
+        units = eye[chunk : chunk + tiling.outputs]
+        return _block(way, arguments, x, parts.starts[i], parts.size, units, piece)
+
+    quiet = quiet or traced or bool(os.environ.get("CI"))
+    with tqdm(total=grid.tiles(), desc="empirical NTK", unit="tile", disable=quiet, delay=2, leave=False) as bar:
+        for panel, chunk in grid.panels():
+            kept = []
+            for i in panel:
+                kept.append((yield from block(x1, rows, i, chunk)))
+            for j, other, met in grid.passing(panel, chunk):
+                there = symmetric and j in panel and other == chunk
+                right = kept[j - panel.start] if there else (yield from block(x2, columns, j, other))
+                for i in met:
+                    at = np.array([rows.starts[i], columns.starts[j], chunk, other], np.int32)
+                    kernel = add_tile(way, symmetric, kernel, arguments, kept[i - panel.start], right, at)
+                    yield kernel
+                    bar.update()
+                del right  # or it would still be there while the next is made
+            del kept
+    return kernel
+
+
+def _block(
+    way: Way, arguments: Arguments, x: Array, start: int, size: int, units: Array, piece: int
+) -> Generator[Any, None, Any]:
+    """What the tiles need of `size` examples from `start` on, made of at most `piece` examples at a time."""
+    if size <= piece:
+        part = x if size == x.shape[0] else x[start : start + size]
+        made = way.features(way.function, way.outputs, arguments, part, units)
+        yield made
+        return made
+    made, pieces = _empty(way, size, arguments, x, units), _parts(size, piece)
+    for first in pieces.starts:
+        at = np.array([start + first, first], np.int32)
+        made = add_piece(way, pieces.size, made, arguments, x, units, at)
+        yield made
+    return made
+
+
+class _Parts(NamedTuple):
+    """Some examples in parts of one size, by where each starts. The last ones overlap by an example or so."""
+
+    starts: list[int]
+    size: int
+
+
+def _parts(n: int, most: int) -> _Parts:
+    """As few parts as can be of `n` examples, at most `most` in each; all of one size, so that they compile once."""
+    count = -(-n // most)
+    size = -(-n // count)
+    return _Parts([i * (n - size) // max(count - 1, 1) for i in range(count)], size)
+
+
+class _Grid(NamedTuple):
+    """Where the tiles of a kernel lie: blocks of rows and of columns, and chunks of outputs, by where they start."""
+
+    rows: _Parts
+    columns: _Parts
+    chunks: range
+    kept: int  # blocks of rows at a time
+    symmetric: bool
+    full: bool
+
+    def panels(self) -> Iterator[tuple[range, int]]:
+        """The blocks of rows that are kept at the same time, and the chunk of outputs that is kept of them."""
+        for top in range(0, len(self.rows.starts), self.kept):
+            for chunk in self.chunks:
+                yield range(top, min(top + self.kept, len(self.rows.starts))), chunk
+
+    def passing(self, panel: range, chunk: int) -> Iterator[tuple[int, int, range]]:
+        """The blocks of columns that pass by a panel, each with a chunk of outputs and the blocks of rows that it meets
+        there; those above the diagonal only, where the kernel is symmetric.
+        """
+        for j in range(panel.start if self.symmetric else 0, len(self.columns.starts)):
+            met = range(panel.start, min(j + 1, panel.stop)) if self.symmetric else panel
+            for other in self.chunks if self.full else (chunk,):
+                yield j, other, met
+
+    def tiles(self) -> int:
+        """The number of tiles."""
+        return sum(len(met) for panel, chunk in self.panels() for _, _, met in self.passing(panel, chunk))

@@ -3,16 +3,26 @@
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 
-from ntklib.empirical import affine, layerwise
+from ntklib.empirical import affine, layerwise, terms
 from ntklib.empirical import program as programs
 from ntklib.empirical.affine import Plan
 from ntklib.empirical.blocks import Memory
 from ntklib.empirical.program import Program
+from ntklib.empirical.pure import Arguments, Function
+
+Method = Literal["layerwise", "jacobian", "products"]
+
+#: What to say where a method needs forward derivatives and the model has none.
+NO_PUSH = (
+    "`model` holds a function with derivatives of its own that only go backwards (`jax.custom_vjp`), and products of "
+    'the kernel need forward ones. Use `empirical_ntk` with method="layerwise" or "jacobian", or `jax.custom_jvp`.'
+)
 
 # Bytes that fit a cache, roughly. Half as much and twice as much took 3 to 8 % longer on a convolutional network.
 _CACHE = 5 * 2**23
@@ -29,6 +39,7 @@ class Cost:
     program: Program
     plan: Plan
     outputs: str
+    cache: int = _CACHE
 
     @property
     def k(self) -> int:
@@ -39,6 +50,18 @@ class Cost:
     def dtype(self) -> Any:
         """Of the outputs."""
         return self.program.shapes[self.program.output].dtype
+
+    @property
+    def bytes_of_example(self) -> int:
+        """Of all values of one evaluation, from above."""
+        values, _, example = self._activations
+        return self._item * (values + example)
+
+    @property
+    def precision(self) -> float:
+        """The rounding of the least precise numbers that the model computes with."""
+        types = {shape.dtype for shape in self.program.shapes if jnp.issubdtype(shape.dtype, jnp.floating)}
+        return max(float(jnp.finfo(dtype).eps) for dtype in types)
 
     @functools.cached_property
     def evaluation(self) -> float:
@@ -70,38 +93,74 @@ class Cost:
             pair += 2 * (t * t * (inputs + products * o) if factors else products * inputs * o)
         return (n + m) * example + n * m * pair
 
+    @functools.cached_property
+    def pushes_forward(self) -> bool:
+        """Whether the model has forward derivatives: a function with a `custom_vjp` has none."""
+        return not any(map(_only_pulls_back, (e.eqn for e in self.program.equations)))
+
+    def cheapest(self, n: int, m: int) -> Method:
+        """The method with the smallest count for a kernel [N, M]."""
+        methods: tuple[Method, ...] = ("layerwise", "jacobian", "products")
+        return min(methods[: 2 + self.pushes_forward], key=lambda method: self.operations(method, n, m))
+
     def memory(self, method: str, b: int, k: int) -> Memory:
         """For blocks of `b` examples and `k` outputs."""
-        item, p, plain = self._item, sum(self.leaf_sizes), self._plain(method)
-        tile = b * b * {"mean": 1, "diagonal": k, "full": k * k}[self.outputs]
-        values, largest, example = self._activations
+        item, tile = self._item, b * b * {"mean": 1, "diagonal": k, "full": k * k}[self.outputs]
         if method == "products":
-            working = k * (3 * p + b * (3 * largest + self.k)) + 2 * b * values + 3 * tile
-            return Memory(item * (b * example + k * self.k), 0, item * working)
-        kept, joining = k * sum(plain), (2 + len(plain)) * tile
-        for t, inputs, o, factors in self.layers if method == "layerwise" else ():
-            kept += t * (inputs + k * o) if factors else k * inputs * o
-            joining += (tile + b * b) if t == 1 or not factors else t * t * (2 * tile + b * b)
-        piece = min(b, self.piece(method, k))
-        making = 2 * p + piece * (self._working(method, k) + kept)  # scaled and transposed weights, too
+            return self._memory_of_products(b, k, tile)
+        kept, piece = self._kept(method, k), min(b, self.piece(method, k))
+        making = 2 * sum(self.leaf_sizes) + piece * (self.working(method, k) + kept)  # scaled, transposed weights, too
+        if method == "jacobian":
+            making += piece**2 * k * self._convolved
         if piece < b:  # a block is filled piece by piece
             making += b * kept
-        joining += b * kept + 1024  # products may copy an operand
+        joining = self._joining(method, b, k, tile) + b * kept + 1024  # products may copy an operand
         return Memory(item * b * kept, item * making, item * joining)
+
+    def _memory_of_products(self, b: int, k: int, tile: int) -> Memory:
+        values, largest, example = self._activations
+        working = k * (3 * sum(self.leaf_sizes) + b * (3 * largest + self.k)) + 2 * b * values + 3 * tile
+        return Memory(self._item * (b * example + k * self.k), 0, self._item * working)
+
+    def _kept(self, method: str, k: int) -> int:
+        """Numbers kept of one example."""
+        kept = k * sum(self._plain(method))
+        for t, inputs, o, factors in self._by_layers(method):
+            kept += t * (inputs + k * o) if factors else k * inputs * o
+        return kept
+
+    def _joining(self, method: str, b: int, k: int, tile: int) -> int:
+        """Numbers in the products of two blocks that are there before their sum."""
+        products, joining = terms.groups(self.outputs, k, self._plain(method)), 2 * tile
+        for t, inputs, o, factors in self._by_layers(method):
+            if not factors:
+                products += terms.parts(self.outputs, inputs, k, o) + 1
+            else:
+                joining += tile + b * b if t == 1 else t * t * (2 * tile + b * b)
+        return joining + products * tile
 
     def piece(self, method: str, k: int) -> int:
         """Examples at a time for which all that is made on the way stays in a processor's cache."""
         if method == "products" or jax.default_backend() != "cpu":
             return 2**31
-        return max(1, _CACHE // (self._item * self._working(method, k)))
+        working = self.working(method, k)
+        fit = self.cache // (self._item * working)
+        # XLA's CPU makes of the kernels' gradients of B examples one convolution that is B times as large for each.
+        if method == "jacobian" and self._convolved:
+            fit = min(fit, working // (k * self._convolved))
+        return max(1, fit)
 
-    def _working(self, method: str, k: int) -> int:
+    def working(self, method: str, k: int) -> int:
         """Numbers made from one example on the way to what is kept of it."""
         values, largest, _ = self._activations
-        working = 2 * values + k * (2 * largest + max(self._plain(method), default=0))
-        for t, inputs, o, factors in self.layers if method == "layerwise" else ():
+        working = 2 * values + k * (2 * largest + sum(self._plain(method)))
+        for t, inputs, o, factors in self._by_layers(method):
             working += t * (inputs + k * o) + (t * k * o + 2 * t * inputs + 2 * k * inputs * o) * (not factors)
         return working
+
+    def _by_layers(self, method: str) -> list[layerwise.Sizes]:
+        """The layers that a method takes as such."""
+        return self.layers if method == "layerwise" else []
 
     def _plain(self, method: str) -> list[int]:
         """Sizes of the parameters whose Jacobians are formed."""
@@ -111,6 +170,12 @@ class Cost:
     def _item(self) -> int:
         """Bytes of a number."""
         return max(self.program.shapes[v].dtype.itemsize for v in (*self.program.leaves, self.program.output))
+
+    @functools.cached_property
+    def _convolved(self) -> int:
+        """Numbers in the largest output of a convolution; 0 where there is none."""
+        found = (e.outputs[0] for e in self.program.equations if e.eqn.primitive.name == "conv_general_dilated")
+        return max((math.prod(self.program.shapes[v].shape) for v in found), default=0)
 
     @functools.cached_property
     def _activations(self) -> tuple[int, int, int]:
@@ -133,7 +198,31 @@ def _operations(eqn: Any) -> float:
     return max(float(out), eqn.params.get("length", 1) * sum(bodies)) if bodies else float(out)
 
 
-def of(apply_fn: Any, params: Any, example: Any, outputs: str) -> Cost:
-    """The counts of a model."""
-    program = programs.read(apply_fn, params, example)
+def example(x: Any) -> Any:
+    """Shape and type of one of the examples."""
+    return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+
+
+def _only_pulls_back(eqn: Any) -> bool:
+    if eqn.primitive.name.startswith("custom_vjp"):
+        return True
+    return any(map(_only_pulls_back, (e for body in core.jaxprs_in_params(eqn.params) for e in body.eqns)))
+
+
+def of(function: Function, arguments: Arguments, example: Any, outputs: str) -> Cost:
+    """The counts of a model; those of models of one structure are made once."""
+    if function.closes_over_something:  # of the function's own, which its program would keep alive
+        return _counted(function, arguments, example, outputs)
+    leaves, tree = jax.tree.flatten(programs.types((arguments, example)))
+    return _known(function, tuple(leaves), tree, outputs)
+
+
+@functools.lru_cache(maxsize=64)
+def _known(function: Function, leaves: tuple[Any, ...], tree: Any, outputs: str) -> Cost:
+    arguments, example = jax.tree.unflatten(tree, leaves)
+    return _counted(function, arguments, example, outputs)
+
+
+def _counted(function: Function, arguments: Arguments, example: Any, outputs: str) -> Cost:
+    program = programs.read(function, arguments, example)
     return Cost(program, affine.plan(program), outputs)

@@ -1,16 +1,15 @@
 """A function of one example as a list of operations on numbered values: its jaxpr, with calls written out."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 from jax.extend import core
 
-from ntklib.models import ApplyFn, Params
+from ntklib import _checks
+from ntklib.empirical.pure import Arguments, Function
 
 # Calls that are nothing but their body. Those with a derivative of their own (custom_jvp, custom_vjp) are kept whole.
 _INLINED = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
@@ -26,12 +25,13 @@ class Equation(NamedTuple):
 
 @dataclasses.dataclass
 class Program:
-    """f(leaves, x) for one example x as a list of operations on numbered values, no calls left to look into."""
+    """f(leaves, fixed, x) for one example x as a list of operations on numbered values, no calls left to look into."""
 
     shapes: list[Any] = dataclasses.field(default_factory=list)  # of each value: something with .shape and .dtype
     constants: dict[int, Any] = dataclasses.field(default_factory=dict)
     equations: list[Equation] = dataclasses.field(default_factory=list)
     leaves: list[int] = dataclasses.field(default_factory=list)
+    fixed: list[int] = dataclasses.field(default_factory=list)
     x: int = -1
     output: int = -1
 
@@ -49,23 +49,30 @@ class Program:
         return found
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _one(apply_fn: ApplyFn, params: Params, x: Array) -> Array:
-    return apply_fn(params, x[None])[0]
+_traced = jax.jit(Function.__call__, static_argnums=0)
 
 
-def read(apply_fn: ApplyFn, params: Params, example: Any) -> Program:
-    """The program of x -> apply_fn(params, x[None])[0]; of `params` and `example` only the shapes matter."""
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, example))
-    closed: Any = _one.trace(apply_fn, *shapes).jaxpr
-    if len(closed.jaxpr.invars) != len(jax.tree.leaves(shapes)):
+def read(function: Function, arguments: Arguments, example: Any) -> Program:
+    """The program of a model for one example; of the values given only the types matter."""
+    given = types((arguments, example))
+    closed: Any = _traced.trace(function, *given).jaxpr
+    if len(closed.jaxpr.invars) != len(jax.tree.leaves(given)):
         # A function made under `vmap` or `jit` holds traced values. `jit` takes them as arguments, this as constants.
-        closed = jax.make_jaxpr(lambda params, x: apply_fn(params, x[None])[0])(*shapes)
+        closed = jax.make_jaxpr(function)(*given)
     program = Program()
     inputs = [program.new(v.aval) for v in closed.jaxpr.invars]
-    *program.leaves, program.x = inputs
+    *others, program.x = inputs
+    count = len(arguments.leaves)
+    program.leaves, program.fixed = others[:count], others[count:]
     (program.output,) = _inline(program, closed, inputs)
     return program
+
+
+def types(values: Any) -> Any:
+    """Shapes and types in place of arrays; of traced ones all that JAX knows (how they differ between devices)."""
+    if _checks.is_traced(*jax.tree.leaves(values)):
+        return jax.eval_shape(lambda values: values, values)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), values)
 
 
 def _inline(program: Program, closed: Any, inputs: Sequence[int]) -> list[int]:

@@ -26,7 +26,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ntklib import _checks, duals, layers
+from ntklib import _checks, layers
+from ntklib.duals.integrals import derivative
 from ntklib.interop import _bridge
 from ntklib.parameterization import NTK, STANDARD
 
@@ -69,15 +70,15 @@ __all__ = [
 #: init_fn(key, input_shape) -> (output_shape, params); apply_fn(params, x) -> z; kernel_fn(x1, x2, "ntk" or "nngp")
 Triple = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 
-# By the dual rather than by the name, which a user's own function may share.
-_CLOSED_FORMS: dict[Callable, Callable[..., Triple]] = {
-    duals.relu: stax.Relu,
-    duals.leaky_relu: lambda slope: stax.LeakyRelu(slope),
-    duals.abs: stax.Abs,
-    duals.erf: stax.Erf,
-    duals.gelu: stax.Gelu,
-    duals.sin: lambda frequency: stax.Sin(b=frequency),
-    duals.identity: stax.Identity,
+# By the record's maker rather than by the name, which a user's own function may share.
+_CLOSED_FORMS: dict[str, Callable[..., Triple]] = {
+    "relu_record": stax.Relu,
+    "leaky": lambda slope: stax.LeakyRelu(slope),
+    "abs_record": stax.Abs,
+    "erf_record": stax.Erf,
+    "gelu_record": stax.Gelu,
+    "sine_record": lambda frequency, amplitude, phase, name: stax.Sin(a=amplitude, b=frequency, c=phase),
+    "identity_record": stax.Identity,
 }
 
 
@@ -155,16 +156,17 @@ def _affine(layer: layers.Dense | layers.Conv) -> dict[str, Any]:
 
 
 def _elementwise(layer: layers.Elementwise, degree: int | None) -> Triple:
-    dual, keywords = getattr(layer.dual, "func", layer.dual), getattr(layer.dual, "keywords", {})
-    if dual in _CLOSED_FORMS:
-        return _CLOSED_FORMS[dual](**keywords)
+    record = layer.activation
+    maker = (record.maker or "").rpartition(":")[2]
+    if maker in _CLOSED_FORMS:
+        return _CLOSED_FORMS[maker](*record.arguments)
     if degree is None:
         raise ValueError(
             f"The activation {layer.name!r} has no closed form in neural-tangents. Pass `quadrature_degree` (e.g. 40) "
             "to integrate it numerically there."
         )
     with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that errors depend on the degree
-        return stax.ElementwiseNumerical(layer.fn, deg=degree, df=duals.derivative(layer.fn))
+        return stax.ElementwiseNumerical(layer.fn, deg=degree, df=derivative(layer.fn))
 
 
 def _sum(*branches: Triple) -> Triple:

@@ -1,19 +1,30 @@
-"""Activations: a scalar function and its dual."""
+"""Activations as layers: a scalar function on every unit, and its dual on kernels."""
 
-import dataclasses
+import contextlib
+import contextvars
 import functools
-import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntklib import _checks, duals, gaps
-from ntklib.kernel import Kernel, gap_of
+from ntklib import _checks
+from ntklib.duals import correlation, oscillating, polynomials, rectified, sigmoidal
+from ntklib.duals.activation import Activation
+from ntklib.duals.correlation import sqrt
+from ntklib.duals.integrals import LIMITS
+from ntklib.kernel import Kernel
 from ntklib.layers.base import Layer
+
+#: Where `gram` looks ahead: a list that notes the variances before each activation; else None.
+_noted: contextvars.ContextVar[list[tuple[Activation, Array, Array]] | None] = contextvars.ContextVar(
+    "noted", default=None
+)
 
 
 class Elementwise(Layer):
@@ -23,11 +34,14 @@ class Elementwise(Layer):
     units have become expectations.
 
     fn: a JAX function of one number that works elementwise on arrays, smooth but for kinks or jumps at zero.
-    dual: (q12, q1, q2) -> (E[φφ], E[φ'φ']) where a closed form is known; by default a quadrature (see
-        `ntklib.duals.expectation` for its error), with `nodes=(radial, angular)` to make it finer.
+    dual: (q12, q1, q2) -> (E[φφ], E[φ'φ']), differentiable, where a closed form is known; by default a quadrature.
+    name: how errors call it.
 
-    gap_dual: the same from the gap, (gap, q1, q2) -> (E[φφ], E[φ'φ'], new gap), where `gram` is to be exact near a kink
-        (see `ntklib.gaps`).
+    The kernel is computed by quadrature (`ntklib.duals.expectation`), by `gram` with tables that are made for the
+    variances in use and take an entry in some nanoseconds. Both are accurate for variances up to 1e4, or less for
+    functions that bend or jump away from zero, or oscillate: how far is measured, once for each function. Beyond, the
+    call is refused, and under `jit`, `grad` and `vmap`, where nothing can be refused, the result is NaN. A function
+    with such bends and a `dual` of its own is computed by that alone, with half of the digits of 1 − ρ near |ρ| = 1.
 
     >>> arctan = Elementwise(jnp.arctan)
     >>> round(float(arctan.dual(0.5, 1.0, 1.0)[0]), 4)
@@ -36,153 +50,249 @@ class Elementwise(Layer):
 
     def __init__(
         self,
-        fn: Callable[[Array], Array],
+        fn: Callable[[Array], Array] | Activation,
         dual: Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Array, Array]] | None = None,
         *,
-        nodes: tuple[int, int] | None = None,
         name: str | None = None,
-        gap_dual: Callable[[Array, Array, Array], tuple[Array, Array, Array]] | None = None,
     ):
-        if not callable(fn):
-            raise TypeError(f"`fn` must be a function of one number, such as jnp.tanh; got {type(fn).__name__}.")
-        try:
-            out = jax.eval_shape(fn, jax.ShapeDtypeStruct((2, 3), jnp.float32))
-        except Exception as error:
-            raise ValueError(
-                f"`fn` must be a JAX function that works elementwise on arrays; calling it failed: {error}"
-            ) from error
-        if getattr(out, "shape", None) != (2, 3):
-            raise ValueError(
-                f"`fn` must be scalar, applied elementwise: [2, 3] came back as {getattr(out, 'shape', out)}."
-            )
-        self.fn, self.name = fn, name or getattr(fn, "__name__", "elementwise")
-        self.dual = dual or _partial(duals.quadrature, fn, nodes=nodes)
-        self.gap_dual = gap_dual
+        if isinstance(fn, Activation):  # a record of the library, checked by its tests
+            self.activation = fn
+            return
+        _checks.scalar_function("fn", fn)
+        if dual is not None and not callable(dual):
+            raise TypeError(f"`dual` must be a function (q12, q1, q2) -> (E[φφ], E[φ'φ']); got {type(dual).__name__}.")
+        self.activation = Activation(name or getattr(fn, "__name__", "elementwise"), fn, dual, limits=None)
+
+    @property
+    def fn(self) -> Callable[[Array], Array]:
+        """φ."""
+        return self.activation.fn
+
+    @property
+    def name(self) -> str:
+        """How errors call it."""
+        return self.activation.name
+
+    @property
+    def dual(self) -> Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Array, Array]]:
+        """(q12, q1, q2) -> (E[φφ], E[φ'φ']), for arrays that broadcast against each other."""
+        return self.activation.dual
 
     def __call__(self, x: Array) -> Array:
-        return self.fn(x)
+        return self.activation.fn(x)
 
     def __reduce__(self) -> tuple:
-        """Pickled by the names of its functions: those of JAX that are compiled do not pickle themselves."""
-        return _rebuilt, (_portable(self.fn), _portable(self.dual), self.name, _portable(self.gap_dual))
+        return of, (self.activation,)
 
     def kernel_map(self, k: Kernel) -> Kernel:
         k.require_gaussian(f"The activation {self.name!r}")
-        # The diagonal is a vector: no need to find it in the matrix, and it is there for x1 against x2 as well.
-        if k.gap is not None and self.gap_dual:
-            dual = self.gap_dual
-            q1, q2 = (dual(gap_of(*own), *own[1:])[0] if k.pools else self.dual(*own)[0] for own in k.own())
-            nngp, slopes, gap = dual(k.gap, *k.variances())
-            return k.replace(nngp=nngp, ntk=k.ntk * slopes, q1=q1, q2=q2, gap=gap, gaussian=False)
-        q1, q2 = (self.dual(*own)[0] for own in k.own())
-        nngp, slopes = self.dual(k.nngp, *k.variances())
-        k = k.replace(nngp=nngp, ntk=k.ntk * slopes, q1=q1, q2=q2, gaussian=False)
-        return k if k.gap is None else k.with_gap()
+        activation = self.activation
+        v1, v2 = k.variances()
+        if (noted := _noted.get()) is not None:
+            noted.append((activation, jnp.min(v1), jnp.max(v1)))
+            return k.replace(q1=activation.moment(k.q1), q2=activation.moment(k.q2), gaussian=False, delta=k.delta)
+        check_variances(activation, v1, v2)
+        table = None if k.tables is None else k.tables.of(activation)
+        if table is not None:
+            moment = table.moment
+            slopes, delta = table.near(activation, k.delta, v1, v2)
+            values = _values(moment(v1), moment(v2), delta)
+        else:
+            moment = activation.moment
+            values, slopes, delta = _dual(activation, k.nngp, v1, v2, k.delta)
+        known = (v1 <= activation.limit(k.nngp.dtype)) & (v2 <= activation.limit(k.nngp.dtype))
+        if math.isfinite(activation.limit(k.nngp.dtype)):
+            values, slopes = (jnp.where(known, a, jnp.nan) for a in (values, slopes))
+        if k.pools:
+            q1, q2 = (self._within_image(*own, table) for own in k.within())
+        else:
+            q1, q2 = moment(k.q1), moment(k.q2)
+        delta = jax.lax.stop_gradient(delta)
+        return k.replace(nngp=values, ntk=k.ntk * slopes, q1=q1, q2=q2, gaussian=False, delta=delta)
+
+    def _within_image(self, q12: Array, v1: Array, v2: Array, table: Any) -> Array:
+        """E[φφ] for the pairs of pixels of one image."""
+        delta = correlation.from_covariance(q12, v1, v2)
+        if table is None:
+            return _dual(self.activation, q12, v1, v2, delta)[0]
+        return _values(table.moment(v1), table.moment(v2), table.near(self.activation, delta, v1, v2)[1])
+
+
+def _values(k1: Array, k2: Array, delta: Array) -> Array:
+    s1, s2 = correlation.once((sqrt(k1), sqrt(k2)))
+    return s1 * s2 * correlation.rho(delta)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _dual(activation: Activation, q12: Array, q1: Array, q2: Array, delta: Array) -> tuple[Array, Array, Array]:
+    """(E[φφ], E[φ'φ'], δ of φ(u) and φ(v)); values by δ, derivatives by the dual from covariances."""
+    slopes, new = activation.near(delta, q1, q2)
+    slopes = jnp.broadcast_to(slopes, new.shape)
+    return _values(activation.moment(q1), activation.moment(q2), new), slopes, new
+
+
+@_dual.defjvp
+def _dual_jvp(activation: Activation, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    q12, q1, q2, delta = primals
+    out = _dual(activation, q12, q1, q2, delta)
+    q1, q2, d1, d2 = (jnp.broadcast_to(a, q12.shape) for a in (q1, q2, tangents[1], tangents[2]))
+    _, (values, slopes) = jax.jvp(activation.dual, (q12, q1, q2), (tangents[0], d1, d2))
+    return out, (values, slopes, jnp.zeros_like(out[2]))
+
+
+def check_variances(activation: Activation, *variances: Array | np.ndarray) -> None:
+    """Refuse variances for which an activation's accuracy is not known, where the variances are known."""
+    for q in variances:
+        if _checks.is_traced(q) or not q.size:
+            continue
+        largest, smallest = float(jnp.max(q)), float(jnp.min(q, where=q > 0, initial=jnp.inf))
+        if not largest <= activation.limit(q.dtype):
+            raise ValueError(_too_large(activation, largest, q.dtype))
+        if smallest < 1e-6 and not activation.moment(jnp.asarray([smallest], q.dtype))[0] > jnp.finfo(q.dtype).tiny:
+            raise ValueError(
+                f"The units before the activation {activation.name!r} have a variance of {smallest:.3g}, and behind "
+                f"it one that is too small to be a number in {q.dtype.name}. Standardize the inputs, or use a larger "
+                f"w_std."
+            )
+
+
+def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:
+    limit = activation.limit(dtype)
+    ways, why = ["use a smaller w_std"], ""
+    if largest <= activation.limit(jnp.float64):
+        ways.append("use float64")
+    if activation.measured and limit < LIMITS[0]:
+        ways.append("give Elementwise its `dual`")
+        why = " (it bends or jumps away from zero, or oscillates, and integrals of larger ones do not converge)"
+    return (
+        f"The units before the activation {activation.name!r} have a variance of {largest:.3g}; its accuracy is "
+        f"known up to {limit:.3g} in {dtype.name}{why}. Standardize the inputs, or {', or '.join(ways)}."
+    )
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[list[tuple[Activation, Array, Array]]]:
+    """Kernel maps inside follow the variances only, and note their range before each activation."""
+    found: list[tuple[Activation, Array, Array]] = []
+    token = _noted.set(found)
+    try:
+        yield found
+    finally:
+        _noted.reset(token)
+
+
+def of(activation: Activation) -> Elementwise:
+    """The layer of a record."""
+    return Elementwise(activation)
+
+
+# ------------------------------------------------------------------------------------------------- the library's own
 
 
 def Relu() -> Elementwise:
     """max(x, 0)."""
-    return Elementwise(jax.nn.relu, duals.relu, name="relu", gap_dual=gaps.leaky_relu)
+    return of(rectified.relu_record())
 
 
 def LeakyRelu(slope: float = 0.01) -> Elementwise:
-    """X for x > 0, slope·x otherwise."""
+    """The function x for x > 0 and slope·x otherwise."""
     _checks.real("slope", slope)
-    fn = _partial(jax.nn.leaky_relu, negative_slope=slope)
-    dual, gap_dual = (_partial(f, slope=slope) for f in (duals.leaky_relu, gaps.leaky_relu))
-    return Elementwise(fn, dual, name="leaky_relu", gap_dual=gap_dual)
+    return of(rectified.leaky(float(slope)))
 
 
 def Abs() -> Elementwise:
     """|x|."""
-    return Elementwise(jnp.abs, duals.abs, name="abs", gap_dual=_partial(gaps.leaky_relu, slope=-1.0))
+    return of(rectified.abs_record())
+
+
+def RectifiedMonomial(degree: int) -> Elementwise:
+    """max(x, 0)^degree: the arc-cosine kernels of any order, 0 (a step), 1 (ReLU), 2, …"""
+    _checks.count("degree", degree, minimum=0)
+    return of(rectified.rectified_record(int(degree)))
+
+
+def Sign() -> Elementwise:
+    """sign(x); its slope, and with it the tangent kernel of all layers before it, is 0."""
+    return of(rectified.sign_record())
+
+
+def Identity() -> Elementwise:
+    """The function x itself: a deep linear network's activation."""
+    return of(rectified.identity_record())
 
 
 def Erf() -> Elementwise:
     """erf(x), not erf(x/√2)."""
-    return Elementwise(jax.scipy.special.erf, duals.erf, name="erf", gap_dual=gaps.erf)
+    return of(sigmoidal.erf_record())
 
 
 def Gelu() -> Elementwise:
-    """X Φ(x), exact; not the approximation by tanh."""
-    return Elementwise(_partial(jax.nn.gelu, approximate=False), duals.gelu, name="gelu")
-
-
-def Sin(frequency: float = 1.0) -> Elementwise:
-    """sin(frequency · x)."""
-    _checks.real("frequency", frequency, above=0.0)
-    fn = _partial(_sin, frequency=frequency)
-    return Elementwise(fn, _partial(duals.sin, frequency=frequency), name="sin")
-
-
-def Identity() -> Elementwise:
-    """X itself: a deep linear network's activation."""
-    return Elementwise(_identity, duals.identity, name="identity")
+    """x Φ(x), exact; not the approximation by tanh."""  # noqa: D403
+    return of(sigmoidal.gelu_record())
 
 
 def Tanh() -> Elementwise:
-    """tanh(x); dual by quadrature."""
-    return Elementwise(jnp.tanh, name="tanh")
+    """tanh(x); no closed form."""
+    return of(sigmoidal.tanh_record())
 
 
 def Silu() -> Elementwise:
-    """x/(1 + exp(−x)), also known as Swish; dual by quadrature."""
-    return Elementwise(jax.nn.silu, name="silu")
+    """x/(1 + exp(−x)), also known as Swish; no closed form."""
+    return of(sigmoidal.silu_record())
 
 
 def Elu() -> Elementwise:
-    """X for x > 0, exp(x) − 1 otherwise; dual by quadrature."""
-    return Elementwise(jax.nn.elu, name="elu")
+    """The function x for x > 0 and exp(x) − 1 otherwise; no closed form."""
+    return of(sigmoidal.elu_record())
 
 
 def Sigmoid() -> Elementwise:
-    """1/(1 + exp(−x)); dual by quadrature."""
-    return Elementwise(jax.nn.sigmoid, name="sigmoid")
+    """1/(1 + exp(−x)); no closed form."""
+    return of(sigmoidal.sigmoid_record())
 
 
-@functools.cache
-def _partial(fn: Callable, *args: object, **keywords: object) -> functools.partial:
-    """The same object for the same arguments: networks of one architecture are then equal, and compile once."""
-    return functools.partial(fn, *args, **keywords)
+def Sin(frequency: float = 1.0, *, amplitude: float = 1.0, phase: float = 0.0) -> Elementwise:
+    """Amplitude · sin(frequency · x + phase)."""
+    _checks.real("frequency", frequency, above=0.0)
+    _checks.real("amplitude", amplitude, above=0.0)
+    _checks.real("phase", phase)
+    return of(oscillating.sine_record(float(frequency), float(amplitude), float(phase)))
 
 
-def _sin(x: Array, frequency: float) -> Array:
-    return jnp.sin(frequency * x)
+def Cos(frequency: float = 1.0, *, amplitude: float = 1.0) -> Elementwise:
+    """Amplitude · cos(frequency · x)."""
+    _checks.real("frequency", frequency, above=0.0)
+    _checks.real("amplitude", amplitude, above=0.0)
+    return of(oscillating.sine_record(float(frequency), float(amplitude), math.pi / 2, "cos"))
 
 
-def _identity(x: Array) -> Array:
-    return x
+def Rbf(gamma: float = 1.0) -> Elementwise:
+    """√2 sin(√(2γ) x + π/4), whose dual is the Gaussian (RBF) kernel, E[φ(u)φ(v)] = exp(−γ E[(u − v)²])."""
+    _checks.real("gamma", gamma, above=0.0)
+    return of(oscillating.sine_record(math.sqrt(2 * gamma), math.sqrt(2), math.pi / 4, "rbf"))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Portable:
-    """A function by name, or a `functools.partial` of one."""
-
-    module: str
-    name: str
-    args: tuple = ()
-    keywords: tuple = ()
+def Gaussian(rate: float = 1.0) -> Elementwise:
+    """exp(−rate · x²)."""
+    _checks.real("rate", rate, above=0.0)
+    return of(oscillating.gaussian_record(float(rate)))
 
 
-def _portable(fn: Any) -> Any:
-    """`fn` in a form that pickles, where it can be found again by its name."""
-    if isinstance(fn, functools.partial):
-        inner = _portable(fn.func)
-        if isinstance(inner, _Portable):
-            args = tuple(map(_portable, fn.args))
-            return dataclasses.replace(inner, args=args, keywords=tuple(fn.keywords.items()))
-        return fn
-    module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", "")
-    found = getattr(importlib.import_module(module), name, None) if module else None
-    return _Portable(module, name) if module and found is fn else fn
+def Exp(rate: float = 1.0) -> Elementwise:
+    """exp(rate · x)."""
+    _checks.real("rate", rate)
+    if rate == 0:
+        raise ValueError("`rate` must not be 0: the function would be constant.")
+    return of(oscillating.exp_record(float(rate)))
 
 
-def _found(form: Any) -> Any:
-    if not isinstance(form, _Portable):
-        return form
-    fn = getattr(importlib.import_module(form.module), form.name)
-    return _partial(fn, *map(_found, form.args), **dict(form.keywords)) if form.args or form.keywords else fn
+def Monomial(degree: int) -> Elementwise:
+    """x^degree."""
+    _checks.count("degree", degree)
+    return of(polynomials.polynomial_record((0.0,) * int(degree) + (1.0,), f"monomial({degree})"))
 
 
-def _rebuilt(fn: Any, dual: Any, name: str, gap_dual: Any) -> Elementwise:
-    return Elementwise(_found(fn), _found(dual), name=name, gap_dual=_found(gap_dual))
+def Hermite(degree: int) -> Elementwise:
+    """The Hermite polynomial He_n(x)/√n! of degree n: E[φ(u)φ(v)] = ρ^n for units of variance 1."""
+    _checks.count("degree", degree)
+    return of(polynomials.polynomial_record(polynomials.hermite(int(degree)), f"hermite({degree})"))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ntklib import _checks
@@ -37,6 +38,10 @@ def mlp(
     >>> net(jnp.zeros((5, 784))).shape
     (5, 10)
     """
+    if not isinstance(widths, Sequence | np.ndarray) or isinstance(widths, str):
+        raise TypeError(
+            f"`widths` must be a list, [inputs, hidden..., outputs]; got {type(widths).__name__} {widths!r}."
+        )
     if len(widths) < 2:
         raise ValueError(f"`widths` must name at least inputs and outputs, [d, K]; got {list(widths)}.")
     activation = _activation(activation)

@@ -19,6 +19,8 @@ class Layer(nnx.Module):
     #: Whether the outputs are centred Gaussian in the limit and independent of everything before: the layer ends
     #: affinely.
     ends_affine: bool = False
+    #: Whether the last layer is a Dense, whose outputs at every pixel of an image are hardly ever meant.
+    wants_vectors: bool = False
     #: How many pooling layers there are, one after the other: they need the covariances of all pairs of pixels.
     pools: int = 0
 
@@ -45,4 +47,11 @@ class Layer(nnx.Module):
         >>> [[round(float(e), 4) for e in row] for row in k.ntk]
         [[2.0, 0.3183], [0.3183, 2.0]]
         """
-        return self.kernel_map(Kernel.from_inputs(x1, x2, pools=self.pools))
+        k = self.kernel_map(Kernel.from_inputs(x1, x2, pools=self.pools))
+        if k.q1.ndim > 1 and self.wants_vectors:
+            raise ValueError(
+                f"The network ends in a Dense layer, but its input there still has pixels, {k.q1.shape[1:]}: put "
+                f"ntklib.Flatten() or ntklib.GlobalAvgPool() before it. For outputs at every pixel end with an "
+                f"ntklib.Conv of kernel_size=1."
+            )
+        return k

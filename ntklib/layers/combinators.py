@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import jax
 from flax import nnx
 from jax import Array
 
@@ -26,8 +25,9 @@ class Serial(Layer):
 
     def __init__(self, *layers: Layer):
         _layers("Serial", layers)
+        _not_shared("The layers of Serial", layers)
         self.layers = nnx.List(layers)
-        self.ends_affine = layers[-1].ends_affine
+        self.ends_affine, self.wants_vectors = layers[-1].ends_affine, layers[-1].wants_vectors
         self.pools = sum(layer.pools for layer in layers)
 
     def __call__(self, x: Array) -> Array:
@@ -61,10 +61,14 @@ class Residual(Layer):
             raise ValueError("`branch` must not pool: the skip connection has the size of its input.")
 
     def __call__(self, x: Array) -> Array:
-        return x + self.scale * self.branch(x)
+        out = self.branch(x)
+        _same_shape("Residual", x.shape, out.shape)
+        return x + self.scale * out
 
     def kernel_map(self, k: Kernel) -> Kernel:
-        return k + jax.tree.map(lambda a: self.scale**2 * a, self.branch.kernel_map(k))
+        branch = self.branch.kernel_map(k)
+        _same_shape("Residual", k.nngp.shape, branch.nngp.shape)
+        return k + branch.scaled(self.scale**2)
 
 
 class Sum(Layer):
@@ -81,20 +85,46 @@ class Sum(Layer):
                 raise ValueError(
                     f"Branch {i} of Sum must end in an affine layer (Dense, Conv); for a skip connection use Residual."
                 )
-        params = [id(v) for b in branches for _, v in nnx.iter_graph(b) if isinstance(v, nnx.Param)]
-        if len(params) != len(set(params)):
-            raise ValueError("The branches of Sum must not share layers: their outputs would not be independent.")
+        _not_shared("The branches of Sum", branches)
         self.branches = nnx.List(branches)
         self.pools = branches[0].pools
         if any(branch.pools != self.pools for branch in branches):
             raise ValueError("The branches of Sum must have equally many pooling layers.")
 
     def __call__(self, x: Array) -> Array:
-        return sum((branch(x) for branch in self.branches[1:]), start=self.branches[0](x))
+        first, *others = [branch(x) for branch in self.branches]
+        for other in others:
+            _same_shape("Sum", first.shape, other.shape)
+        return sum(others, start=first)
 
     def kernel_map(self, k: Kernel) -> Kernel:
         first, *others = [branch.kernel_map(k) for branch in self.branches]
+        for other in others:
+            _same_shape("Sum", first.nngp.shape, other.nngp.shape)
         return sum(others, start=first)
+
+
+def _not_shared(what: str, layers: Sequence[Layer]) -> None:
+    """Refuse one set of weights in two places: the kernel takes them for independent."""
+    params = [id(v) for layer in layers for v in _params(layer)]
+    if len(params) != len(set(params)):
+        raise ValueError(
+            f"{what} must not share weights: the infinite-width kernel takes each layer's for independent of all "
+            f"others'. Make a layer of its own for each place."
+        )
+
+
+def _params(layer: Layer) -> list[nnx.Param]:
+    return [v for _, v in nnx.iter_graph(layer) if isinstance(v, nnx.Param)]
+
+
+def _same_shape(where: str, one: tuple[int, ...], other: tuple[int, ...]) -> None:
+    """Refuse to add arrays that would broadcast."""
+    if one != other:
+        raise ValueError(
+            f"{where} adds outputs of one shape; got {one} and {other}. The branches must have as many outputs as each "
+            f"other, and a skip connection as many as its input."
+        )
 
 
 def _layers(where: str, layers: Sequence[Layer]) -> None:

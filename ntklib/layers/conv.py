@@ -75,6 +75,7 @@ class Conv(Layer):
         return scales | {"b": p.bias(self.role, self.c_out, self.b_std)} if self.use_bias else scales
 
     def __call__(self, x: Array) -> Array:
+        _checks.network_input(x)
         _images(x.shape, x.ndim == 4)
         _checks.features(self.c_in, x.shape[-1])
         scales = self.scales()

@@ -7,6 +7,8 @@ from flax import nnx
 from jax import Array
 
 from ntklib import _checks
+from ntklib.duals import correlation
+from ntklib.duals.correlation import sqrt
 from ntklib.kernel import Kernel
 from ntklib.layers.base import Layer
 from ntklib.parameterization import NTK, Parameterization, Role
@@ -34,7 +36,7 @@ class Dense(Layer):
     (2, 5)
     """
 
-    ends_affine = True
+    ends_affine = wants_vectors = True
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Dense(Layer):
         return scales | {"b": p.bias(self.role, self.n_out, self.b_std)} if self.use_bias else scales
 
     def __call__(self, x: Array) -> Array:
+        _checks.network_input(x)
         _checks.features(self.n_in, x.shape[-1])
         scales = self.scales()
         z = scales["W"][0] * (x @ self.W[...])
@@ -81,10 +84,16 @@ def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_
     s, v, _ = scales["W"]
     s_b, v_b, _ = scales.get("b", (0.0, 0.0, 0.0))
     weights, bias = fan_in * s**2, s_b**2
-    nngp, q1, q2 = (weights * v**2 * q + bias * v_b**2 for q in (k.nngp, k.q1, k.q2))
-    ntk = weights * k.nngp + bias + weights * v**2 * k.ntk
-    gap = None if k.gap is None else weights * v**2 * k.gap
-    return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, gap=gap, features=features, gaussian=True)
+    w_var, b_var = weights * v**2, bias * v_b**2
+    nngp, q1, q2 = (w_var * q + b_var for q in (k.nngp, k.q1, k.q2))
+    ntk = weights * k.nngp + bias + w_var * k.ntk
+    new = k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, features=features, gaussian=True, delta=k.delta)
+    if b_var == 0.0:
+        return new  # a factor changes no correlation
+    before, after = k.variances(), new.variances()
+    shares = [tuple(sqrt(part / q) for part, q in zip(parts, after, strict=True))
+              for parts in ((w_var * before[0], w_var * before[1]), (b_var, b_var))]  # fmt: skip
+    return new.with_delta(correlation.with_bias(k.delta, *correlation.once(shares)))  # type: ignore
 
 
 def draw(rngs: nnx.Rngs, *shape: int) -> Array:

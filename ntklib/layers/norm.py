@@ -2,10 +2,12 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from ntklib import _checks
+from ntklib.duals import correlation
 from ntklib.kernel import Kernel
 from ntklib.layers.base import Layer
 
@@ -30,12 +32,9 @@ class LayerNorm(Layer):
         k.require_gaussian("LayerNorm")
         v1, v2 = k.variances()
         norm = jnp.sqrt(v1 + self.epsilon) * jnp.sqrt(v2 + self.epsilon)
-        q1, q2 = (q / jnp.sqrt((a + self.epsilon) * (b + self.epsilon)) for q, a, b in k.own())
-        gap = k.gap
-        if gap is not None:  # ½(√q1 − √q2)², the part of the norms, changes unlike that of the angle
-            (s1, r1), (s2, r2) = ((jnp.sqrt(v), jnp.sqrt(v / (v + self.epsilon))) for v in (v1, v2))
-            gap = (gap - (s1 - s2) ** 2 / 2) / norm + (r1 - r2) ** 2 / 2
-        return k.replace(nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2, gap=gap)
+        q1, q2 = (q / (jnp.sqrt(a + self.epsilon) * jnp.sqrt(b + self.epsilon)) for q, a, b in k.within())
+        # A factor changes no correlation.
+        return k.replace(nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2, delta=k.delta)
 
 
 class Flatten(Layer):
@@ -50,8 +49,10 @@ class Flatten(Layer):
         if k.pools:
             raise ValueError("Flatten must stand after the pooling layers: nothing can be pooled behind it.")
         pixels = k.q1.shape[1:]
-        each = [k.nngp, k.ntk] + ([] if k.gap is None else [k.gap])
-        nngp, ntk, *gap = (a.mean(axis=tuple(range(2, a.ndim))) for a in each)
-        q1, q2 = (q.mean(axis=tuple(range(1, q.ndim))) for q in (k.q1, k.q2))
-        gap = gap[0] if gap else None
-        return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, gap=gap, features=k.features * math.prod(pixels))
+        nngp, ntk = (a.mean(axis=tuple(range(2, a.ndim))) for a in (k.nngp, k.ntk))
+        q1, q2 = k.sizes()
+        minus, plus = (a.mean(axis=tuple(range(2, a.ndim))) for a in k.distances()) if pixels else k.distances()
+        none = (q1[:, None] == 0) | (q2[None] == 0)
+        delta = jnp.where(none, 1.0, correlation.signed(minus, plus))
+        features = k.features * math.prod(pixels)
+        return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=jax.lax.stop_gradient(delta), features=features)

@@ -66,11 +66,15 @@ def gram(
     """The kernel matrix Θ(x1, x2) of the infinitely wide network, [N, M]: `net.kernel(x1, x2).ntk`, several times
     faster, more accurate in float32, and at any size.
 
-    It is computed by tiles that stay in the cache, on one side of the diagonal where x2 is left out, on all cores;
-    ReLU, leaky ReLU and erf by polynomials (`ntklib.gaps`). Relative to the largest entry its error is a few 1e-7 in
-    float32 (1e-6 for inputs at an angle of 0.2 to 0.4), some 1e-14 in float64, diagonal and near duplicates included;
-    not under pooling, where pairs of pixels that are nearly equal have the error of `net.kernel`. Not differentiable:
-    for gradients use `net.kernel`.
+    It is computed by tiles that stay in the cache, on one side of the diagonal where x2 is left out, on all cores.
+    Activations with a closed form use it; others use tables, made at the first call for the variances in use.
+
+    Error of an entry relative to √(Θ(x, x) Θ(x', x')): below 2e-6 in float32 and 1e-10 in float64, zero inputs,
+    duplicates, near duplicates, antipodes and inputs of very different size included, to depth 20 at least; under
+    pooling not for pairs of pixels of color that are nearly equal, where it is up to 3e-4 and 3e-8. Variances before an
+    activation: any for piecewise linear functions, erf, GELU and Gaussians; ω²q up to 100 (float64: 1e10) for waves of
+    frequency ω; up to 1e4 for tanh, SiLU, ELU, the sigmoid and functions of yours; what is beyond is refused.
+    float16 and bfloat16 inputs are computed in float32. Not differentiable: for gradients use `net.kernel`.
 
     x1, x2: [N, d] or [N, H, W, C]. NumPy arrays may be larger than a device's memory (memory-mapped ones, say).
     kernel: "ntk" or "nngp".
@@ -103,7 +107,7 @@ def gram(
         tile = Store.tile_of(path)
     n, m = ((np.shape(x) or (1,))[0] for x in (x1, x1 if x2 is None else x2))  # `Tiles` looks at the rest
     rows = _rows(mesh, n)
-    itemsize = jax.dtypes.canonicalize_dtype(getattr(x1, "dtype", float)).itemsize
+    itemsize = max(4, jax.dtypes.canonicalize_dtype(getattr(x1, "dtype", float)).itemsize)  # half precision is not kept
     held = 0 if path is not None else (rows.stop - rows.start) * m * itemsize
     tiles = Tiles(net, x1, x2, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=held)
     if path is not None:

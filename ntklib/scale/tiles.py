@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from ntklib import _checks
 from ntklib.layers import Layer
-from ntklib.scale.fused import Network, Side, Which, compiled, side
+from ntklib.scale import ahead
+from ntklib.scale.fused import Form, Network, Side, Which, compiled, directions, side
 
 Pair = tuple[int, int]
 Work = Callable[[int, int, Any], Callable[[], None]]
@@ -58,6 +59,11 @@ class Tiles:
     ) -> None:
         _checks.instance("net", net, Layer, "such as `ntklib.mlp(...)`")
         _checks.choice("kernel", kernel, ("ntk", "nngp"))
+        if _checks.is_traced(x1, x2):
+            raise TypeError(
+                "Kernel matrices are computed tile by tile outside of `jit`, `grad` and `vmap`; inside of them take "
+                "`net.kernel(x1, x2).ntk`, which can be compiled and differentiated."
+            )
         self.net, self.kernel = net, kernel
         self.x1 = np.asarray(_checks.host_inputs("x1", x1))
         self.symmetric = x2 is None
@@ -68,8 +74,11 @@ class Tiles:
         self.devices = list(devices or jax.local_devices()[:1])
         self._resident: dict[Any, list[Side]] = {}
         self._executables: dict[Any, Any] = {}
+        self._network = Network(net)
+        self._tables = ahead.tables(self._network, [self.x1] if self.symmetric else [self.x1, self.x2], self.dtype)
         self._fit(tile, max_memory, reserved)
-        self._centre = np.asarray(self.x1[: self.tile], self.dtype).mean(0, keepdims=True)
+        first = np.asarray(self.x1[: self.tile], self.dtype)
+        self._center = directions(first)[0].mean(0, keepdims=True) if first.ndim == 2 else None
 
     def _fit(self, tile: int | None, max_memory: float | None, reserved: float) -> None:
         """Choose tile, threads and whether inputs stay on the devices, so that all of it keeps the bound."""
@@ -125,14 +134,18 @@ class Tiles:
         key = (self.tile, device, careful)
         if key not in self._executables:
             row = (self.tile, *self.x1.shape[1:])
-            self._executables[key] = compiled(Network(self.net), self.kernel, row, str(self.dtype), device, careful)
+            form = Form.of(self._tables)
+            self._executables[key] = compiled(self._network, self.kernel, row, str(self.dtype), device, careful, form)
         return self._executables[key]
 
     def against(self, x2: np.ndarray) -> "Tiles":
         """The tiles of Θ(x1, x2) for other columns; the rows that are on a device are shared."""
         other = copy.copy(self)
         other.x2, other.symmetric, other.shape = x2, False, (self.shape[0], len(x2))
-        other._resident = {key: block for key, block in self._resident.items() if key[0] == 1}
+        other._resident = {key: block for key, block in self._resident.items() if key[0] != 2}
+        other._tables = ahead.tables(self._network, [self.x1, x2], self.dtype)  # other variances may come with them
+        if Form.of(other._tables) != Form.of(self._tables):
+            other._executables = {}
         return other
 
     def pairs(self) -> list[Pair]:
@@ -160,17 +173,28 @@ class Tiles:
         limits = np.array([*sizes, self.symmetric and i == j], np.int32)
         with x64():
             a, b = self._block(1, i, device), self._block(1 if self.symmetric else 2, j, device)
-            entries, near = self._executable(device)(a, b, limits)
+            entries, near = self._executable(device)(a, b, limits, self._on(device))
 
         def padded() -> Array:
             if not near:
                 return entries
-            given = (jax.device_put(self._part(x, k), device) for x, k in ((self.x1, i), (self.x2, j)))
-            with x64():
-                sides = (block._replace(as_given=x) for block, x in zip((a, b), given, strict=True))
-                return self._executable(device, careful=True)(*sides, limits)[0]
+            with jax.enable_x64(True):
+                exact = (
+                    directions(np.asarray(self._part(x, k), np.float64))[0] for x, k in ((self.x1, i), (self.x2, j))
+                )
+                sides = (
+                    block._replace(exact=jax.device_put(u, device)) for block, u in zip((a, b), exact, strict=True)
+                )
+                return self._executable(device, careful=True)(*sides, limits, self._on(device))[0]
 
         return padded
+
+    def _on(self, device: Any) -> Any:
+        """The activations' tables on a device."""
+        key = ("tables", device)
+        if key not in self._resident:
+            self._resident[key] = jax.device_put(self._tables, device)
+        return self._resident[key]
 
     def _cut(self, i: int, j: int, padded: Array) -> np.ndarray:
         if padded.ndim > 2:
@@ -194,12 +218,12 @@ class Tiles:
         x = self.x1 if which == 1 else self.x2
         if not self._keeps_inputs:
             part = self._part(x, i)
-            return jax.device_put(side(part, self._centre, np.empty_like(part)), device)
+            return jax.device_put(side(part, self._center, np.empty_like(part)), device)
         if (which, device) not in self._resident:
             # One array for all: memory that each thread takes and frees for itself stays with it.
             whole = aligned((-(-len(x) // self.tile), self.tile, *x.shape[1:]), self.dtype)
             with ThreadPoolExecutor(self.threads) as pool:
-                sides = list(pool.map(lambda k: side(self._part(x, k), self._centre, whole[k]), range(len(whole))))
+                sides = list(pool.map(lambda k: side(self._part(x, k), self._center, whole[k]), range(len(whole))))
             self._resident[which, device] = jax.device_put(sides, device, may_alias=True)
         return self._resident[which, device][i]
 
@@ -227,7 +251,12 @@ class Tiles:
         """
         pairs = list(pairs)
         for device in self.devices if pairs else ():  # once, not in several threads
-            self._executable(device), self._block(1, 0, device), self._block(1 if self.symmetric else 2, 0, device)
+            (
+                self._on(device),
+                self._executable(device),
+                self._block(1, 0, device),
+                self._block(1 if self.symmetric else 2, 0, device),
+            )
         todo, lock = iter(pairs), threading.Lock()
 
         def worker(device: Any) -> None:

@@ -1,8 +1,8 @@
 """arccos near 1, by polynomials: several times faster than the library function, and no cancellation.
 
 With u = 1 − cos θ and t = √u,  θ = t P(u)  and  sin θ − θ cos θ = t u R(u),  where P and R are analytic for |u| < 2: on
-[0, 1] their interpolants at Chebyshev points converge like 5.8^−degree. `python -m ntklib._arccos` (with mpmath) makes
-the tables below anew.
+[0, 1] their interpolants at Chebyshev points converge like 5.8^−degree. `python -m ntklib.duals.arccos` (with mpmath)
+makes the tables below anew.
 """
 
 from collections.abc import Callable
@@ -32,6 +32,42 @@ FLOAT32 = (
         -0.00017620035502475994,
         0.0002344713665398918,
     ),
+)
+#: 2 arctan(t)/t as a polynomial in t², 0 ≤ t ≤ 1.
+ARCTAN32 = (
+    1.9999999943210909,
+    -0.66666552583965103,
+    0.39996150562297427,
+    -0.2852003216564181,
+    0.21864683002606186,
+    -0.16699449936603203,
+    0.11417911186061238,
+    -0.060703729571562341,
+    0.020975298509898611,
+    -0.0034023401281371945,
+)
+ARCTAN64 = (
+    2.0,
+    -0.66666666666665716,
+    0.39999999999859894,
+    -0.28571428563185385,
+    0.22222221964174251,
+    -0.18181813211313798,
+    0.1538455111041126,
+    -0.13332742375442196,
+    0.11760684004803086,
+    -0.1050545111464515,
+    0.094394479846422247,
+    -0.084251447927710648,
+    0.073021627054420702,
+    -0.059401435472468463,
+    0.043480427661516266,
+    -0.027348278576798957,
+    0.014077292405979626,
+    -0.0056095311063402629,
+    0.0016067208363252053,
+    -0.00029234176327250026,
+    2.5262356860954851e-5,
 )
 FLOAT64 = (
     (
@@ -78,18 +114,27 @@ FLOAT64 = (
 )
 
 
-def angle(u: Array) -> tuple[Array, Array]:
-    """(θ, sin θ − θ cos θ) for u = 1 − cos θ in [0, 2]; what rounding leaves outside is cut off.
+def acute(u: Array) -> tuple[Array, Array]:
+    """(θ, sin θ − θ cos θ) for u = 1 − cos θ in [0, 1]; what rounding leaves outside is cut off.
 
-    >>> [round(float(e), 6) for e in angle(jnp.array(0.5))]  # θ = π/3
+    >>> [round(float(e), 6) for e in acute(jnp.array(0.5))]  # θ = π/3
     [1.047198, 0.342427]
     """
     p, r = FLOAT64 if u.dtype == jnp.float64 else FLOAT32
-    far = u > 1
-    v = jnp.clip(jnp.minimum(u, 2 - u), 0.0, 1.0)  # beyond a right angle by reflection: θ → π − θ
+    v = jnp.clip(u, 0.0, 1.0)
     t = jnp.sqrt(v)
-    theta, sine = t * _horner(p, v), t * v * _horner(r, v)
-    return jnp.where(far, jnp.pi - theta, theta), jnp.where(far, sine + jnp.pi * (1 - v), sine)
+    return t * _horner(p, v), t * v * _horner(r, v)
+
+
+def from_root(t: Array) -> Array:
+    """θ for t = √(1 − cos θ) in [0, 1]: for those who have the root, whose square may be too small to be a number."""
+    p, _ = FLOAT64 if t.dtype == jnp.float64 else FLOAT32
+    return t * _horner(p, jnp.minimum(jnp.square(t), 1.0))
+
+
+def twice_arctan(t: Array) -> Array:
+    """2 arctan t for t in [0, 1]: the angle whose half has the tangent t, to full relative precision."""
+    return t * _horner(ARCTAN64 if t.dtype == jnp.float64 else ARCTAN32, jnp.square(t))
 
 
 def _horner(coefficients: tuple[float, ...], v: Array) -> Array:
@@ -123,6 +168,8 @@ def main() -> None:
         for table in tables:
             print(f"    ({', '.join(table)}),")
         print(")")
+    for name, degree in (("ARCTAN32", 9), ("ARCTAN64", 20)):
+        print(f"{name} = ({', '.join(_interpolant(lambda w: 2 * mp.atan(mp.sqrt(w)) / mp.sqrt(w), degree))})")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,183 @@
+"""erf and GELU, the smooth functions whose duals are arcsines; tanh, SiLU, ELU and the sigmoid, which have none.
+
+With a_i = 1/(1 + 2q_i), r_i = √(1 − a_i) and c = r_1 r_2 cos θ, Williams' arcsine is that of c: it is the correlation
+of u and v after independent noise of variance ½ is added to each. For GELU the noise has variance 1, a_i = 1/(1 + q_i).
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntklib.duals import arccos
+from ntklib.duals.activation import Activation, Parts
+from ntklib.duals.correlation import inverse, once, sqrt
+from ntklib.duals.integrals import float_arrays
+from ntklib.duals.rectified import sine_and_angle
+
+
+def noisy(q12: Array, q1: Array, q2: Array, noise: float) -> tuple[Array, Array, Array]:
+    """(a_1 a_2, c, 1 − c²) with a = noise/(noise + q): no product of variances, which could leave the range of
+    numbers, and 1 − c² = a_1 + a_2 − a_1 a_2 + (1 − a_1)(1 − a_2) sin² θ, without cancellation.
+    """
+    a1, a2 = (noise / (noise + q) for q in (q1, q2))
+    b1, b2 = (q / (noise + q) for q in (q1, q2))
+    scaled = q12 / (noise + q1) * sqrt((noise + q1) / (noise + q2))  # q12/√((noise + q1)(noise + q2))
+    rho, _, _ = sine_and_angle(q12, q1, q2)
+    squared = (1 - rho) * (1 + rho)
+    # What is only rounding counts as zero, but keeps its derivative: nothing is singular here.
+    exact = squared - jax.lax.stop_gradient(squared)
+    squared = jnp.where(squared > 4 * jnp.finfo(rho.dtype).eps, squared, exact)
+    rest = jnp.where((q1 > 0) & (q2 > 0), b1 * b2 * squared, 0.0)
+    return a1 * a2, scaled, a1 + a2 * b1 + rest
+
+
+def erf(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
+    """Dual of erf(x), not erf(x/√2) (Williams 1997): with D = (1 + 2 q1)(1 + 2 q2) − 4 q12²,
+
+    E[φφ] = (2/π) arcsin(2 q12/√((1 + 2 q1)(1 + 2 q2))),  E[φ'φ'] = (4/π)/√D.
+
+    >>> [round(float(e), 4) for e in erf(0.5, 1.0, 1.0)]
+    [0.2163, 0.4502]
+    """
+    q12, q1, q2 = float_arrays(q12, q1, q2)
+    both, c, squared = noisy(q12, q1, q2, 0.5)
+    # arctan2 of (c, √(1 − c²)) is the arcsine, without its cancellation near ±1.
+    return 2 / jnp.pi * jnp.arctan2(c, jnp.sqrt(squared)), 4 / jnp.pi * jnp.sqrt(both) / jnp.sqrt(squared)
+
+
+def gelu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
+    """Dual of x Φ(x), Φ the normal distribution function (the exact GELU, not its tanh approximation).
+
+    With D = (1 + q1)(1 + q2) − q12² and P = E[Φ(u)Φ(v)] = 1/4 + arcsin(q12/√((1 + q1)(1 + q2)))/2π,
+
+        E[φφ] = q12 P + (q1 q2 − q12² + q12²/(1 + q1) + q12²/(1 + q2)) / (2π√D),
+        E[φ'φ'] = P + q12 (1/(1 + q1) + 1/(1 + q2) + 1/D) / (2π√D),
+
+    by Stein's identity, and Gaussian integrals with precision shifted by one in each direction that holds a density.
+
+    >>> [round(float(e), 4) for e in gelu(0.5, 1.0, 1.0)]
+    [0.2273, 0.3423]
+    """
+    q12, q1, q2 = float_arrays(q12, q1, q2)
+    both, c, squared = noisy(q12, q1, q2, 1.0)
+    root = jnp.sqrt(squared)
+    p = 0.25 + jnp.arctan2(c, root) / (2 * jnp.pi)
+    a1, a2 = 1 / (1 + q1), 1 / (1 + q2)
+    # The second term is (√(q1 q2) √(1 − c²) √((1 − a_1)(1 − a_2)) + q12 c a_1 a_2/√(1 − c²))/2π: nothing cancels.
+    width = q1 / jnp.sqrt(1 + q1) * (q2 / jnp.sqrt(1 + q2)) * root
+    values = q12 * p + (width + q12 * c * both / root) / (2 * jnp.pi)
+    return values, p + c / (2 * jnp.pi * root) * (a1 + a2 + both / squared)
+
+
+class _Arcs(NamedTuple):
+    """With cos ψ = c and cos ψ_0 = p its value at θ = 0: p, c, sin ψ, sin ψ_0, 1/sin ψ, √(a_1 a_2) and ψ − ψ_0."""
+
+    p: Array
+    c: Array
+    sine: Array
+    sine0: Array
+    per_sine: Array
+    root: Array
+    arc: Array
+
+
+def _arcs(d: Array, q1: Array, q2: Array, noise: float) -> _Arcs:
+    """By tan (ψ − ψ_0)/2 = (p − c)/(sin ψ + sin ψ_0), p − c = p d: a quotient in which nothing cancels. One division
+    serves two quotients; roots and divisions are most of the cost.
+    """
+    (r1, b1), (r2, b2) = once([(jnp.sqrt(q / (q + noise)), jnp.sqrt(noise / (q + noise))) for q in (q1, q2)])
+    p, root = r1 * r2, b1 * b2
+    rise = p * d
+    u0 = root + (jnp.square(r1 - r2) + jnp.square(b1 - b2)) / 2  # 1 − p
+    u = u0 + rise  # 1 − c
+    sine, sine0 = jnp.sqrt(u * (2 - u)), jnp.sqrt(u0 * (2 - u0))
+    both = sine + sine0
+    inverted = 1 / (both * sine)
+    arc = arccos.twice_arctan(rise * sine * inverted)
+    return _Arcs(p, 1 - u, sine, sine0, both * inverted, root, arc)
+
+
+def _arcsine(x: Array, cosine: Array) -> Array:
+    """Arcsin x for x in [0, 1], with √(1 − x²)."""
+    return arccos.from_root(x / jnp.sqrt(1 + cosine))
+
+
+def _erf_parts(d: Array, q1: Array, q2: Array) -> Parts:
+    k1, k2 = (erf(q, q, q)[0] for q in (q1, q2))
+    arcs = _arcs(d, q1, q2, 0.5)
+    r1, r2 = once([inverse(sqrt(k)) for k in (k1, k2)])
+    scale = 2 / np.pi * (r1 * r2)
+    start = scale * _arcsine(arcs.p, arcs.sine0)
+    return Parts((0.0, scale * arcs.arc), (0.0, start), (0.0, 4 / np.pi * arcs.root * arcs.per_sine))
+
+
+def _gelu_parts(d: Array, q1: Array, q2: Array) -> Parts:
+    """φ = x/2 + x erf(x/√2)/2. The odd part is linear; the even part's expectation is √(q1 q2)/2π times
+
+        e(θ) = cos θ arcsin c + p sin ψ + p cos² θ a_1 a_2/sin ψ,  c = p cos θ,  sin ψ = √(1 − c²);
+
+    for large variances that is cos θ (π/2 − θ) + sin θ, as of |x|/2. Its fall from θ = 0 is, with x = 1 − cos² θ =
+    d (2 − d) and sin ψ − sin ψ_0 = p² x/(sin ψ + sin ψ_0), where nothing large cancels,
+
+        ψ − ψ_0 + d arcsin c − p³ x/(sin ψ + sin ψ_0) + p a_1 a_2 x (1 + p²/((sin ψ + sin ψ_0) sin ψ_0))/sin ψ.
+    """
+    k1, k2 = (gelu(q, q, q)[0] for q in (q1, q2))
+    arcs = _arcs(d, q1, q2, 1.0)
+    s1, s2 = once([jnp.sqrt(q) * inverse(sqrt(k)) for q, k in ((q1, k1), (q2, k2))])
+    unit = s1 * s2  # √(q1 q2)/√(k1 k2)
+    a1, a2 = once([1 / (1 + q) for q in (q1, q2)])
+    p, per_sine, both = arcs.p, arcs.per_sine, jnp.square(arcs.root)  # both = a_1 a_2
+    arcsine = _arcsine(arcs.c, arcs.sine)
+    x, sines = d * (2 - d), arcs.sine + arcs.sine0
+    per_both = 1 / (sines * arcs.sine0)
+    per_sines, per_sine0 = arcs.sine0 * per_both, sines * per_both
+    fall = arcs.arc + d * arcsine - p**3 * x * per_sines
+    fall = fall + p * both * x * per_sine * (1 + jnp.square(p) * per_both)
+    start = arcsine + arcs.arc + p * arcs.sine0 + p * both * per_sine0
+    slope = (arcsine + arcs.c * per_sine * (a1 + a2 + both * jnp.square(per_sine))) / (2 * np.pi)
+    share = unit / (2 * np.pi)
+    return Parts((share * fall, unit * d / 4), (share * start, unit / 4), (slope, 0.25))
+
+
+@functools.cache
+def erf_record() -> Activation:
+    """The record of erf(x)."""
+    fn, limits = jax.scipy.special.erf, (math.inf, math.inf)
+    return Activation("erf", fn, erf, parts=_erf_parts, limits=limits, maker=f"{__name__}:erf_record")
+
+
+@functools.cache
+def gelu_record() -> Activation:
+    """The record of GELU, x Φ(x)."""
+    fn, limits = functools.partial(jax.nn.gelu, approximate=False), (math.inf, math.inf)
+    return Activation("gelu", fn, gelu, parts=_gelu_parts, limits=limits, maker=f"{__name__}:gelu_record")
+
+
+@functools.cache
+def tanh_record() -> Activation:
+    """The record of tanh(x)."""
+    return Activation("tanh", jnp.tanh, maker=f"{__name__}:tanh_record")
+
+
+@functools.cache
+def silu_record() -> Activation:
+    """The record of SiLU, x/(1 + exp(−x))."""
+    return Activation("silu", jax.nn.silu, maker=f"{__name__}:silu_record")
+
+
+@functools.cache
+def elu_record() -> Activation:
+    """The record of ELU, x for x > 0 and exp(x) − 1 otherwise."""
+    return Activation("elu", jax.nn.elu, maker=f"{__name__}:elu_record")
+
+
+@functools.cache
+def sigmoid_record() -> Activation:
+    """The record of the sigmoid, 1/(1 + exp(−x))."""
+    return Activation("sigmoid", jax.nn.sigmoid, maker=f"{__name__}:sigmoid_record")

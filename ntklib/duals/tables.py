@@ -1,0 +1,412 @@
+"""The dual of any scalar function at nearly the speed of a closed form: tables, made once for the variances in use.
+
+At fixed variances the dual is a smooth function of the angle θ between u and ±v, so a short Chebyshev series in θ; its
+coefficients are smooth in the two variances, so short sums of products of a function of q1 and a function of q2:
+
+    F(θ; q1, q2) = Σ_k T_k(4θ/π − 1) Σ_r ± a_kr(q1) a_kr(q2),   0 ≤ θ ≤ π/2.
+
+On a tile of a kernel matrix a_kr are vectors, one for the rows and one for the columns, and an entry costs about a
+hundred multiplications. For the even and the odd part of φ two such F are kept, chosen so that nothing cancels and an
+absolute error is what counts:
+
+    slope:  E[φ_p'(u) φ_p'(v)] / √(E[φ'(u)²] E[φ'(v)²]),
+    drop:   (E_p(0) − E_p(θ)) / √(k_1 k_2) · (1 + η/d),   d = 1 − cos θ,   η = ½ (1/(1 + q1) + 1/(1 + q2)).
+
+The drop is the integral of the slope, E_p(0) − E_p(θ) = √(q1 q2) ∫_0^θ sin θ' E[φ_p' φ_p'] dθ', so it keeps its
+relative precision as θ → 0; d/(d + η) has the width of the bend that φ, smooth on the scale 1, leaves near θ = 0.
+
+Two inputs in one direction but of different variance do not have ρ' = 1: 1 − ρ' = ½ Σ_r (e_r(q1) − e_r(q2))², with e
+the coordinates of the unit vector φ(√q z)/√k in the space of functions of a standard normal z.
+
+All functions of a variance are Chebyshev series in y = 1 − (1 + √q)^(−1/2), which is 0 at q = 0 and 1 at infinity.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ntklib.duals import arccos
+from ntklib.duals.activation import Activation, Parts
+from ntklib.duals.correlation import size
+from ntklib.duals.integrals import MODERATE, NODES, crowded, derivative, line, sampler
+
+#: Beyond this many products an entry's sum is a matrix product for a few rows at a time: it compiles in no time.
+_LONG = 320
+_TOLERANCE = {"float32": 2e-8, "float64": 1e-12}
+_MOST_ANGLES, _MOST_VARIANCES = 512, 192
+
+
+class Vectors(NamedTuple):
+    """What a table gives for each variance: E[φ²], E[φ'²], coordinates and factors, the last two along a first axis."""
+
+    moment: Array
+    slope: Array
+    coordinates: Array
+    factors: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The dual of one activation for variances in a range; see this module's head.
+
+    low, span: the range of y.  values: Chebyshev coefficients in y of all functions of one variance, [degree, columns].
+    powers: (m, n, a) for E[φ²] and for E[φ'²], which are a q^m (1 + q)^(−n) e^c with c from the first two columns.
+    coordinates: how many e_r are of the even and of the odd part.
+    ranks: of the four series (drop even and odd, slope even and odd), the number of products for each degree k.
+    signs: of the products.
+    """
+
+    low: Any
+    span: Any
+    values: Any
+    powers: tuple[tuple[int, float, float], tuple[int, float, float]] = dataclasses.field(metadata={"static": True})
+    coordinates: tuple[int, int] = dataclasses.field(metadata={"static": True})
+    ranks: tuple[tuple[int, ...], ...] = dataclasses.field(metadata={"static": True})
+    signs: Any
+
+    def vectors(self, q: Array) -> Vectors:
+        """All functions of one variance; NaN outside the range."""
+        y = _coordinate(q, jnp)
+        x = jnp.clip(2 * (y - self.low) / self.span - 1, -1.0, 1.0)
+        series = [jnp.ones_like(x), x]
+        while len(series) < self.values.shape[0]:
+            series.append(2 * x * series[-1] - series[-2])
+        basis = jnp.stack(series[: self.values.shape[0]])
+        columns = jnp.einsum("dc,d...->c...", self.values, basis, precision=jax.lax.Precision.HIGHEST)
+        slack = 1e-3 * self.span + 1e-6
+        known = (y >= self.low - slack) & (y <= self.low + self.span + slack)
+        columns = jnp.where(known[None], columns, jnp.nan)
+        sizes = [
+            scale * jnp.where(q == 0, 1.0 if m == 0 else 0.0, q**m) * (1 + q) ** -n * jnp.exp(columns[i])
+            for i, (m, n, scale) in enumerate(self.powers)
+        ]
+        end = 2 + sum(self.coordinates)
+        # Or the compiler would make a row of it anew for each entry.
+        return Vectors(*jax.lax.optimization_barrier((sizes[0], sizes[1], columns[2:end], columns[end:])))
+
+    def moment(self, q: Array) -> Array:
+        """E[φ(u)²] for the variance q of u."""
+        return self.vectors(q).moment
+
+    def near(self, activation: Activation, delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
+        """(E[φ'(u)φ'(v)], δ of φ(u) and φ(v)) from the δ of u and v, as `Activation.near`."""
+        v1, v2 = self.vectors(q1), self.vectors(q2)
+        none = jnp.maximum((v1.moment == 0).astype(delta.dtype), (v2.moment == 0).astype(delta.dtype))
+        e1, e2 = v1.coordinates, v2.coordinates
+        apart = sum(jnp.square(e1[r] - e2[r]) for r in range(len(e1))) / 2
+        d = size(delta)
+        if activation.parts is not None:
+            return activation.parts(d, q1, q2).joined(delta, apart, none)
+        theta = arccos.acute(d)[0]
+        sums = self._sums(4 / np.pi * theta - 1, v1.factors, v2.factors)
+        eta = (1 / (1 + q1) + 1 / (1 + q2)) / 2
+        share = d / (d + eta)
+        slopes = jnp.sqrt(v1.slope) * jnp.sqrt(v2.slope)
+        even = self.coordinates[0]
+        start = [
+            sum((e1[r] * e2[r] for r in rows), start=jnp.zeros_like(d)) for rows in (range(even), range(even, len(e1)))
+        ]
+        parts = Parts(
+            (share * sums[0], share * sums[1]), (start[0], start[1]), (slopes * sums[2], slopes * sums[3])
+        )  # fmt: skip
+        return parts.joined(delta, apart, none)
+
+    def _sums(self, x: Array, a: Array, b: Array) -> list[Any]:
+        """The four series at each entry."""
+        if sum(map(sum, self.ranks)) > _LONG and x.ndim == 2:
+            return self._long_sums(x, a[:, :, 0].T, b[:, 0].T)
+        a = a * self.signs.reshape(-1, *(1,) * (a.ndim - 1))
+        totals: list[Any] = [0.0] * 4
+        place, before, now = 0, jnp.ones_like(x), x
+        for k in range(max(map(len, self.ranks))):
+            for i, ranks in enumerate(self.ranks):
+                products: Any = 0.0
+                for _ in range(ranks[k] if k < len(ranks) else 0):
+                    products = products + a[place] * b[place]
+                    place += 1
+                if k < len(ranks) and ranks[k]:
+                    totals[i] = totals[i] + before * products
+            before, now = now, 2 * x * now - before
+        return totals
+
+    def _long_sums(self, x: Array, a: Array, b: Array) -> list[Array]:
+        """The same for many products: matrix products for a few rows at a time, with all ranks filled up to the
+        largest.
+        """
+        degrees, rank = max(map(len, self.ranks)), max(max(r, default=0) for r in self.ranks)
+        index = np.full((4, degrees, rank), a.shape[-1])  # the place of a zero
+        place = 0
+        for k in range(degrees):
+            for i, ranks in enumerate(self.ranks):
+                count = ranks[k] if k < len(ranks) else 0
+                index[i, k, :count] = place + np.arange(count)
+                place += count
+        used = [i for i in range(4) if any(self.ranks[i])]
+        padded = jnp.concatenate([a * self.signs[None], jnp.zeros_like(a[:, :1])], 1)[:, index[used]]
+        right = jnp.concatenate([b, jnp.zeros_like(b[:, :1])], 1)[:, index[used]]
+        right = jnp.moveaxis(right, 0, -1)  # [used, degrees, rank, M]
+        rows = 8
+        filled = -x.shape[0] % rows
+
+        def block(part: tuple[Array, Array]) -> Array:
+            here, left = part  # [rows, M], [rows, used, degrees, rank]
+            products = jnp.einsum("isdr,sdrj->dsij", left, right, precision=jax.lax.Precision.HIGHEST)
+
+            def step(carry: tuple[Array, Array, Array], term: Array) -> tuple[tuple[Array, Array, Array], None]:
+                before, now, total = carry
+                return (now, 2 * here * now - before, total + before[None] * term), None
+
+            start = (jnp.ones_like(here), here, jnp.zeros((len(used), *here.shape), here.dtype))
+            return jax.lax.scan(step, start, products)[0][2]
+
+        blocks = (
+            jnp.pad(x, ((0, filled), (0, 0))).reshape(-1, rows, x.shape[1]),
+            jnp.pad(padded, ((0, filled), (0, 0), (0, 0), (0, 0))).reshape(-1, rows, *padded.shape[1:]),
+        )
+        found = jax.lax.map(block, blocks)  # [blocks, used, rows, M]
+        sums = jnp.moveaxis(found, 1, 0).reshape(len(used), -1, x.shape[1])[:, : x.shape[0]]
+        return [sums[used.index(i)] if i in used else jnp.zeros_like(x) for i in range(4)]
+
+
+def _coordinate(q: Any, xp: Any) -> Any:
+    """Y = 1 − (1 + s)^(−1/2) with s = √q, as s/(√(1 + s)(√(1 + s) + 1)): no cancellation."""
+    s = xp.sqrt(q)
+    root = xp.sqrt(1 + s)
+    return s / (root * (root + 1))
+
+
+# ---------------------------------------------------------------------------------------------------------- making
+
+
+def made(activation: Activation, low: float, high: float, dtype: Any) -> Table:
+    """The table of an activation for variances from `low` to `high`, widened so that similar ranges share one.
+
+    Raises ValueError where the integrals do not converge: a function with a kink away from zero, say.
+    """
+    ends = _coordinate(np.array([low, high], np.float64), np)
+    grid = 64.0
+    start, stop = np.floor(ends[0] * grid) / grid, np.ceil(ends[1] * grid + 1e-9) / grid
+    return _made(activation, float(start), float(min(stop, 1 - 1e-9)), np.dtype(dtype).name)
+
+
+@functools.lru_cache(maxsize=64)
+def _made(activation: Activation, start: float, stop: float, dtype: str) -> Table:
+    tolerance, few = _TOLERANCE[dtype], dtype == "float32"
+    span = max(stop - start, 1 / 64)
+    functions = [sampler(f) for f in (activation.fn, derivative(activation.fn))]
+    size = 12
+    while not (lines := _Lines(functions, start, span, size, tolerance)).enough and size < _MOST_VARIANCES:
+        size += 12
+    series: list[np.ndarray] = []
+    if activation.parts is None:
+        series, along = _series(functions[1], lines, tolerance, few, activation)
+        while along > 0.9 * size and size < _MOST_VARIANCES:
+            size = int(1.3 * along) + 4
+            lines = _Lines(functions, start, span, size, tolerance)
+            series, along = _series(functions[1], lines, tolerance, few, activation)
+    columns = [lines.logs[:, 0], lines.logs[:, 1], *lines.coordinates.T]
+    ranks, factors, signs = _products(series, lines, tolerance)
+    values = np.stack([*columns, *factors], 1)
+    coefficients = _chebyshev(values)
+    keep = max(2, _length(coefficients, tolerance / 10))
+    as_given = functools.partial(np.asarray, dtype=dtype)
+    return Table(
+        as_given(start), as_given(span), as_given(coefficients[:keep]),  # type: ignore
+        lines.powers, lines.counts, ranks, as_given(signs),
+    )  # fmt: skip
+
+
+def _nodes(n: int) -> np.ndarray:
+    return np.cos(np.pi * (np.arange(n) + 0.5) / n)
+
+
+def _chebyshev(values: np.ndarray) -> np.ndarray:
+    """Coefficients of the interpolant at Chebyshev nodes, along the first axis."""
+    n = len(values)
+    matrix = np.cos(np.pi * np.outer(np.arange(n), np.arange(n) + 0.5) / n) * 2 / n
+    matrix[0] /= 2
+    return np.tensordot(matrix, values, 1)
+
+
+def _length(coefficients: np.ndarray, tolerance: float) -> int:
+    """How many coefficients matter."""
+    size = np.abs(coefficients).reshape(len(coefficients), -1).max(1, initial=0.0)
+    return int(np.max(np.nonzero(size > tolerance)[0], initial=-1)) + 1
+
+
+class _Lines:
+    """The functions of one variance at Chebyshev nodes in y: E[φ²], E[φ'²] and the coordinates e."""
+
+    def __init__(self, functions: list[Callable], start: float, span: float, size: int, tolerance: float) -> None:
+        y = start + span * (_nodes(size) + 1) / 2
+        self.s = 1 / np.square(1 - y) - 1
+        self.q = np.square(self.s)
+        z, weights = line(1e-15, 0.1)
+        weights = weights / 2  # of each sign
+        (plus, minus), (slope_plus, slope_minus) = (
+            [f(sign * self.s[:, None] * z) for sign in (1.0, -1.0)] for f in functions
+        )
+        self.moment, self.slope = (
+            (np.square(a) + np.square(b)) @ weights for a, b in ((plus, minus), (slope_plus, slope_minus))
+        )
+        self.powers, logs = zip(*(_power(a, self.q) for a in (self.moment, self.slope)), strict=True)
+        self.logs = np.stack(logs, 1)
+        scale = np.sqrt(2 * weights) / np.sqrt(np.where(self.moment > 0, self.moment, 1.0))[:, None]
+        parts = [_low_rank((plus + sign * minus) / 2 * scale, 2 * tolerance) for sign in (1.0, -1.0)]
+        self.coordinates, self.counts = np.concatenate(parts, 1), (parts[0].shape[1], parts[1].shape[1])
+        everything = np.concatenate([self.logs, self.coordinates], 1)
+        self.enough = _length(_chebyshev(everything), tolerance / 10) <= max(0.8 * size, 2)
+
+
+def _power(values: np.ndarray, q: np.ndarray) -> tuple[tuple[int, float, float], np.ndarray]:
+    """(m, n, a) and the logarithm of values · q^(−m) (1 + q)^n/a, with exponents such that it is small."""
+    if not (values > 0).all():
+        return (0, 0.0, 0.0), np.zeros_like(values)
+    order = np.argsort(q)
+    logs, grid = np.log(values)[order], np.log(q)[order]
+    first, last = ((logs[i + 1] - logs[i]) / (grid[i + 1] - grid[i]) for i in (0, -2))
+    m = int(np.clip(np.round(first), 0, 8))
+    n = round(2 * float(m - last)) / 2 if q.max() > 1 else 0.0
+    rest = np.log(values) - m * np.log(q) + n * np.log1p(q)
+    middle = (rest.max() + rest.min()) / 2
+    return (m, n, float(np.exp(middle))), rest - middle
+
+
+def _low_rank(rows: np.ndarray, tolerance: float) -> np.ndarray:
+    """Coordinates of the rows in as few directions as leave no more than `tolerance` out of any row."""
+    u, s, _ = np.linalg.svd(rows, full_matrices=False)
+    scaled = u * s
+    left = np.sqrt(np.cumsum(np.square(scaled)[:, ::-1], 1)[:, ::-1])  # what is left out without columns from k on
+    rank = int(np.argmax(np.append(left.max(0) <= tolerance, True)))
+    return scaled[:, :rank]
+
+
+def _series(
+    slope: Callable, lines: _Lines, tolerance: float, few: bool, activation: Activation
+) -> tuple[list[np.ndarray], int]:
+    """Chebyshev coefficients in θ of the four F, [degrees, size, size], and how long they are as series in y."""
+    angles = _angles(slope, lines, tolerance, few)
+    while True:
+        theta = (_nodes(angles) + 1) * np.pi / 4
+        even, odd = _slopes(slope, lines.s, theta, few)  # of φ'; φ's even part has an odd derivative
+        slopes = [odd, even]
+        scale = 1 / np.sqrt(np.where(lines.slope > 0, lines.slope, 1.0))
+        normalized = [a * (scale[:, None] * scale) for a in slopes]
+        root = lines.s / np.sqrt(np.where(lines.moment > 0, lines.moment, 1.0))
+        eta = (1 / (1 + lines.q)[:, None] + 1 / (1 + lines.q)) / 2
+        integral, d = _integral(angles), 2 * np.square(np.sin(theta / 2))[:, None, None]
+        drops = [np.tensordot(integral, a, 1) * (root[:, None] * root) * (1 + eta / d) for a in slopes]
+        coefficients = [_chebyshev(a) for a in (*drops, *normalized)]
+        lengths = [_length(c, tolerance) for c in coefficients]
+        if max(lengths) <= 0.9 * angles or angles >= _MOST_ANGLES:
+            break
+        angles = 2 * angles
+    _refuse_jumps(lines, drops, eta, activation)
+    kept = [c[:n] for c, n in zip(coefficients, lengths, strict=True)]
+    along = max(_length(_chebyshev(np.moveaxis(c, 1, 0)), tolerance) for c in kept if len(c))
+    return kept, along
+
+
+def _angles(slope: Callable, lines: _Lines, tolerance: float, few: bool) -> int:
+    """How many angles will do, as those of the largest variances and of the smallest tell."""
+    some = np.argsort(lines.s)[[0, -2, -1]]
+    angles = 24
+    while angles < _MOST_ANGLES:
+        theta = (_nodes(angles) + 1) * np.pi / 4
+        scale = 1 / np.sqrt(np.where(lines.slope > 0, lines.slope, 1.0))[some]
+        slopes = [a * (scale[:, None] * scale) for a in _slopes(slope, lines.s[some], theta, few)]
+        if max(_length(_chebyshev(a), tolerance) for a in slopes) <= 0.85 * angles:
+            break
+        angles = 4 * angles // 3
+    return angles
+
+
+def _slopes(slope: Callable, s: np.ndarray, theta: np.ndarray, few: bool) -> tuple[np.ndarray, np.ndarray]:
+    """E[g(u) g(v)] of the even and of the odd part of g = φ' at all angles, [angles, size, size], by the polar rule of
+    `ntklib.duals.integrals`.
+
+    In each sector the places of v are those of u in reverse order: turned by a mirror in the first, by a mirror and a
+    sign in the second.
+    """
+    radial, angular = NODES["float32" if few else "float64"][0 if s.max() <= np.sqrt(MODERATE) else 1]
+    rules = [np.polynomial.legendre.leggauss(n) for n in (radial, angular)]
+    (r, wr), (places, shares) = crowded(rules[0], rules[1], np.square(s.max()), np)
+    found = np.empty((2, len(theta), len(s), len(s)))
+    for k, angle in enumerate(theta):
+        even = odd = 0.0
+        for i, (start, wide) in enumerate(((-(np.pi - angle) / 2, np.pi - angle), ((np.pi - angle) / 2, angle))):
+            u = r[:, None] * np.cos(start + places * wide + angle / 2)  # [radial, angular]
+            weights = (wr[:, None] * shares * wide).ravel()
+            plus, minus = (slope(sign * s[:, None, None] * u) for sign in (1.0, -1.0))
+            e, o = (plus + minus) / 2, (plus - minus) / 2
+            turned = [a[:, :, ::-1].reshape(len(s), -1) for a in (e, o if i == 0 else -o)]
+            e, o = (a.reshape(len(s), -1) for a in (e, o))
+            even, odd = even + 2 * (e * weights) @ turned[0].T, odd + 2 * (o * weights) @ turned[1].T
+        found[:, k] = even, odd
+    return found[0], found[1]
+
+
+@functools.lru_cache(maxsize=16)
+def _integral(angles: int) -> np.ndarray:
+    """The matrix that takes values of f at the nodes θ to ∫_0^θ sin θ' f(θ') dθ'."""
+    theta = (_nodes(angles) + 1) * np.pi / 4
+    x, w = np.polynomial.legendre.leggauss(angles // 2 + 12)
+    inner = np.outer(theta, (x + 1) / 2)  # [angles, rule]
+    series = np.cos(np.arange(angles) * np.arccos(np.clip(4 * inner / np.pi - 1, -1, 1))[..., None])
+    weighted = np.einsum("tg,tgk->tk", np.sin(inner) * theta[:, None] * w / 2, series)
+    return weighted @ _chebyshev(np.eye(angles))
+
+
+def _refuse_jumps(lines: _Lines, drops: list[np.ndarray], eta: np.ndarray, activation: Activation) -> None:
+    """The odd part's expectation must be 0 at a right angle: where φ jumps, its slope does not tell by how much."""
+    values = np.polynomial.chebyshev.chebval(1.0, _chebyshev(drops[1])) / (1 + eta)
+    odd = lines.coordinates[:, lines.counts[0] :]
+    if np.abs(values - odd @ odd.T).max() > 1e-3:
+        raise ValueError(
+            f"The activation {activation.name!r} jumps, or bends so sharply away from zero that its expectations could "
+            f"not be integrated: `gram` has no fast way for it. Use `net.kernel`, or give `Elementwise` its `dual`."
+        )
+
+
+def _products(
+    series: list[np.ndarray], lines: _Lines, tolerance: float
+) -> tuple[tuple[tuple[int, ...], ...], list[np.ndarray], np.ndarray]:
+    """Ranks for each series and degree, the factors at the nodes in the order in which they are summed, and signs."""
+    ranks: list[list[int]] = [[] for _ in range(4)]
+    factors: list[np.ndarray] = []
+    signs: list[float] = []
+    for k in range(max(map(len, series), default=0)):
+        for i, one in enumerate(series):
+            if k >= len(one):
+                continue
+            values, modes = np.linalg.eigh((one[k] + one[k].T) / 2)
+            left, rank = one[k].copy(), 0
+            for j in np.argsort(-np.abs(values)):
+                if np.abs(left).max() <= tolerance / 2:
+                    break
+                left -= values[j] * np.outer(modes[:, j], modes[:, j])
+                factors.append(np.sqrt(np.abs(values[j])) * modes[:, j])
+                signs.append(float(np.sign(values[j])))
+                rank += 1
+            ranks[i].append(rank)
+    return tuple(map(tuple, ranks)) if series else ((),) * 4, factors, np.array(signs)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """The tables of several activations."""
+
+    activations: tuple[Activation, ...] = dataclasses.field(metadata={"static": True})
+    tables: tuple[Table, ...]
+
+    def of(self, activation: Activation) -> Table | None:
+        """The table of an activation, if there is one."""
+        return dict(zip(self.activations, self.tables, strict=True)).get(activation)

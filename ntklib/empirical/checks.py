@@ -1,0 +1,174 @@
+"""What is made sure before a kernel of a finite network is computed: that model and inputs fit, and that the model
+treats each example by itself. The kernel is between single examples: of a model that looks at the others in its batch
+it would be wrong without a sign of it.
+"""
+
+import functools
+import weakref
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ntklib import _checks
+from ntklib.empirical.pure import Arguments, Function, batched, outside_of_mesh, prepared, pure
+from ntklib.models import Model, check_finite, check_output, functional
+
+#: So many examples are looked at.
+_SOME = 4
+#: Functions that were found to treat each example by itself: that is a matter of their structure.
+_separate: weakref.WeakSet[Function] = weakref.WeakSet()
+
+
+class Ready(NamedTuple):
+    """A checked model with inputs that go together; K is the number of outputs."""
+
+    function: Function
+    arguments: Arguments
+    x1: Array
+    x2: Array | None
+    k: int
+
+
+def ready(model: Model, x1: Any, x2: Any = None) -> Ready:
+    """Model and inputs in the form in which they are computed with; refuses what does not fit."""
+    apply_fn, params = functional(model)
+    x1 = _checks.model_inputs("x1", x1)
+    if x2 is not None:
+        x2 = _checks.model_inputs("x2", x2)
+        _checks.same_inputs(x1, x2)
+        dtype = jnp.promote_types(x1.dtype, x2.dtype)
+        x1, x2 = x1.astype(dtype), x2.astype(dtype)
+    check_finite(params)
+    function, arguments = pure(apply_fn, params)
+    arguments, x1, x2 = prepared(arguments, x1, x2)
+    return Ready(function, arguments, x1, x2, _count_outputs(function, arguments, x1))
+
+
+def _count_outputs(function: Function, arguments: Arguments, x: Array) -> int:
+    """K, by one example; refuses a model that takes a whole batch of a certain size only."""
+
+    def of(count: int) -> int:
+        examples = jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype)
+        return check_output(function, arguments, examples, eval_shape=batched.eval_shape)[1]
+
+    try:
+        return of(1)
+    except Exception as error:
+        try:
+            of(len(x))
+        except Exception:  # the model does not take such inputs at all
+            raise error from None
+        raise ValueError(
+            f"`model` must take any number of examples; it takes {len(x)}, and fails on a single one: {error}"
+        ) from error
+
+
+def check_outputs(function: Function, arguments: Arguments, x1: Array, x2: Array | None, precision: float) -> None:
+    """Refuse a model whose output for an example depends on the others in the batch, on its place there or on chance,
+    and one whose outputs are not finite. What is traced is let pass.
+
+    precision: the rounding of the numbers that the model computes with. Outputs that differ by less than its square
+    root are taken for equal, and those that differ as much when the parameters are changed by rounding.
+    """
+    if function in _separate or is_staged(arguments, x1, x2):
+        return
+    x, different = _some(x1, x2)
+    try:
+        with jax.default_matmul_precision("highest"):
+            together, alone = jax.device_get(_outputs(function, arguments, x))
+    except Exception as error:
+        raise ValueError(
+            f"`model` must take any number of examples; it takes one, and fails on {x.shape[0]} at a time: {error}"
+        ) from error
+    if not (np.isfinite(alone).all() or np.isfinite(together).all()):
+        raise ValueError(
+            f"`model` must have finite outputs; of {x.shape[0]} finite inputs that were tried "
+            f"{int((~np.isfinite(alone)).any(1).sum())} give NaN or infinite ones. Are its running statistics finite?"
+        )
+    difference, largest = np.abs(together - alone).max(), np.abs(alone).max()
+    rounding = precision**0.5 * largest
+    if difference <= rounding or difference <= 30 * _noise(function, arguments, x, alone, precision):
+        if different:
+            _separate.add(function)
+        return
+    raise ValueError(
+        f"`model` must treat each example by itself; its outputs for the same {x.shape[0]} inputs differ by "
+        f"{difference:.2g} (of {largest:.2g}) between a batch of them and one at a time. Batch statistics: use running "
+        f"averages (evaluation mode, `use_running_average=True`). Dropout or noise: `deterministic=True`."
+    )
+
+
+def is_staged(*values: Any) -> bool:
+    """Whether values are traced, or whatever is computed from them would be: inside `jit` all operations are."""
+    return _checks.is_traced(jnp.zeros(()), *jax.tree.leaves(values))
+
+
+def check_kernel(kernel: Array) -> Array:
+    """Refuse a kernel that is not finite though parameters and outputs are; returned as it is otherwise."""
+    if _checks.is_traced(kernel):
+        return kernel
+    with outside_of_mesh():
+        for shard in kernel.addressable_shards:
+            _check_shard(shard.data, shard.index[0].start or 0)
+    return kernel
+
+
+def _check_shard(kernel: Array, first: int) -> None:
+    """An example without derivatives spoils all of its row, or column: the first column and row are enough."""
+    if all(np.asarray(edge).all() for edge in _finite_edges(kernel)):
+        return
+    finite = np.isfinite(np.asarray(kernel)).reshape(*kernel.shape[:2], -1).all(-1)
+    (row, column), *_ = np.argwhere(~finite)
+    raise FloatingPointError(
+        f"The kernel of inputs {row + first} and {column} is NaN or infinite, though the outputs of `model` are "
+        f"finite: it has no derivative there (a root, a norm or a logarithm of zero, say), or one too large for "
+        f"{kernel.dtype}."
+    )
+
+
+def check_finite_result(result: Array) -> Array:
+    """The same for a product with a kernel."""
+    if not _checks.is_traced(result) and not np.isfinite(np.asarray(result)).all():
+        raise FloatingPointError(
+            f"The product is NaN or infinite, though the outputs of `model` are finite: it has no derivative at some "
+            f"input (a root, a norm or a logarithm of zero, say), or one too large for {result.dtype}."
+        )
+    return result
+
+
+@jax.jit
+def _finite_edges(kernel: Array) -> tuple[Array, Array]:
+    return jnp.isfinite(kernel[0]), jnp.isfinite(kernel[:, 0])
+
+
+def _some(x1: Array, x2: Array | None) -> tuple[Array, bool]:
+    """A few examples, and whether they differ: if that can be had, they do."""
+    known = x1 if x2 is None or len(x1) >= _SOME else jnp.concatenate([x1, x2.astype(x1.dtype)])
+    rows = np.unique(np.linspace(0, len(known) - 1, _SOME).astype(int))
+    if not _differ(known[rows]):
+        others = np.flatnonzero((np.asarray(known) != np.asarray(known[0])).reshape(len(known), -1).any(1))
+        rows = np.append(rows[: _SOME - 1], others[:1]) if len(others) else rows
+    return known[rows], _differ(known[rows])
+
+
+def _differ(x: Array) -> bool:
+    known = np.asarray(x)
+    return bool((known != known[:1]).any())
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _outputs(function: Function, arguments: Arguments, x: Array) -> tuple[Array, Array]:
+    """Of examples in one batch, and of each by itself."""
+    return function.batch(arguments, x), jax.vmap(lambda one: function(arguments, one))(x)
+
+
+def _noise(function: Function, arguments: Arguments, x: Array, alone: Any, precision: float) -> float:
+    """How much the outputs change when each parameter changes by its rounding: a deep chaotic network has no digits."""
+    keys = jax.random.split(jax.random.key(0), len(arguments.leaves))
+    signs = [jax.random.rademacher(key, a.shape, a.dtype) for key, a in zip(keys, arguments.leaves, strict=True)]
+    moved = [a * (1 + 4 * precision * sign) for a, sign in zip(arguments.leaves, signs, strict=True)]
+    _, other = jax.device_get(_outputs(function, arguments._replace(leaves=moved), x))
+    return float(np.abs(other - alone).max())

@@ -1,0 +1,71 @@
+"""The ways to an empirical NTK: what each needs of a block of examples, and the kernel between two blocks."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from ntklib.empirical import layerwise, terms
+from ntklib.empirical.blocks import Way
+from ntklib.empirical.pure import Arguments, Function
+from ntklib.empirical.terms import Term
+
+
+def way(method: str, function: Function, outputs: str, count: int) -> Way:
+    """One of the `METHODS` for a model with `count` outputs."""
+    features, placed, contract = METHODS[method]
+    return Way(features, placed, contract, function, outputs, count)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _jacobians(function: Function, outputs: str, arguments: Arguments, x: Array, units: Array) -> list[Term]:
+    """∂f_k(x)/∂θ for each example and some outputs."""
+
+    def of_one(one: Array) -> list[Array]:
+        _, pull = jax.vjp(lambda leaves: function(arguments._replace(leaves=leaves), one), arguments.leaves)
+        (jacobians,) = jax.vmap(pull)(units)
+        return terms.joined(outputs, [j.reshape(len(units), -1).astype(units.dtype) for j in jacobians])
+
+    return [terms.jacobian(outputs, entries) for entries in jax.vmap(of_one)(x)]
+
+
+def _contract(function: Function, outputs: str, arguments: Arguments, left: list[Term], right: list[Term]) -> Array:
+    return terms.contract(outputs, left, right)
+
+
+def _inputs(
+    function: Function, outputs: str, arguments: Arguments, x: Array, units: ArrayLike
+) -> tuple[Array, ArrayLike]:
+    return x, units
+
+
+def _products(function: Function, outputs: str, arguments: Arguments, left: tuple, right: tuple) -> Array:
+    (x1, units1), (x2, units2) = left, right
+
+    def of(leaves: list[Array], one: Array) -> Array:
+        return function(arguments._replace(leaves=leaves), one)
+
+    def column(one: Array) -> Array:
+        """Θ_kl(x1, one) for all l: pull the l-th output back to a direction in parameters, push that through x1."""
+        _, pull = jax.vjp(lambda leaves: of(leaves, one), arguments.leaves)
+
+        def push(unit: Array) -> Array:
+            (direction,) = pull(unit)
+            moved = jax.vmap(lambda x: jax.jvp(lambda p: of(p, x), (arguments.leaves,), (direction,))[1])(x1)  # [N, K]
+            return jnp.matmul(moved, units1.T if outputs == "full" else unit, precision=jax.lax.Precision.HIGHEST)
+
+        return jax.vmap(push, out_axes=-1)(units2)
+
+    theta = jnp.moveaxis(jax.lax.map(column, x2), 0, 1)  # one column after the other: [N, M, (K,) K]
+    return theta.sum(-1) if outputs == "mean" else theta
+
+
+#: name: (features, placed, contract) as in `blocks.Way`
+METHODS: dict[str, Any] = {
+    "layerwise": (layerwise.features, terms.placed, _contract),
+    "jacobian": (_jacobians, terms.placed, _contract),
+    "products": (_inputs, terms.placed, _products),  # whose blocks are never made in pieces
+}

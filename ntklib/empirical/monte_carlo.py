@@ -1,0 +1,200 @@
+"""Kernels of finite networks averaged over initializations."""
+
+import dataclasses
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+from tqdm import tqdm
+
+from ntklib import _checks
+from ntklib.empirical import blocks
+from ntklib.empirical import cost as costs
+from ntklib.empirical.checks import Ready, check_kernel, check_outputs, ready
+from ntklib.empirical.kernels import by_representation
+from ntklib.empirical.plan import METHODS, Method, planned
+from ntklib.empirical.pure import Arguments, Function, batched, prepared, pure
+from ntklib.models import Model, functional
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MonteCarloKernel:
+    """What `monte_carlo_kernel` returns: the means over draws of the empirical NTK (`ntk`) and NNGP (`nngp`), and the
+    standard errors of these means, all [N, M].
+    """
+
+    ntk: Float[Array, "N M"]
+    nngp: Float[Array, "N M"]
+    ntk_error: Float[Array, "N M"]
+    nngp_error: Float[Array, "N M"]
+
+
+def monte_carlo_kernel(
+    build: Callable[[nnx.Rngs], Model],
+    x1: ArrayLike,
+    x2: ArrayLike | None = None,
+    *,
+    draws: int,
+    key: Array,
+    method: Method = "auto",
+    max_memory: int | float = 1e9,
+    progress: bool | None = None,
+) -> MonteCarloKernel:
+    """Mean and standard error of the empirical kernels of a network over independent initializations.
+
+        Θ̄ = (1/D) Σ_d Θ_d,    with the standard error √( Σ_d (Θ_d − Θ̄)² / (D (D − 1)) ), entry by entry
+
+    with Θ_d = `empirical_ntk(build(rngs_d), x1, x2)`, the mean over outputs, and likewise for `empirical_nngp`. As the
+    width grows the means tend to `net.kernel(x1, x2)`, where there is one: here any architecture has its kernels, up
+    to noise and to what a finite width changes.
+
+    Args:
+        build: a function of `nnx.Rngs` that makes a network, e.g. `lambda rngs: nnx.Sequential(...)`. It gets
+            `nnx.Rngs(k)`, with a key k of its own for each draw. All draws must have one structure.
+        x1: inputs, [N, ...], as in `empirical_ntk`.
+        x2: inputs, [M, ...]; by default x1.
+        draws: D, at least 2.
+        key: a JAX random key; the same key gives the same numbers.
+        method: as in `empirical_ntk`.
+        max_memory: bytes to work in, as there. Networks are drawn one after the other, so that memory does not grow
+            with their number; besides there are six arrays of the size of the result.
+        progress: a bar over the draws; by default unless the environment variable CI is set.
+
+    Returns:
+        A `MonteCarloKernel`: `ntk`, `nngp`, `ntk_error`, `nngp_error`, each [N, M].
+
+    Raises:
+        ValueError, TypeError, FloatingPointError: as `empirical_ntk`; and on a wrong `build`, `draws` or `key`.
+
+    Note:
+        It costs D times one kernel, and compiles once for all draws, `build` included where JAX can trace it; a
+        `build` that must know its numbers is called as it is.
+
+    Reference:
+        Novak et al. 2019, §4.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> build = lambda rngs: ntk.mlp([2, 256, 1], w_std=1.0, rngs=rngs)
+        >>> estimate = monte_carlo_kernel(build, jnp.eye(2), draws=20, key=jax.random.key(0), progress=False)
+        >>> off = jnp.abs(estimate.ntk - build(nnx.Rngs(0)).kernel(jnp.eye(2)).ntk)
+        >>> bool((off < 5 * estimate.ntk_error).all())
+        True
+    """
+    _checks.count("draws", draws, minimum=2)
+    _checks.choice("method", method, METHODS)
+    _checks.real("max_memory", max_memory, above=0.0)
+    _check_builder(build)
+    keys = _split(key, draws)
+    quiet = bool(os.environ.get("CI")) if progress is None else not progress
+    kernels = _kernels(build, x1, x2, keys, method, float(max_memory))
+    moments = None
+    with tqdm(total=draws, desc="networks", disable=quiet, leave=False) as bar:
+        for count, drawn in enumerate(kernels, 1):
+            moments = (drawn, jax.tree.map(jnp.zeros_like, drawn)) if moments is None else _add(moments, drawn, count)
+            bar.update()
+    assert moments is not None
+    (ntk, nngp), squares = moments
+    ntk_error, nngp_error = (jnp.sqrt(s / (draws * (draws - 1))) for s in squares)
+    return MonteCarloKernel(check_kernel(ntk), check_kernel(nngp), ntk_error, nngp_error)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add(moments: Any, drawn: Any, count: ArrayLike) -> Any:
+    """Mean and sum of squared deviations with one more draw (Welford 1962): no large numbers to subtract."""
+    means, squares = moments
+    steps = jax.tree.map(jnp.subtract, drawn, means)
+    means = jax.tree.map(lambda mean, step: mean + step / count, means, steps)
+    return means, jax.tree.map(lambda s, step, new, mean: s + step * (new - mean), squares, steps, drawn, means)
+
+
+def _check_builder(build: Any) -> None:
+    example = "e.g. `lambda rngs: ntklib.mlp([3, 64, 1], w_std=1.0, rngs=rngs)`"
+    if not callable(build) or isinstance(build, nnx.Module):
+        raise TypeError(
+            f"`build` must be a function of `nnx.Rngs` that makes a network, {example}; got {type(build).__name__}."
+        )
+    try:
+        inspect.signature(build).bind(None)
+    except TypeError as error:
+        raise TypeError(f"`build` must take one argument, the `nnx.Rngs`, {example}: {error}.") from None
+
+
+def _split(key: Any, draws: int) -> Array:
+    try:
+        keys = jax.random.split(key, draws)
+        jax.random.key_data(keys[0])
+    except (TypeError, ValueError):
+        given = f"{len(key)} of them" if np.ndim(key) == 1 else type(key).__name__
+        raise TypeError(f"`key` must be one JAX random key, e.g. `jax.random.key(0)`; got {given}.") from None
+    return keys
+
+
+def _kernels(
+    build: Callable[[nnx.Rngs], Model], x1: Any, x2: Any, keys: Array, method: Method, max_memory: float
+) -> Iterator[tuple[Array, Array]]:
+    """NTK and NNGP of each network."""
+    first = _built(build, keys[0])
+    given, hidden = ready(first, x1, x2), ready(by_representation(first)[0], x1, x2)
+    plan = planned(given, outputs="mean", method=method, max_memory=max_memory, batch_size=None)
+    check_outputs(given.function, given.arguments, given.x1, given.x2, plan.precision)
+    draw, (_, kernel) = _drawing(build, given, hidden, keys[0]), by_representation(first)
+    for k in keys:
+        arguments, part = draw(build, given.function, hidden.function, k)
+        arguments, inputs1, inputs2 = prepared(arguments, given.x1, given.x2)
+        ntk = blocks.compute(plan.way, arguments, inputs1, inputs2, plan.dtype, plan.tiling, quiet=True)
+        h1 = _in_parts(hidden, part, inputs1, max_memory)
+        yield ntk, kernel(h1, None if inputs2 is None else _in_parts(hidden, part, inputs2, max_memory))
+
+
+def _built(build: Callable[[nnx.Rngs], Model], key: Array) -> Model:
+    model = build(nnx.Rngs(key))
+    try:
+        functional(model)
+    except TypeError as error:
+        raise TypeError(f"`build` must make a network: {error}") from error
+    return model
+
+
+def _draw(
+    build: Callable[[nnx.Rngs], Model], whole: Function, part: Function, key: Array
+) -> tuple[Arguments, Arguments]:
+    """The arrays of a network, and those of the part of it whose outputs make its NNGP."""
+    model = _built(build, key)
+    (function, arguments), (hidden, others) = (pure(*functional(m)) for m in (model, by_representation(model)[0]))
+    if (function, hidden) != (whole, part):
+        raise ValueError(
+            "`build` must make networks of one structure; two draws differ in theirs. Make sizes, activations and "
+            "functions (each `lambda` is another) outside of it, and parameters inside."
+        )
+    return arguments, others
+
+
+_draw_compiled = jax.jit(_draw, static_argnums=(0, 1, 2))
+
+
+def _drawing(build: Callable[[nnx.Rngs], Model], given: Ready, hidden: Ready, key: Array) -> Callable[..., Any]:
+    """Compiled, unless something in `build` must know its numbers."""
+    try:
+        jax.eval_shape(functools.partial(_draw_compiled, build, given.function, hidden.function), key)
+    except Exception:  # whatever else is wrong shows when it is called
+        return _draw
+    return _draw_compiled
+
+
+def _in_parts(hidden: Ready, arguments: Arguments, x: Array, max_memory: float) -> Array:
+    """Outputs of many inputs, at most as many at a time as memory is allowed for."""
+    used = costs.of(hidden.function, arguments, costs.example(x), "mean").bytes_of_example
+    size = int(max(1, min(len(x), max_memory // used)))
+    parts = [batched(hidden.function, arguments, x[i : i + size]) for i in range(0, len(x), size)]
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)

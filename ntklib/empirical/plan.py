@@ -1,0 +1,39 @@
+"""How a kernel is computed: by which method, and in which tiles."""
+
+import functools
+from typing import Any, Literal, NamedTuple
+
+from ntklib.empirical import blocks, methods
+from ntklib.empirical import cost as costs
+from ntklib.empirical.checks import Ready
+
+Outputs = Literal["mean", "full", "diagonal"]
+Method = Literal["auto", "jacobian", "products", "layerwise"]
+#: All names that a method has.
+METHODS: tuple[Method, ...] = ("auto", "layerwise", "jacobian", "products")
+
+
+class Plan(NamedTuple):
+    """How a kernel is computed: also that of another model of the same structure, for inputs of the same shape."""
+
+    way: blocks.Way
+    tiling: blocks.Tiling
+    dtype: Any
+    precision: float
+
+
+def planned(given: Ready, *, outputs: Outputs, method: Method, max_memory: float, batch_size: int | None) -> Plan:
+    """The method and the tiles for a model and its inputs."""
+    function, arguments, x1, x2, k = given
+    n, m = x1.shape[0], (x1 if x2 is None else x2).shape[0]
+    cost = costs.of(function, arguments, costs.example(x1), outputs)
+    if method == "auto":
+        method = cost.cheapest(n, m)
+    if method == "products" and not cost.pushes_forward:
+        raise TypeError(costs.NO_PUSH)
+    # Wide enough for matrix products at full speed, small enough to skip the lower triangle.
+    widest = max(8, 640 // k) if outputs == "full" else 256
+    most = min(max(n, m), batch_size or min(widest, max(-(-n // 2), widest // 4)))
+    memory, piece = functools.partial(cost.memory, method), functools.partial(cost.piece, method)
+    tiling = blocks.choose(memory, piece, k, most, max_memory)
+    return Plan(methods.way(method, function, outputs, k), tiling, cost.dtype, cost.precision)

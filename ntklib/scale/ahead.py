@@ -1,0 +1,82 @@
+"""A look ahead: the variances before each activation, and the tables that a kernel matrix is made with."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ntklib.duals import tables as making
+from ntklib.duals.activation import Activation
+from ntklib.duals.integrals import MODERATE
+from ntklib.duals.tables import Tables
+from ntklib.kernel import Kernel
+from ntklib.layers.activations import check_variances, noting
+from ntklib.scale.fused import Network
+
+#: So many entries and less of large variances are integrated one by one.
+_FEW = 10_000
+
+
+def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | None:
+    """The tables for all activations of a network that need one, for the variances that the inputs have there; None
+    where none needs one. Raises ValueError where a variance is beyond what an activation's accuracy is known for.
+    """
+    activations = _activations(network, x[0].ndim)
+    if not any(a.tabulated or np.isfinite(a.limit(dtype)) for a in activations):
+        return None
+    q = np.concatenate([np.square(part, dtype=np.float64).mean(-1) for part in x])
+    # Few variances are enough for a range, and one number of them compiles once.
+    ends = _ends(q)
+    with jax.enable_x64(True):
+        ranges = np.asarray(_ranges(network, x[0].shape[-1], ends))
+    found: dict[Activation, tuple[float, float]] = {}
+    for activation, (low, high) in zip(activations, ranges, strict=True):
+        check_variances(activation, np.asarray([low, high], dtype))
+        before = found.get(activation, (low, high))
+        # Pooling may leave less than the mean of the variances: then the range begins at 0.
+        found[activation] = (min(before[0], low) if not network.net.pools else 0.0, max(before[1], high))
+    # A table for large variances takes seconds to make; a few entries are integrated in less.
+    few = math.prod(len(part) for part in (x if len(x) > 1 else 2 * x)) <= _FEW
+    wanted = [a for a in found if a.tabulated and not (few and found[a][1] > MODERATE)]
+    if not wanted:
+        return None
+    return Tables(tuple(wanted), tuple(making.made(a, *found[a], dtype) for a in wanted))
+
+
+def _ends(q: np.ndarray) -> np.ndarray:
+    """The smallest and the largest variance of the inputs and some between, at each pixel where there are any."""
+    if q.ndim == 1:
+        return np.quantile(q, np.linspace(0, 1, 64))
+    return np.stack([q.min(0), *np.quantile(q, [0.25, 0.5, 0.75], axis=0), q.max(0)])
+
+
+@functools.lru_cache(maxsize=64)
+def _activations(network: Network, rank: int) -> list[Activation]:
+    """In the order of the layers."""
+    found: list[Activation] = []
+
+    def walk(layer: Any) -> None:
+        for part in (
+            getattr(layer, "layers", None) or getattr(layer, "branches", None) or [getattr(layer, "branch", None)]
+        ):
+            if part is not None:
+                walk(part)
+        if hasattr(layer, "activation"):
+            found.append(layer.activation)
+
+    walk(network.net)
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _ranges(network: Network, features: int, q: Array) -> Array:
+    """Smallest and largest variance before each activation, [activations, 2]."""
+    none = jnp.zeros((len(q), 0, *q.shape[1:]), q.dtype)
+    k = Kernel(none, none, q, q[:0], features, delta=none)
+    with noting() as found:
+        network.net.kernel_map(k)
+    return jnp.stack([jnp.stack([low, high]) for _, low, high in found])

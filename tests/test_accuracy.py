@@ -1,0 +1,178 @@
+"""A small part of the table that `python tests/accuracy.py` prints: float32 against float64 where digits are lost."""
+
+import accuracy
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_close, compilations, normal
+from scipy.integrate import dblquad
+
+import ntklib as ntk
+from ntklib.duals import correlation, integrals, tables
+
+CASES = [
+    ("relu", 3, "plain", 1.0), ("relu", 20, "bias", 255.0), ("leaky_relu", 3, "norm", 1e-12), ("abs", 3, "bias", 1e6),
+    ("erf", 3, "plain", 1e6), ("erf", 20, "plain", 1.0), ("erf", 3, "norm", 1.0), ("gelu", 3, "bias", 255.0),
+    ("tanh", 3, "plain", 1e-2), ("silu", 3, "residual", 1e-12), ("elu", 1, "bias", 1e-2), ("sigmoid", 3, "norm", 255.0),
+    ("arctan", 3, "bias", 1e-12), ("sign", 3, "plain", 1.0), ("sin", 3, "bias", 1e-12), ("gaussian", 3, "bias", 1e6),
+    ("hermite", 3, "norm", 1.0), ("exp", 1, "norm", 1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "depth", "form", "scale"), CASES, ids=lambda value: str(value))
+def test_float32_agrees_with_float64(name, depth, form, scale):
+    found = accuracy.errors(accuracy.network(accuracy.ACTIVATIONS[name], depth, form), accuracy.inputs(scale))
+    assert all(isinstance(error, float) for error in found.values()), found
+    assert found["gram"] < 2e-6, found
+    assert found["kernel"] < 2e-6, found
+    assert found["double"] < 1e-10, found
+
+
+@pytest.mark.parametrize("name", ["tanh", "sin", "exp"])
+def test_variances_beyond_what_is_known_are_refused_and_under_jit_nan(name):
+    net, x = accuracy.network(accuracy.ACTIVATIONS[name], 1, "plain"), jnp.asarray(accuracy.inputs(1e6))
+    for call in (lambda: net.kernel(x), lambda: ntk.gram(net, x)):
+        with pytest.raises(ValueError, match="Standardize the inputs"), jax.numpy_dtype_promotion("standard"):
+            call()
+    ntk_matrix = np.asarray(jax.jit(net.kernel)(x).ntk)
+    large = np.asarray(jnp.mean(x**2, 1)) > 1e9
+    assert np.isnan(ntk_matrix[large][:, large]).all()
+
+
+# ----------------------------------------------------------------------------------------------- δ, tables, new duals
+
+
+def test_correlations_keep_both_ends():
+    for rho in (1.0, 1 - 1e-30, 0.3, 0.0, -0.3, -1.0):
+        minus, plus = (np.float64(1.0) - rho, np.float64(1.0) + rho)
+        if rho == 1 - 1e-30:
+            minus = np.float64(1e-30)
+        delta = correlation.signed(jnp.asarray(minus), jnp.asarray(plus))
+        assert np.isclose(correlation.one_minus(delta), minus, rtol=1e-15, atol=0)
+        assert np.isclose(correlation.one_plus(delta), plus, rtol=1e-15, atol=1e-300)
+        assert np.isclose(correlation.rho(delta), rho, rtol=1e-15, atol=1e-16)
+    antipode = correlation.signed(jnp.asarray(2.0), jnp.asarray(0.0))
+    assert antipode < 0
+    assert correlation.size(antipode) == 0
+
+
+@pytest.mark.parametrize("name", ["tanh", "silu", "elu", "sigmoid", "arctan", "gelu"])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 2.0), (1.0, 1.0), (1e-6, 300.0)])
+def test_tables_are_the_quadrature(name, low, high):
+    """Two routes: Chebyshev series made by NumPy, and a sum over nodes for each entry."""
+    activation = accuracy.ACTIVATIONS[name].activation
+    rng = np.random.default_rng(0)
+    q1, q2 = (jnp.asarray(np.exp(rng.uniform(np.log(max(low, 1e-6)), np.log(high), 60))) for _ in range(2))
+    q2 = q2.at[:20].set(q1[:20])
+    delta = np.concatenate([rng.uniform(0, 1, 20), 10.0 ** rng.uniform(-12, 0, 20), -rng.uniform(0, 1, 20)])
+    delta = jnp.asarray(rng.permutation(delta)).at[:2].set(0.0)
+    table = tables.made(activation, low, high, np.float64)
+    slopes, new = table.near(activation, delta, q1, q2)
+    want_slopes, want = integrals.near(activation.fn, delta, q1, q2)
+    scale = jnp.sqrt(integrals.moment(integrals.derivative(activation.fn), q1))
+    assert np.abs((slopes - want_slopes) / scale).max() < 1e-10
+    assert np.abs(correlation.one_minus(new) - correlation.one_minus(want)).max() < 1e-10
+    # The angle, which a kink behind would see.
+    assert np.abs(np.sqrt(correlation.size(new)) - np.sqrt(correlation.size(want))).max() < 1e-10
+    assert np.abs(table.moment(q1) / integrals.moment(activation.fn, q1) - 1).max() < 1e-11
+
+
+def test_a_table_gives_nan_outside_its_range():
+    activation = accuracy.ACTIVATIONS["tanh"].activation
+    table = tables.made(activation, 0.5, 1.0, np.float64)
+    assert np.isnan(table.moment(jnp.asarray(5.0)))
+    assert np.isfinite(table.moment(jnp.asarray(0.7)))
+
+
+@pytest.mark.parametrize(("q", "rho"), [(1e-2, 0.4), (10.0, -0.7), (1e4, 0.9), (1e4, 0.99999)])
+def test_quadrature_at_any_variance_is_the_closed_form_of_erf(q, rho):
+    fn = accuracy.ACTIVATIONS["erf"].fn
+    values, slopes = integrals.quadrature(fn, q * rho, q, q)
+    want, want_slopes = ntk.Erf().dual(q * rho, q, q)
+    own, own_slopes = ntk.Erf().dual(q, q, q)
+    assert abs(float(values - want)) < 1e-11 * float(own)
+    assert abs(float(slopes - want_slopes)) < 1e-11 * float(own_slopes)
+
+
+@pytest.mark.parametrize("name", ["rectified_monomial", "sin phase", "cos", "rbf", "gaussian", "exp", "hermite"])
+def test_closed_forms_are_integrals_in_the_plane(name):
+    """By an adaptive rule of SciPy's, which shares nothing with ours."""
+    layer = accuracy.ACTIVATIONS[name]
+    q1, q2, q12 = 0.7, 1.3, 0.5
+    inverse = np.linalg.inv([[q1, q12], [q12, q2]])
+    norm = 2 * np.pi * np.sqrt(q1 * q2 - q12**2)
+    fn = jax.jit(layer.fn)
+
+    def integrand(v, u):
+        density = np.exp(-0.5 * (inverse[0, 0] * u * u + 2 * inverse[0, 1] * u * v + inverse[1, 1] * v * v)) / norm
+        return float(fn(jnp.asarray(u))) * float(fn(jnp.asarray(v))) * density
+
+    found = dblquad(integrand, -6, 7, -6, 7, epsabs=1e-5, epsrel=1e-5)[0]
+    assert abs(found - float(layer.dual(q12, q1, q2)[0])) < 2e-4
+
+
+@pytest.mark.parametrize("name", sorted(accuracy.ACTIVATIONS))
+def test_a_second_kernel_compiles_nothing(name):
+    net, x = accuracy.network(accuracy.ACTIVATIONS[name], 2, "norm"), normal(0, 5, 6)
+    for again in (x, x + 0.1):
+        net.kernel(x), net.kernel(x, again)
+    with compilations() as compiled:
+        net.kernel(x + 0.2), net.kernel(x, x + 0.2)
+    assert not compiled
+
+
+# ------------------------------------------------------------------------------------ functions that are no easy ones
+
+
+@pytest.mark.parametrize(
+    ("fn", "least", "most"),
+    [
+        (jnp.tanh, 1e4, 1e4), (jax.nn.selu, 1e4, 1e4), (jnp.abs, 1e4, 1e4), (jax.nn.mish, 1e4, 1e4),
+        (jnp.sin, 1.0, 200.0), (jax.nn.hard_tanh, 0.0, 0.1), (jax.nn.relu6, 0.0, 3.0),
+        (lambda x: jax.nn.relu(x - 0.5), 0.0, 0.03), (lambda x: jnp.sin(30 * x), 0.0, 0.2),
+    ],
+)  # fmt: skip
+def test_the_variances_that_can_be_integrated_are_found_by_two_rules(fn, least, most):
+    single, double = integrals.reach(fn)
+    assert least <= single <= double * 10 <= most * 10
+
+
+def test_a_function_with_bends_is_refused_and_under_jit_nan():
+    net, x = accuracy.network(ntk.Elementwise(jax.nn.hard_tanh), 2, "bias"), normal(0, 4, 6)
+    for call in (lambda: net.kernel(x), lambda: ntk.gram(net, x)):
+        with pytest.raises(ValueError, match=r"hard_tanh.*jumps.*Standardize.*`dual`"):
+            call()
+    assert np.isnan(jax.jit(net.kernel)(x).ntk).all()
+
+
+def test_a_function_with_bends_is_computed_by_its_own_dual():
+    # |x| + 1 bends at zero only, so that there is something to compare with: here its dual alone is believed.
+    def clipped(x):
+        return jnp.where(jnp.abs(x) < 1e-3, 1e-3, jnp.abs(x))  # |x| but for 1e-3 around zero
+
+    exact, layer = ntk.Abs(), ntk.Elementwise(clipped, ntk.Abs().dual)
+    assert integrals.reach(clipped)[0] < 1.0
+    x = normal(0, 5, 6)
+    want = accuracy.network(exact, 3, "bias").kernel(x).ntk
+    assert_close(accuracy.network(layer, 3, "bias").kernel(x).ntk, want, rtol=1e-7)
+    assert_close(ntk.gram(accuracy.network(layer, 3, "bias"), x), want, rtol=1e-7)
+
+
+def test_variances_too_small_for_what_comes_behind_are_refused():
+    net = accuracy.network(ntk.Monomial(3), 1, "plain")
+    x = jnp.asarray(accuracy.inputs(1e-12))
+    with pytest.raises(ValueError, match=r"too small.*float32"), jax.enable_x64(False):
+        net.kernel(jnp.asarray(x, jnp.float32))
+    assert np.isfinite(net.kernel(jnp.asarray(x, jnp.float64)).ntk).all()
+
+
+def test_waves_of_one_direction_by_both_forms():
+    """Long waves are compared by coordinates, short ones by exponentials; where they meet both hold."""
+    activation = accuracy.ACTIVATIONS["sin phase"].activation
+    for q in (0.3, 8.0 / 0.64 * 0.999, 8.0 / 0.64 * 1.001, 40.0):
+        q1, q2 = jnp.asarray([q, q]), jnp.asarray([0.9 * q, q])
+        new = activation.near(jnp.zeros(2), q1, q2)[1]
+        values, own1, own2 = (activation.closed(a, b, c)[0] for a, b, c in
+                              ((jnp.sqrt(q1 * q2), q1, q2), (q1, q1, q1), (q2, q2, q2)))  # fmt: skip
+        assert_close(new + 1, 2 - values / jnp.sqrt(own1 * own2), rtol=1e-13)
