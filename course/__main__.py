@@ -28,7 +28,7 @@ Chapters = Annotated[list[str] | None, typer.Argument(help="Numbers such as 03; 
 @app.command()
 def build(chapters: Chapters = None, check: bool = False, force: bool = False) -> None:
     """Make notebooks, solutions and exercises from their sources, and claims.md; --check only compares."""
-    from course import build, claims
+    from course import build, claims_page
 
     root = build.repository()
     if check:
@@ -36,7 +36,7 @@ def build(chapters: Chapters = None, check: bool = False, force: bool = False) -
         print("\n".join(found) or "all built files are in step with their sources")
         raise typer.Exit(bool(found))
     failures = build.build(root, chapters or (), force=force)
-    claims.write_page(root)
+    claims_page.write_page(root)
     if failures:
         print(f"failed: {', '.join(failures)}", file=sys.stderr)
     raise typer.Exit(bool(failures))
@@ -106,11 +106,11 @@ def claims() -> None:
     """Show the claims of the literature and what became of them; write claims.md."""
     from rich.console import Console
 
-    from course import build, claims
+    from course import build, claims_page, records
 
     root = build.repository()
-    Console().print(claims.table(claims.load(root / "course" / "claims.toml")))
-    claims.write_page(root)
+    Console().print(claims_page.table(records.load(root / "course" / "claims.toml")))
+    claims_page.write_page(root)
 
 
 @app.command()
