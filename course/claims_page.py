@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from course import forest
 from course.records import Claim, Row, load, number_in_words
 
 HEAD = """\
@@ -19,7 +20,7 @@ some fail, and is *undecided* otherwise. It is *not at this scale* where larger 
 Not counted are identities (algebra, whatever the experiment says) and rows outside of the claim's hypotheses. Beside
 the verdict stands whether our own prediction was met: a claim can fail just as we predicted.
 
-![All measured rows against what was predicted, in units of their margins](claims.svg)
+![{alt}](claims.png)
 """
 COLUMNS = ("measured", "the source says", "we derive", "laptop", "long", "margin", "verdict", "our prediction")
 
@@ -27,7 +28,10 @@ COLUMNS = ("measured", "the source says", "we derive", "laptop", "long", "margin
 def markdown(claims: Mapping[str, Claim]) -> str:
     """Return the page: a table of all claims, and for each measured one a table of its rows."""
     done = sum(bool(claim.at()) for claim in claims.values())
-    lines = [HEAD.format(done=done, all=len(claims)), *_table(("id", "claim", "source", "chapter", "verdict"))]
+    lines = [
+        HEAD.format(done=done, all=len(claims), alt=forest.ALT),
+        *_table(("id", "claim", "source", "chapter", "verdict")),
+    ]
     for claim in claims.values():
         name = f"[{claim.id}](#{claim.id.lower()})" if claim.at() else claim.id
         statement = claim.statement + (" *(doubted beforehand)*" if claim.doubted else "")
@@ -85,13 +89,14 @@ def out_of_step(root: Path) -> list[str]:
         return []
     claims = load(toml)
     stale = not page.exists() or page.read_text(encoding="utf-8") != markdown(claims)
-    return ["course/claims.md"] * stale
+    return ["course/claims.md"] * stale + ["course/claims.png"] * forest.is_stale(root)
 
 
 def write_page(root: Path) -> None:
-    """Write claims.md."""
+    """Write claims.md and claims.png."""
     text = markdown(load(root / "course" / "claims.toml"))
     (root / "course" / "claims.md").write_text(text, encoding="utf-8")
+    forest.write(root)
 
 
 def table(claims: Mapping[str, Claim]):

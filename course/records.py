@@ -71,6 +71,11 @@ class Row:
             raise ValueError(f"`measured` and `uncertainty` must be finite; got {measured} ± {self.uncertainty}")
         if self.kind == "measured" and self.seeds < 3:
             raise ValueError(f"`seeds` must be at least 3 where something was measured; got {self.seeds}")
+        if self.kind == "measured" and self.uncertainty == 0 and self.interval is None:
+            raise ValueError(
+                "`uncertainty` must be positive where something was measured: the standard error of the mean over "
+                "seeds. If all seeds gave the same, as a share can, say how sure that is with an `interval`."
+            )
         if self.interval is not None:
             low, high = self.interval
             if not (math.isfinite(low) and math.isfinite(high) and low <= measured <= high):
@@ -133,14 +138,14 @@ class Row:
         ]
         before, now = old.measured or 0.0, self.measured or 0.0
         rounding = 0.5 * 10.0 ** (1 - DIGITS) * abs(before)
-        if abs(now - before) > 3 * math.hypot(*old.errors, *self.errors) + rounding:
+        if abs(now - before) > 3 * math.hypot(old.error, self.error) + rounding:
             found.append(f"recorded {old.result()}, measured {self.result()}")
         return found
 
     @property
-    def errors(self) -> tuple[float]:
-        """The standard error; for an interval, what it would be if the interval came from one."""
-        return (self.uncertainty if self.interval is None else (self.interval[1] - self.interval[0]) / (2 * 1.96),)
+    def error(self) -> float:
+        """The standard error; for an interval, that of a normal distribution with such an interval."""
+        return self.uncertainty if self.interval is None else (self.interval[1] - self.interval[0]) / (2 * 1.96)
 
     def result(self) -> str:
         """What was measured, with the digits that its uncertainty leaves."""
@@ -208,7 +213,7 @@ class Claim:
             return False
         before, after = small.measured or 0.0, large.measured or 0.0
         seeds = min((r.seeds for r in (small, large) if r.kind == "measured"), default=0)
-        noise = verdicts.quantile(seeds) * math.hypot(*small.errors, *large.errors) if seeds else 0.0
+        noise = verdicts.quantile(seeds) * math.hypot(small.error, large.error) if seeds else 0.0
         return abs(after - before) > noise and verdicts.towards(row.claimed, before, after)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from course import claims_page, records
+from course import claims_page, forest, records
 from course.claims import claim
 from course.records import Claim, Row
 
@@ -185,8 +185,9 @@ def test_identities_and_rows_outside_are_not_counted():
         ({"claimed": "about -1"}, "a relation such as"),
         ({"claimed": None, "outside": "why"}, "`outside` says why"),
         ({"measured": 1.0, "seeds": 2}, "`seeds` must be at least 3"),
-        ({"measured": float("nan")}, "must be finite"),
+        ({"measured": float("nan"), "uncertainty": 0.1}, "must be finite"),
         ({"measured": 1.0, "uncertainty": -1.0}, "must be finite"),
+        ({"measured": 1.0}, "`uncertainty` must be positive"),
         ({"measured": 1.0, "interval": (1.1, 1.2)}, "must hold what was measured"),
     ],
 )
@@ -205,7 +206,6 @@ def test_what_is_printed_ends_with_the_first_digit_of_the_error():
         (-1.00001, 3e-7, "-1.000 ± 0.000"),
         (0.0, 0.0096, "0 ± 0.01"),
         (4.3e-9, 1e-13, "4.300e-09 ± 1e-13"),
-        (0.375, 0.0, "0.375"),
     ):
         assert row(measured=mean, uncertainty=error).result() == text
 
@@ -302,7 +302,6 @@ def test_other_seeds_and_sizes_are_judged_and_not_asserted(toml, capsys, monkeyp
 CALLS = [  # of J2, -0.5 claimed and derived, with 10 seeds where nothing else is said
     ({"measured": -0.30, "uncertainty": 0.20}, "undecided"),
     ({"measured": -0.483, "uncertainty": 0.024}, "holds"),
-    ({"measured": -0.5, "uncertainty": 0.0}, "holds"),
     ({"measured": -0.5, "uncertainty": 0.044}, "holds"),
     ({"measured": -0.5, "uncertainty": 0.045}, "undecided"),
     ({"measured": -0.5, "uncertainty": 0.03, "seeds": 3}, "undecided"),
@@ -331,6 +330,15 @@ def test_no_call_is_taken_at_its_word(numbers, verdict, capsys, monkeypatch):
         assert capsys.readouterr().out == ""
     with pytest.raises(TypeError, match="verdict"):
         claim("J2", what=SLOPE, **(call | {"verdict": "holds"}))
+
+
+def test_a_forgotten_uncertainty_or_number_of_seeds_is_no_certainty(monkeypatch):
+    for seed in ("0", "1"):
+        monkeypatch.setenv("NTK_SEED", seed)
+        with pytest.raises(ValueError, match="`uncertainty` must be positive"):
+            claim("J2", what=SLOPE, measured=-0.5, seeds=10)
+        with pytest.raises(ValueError, match="`seeds` must be at least 3"):
+            claim("J2", what=SLOPE, measured=-0.5, uncertainty=0.02)
 
 
 # ---- the file and the page
@@ -393,3 +401,70 @@ id = "A2\"""")  # fmt: skip
     assert claims["A1"].verdict == "not at this scale"
     cells = "| drift | 1 |  | 2.00 ± 0.05 (4 seeds) | 1.30 ± 0.01 (40 seeds, 0123abc of 2026-11-29) | 0.1 |"
     assert cells in claims_page.markdown(claims)
+
+
+# ---- the figure
+
+
+def drawn(*rows: Row) -> Any:
+    return forest.draw({"A1": claims_of(*rows)}).axes[0]
+
+
+def marks(ax) -> list[tuple[str, float, float]]:
+    """Marker, place and line of what stands in the figure, without the legend."""
+    lines = [line for line in ax.lines if line.get_marker() not in ("None", "") and len(line.get_xdata())]
+    return [(line.get_marker(), line.get_xdata()[0], line.get_ydata()[0]) for line in lines]
+
+
+def test_the_figure_shows_distances_in_margins():
+    ax = drawn(
+        row(what="a", measured=-0.45, uncertainty=0.02, derived=-0.6, derived_error=0.05),
+        row(what="b", measured=0.5, uncertainty=0.02),  # ten margins off
+        row(what="c", measured=0.5, uncertainty=0.02, kind="computed"),
+        row(what="d", measured=-0.4, uncertainty=0.001, claimed="<= -0.5", outside="narrow"),
+        row(what="e", measured=-0.4, uncertainty=0.001, claimed=None),
+    )
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a  A1", "b  A1", "d  A1"]
+    assert marks(ax) == [
+        ("o", pytest.approx(0.5), pytest.approx(-0.21)),
+        ("D", pytest.approx(1.5), pytest.approx(0.21)),
+        (">", pytest.approx(forest.FURTHEST, abs=0.1), pytest.approx(0.79)),
+        ("x", pytest.approx(1.0), pytest.approx(1.79)),
+    ]
+    bars = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches]
+    assert bars == [pytest.approx(bar) for bar in ((-1, 1), (-1.5, 1.5), (-1, 1), (-forest.FURTHEST, 1))]
+    interval = next(line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_ydata()[0] == -0.21)
+    assert interval.get_xdata() == pytest.approx([0.5 - 2.262 * 0.2, 0.5 + 2.262 * 0.2], abs=1e-3)
+    assert [text.get_text() for text in ax.texts] == ["holds", "undecided", "does not hold", "not counted"]
+
+
+def test_a_point_in_the_grey_with_its_interval_holds():
+    """The picture and the rule say the same, for every row of the course."""
+    for pair in forest.points(CLAIMS):
+        for point in filter(None, pair):
+            inside = point.band[0] <= point.low and point.high <= point.band[1]
+            if point.said in ("holds", "met") and point.band[0] == -point.band[1]:
+                assert inside, point
+            if point.said in ("does not hold", "not met"):
+                assert not inside, point
+
+
+def test_the_figure_is_greyscale():
+    import numpy as np
+    from PIL import Image
+
+    path = ROOT / "course" / "claims.png"
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    assert (pixels.max(2) == pixels.min(2)).all()
+    assert pixels.min() < 20  # not faint
+    assert path.stat().st_size < 200_000
+
+
+def test_a_stale_figure_is_named(toml, tmp_path):
+    (tmp_path / "course").mkdir()
+    path = toml.rename(tmp_path / "course" / "claims.toml")
+    assert forest.is_stale(tmp_path)
+    claims_page.write_page(tmp_path)
+    assert claims_page.out_of_step(tmp_path) == []
+    path.write_text(TABLE.replace("uncertainty = 0.05", "uncertainty = 0.06"), encoding="utf-8")
+    assert claims_page.out_of_step(tmp_path) == ["course/claims.md", "course/claims.png"]
