@@ -51,7 +51,7 @@ def claim(
     ).rounded()
     old = planned.get(size)
     if target := os.environ.get("NTK_CLAIMS"):
-        hand_over(Path(target), id, new)
+        hand_over(Path(target), id, new, float(measured))
     elif size == "laptop" and chosen_seed() == 0:
         _assert_agreement(id, plan, new)
     recorded = f"recorded {old.result()}" if old and old.measured is not None else f"no record at scale {size}"
@@ -59,10 +59,11 @@ def claim(
     print(f"{id} · {what}\n   now {new.result()}, {recorded} ({how_many}margin {new.margin:g}): {new.judged()}")
 
 
-def hand_over(target: Path, id: str, row: Row) -> None:
-    """Append what was measured to the file that `run --record` and `replicate` read."""
+def hand_over(target: Path, id: str, row: Row, exact: float) -> None:
+    """Append what was measured, and its mean to all digits, to the file that `run --record` and `replicate` read."""
     with target.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"id": id} | {name: getattr(row, name) for name in HANDED}) + "\n")
+        line = {"id": id, "exact": exact} | {name: getattr(row, name) for name in HANDED}
+        file.write(json.dumps(line) + "\n")
 
 
 def same_target(plan: Row, new: Row) -> bool:

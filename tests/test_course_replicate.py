@@ -61,7 +61,7 @@ claim("A1", what="computed", measured=2.0, path=table)
 """
 ONE: dict[str, Any] = {
     "id": "A1", "what": "slope", "scale": "laptop", "derived": -0.5, "measured": -0.48, "uncertainty": 0.02,
-    "interval": None, "seeds": 5,
+    "interval": None, "seeds": 5, "exact": -0.48,
 }  # fmt: skip
 
 
@@ -136,14 +136,16 @@ def _rows(toml: str, root) -> tuple[Row, ...]:
 
 def test_a_chapter_that_breaks_is_not_recorded(root):
     path = root / "notebooks" / "00_start_here.py"
-    path.write_text(CHAPTER + '\nraise KeyError("as told")\n', encoding="utf-8")
+    path.write_text('# %%\nx = {}\nx["as told"]\n\n' + CHAPTER, encoding="utf-8")
     done = call("run", "00", "--record")
     assert done.exit_code == 1
     assert "KeyError: 'as told'" in done.output
     assert text(root) == TABLE
     repeated = call("replicate", "--seeds", "1")
     assert repeated.exit_code == 1
-    assert "Not run to the end: 00_start_here, seed 1" in repeated.output
+    assert "00_start_here, seed 1: 2 rows" in repeated.output  # what comes after it is compared all the same
+    assert """FAILED: cell 2: KeyError 'as told' in `x["as told"]`""" in repeated.output
+    assert "Cells failed in: 00_start_here, seed 1" in repeated.output
 
 
 def test_what_is_recorded_has_the_common_seeds(root, monkeypatch):
@@ -193,7 +195,7 @@ def runs_that_find(monkeypatch, *each):
         ([{"measured": -0.47}, {"measured": -0.5}], True, "1 of 1 rows keep"),
         ([{"measured": -0.47}, {"measured": 0.5}], False, "changed between holds and does not hold"),
         ([{"measured": -0.47}, {"uncertainty": 0.2}], False, "More than one row in twenty changed"),
-        ([{}, {"measured": -0.5}], True, "the same to all digits: its experiment does not use course.reseed"),
+        ([{}, {}], True, "the same to all digits with all seeds; its experiment does not use course.reseed"),
         ([{"measured": -0.5, "uncertainty": 0.001}] * 2, True, "1 of 1 rows keep"),
     ],
 )
@@ -220,10 +222,8 @@ def test_one_row_in_twenty_may_become_undecided(root, monkeypatch, capsys):
 def test_a_number_that_moves_is_told_from_noise():
     old = row()
     moved = dataclasses.replace(old, measured=-0.53)  # 3.5 standard errors of the difference
-    assert replicate.compare(old, moved) == ["recorded -0.48 ± 0.01, measured -0.53 ± 0.01"]
-    assert replicate.compare(old, dataclasses.replace(old, measured=-0.515)) == []
-    computed = row(kind="computed", seeds=0)
-    assert replicate.compare(computed, computed) == []
+    assert moved.differences(old) == ["recorded -0.48 ± 0.01, measured -0.53 ± 0.01"]
+    assert dataclasses.replace(old, measured=-0.515).differences(old) == []
 
 
 def test_each_chapter_has_its_week():
