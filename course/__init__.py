@@ -1,17 +1,17 @@
 """The course as a whole: what its notebooks import, and the commands of `python -m course`.
 
-Exercises say `from course import check, hint`, chapters `from course import claim, report, scale`.
+Exercises say `from course import check, hint`, chapters `from course import claim, report, reseed, scale, sized`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from course.claims import claim
-from course.notebook import report, scale
+from course.notebook import report, reseed, scale, sized
 
 if TYPE_CHECKING:
     from course.tasks import check, hint
 
-__all__ = ["check", "claim", "hint", "report", "scale"]
+__all__ = ["check", "claim", "hint", "report", "reseed", "scale", "sized"]
 
 
 def __getattr__(name: str) -> Any:

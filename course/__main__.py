@@ -28,7 +28,7 @@ Chapters = Annotated[list[str] | None, typer.Argument(help="Numbers such as 03; 
 @app.command()
 def build(chapters: Chapters = None, check: bool = False, force: bool = False) -> None:
     """Make notebooks, solutions and exercises from their sources, and claims.md; --check only compares."""
-    from course import build, claims
+    from course import build, claims_page
 
     root = build.repository()
     if check:
@@ -36,7 +36,7 @@ def build(chapters: Chapters = None, check: bool = False, force: bool = False) -
         print("\n".join(found) or "all built files are in step with their sources")
         raise typer.Exit(bool(found))
     failures = build.build(root, chapters or (), force=force)
-    claims.write_page(root)
+    claims_page.write_page(root)
     if failures:
         print(f"failed: {', '.join(failures)}", file=sys.stderr)
     raise typer.Exit(bool(failures))
@@ -106,32 +106,59 @@ def claims() -> None:
     """Show the claims of the literature and what became of them; write claims.md."""
     from rich.console import Console
 
-    from course import build, claims
+    from course import build, claims_page, records
 
     root = build.repository()
-    Console().print(claims.table(claims.load(root / "course" / "claims.toml")))
-    claims.write_page(root)
+    Console().print(claims_page.table(records.load(root / "course" / "claims.toml")))
+    claims_page.write_page(root)
 
 
 @app.command()
-def run(chapters: Annotated[list[str], typer.Argument(help="Numbers such as 03, or all.")]) -> None:
-    """Run chapters from their sources, leaving all files untouched; NTK_SCALE=paper for the size of the paper."""
-    from course import build, execute, source
+def run(
+    chapters: Annotated[list[str], typer.Argument(help="Numbers such as 03, or all.")],
+    record: Annotated[bool, typer.Option("--record", help="Write what was measured into claims.toml.")] = False,
+) -> None:
+    """Run chapters from their sources; NTK_SCALE=long takes half an hour each, NTK_SCALE=paper is the paper's size.
+
+    No file is changed, but with --record, which writes what the claims measured (not what is claimed or predicted).
+    """
+    from course import build, claims_page, replicate
 
     root = build.repository()
-    found = [t for t in build.targets(root, [c for c in chapters if c != "all"]) if t.path.parent.name == "notebooks"]
+    if record and os.environ.get("NTK_SEED", "0") not in ("", "0"):
+        raise SystemExit("What is recorded is measured with the seeds that all have: unset NTK_SEED.")
     failed = False
-    for target in found:
-        begin = time.monotonic()
-        try:
-            nb = execute.execute(target.cells(root), target.path, execute.environment(root), timeout=24 * 3600)
-            wrong = execute.problems(nb, root)
-        except (execute.NotebookFailed, source.SourceError) as error:
-            wrong = [str(error)]
+    for target in build.notebooks(root, chapters):
+        done = replicate.measure(root, target) if record else replicate.run(root, target)
+        wrong = done.wrong or (replicate.record(root, done.found) if record else [])
         failed = failed or bool(wrong)
-        print(f"{target.path.stem}: {'FAILED' if wrong else 'passed'} in {time.monotonic() - begin:.1f} s", flush=True)
+        print(f"{target.path.stem}: {'FAILED' if wrong else 'passed'} in {done.seconds:.1f} s", flush=True)
         print("\n".join(wrong), file=sys.stderr)
+    if record:
+        claims_page.write_page(root)
     raise typer.Exit(failed)
+
+
+@app.command("replicate")
+def replicate_(
+    chapters: Chapters = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="How many times.")] = 3,
+    weekly: Annotated[bool, typer.Option("--weekly", help="Only the chapter whose turn it is this week.")] = False,
+) -> None:
+    """Run chapters with other seeds, leave all files alone, and say which verdicts of the claims change.
+
+    Fails if one changes between "holds" and "does not hold", if more than one row in twenty changes, or if a chapter
+    does not run to its end.
+    """
+    import datetime
+
+    from course import build, replicate
+
+    root = build.repository()
+    found = build.notebooks(root, chapters or ["all"])
+    if weekly:
+        found = [replicate.of_the_week(found, datetime.date.today())]
+    raise typer.Exit(not replicate.replicate(root, found, seeds))
 
 
 @app.command("open")

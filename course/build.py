@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from course import claims, execute, source
+from course import claims_page, execute, source
 
 FOLDERS = ("notebooks", "solutions", "exercises")
 
@@ -50,6 +50,12 @@ def targets(root: Path, chapters: Collection[str] = ()) -> list[Target]:
     for chapter in chapters:
         known_chapter(chapter, {target.path.name[:2] for target in found})
     return [target for target in found if not chapters or target.path.name[:2] in chapters]
+
+
+def notebooks(root: Path, chapters: Collection[str]) -> list[Target]:
+    """Return the chapters themselves, without exercises and solutions; "all" for all of them."""
+    found = targets(root, [chapter for chapter in chapters if chapter != "all"])
+    return [target for target in found if target.path.parent.name == "notebooks"]
 
 
 def known_chapter(given: str, known: Collection[str]) -> str:
@@ -114,8 +120,8 @@ def check(root: Path, chapters: Collection[str] = ()) -> list[str]:
         paths = {target.path for target in all_targets}
         built = [path for folder in FOLDERS for path in sorted((root / folder).glob("*.ipynb"))]
         found += [f"{p.relative_to(root)} has no source; remove it" for p in built if p not in paths]
-        if claims.out_of_step(root):
-            found.append("course/claims.md differs from claims.toml; mend it with: python -m course claims")
+        differing = claims_page.out_of_step(root)
+        found += [f"{name} differs from claims.toml; mend it with: python -m course claims" for name in differing]
     return found
 
 

@@ -1,89 +1,15 @@
-"""The claims of the literature that the course tests: the table in claims.toml, and `claim` for the notebooks.
+"""`claim` for the notebooks: a measurement beside its record in claims.toml, with the verdict that follows from it."""
 
-A chapter measures, calls `claim`, and so asserts that claims.toml says the same; that file is edited by hand.
-"""
-
-import math
+import dataclasses
+import json
 import os
-import tomllib
-from dataclasses import dataclass, field
 from pathlib import Path
 
-VERDICTS = ("holds", "holds in part", "not at this scale", "does not hold")
-TOML = Path(__file__).with_name("claims.toml")
+from course import verdicts
+from course.notebook import chosen_seed, scale
+from course.records import TOML, Claim, Row, block, load, short
 
-
-@dataclass(frozen=True)
-class Result:
-    """One measured number: `what` says of what, with its unit."""
-
-    what: str
-    measured: float
-    uncertainty: float
-    seeds: int
-    verdict: str
-    predicted: float | str = ""
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        if self.verdict not in VERDICTS:
-            raise ValueError(f"`verdict` must be one of {', '.join(VERDICTS)}; got {self.verdict!r}")
-        if self.seeds < 3:
-            raise ValueError(f"`seeds` must be at least 3; got {self.seeds}")
-        if not (math.isfinite(self.measured) and math.isfinite(self.uncertainty) and self.uncertainty >= 0):
-            raise ValueError(f"`measured` and `uncertainty` must be finite; got {self.measured} ± {self.uncertainty}")
-
-    def row(self) -> str:
-        """Return the result in words."""
-        before = f"predicted {_number(self.predicted)}, " if self.predicted != "" else ""
-        measured = f"{_number(self.measured)} ± {self.uncertainty:.1g}"
-        return f"{self.what}: {before}measured {measured} ({self.seeds} seeds)"
-
-    def toml(self) -> str:
-        """Return the block for claims.toml."""
-        predicted = f'"{self.predicted}"' if isinstance(self.predicted, str) else _number(self.predicted)
-        lines = [
-            "[[claim.result]]",
-            f'what = "{self.what}"',
-            f"predicted = {predicted}",
-            f"measured = {_number(self.measured)}",
-            f"uncertainty = {self.uncertainty:.2g}",
-            f"seeds = {self.seeds}",
-            f'verdict = "{self.verdict}"',
-            f'note = "{self.note}"',
-        ]
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One statement, where it comes from and where it is tested, and what was found so far."""
-
-    id: str
-    source: str
-    statement: str
-    chapters: tuple[str, ...]
-    doubted: bool = False
-    results: tuple[Result, ...] = field(default=())
-
-    @property
-    def verdict(self) -> str:
-        """The verdict of all results together; where they differ, the claim holds in part."""
-        verdicts = {result.verdict for result in self.results}
-        return "not measured yet" if not verdicts else verdicts.pop() if len(verdicts) == 1 else "holds in part"
-
-
-def load(path: Path = TOML) -> dict[str, Claim]:
-    """Return the claims by id; raise ValueError for a row that is not well formed."""
-    claims: dict[str, Claim] = {}
-    for row in tomllib.loads(path.read_text(encoding="utf-8"))["claim"]:
-        results = tuple(Result(**result) for result in row.get("result", []))
-        if row["id"] in claims:
-            raise ValueError(f"claim {row['id']} stands twice in {path.name}")
-        claims[row["id"]] = Claim(
-            row["id"], row["source"], row["statement"], tuple(row["chapters"]), row.get("doubted", False), results
-        )
-    return claims
+HANDED = ("what", "scale", "derived", "measured", "uncertainty", "interval", "seeds")
 
 
 def claim(
@@ -91,89 +17,82 @@ def claim(
     *,
     what: str,
     measured: float,
-    uncertainty: float,
-    verdict: str,
-    seeds: int,
-    predicted: float | str = "",
-    note: str = "",
+    uncertainty: float = 0.0,
+    interval: tuple[float, float] | None = None,
+    seeds: int = 0,
+    derived: float | str | None = None,
     path: Path | None = None,
 ) -> None:
-    """Print the recorded row of a measured claim, after asserting that this measurement agrees with it.
+    """Print what was measured now beside the record, and the verdicts, after asserting that the two agree.
 
-    Agreement: the same verdict, prediction and number of seeds, and numbers that differ by no more than the sum of
-    the two uncertainties. At paper scale (NTK_SCALE) both are printed and nothing is asserted.
-    Raises: ValueError for a call that cannot be right; AssertionError, with the text for claims.toml, otherwise.
+    The row `what` of this claim stands in claims.toml, with its margin and with what is claimed and derived; `derived`
+    is for a prediction that the notebook computes. `measured` is a mean over `seeds` seeds and `uncertainty` its
+    standard error; for a share or a correlation give an `interval` (95 %) instead.
+    Agreement: the same verdict, the same outcome of our prediction, and |new - old| <= 3 √(u_new² + u_old²). Nothing
+    is asserted with other seeds (NTK_SEED), at another scale than the laptop's (NTK_SCALE), and while recording.
+    Raises: ValueError for a call that cannot be right; AssertionError where run and record differ.
     """
     claims = load(path or TOML)
     if id not in claims:
         raise ValueError(f"there is no claim {id!r}; there are {', '.join(claims)}")
-    new = Result(what, float(measured), float(uncertainty), seeds, verdict, predicted, note)
-    old = next((result for result in claims[id].results if result.what == what), None)
-    if os.environ.get("NTK_SCALE") == "paper":
-        print(f"{id} at paper scale · {new.verdict} · {new.row()}")
-        print(f"{id} as recorded · {old.verdict} · {old.row()}" if old else f"{id} is not recorded yet")
-        return
-    differences = ["is not recorded yet"] if old is None else _differences(old, new)
-    if old is None or differences:
-        raise AssertionError(f"claim {id}, {what!r}: {'; '.join(differences)}. For claims.toml:\n\n{new.toml()}\n")
-    print(f"{id} {old.verdict} · {old.row()}")
+    planned = {row.scale: row for row in claims[id].rows if row.what == what}
+    if not planned:
+        raise ValueError(_unplanned(claims[id], what))
+    size = scale()
+    plan = planned.get(size) or planned.get("laptop") or next(iter(planned.values()))
+    new = dataclasses.replace(
+        plan,
+        scale=size,
+        measured=float(measured),
+        uncertainty=float(uncertainty),
+        interval=interval and (float(interval[0]), float(interval[1])),
+        seeds=int(seeds),
+        derived=plan.derived if derived is None else derived if isinstance(derived, str) else short(float(derived)),
+    ).rounded()
+    old = planned.get(size)
+    if target := os.environ.get("NTK_CLAIMS"):
+        hand_over(Path(target), id, new, float(measured))
+    elif size == "laptop" and chosen_seed() == 0:
+        _assert_agreement(id, plan, new)
+    recorded = f"recorded {old.result()}" if old and old.measured is not None else f"no record at scale {size}"
+    how_many = f"{seeds} {new.over}, " if seeds else ""
+    print(f"{id} · {what}\n   now {new.result()}, {recorded} ({how_many}margin {new.margin:g}): {new.judged()}")
 
 
-def markdown(claims: dict[str, Claim]) -> str:
-    """Return the table of all claims as a page."""
-    done = sum(bool(claim.results) for claim in claims.values())
-    lines = [
-        "# The claims and what became of them",
-        "",
-        f"{done} of {len(claims)} measured. *Doubted*: we had a reason for doubt beforehand. "
-        "Made from `claims.toml` by `python -m course claims`.",
-        "",
-        "| id | claim | source | chapter | verdict | measured |",
-        "|---|---|---|---|---|---|",
-    ]
-    for claim in claims.values():
-        measured = "<br>".join(f"{r.row()}. {r.note}".strip() for r in claim.results)
-        statement = claim.statement + (" *(doubted)*" if claim.doubted else "")
-        cells = [claim.id, statement, claim.source, ", ".join(claim.chapters), claim.verdict, measured]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+def hand_over(target: Path, id: str, row: Row, exact: float) -> None:
+    """Append what was measured, and its mean to all digits, to the file that `run --record` and `replicate` read."""
+    with target.open("a", encoding="utf-8") as file:
+        line = {"id": id, "exact": exact} | {name: getattr(row, name) for name in HANDED}
+        file.write(json.dumps(line) + "\n")
 
 
-def out_of_step(root: Path) -> bool:
-    """Tell whether claims.md differs from what claims.toml says."""
-    toml, page = root / "course" / "claims.toml", root / "course" / "claims.md"
-    return toml.exists() and (not page.exists() or page.read_text(encoding="utf-8") != markdown(load(toml)))
+def same_target(plan: Row, new: Row) -> bool:
+    """Tell whether what a notebook derives is what its record says, up to a tenth of the margin."""
+    if plan.derived is None or new.derived is None:
+        return plan.derived == new.derived
+    (relation, before), (other, now) = verdicts.parse(plan.derived), verdicts.parse(new.derived)
+    return relation == other and abs(before - now) <= 0.1 * plan.margin
 
 
-def write_page(root: Path) -> None:
-    """Write claims.md."""
-    text = markdown(load(root / "course" / "claims.toml"))
-    (root / "course" / "claims.md").write_text(text, encoding="utf-8")
-
-
-def table(claims: dict[str, Claim]):
-    """Return a rich table of all claims."""
-    from rich.table import Table
-
-    done = sum(bool(claim.results) for claim in claims.values())
-    table = Table("id", "claim", "chapter", "verdict", title=f"{done} of {len(claims)} claims measured")
-    for claim in claims.values():
-        rows = [claim.statement, *(f"→ {result.row()}" for result in claim.results)]
-        table.add_row(claim.id, "\n".join(rows), ", ".join(claim.chapters), claim.verdict)
-    return table
-
-
-def _differences(old: Result, new: Result) -> list[str]:
+def _assert_agreement(id: str, plan: Row, new: Row) -> None:
     found = []
-    for name in ("verdict", "seeds", "predicted"):
-        before, now = getattr(old, name), getattr(new, name)
-        if before != now and not (name == "predicted" and _number(before) == _number(now)):
-            found.append(f"`{name}` is recorded as {before!r}, here it is {now!r}")
-    if abs(old.measured - new.measured) > old.uncertainty + new.uncertainty:
-        before, now = (f"{r.measured:.3g} ± {r.uncertainty:.1g}" for r in (old, new))
-        found.append(f"recorded {before}, measured {now}")
-    return found
+    if not same_target(plan, new):
+        found.append(f"`derived` is {plan.derived} in claims.toml, here it is {new.derived}")
+    if plan.measured is None:
+        found.append(f"measured {new.result()}, which is not recorded yet")
+    else:
+        found += new.differences(plan)
+    if found:
+        raise AssertionError(
+            f"claim {id}, {new.what!r}: {'; '.join(found)}. "
+            f"Once the experiment is what it should be, python -m course run NN --record records what it measures."
+        )
 
 
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{float(value):.3g}"
+def _unplanned(claim: Claim, what: str) -> str:
+    known = "; ".join(dict.fromkeys(repr(row.what) for row in claim.rows)) or "none"
+    example = block(Row(what, number="exponent", margin=0.1, claimed="<= -0.5", derived=-1.0))
+    return (
+        f"claim {claim.id} has no row {what!r} in claims.toml; there are: {known}. A row stands there before its "
+        f"experiment runs, with its kind of number, what the source says and what we derive:\n\n{example}\n"
+    )

@@ -11,14 +11,18 @@ import nbformat
 from nbformat import NotebookNode, ValidationError
 
 MAX_BYTES = 300_000
+CHOSEN = ("NTK_SCALE", "NTK_SEED")
 _PATHS = re.compile(r"(?<![\w.:/])(?:/(?:home|Users|root|tmp|mnt|opt|usr|var|private)/|[A-Z]:\\\\?\w)")
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Return the environment in which notebooks are run: quiet, noting no progress, compiling once."""
+    """Return the environment in which notebooks are run: quiet, noting no progress, compiling once.
+
+    What makes another run than everybody's is left out: `CHOSEN` is for the commands that say so.
+    """
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in (*CHOSEN, "NTK_CLAIMS")},
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),  # this clone's code
         "CI": "true",
         "NTK_PROGRESS": "off",

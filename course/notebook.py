@@ -1,17 +1,51 @@
-"""Two small helpers for the chapters: the size they run at, and the two accuracies of chapter 00."""
+"""Small helpers for the chapters: the size and the seeds they run with, and the two accuracies of chapter 00."""
 
 import os
 import re
 
+SCALES = ("laptop", "long", "paper")
 _REPORT = re.compile(r"test accuracy on mnist5k: network ([\d.]+) %, NTK ([\d.]+) %")
+_STRIDE = 100_003  # between the seeds of one value of NTK_SEED and the next
 
 
 def scale() -> str:
-    """Return "laptop" (the default: a minute on two cores) or "paper" (the source's size), from `NTK_SCALE`."""
+    """Return the size at which the experiments run, from `NTK_SCALE`.
+
+    "laptop" (the default: a minute on two cores), "long" (half an hour on two cores) or "paper" (the source's size).
+    """
     value = os.environ.get("NTK_SCALE") or "laptop"
-    if value not in ("laptop", "paper"):
-        raise ValueError(f"NTK_SCALE must be 'laptop' or 'paper'; it is {value!r}")
+    if value not in SCALES:
+        raise ValueError(f"NTK_SCALE must be 'laptop', 'long' or 'paper'; it is {value!r}")
     return value
+
+
+def sized[T](laptop: T, *, long: T | None = None, paper: T | None = None) -> T:
+    """Return the size for this run's scale; where a scale has none of its own, that of the next smaller one.
+
+    >>> sized(6, paper=16)
+    6
+    """
+    given = {"laptop": laptop, "long": laptop if long is None else long}
+    return given[scale()] if scale() != "paper" else given["long"] if paper is None else paper
+
+
+def chosen_seed() -> int:
+    """Return `NTK_SEED`, 0 if it is not set."""
+    value = os.environ.get("NTK_SEED") or "0"
+    if not value.isascii() or not value.isdigit() or int(value) > 20_000:
+        raise ValueError(f"NTK_SEED must be a whole number from 0 to 20000; it is {value!r}")
+    return int(value)
+
+
+def reseed(seed: int) -> int:
+    """Return `seed`, or with `NTK_SEED=k` another number in its place, so that an experiment can be repeated afresh.
+
+    Use it for everything that a claim's uncertainty covers: `jax.random.key(reseed(0))`, `nnx.Rngs(reseed(seed))`.
+
+    >>> reseed(3)
+    3
+    """
+    return seed + _STRIDE * chosen_seed()
 
 
 def report(*, network: float, kernel: float) -> None:

@@ -28,7 +28,7 @@ import optax
 from flax import nnx
 
 import ntklib as ntk
-from course import claim, scale
+from course import claim, reseed, scale
 from ntklib import plotting
 
 jax.config.update("jax_enable_x64", True)  # small errors are measured here
@@ -188,7 +188,7 @@ plt.show()
 
 # %%
 rates = 2.0 ** -np.arange(2, 10)
-keys = jax.random.split(jax.random.key(0), 5)
+keys = jax.random.split(jax.random.key(reseed(0)), 5)
 
 
 def loss(f, theta):
@@ -251,13 +251,7 @@ assert np.all(errors[:, 0] < 0.05 * rates[0] * change)
 
 # %%
 claim(
-    "J1",
-    what="slope over η of the error of one kernel step",
-    predicted=2.0,
-    measured=slope,
-    uncertainty=slope_error,
-    verdict="holds" if abs(slope - 2) < 0.02 else "does not hold",
-    seeds=len(keys),
+    "J1", what="slope over η of the error of one kernel step", measured=slope, uncertainty=slope_error, seeds=len(keys)
 )
 
 # %% [markdown]
@@ -326,10 +320,8 @@ plt.show()
 claim(
     "J1",
     what="slope over η of the error of all kernel steps to t = 10, width 16",
-    predicted=1.0,
     measured=sum_slope,
     uncertainty=sum_slope_error,
-    verdict="holds" if abs(sum_slope - 1) < 0.1 else "does not hold",
     seeds=len(keys),
 )
 assert abs(sum_slope - 1) < 0.1

@@ -27,7 +27,7 @@ import optax
 from flax import nnx
 
 import ntklib as ntk
-from course import claim, scale
+from course import claim, reseed, scale
 from ntklib import plotting
 
 plotting.use_style()
@@ -81,7 +81,7 @@ def networks(width, count, key=0, **options):
     def all_of_them(params, x):
         return jax.vmap(one, in_axes=(0, None))(params, x)[..., 0].T
 
-    keys = jax.random.split(jax.random.key(key), count)
+    keys = jax.random.split(jax.random.key(reseed(key)), count)
     return one, all_of_them, jax.jit(jax.vmap(draw))(keys)
 
 
@@ -872,45 +872,49 @@ assert growth["mse"] < 1 < 3 < growth["cross-entropy"]
 
 # %%
 claim(
-    "L1", what="slope over width, distance from the own linearisation, GELU",
-    predicted=-0.5, measured=slopes["own, GELU"][0],
-    uncertainty=slopes["own, GELU"][1], verdict="holds in part", seeds=COUNT,
-    note="as an upper bound: smooth networks come closer, like 1/n, the drift of "
-    "their kernel. Largest distance of all times, rms over 40 images.",
-)  # fmt: skip
+    "L1",
+    what="slope over width, distance from the own linearisation, GELU",
+    measured=slopes["own, GELU"][0],
+    uncertainty=slopes["own, GELU"][1],
+    seeds=COUNT,
+)
 claim(
-    "L1", what="slope over width, distance from the own linearisation, ReLU",
-    predicted=-0.5, measured=slopes["own, ReLU"][0],
-    uncertainty=slopes["own, ReLU"][1], verdict="holds in part", seeds=COUNT,
-    note="as an upper bound: the kink gives n^-3/4, the drift of the kernel.",
-)  # fmt: skip
+    "L1",
+    what="slope over width, distance from the own linearisation, ReLU",
+    measured=slopes["own, ReLU"][0],
+    uncertainty=slopes["own, ReLU"][1],
+    seeds=COUNT,
+)
 claim(
-    "L1", what="the same for GELU with readout weights of one sign",
-    predicted=-0.5, measured=slopes["own, one sign"][0],
-    uncertainty=slopes["own, one sign"][1], verdict="holds", seeds=COUNT,
-    note="the bound is sharp.",
-)  # fmt: skip
+    "L1",
+    what="the same for GELU with readout weights of one sign",
+    measured=slopes["own, one sign"][0],
+    uncertainty=slopes["own, one sign"][1],
+    seeds=COUNT,
+)
 claim(
-    "L1", what="slope over width, distance from the infinite-width prediction",
-    predicted=-0.5, measured=slopes["infinite-width kernel"][0],
-    uncertainty=slopes["infinite-width kernel"][1], verdict="holds", seeds=COUNT,
-)  # fmt: skip
+    "L1",
+    what="slope over width, distance from the infinite-width prediction",
+    measured=slopes["infinite-width kernel"][0],
+    uncertainty=slopes["infinite-width kernel"][1],
+    seeds=COUNT,
+)
 claim(
-    "J6", what="length of the parameters' path at n = 4096 over its prediction",
-    predicted=1, measured=path, uncertainty=path_error, verdict="holds", seeds=COUNT,
-)  # fmt: skip
+    "J6",
+    what="distance of the parameters from their start at n = 4096 over its prediction",
+    measured=path,
+    uncertainty=path_error,
+    seeds=COUNT,
+)
 claim(
-    "J6", what="slope over width of the parameters' distance over their length",
-    predicted=-0.5, measured=nearness[0], uncertainty=nearness[1],
-    verdict="holds", seeds=COUNT,
-    note="one hidden layer, with 3 % excess at the narrowest; with two it is -1, "
-    "the start having n² weights.",
-)  # fmt: skip
+    "J6",
+    what="slope over width of the parameters' distance over their length",
+    measured=nearness[0],
+    uncertainty=nearness[1],
+    seeds=COUNT,
+)
 middle, error = plotting.mean_and_error(left_over[:, -1])
-claim(
-    "J6", what="share of the training loss left at t = 77, n = 4096",
-    predicted=0, measured=middle, uncertainty=error, verdict="holds", seeds=COUNT,
-)  # fmt: skip
+claim("J6", what="share of the training loss left at t = 77, n = 4096", measured=middle, uncertainty=error, seeds=COUNT)
 (chi2, trace, together), errors = tested[widest, 64.0]
 for what, value, error in zip(
     ("mean of an ensemble, n = 512, t = 64: χ² for each image",
@@ -918,15 +922,15 @@ for what, value, error in zip(
      "its correlations: squared deviation over that of sampling"),
     (chi2, trace, together), errors, strict=True,
 ):  # fmt: skip
-    claim("L2", what=what, predicted=1, measured=value, uncertainty=error,
-          verdict="holds", seeds=groups)  # fmt: skip
+    claim("L2", what=what, measured=value, uncertainty=error, seeds=groups)
 (_, narrow, _), errors = tested[32, 64.0]
 claim(
-    "L2", what="variance of an ensemble, n = 32, t = 64, over its prediction",
-    predicted=1, measured=narrow, uncertainty=errors[1],
-    verdict="does not hold", seeds=groups,
-    note="a limit law: at small widths the trained spread is smaller.",
-)  # fmt: skip
+    "L2",
+    what="variance of an ensemble, n = 32, t = 64, over its prediction",
+    measured=narrow,
+    uncertainty=errors[1],
+    seeds=groups,
+)
 
 # %% [markdown]
 # ## What to take away

@@ -26,7 +26,7 @@ import optax
 from flax import nnx
 
 import ntklib as ntk
-from course import claim, scale
+from course import claim, reseed, scale
 from ntklib import duals, plotting
 from ntklib.training import accuracy
 
@@ -450,7 +450,7 @@ plt.show()
 seeds, depth = (16 if paper else 6), 30
 widths = (64, 256, 1024)
 measured = {
-    n: np.asarray(many_networks(jax.random.split(jax.random.key(n), seeds), w_three, scales.q, n, depth))
+    n: np.asarray(many_networks(jax.random.split(jax.random.key(reseed(n)), seeds), w_three, scales.q, n, depth))
     for n in widths
 }  # [seeds, phases, layers, pairs]
 
@@ -567,7 +567,7 @@ edges = {}
 print("                    σ_b   σ_w predicted   σ_w measured")
 for name, (phi, b, w_star, q) in cases.items():
     run = jax.jit(lambda keys: jax.lax.map(lambda k: measured_edge(phi, b, w_star, q, k), keys))  # noqa: B023
-    edges[name] = plotting.mean_and_error(run(jax.random.split(jax.random.key(5), seeds)))
+    edges[name] = plotting.mean_and_error(run(jax.random.split(jax.random.key(reseed(5)), seeds)))
     mean, error = edges[name]
     print(f"{name:17s} {b:5.3g}   {w_star:13.4g}   {mean:.2f} ± {error:.1g}")
     assert abs(mean - w_star) < 4 * error + 0.005 * w_star
@@ -663,7 +663,7 @@ train_all = jax.jit(jax.vmap(trained, in_axes=(0, 0, 0, 0, None)))
 
 def over_the_grid(rates, depth):
     """[2 (train, test), seeds, σ_w]"""
-    keys = jnp.tile(jax.random.split(jax.random.key(0), n_seeds), len(w_grid))
+    keys = jnp.tile(jax.random.split(jax.random.key(reseed(0)), n_seeds), len(w_grid))
     each = [jnp.repeat(jnp.asarray(a, jnp.float32), n_seeds) for a in (w_grid, input_scale, rates)]
     return np.stack([np.asarray(a).reshape(-1, n_seeds).T for a in train_all(keys, *each, depth)])
 
@@ -783,46 +783,60 @@ assert kappa["test", "chaotic"][0] < 2 < kappa["test", "ordered"][0]
 # %%
 for name, (mean, error, of_maps) in fits.items():
     claim(
-        "H1", what=f"depth scale of the correlation in tanh networks of width 1024 over that of the maps, {name}",
-        predicted=1.0, measured=mean / of_maps, uncertainty=error / of_maps,
-        verdict="holds", seeds=seeds,
-    )  # fmt: skip
+        "H1",
+        what=f"depth scale of the correlation in tanh networks of width 1024 over that of the maps, {name}",
+        measured=mean / of_maps,
+        uncertainty=error / of_maps,
+        seeds=seeds,
+    )
 for name, (mean, error) in edges.items():
     b, w_star = cases[name][1:3]
     claim(
-        "H2", what=f"critical σ_w measured in networks, {name}, σ_b = {b:.2g}",
-        predicted=float(f"{w_star:.4g}"), measured=mean, uncertainty=error,
-        verdict="holds", seeds=seeds,
-    )  # fmt: skip
+        "H2",
+        what=f"critical σ_w measured in networks, {name}, σ_b = {b:.2g}",
+        derived=w_star,
+        measured=mean,
+        uncertainty=error,
+        seeds=seeds,
+    )
 
 deep = on_train[..., list(depths).index(44)]
 on_edge = deep[:, list(w_grid).index(edge)]
 off = deep[:, (w_grid == 1.0) | (w_grid == 2.2)].mean(1)
-gain, gain_error = plotting.mean_and_error(on_edge - off)  # a share of 100 images: ±0.03
+gain, gain_error = plotting.mean_and_error(on_edge - off)
 claim(
-    "H3", what="training accuracy at depth 44, σ_w on the edge minus mean of σ_w = 1.0 and 2.2",
-    predicted="> 0", measured=gain, uncertainty=max(gain_error, 0.03), verdict="holds", seeds=n_seeds,
-)  # fmt: skip
+    "H3",
+    what="training accuracy at depth 44, σ_w on the edge minus mean of σ_w = 1.0 and 2.2",
+    measured=gain,
+    uncertainty=gain_error,
+    seeds=n_seeds,
+)
 for side in sides:
     mean, error = kappa["train", side]
     claim(
-        "H3", what=f"depth at which half of the training accuracy is lost over ξ_c, {side} side",
-        predicted=6.0, measured=mean, uncertainty=error, verdict="holds", seeds=n_seeds,
-        note="the factor depends on steps, width and level; its being the same for all σ_w does not.",
-    )  # fmt: skip
+        "H3",
+        what=f"depth at which half of the training accuracy is lost over ξ_c, {side} side",
+        measured=mean,
+        uncertainty=error,
+        seeds=n_seeds,
+    )
 mean, error = kappa["test", "chaotic"]
 claim(
-    "H3", what="depth at which half of the test accuracy is lost over ξ_c, chaotic side",
-    predicted=6.0, measured=mean, uncertainty=max(error, 0.1), verdict="does not hold", seeds=n_seeds,
-    note="between 1 and 6 ξ_c chaotic networks fit their training set and do not generalise.",
-)  # fmt: skip
+    "H3",
+    what="depth at which half of the test accuracy is lost over ξ_c, chaotic side",
+    measured=mean,
+    uncertainty=error,
+    seeds=n_seeds,
+)
 shallow = on_test[..., list(depths).index(22)]
 loss, loss_error = plotting.mean_and_error(shallow[:, 4] - shallow[:, 2])
 claim(
-    "H3", what="test accuracy at depth 22, σ_w on the edge minus σ_w = 1.1 (ordered)",
-    predicted=">= 0", measured=loss, uncertainty=loss_error, verdict="does not hold", seeds=n_seeds,
-    note="at finite depth and width the best test accuracy is on the ordered side of the edge.",
-)  # fmt: skip
+    "H3",
+    what="test accuracy at depth 22, σ_w on the edge minus σ_w = 1.1 (ordered)",
+    measured=loss,
+    uncertainty=loss_error,
+    seeds=n_seeds,
+)
 
 # %% [markdown]
 # ## What to take away

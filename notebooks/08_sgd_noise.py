@@ -29,7 +29,7 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 import ntklib as ntk
-from course import claim, scale
+from course import claim, reseed, scale
 from ntklib import plotting
 
 jax.config.update("jax_enable_x64", True)  # moments over 6,000 steps
@@ -72,7 +72,7 @@ def network(n, seed, d=49):
         activation=ntk.Erf(),
         w_std=1.5,
         b_std=0.1,
-        rngs=nnx.Rngs(seed),
+        rngs=nnx.Rngs(reseed(seed)),
     )
     apply_fn, params = ntk.functional(net)
     return apply_fn, jax.tree.map(lambda a: a.astype(jnp.float64), params)
@@ -182,7 +182,7 @@ for seed, (model, p) in enumerate(zip(models, problems, strict=True)):
     for size in BATCHES:
         how = {"learning_rate": rates[seed], "batch_size": size}
         exact[size].append(ntk.sgd_moments(y=y, steps=STEPS, **how, **p))
-    key = jax.random.key(seed)
+    key = jax.random.key(reseed(seed))
     runs.append(sgd_on_parameters(*model, rates[seed], key))
 
 
@@ -253,11 +253,9 @@ mean, error = plotting.mean_and_error(of_test)
 claim(
     "S3",
     what="noise variance at test points over the exact one (linearised, B = 4)",
-    predicted=1,
     measured=mean,
     uncertainty=error,
     seeds=SEEDS,
-    verdict="holds",
 )
 
 # %% [markdown]
@@ -310,7 +308,7 @@ for name, targets, of, bounds in (
             v = ntk.stationary_covariance(**how, **train_only(p))
             cov = ntk.sgd_moments(steps=LATE, **how, **p)[1][1]
             lines.append(noise_variance(cov))
-            key = jax.random.key(seed)
+            key = jax.random.key(reseed(seed))
             how |= {"steps": SEEN, "key": key, "runs": 200}
             runs = ntk.sgd_simulate(**how, **p)[1]
             dots.append(runs.var(0, ddof=1).mean((1, 2)))
@@ -515,7 +513,7 @@ for factor in (0.8, 1.25):
             mean, cov = ntk.sgd_moments(**how, **p)
         loss = jnp.mean((mean - y[None]) ** 2, axis=(1, 2)) / 2
         of_theory.append(loss + noise_variance(cov) / 2)
-        key = jax.random.key(seed)
+        key = jax.random.key(reseed(seed))
         runs = ntk.sgd_simulate(runs=1000, key=key, **how, **p)
         of_runs.append(jnp.mean((runs - y[None, None]) ** 2, axis=(2, 3)) / 2)
     growth[factor] = np.array(of_theory), np.array(of_runs)
@@ -611,7 +609,7 @@ epochs = []
 for seed, p in enumerate(problems):
     how = {"y": y, "learning_rate": 0.1 * limits[seed], "batch_size": size}
     how |= {"steps": every} | train_only(p)
-    key = jax.random.key(seed)
+    key = jax.random.key(reseed(seed))
     runs = ntk.sgd_simulate(runs=1000, key=key, reshuffle=True, **how)
     fresh = noise_variance(ntk.sgd_moments(**how)[1])
     epochs.append((runs.var(0, ddof=1).mean((1, 2)), fresh))
@@ -762,7 +760,7 @@ over_width = np.zeros((len(DRIFT_RATES), SEEDS, len(WIDTHS)))
 for i, rate in enumerate(DRIFT_RATES):
     for j, n in enumerate(WIDTHS):
         for seed in range(SEEDS):
-            keys = jax.random.split(jax.random.key(seed), PAIRS)
+            keys = jax.random.split(jax.random.key(reseed(seed)), PAIRS)
             steps = round(T_END / rate)
             found = drift_in_training(*network(n, seed), rate, keys, steps)
             mean, error = found
@@ -800,22 +798,16 @@ assert abs(of_rate[0] - 1) < 0.35
 claim(
     "S1",
     what="one step: E f(SGD) − f(GD) over (η²/2) tr(C ∇²f), η → 0",
-    predicted=1,
     measured=at_zero.mean(),
     uncertainty=extrapolation,
     seeds=5,
-    verdict="holds in part",
-    note="Exact when linearised; the network itself has this third term.",
 )
 claim(
     "S1",
     what="slope over n of the drift E f(SGD) − f(GD) at t = 8, η = 0.2",
-    predicted="< 0",
     measured=width_slopes[0][0],
     uncertainty=width_slopes[0][1],
     seeds=SEEDS,
-    verdict="holds",
-    note="The third term fades with the width.",
 )
 
 # %% [markdown]
@@ -931,7 +923,7 @@ def test_loss(thetas):
 
 solve = jax.jit(jax.vmap(lambda theta: descend(theta, 5000)))
 solutions = solve(starts)
-keys = jax.random.split(jax.random.key(1), NETS)
+keys = jax.random.split(jax.random.key(reseed(1)), NETS)
 traces, ends = jax.jit(jax.vmap(with_label_noise))(solutions, keys)
 cooled = solve(ends)  # without label noise, back to a solution
 start_trace = jax.vmap(kernel_trace)(solutions)
@@ -968,12 +960,9 @@ mean, error = plotting.mean_and_error(left_over)
 claim(
     "S2",
     what="share of the noise left at the end, linearised, labels fitted",
-    predicted=0,
     measured=mean,
     uncertainty=error,
     seeds=SEEDS,
-    verdict="does not hold",
-    note="Every run ends at the function of gradient descent.",
 )
 excess = []
 for p, rest in zip(disputed, of_disputed[2], strict=True):
@@ -984,32 +973,24 @@ mean, error = plotting.mean_and_error(excess)
 claim(
     "S2",
     what="test loss of SGD over gradient descent's, linearised, disputed",
-    predicted="> 1",
     measured=mean,
     uncertainty=error,
     seeds=SEEDS,
-    verdict="does not hold",
-    note="The mean is that of gradient descent; noise adds its variance.",
 )
 claim(
     "S2",
     what="test loss after label noise and cooling over before, width 32",
-    predicted="< 1",
     measured=loss_ratio[0],
     uncertainty=loss_ratio[1],
     seeds=NETS,
-    verdict="holds",
-    note="16 training images: flatter solutions are better ones here.",
 )
 claim(
     "S2",
     what="tr Θ after label noise over before, network of width 32, t = 1600",
-    predicted=round(float(slide[:, -1].mean()), 3),
+    derived=slide[:, -1].mean(),
     measured=trace_ratio[0],
     uncertainty=trace_ratio[1],
     seeds=NETS,
-    verdict="holds",
-    note="Beyond the linear model, with noise that does not die.",
 )
 
 # %% [markdown]

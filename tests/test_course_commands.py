@@ -12,7 +12,7 @@ import pytest
 import typer.testing
 
 import course
-from course import __main__, build, changed, claims, execute, notebook, suite, tasks
+from course import __main__, build, changed, claims_page, execute, notebook, records, suite, tasks
 from course.execute import environment
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def root(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
     (tmp_path / "pyproject.toml").write_text('[project]\nurls.Repository = "https://example.org/course"\n')
     (tmp_path / "notebooks" / "00_start_here.py").write_text(CHAPTER)
-    (tmp_path / "course" / "claims.toml").write_text(claims.TOML.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "course" / "claims.toml").write_text(records.TOML.read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(build, "repository", lambda: tmp_path)
     return tmp_path
 
@@ -47,14 +47,33 @@ def call(*arguments: str) -> typer.testing.Result:
     return typer.testing.CliRunner().invoke(__main__.app, arguments)
 
 
-def test_scale_is_one_of_two(monkeypatch):
+def test_scale_is_one_of_three_and_gives_the_sizes(monkeypatch):
     monkeypatch.delenv("NTK_SCALE", raising=False)
-    assert course.scale() == "laptop"
+    assert (course.scale(), course.sized(6, long=30, paper=100), course.sized(0)) == ("laptop", 6, 0)
+    monkeypatch.setenv("NTK_SCALE", "long")
+    assert (course.scale(), course.sized(6, long=30, paper=100), course.sized(6, paper=100)) == ("long", 30, 6)
     monkeypatch.setenv("NTK_SCALE", "paper")
-    assert course.scale() == "paper"
+    assert (course.scale(), course.sized(6, long=30, paper=100), course.sized(6, long=30)) == ("paper", 100, 30)
     monkeypatch.setenv("NTK_SCALE", "desk")
-    with pytest.raises(ValueError, match="'laptop' or 'paper'; it is 'desk'"):
+    with pytest.raises(ValueError, match="'laptop', 'long' or 'paper'; it is 'desk'"):
         course.scale()
+
+
+def test_ntk_seed_gives_other_seeds(monkeypatch):
+    monkeypatch.delenv("NTK_SEED", raising=False)
+    assert [course.reseed(k) for k in range(4)] == [0, 1, 2, 3]
+    drawn = {0, 1, 2, 3}
+    for seed in ("1", "2", "20000"):
+        monkeypatch.setenv("NTK_SEED", seed)
+        fresh = {course.reseed(k) for k in range(4)}
+        assert len(fresh) == 4
+        assert not fresh & drawn
+        assert max(fresh) < 2**31  # a key in 32 bits
+        drawn |= fresh
+    for wrong in ("-1", "1.5", "one", "20001", "²"):
+        monkeypatch.setenv("NTK_SEED", wrong)
+        with pytest.raises(ValueError, match="a whole number from 0 to 20000"):
+            course.reseed(0)
 
 
 def test_report_is_found_again(capsys):
@@ -100,7 +119,7 @@ def test_build_check_fails_where_something_is_out_of_step(root):
 def test_claims_writes_the_page(root):
     done = call("claims")
     assert "38 claims measured" in done.output
-    assert not claims.out_of_step(root)
+    assert not claims_page.out_of_step(root)
 
 
 def test_an_unknown_hint_and_chapter_are_one_sentence(root):
