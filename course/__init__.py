@@ -1,6 +1,7 @@
 """The course as a whole: what its notebooks import, and the commands of `python -m course`.
 
-Exercises say `from course import check, hint`, chapters `from course import claim, report, reseed, scale, sized`.
+Exercises say `from course import check, hint, predict`, chapters `from course import claim, report, reseed, scale,
+sized`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,14 +10,14 @@ from course.claims import claim
 from course.notebook import report, reseed, scale, sized
 
 if TYPE_CHECKING:
-    from course.tasks import check, hint
+    from course.tasks import check, hint, predict
 
-__all__ = ["check", "claim", "hint", "report", "reseed", "scale", "sized"]
+__all__ = ["check", "claim", "hint", "predict", "report", "reseed", "scale", "sized"]
 
 
 def __getattr__(name: str) -> Any:
     """The checks come when they are asked for: they need NumPy, and `python -m course` says so where it is missing."""
-    if name in ("check", "hint"):
+    if name in ("check", "hint", "predict"):
         from course import tasks
 
         return getattr(tasks, name)

@@ -32,6 +32,7 @@ class Task:
     hints: tuple[str, str, str]
     kind: Literal["code", "text"]
     verify: Callable
+    rubric: tuple[str, ...] = ()  # what earns a point in an answer in words
 
     @property
     def chapter(self) -> str:
@@ -48,7 +49,15 @@ TASKS: dict[str, Task] = {}
 
 
 def task(
-    id: str, name: str, *, minutes: int, difficulty: int, section: str, hints: tuple[str, str, str], kind: Any = "code"
+    id: str,
+    name: str,
+    *,
+    minutes: int,
+    difficulty: int,
+    section: str,
+    hints: tuple[str, str, str],
+    kind: Any = "code",
+    rubric: tuple[str, ...] = (),
 ) -> Callable:
     """Register the decorated `verify(answer, rng)` as the check of a task; it is called once a seed."""
 
@@ -57,15 +66,24 @@ def task(
             raise ValueError(f"task {id} is defined twice")
         if len(hints) != 3 or not 1 <= difficulty <= 5:
             raise ValueError(f"task {id} needs three hints and a difficulty between 1 and 5")
-        TASKS[id] = Task(id, name, minutes, difficulty, section, hints, kind, verify)
+        TASKS[id] = Task(id, name, minutes, difficulty, section, hints, kind, verify, rubric)
         return verify
 
     return register
 
 
-def written(id: str, name: str, *, words: int = 12, **about: Any) -> None:
-    """Register a question that is answered in words; the check only sees that something was written down."""
-    task(id, name, kind="text", **about)(lambda answer, rng: expect.text(answer, words))
+def written(
+    id: str, name: str, *, rubric: tuple[str, ...], numbers: tuple[str, ...] = (), asked: str = "", **about: Any
+) -> None:
+    """Register a question that is answered in words, with what earns each of its three points.
+
+    The check sees that something was written down, and, where the question has a number for its answer, that it is
+    there: one of `numbers`, ways to write it; `asked` says what was asked for.
+    """
+    if len(rubric) != 3:
+        raise ValueError(f"task {id} needs a rubric of three points")
+    register = task(id, name, kind="text", rubric=rubric, **about)
+    register(lambda answer, rng: expect.text(answer, numbers, asked))
 
 
 def all_tasks() -> dict[str, Task]:
@@ -135,11 +153,36 @@ def check(id: str, answer: Any, *, grade: bool = False) -> None:
     if grade:
         return
     if task.kind == "text":
-        print(f"{label}: written down; compare it with the solution")
+        print(f"{label}: written down; compare it with the solution. A point for each:")
+        print("\n".join(f"  - {point}" for point in task.rubric))
         _show(answer)
     else:
         print(f"{label}: passed" + (f". {remark}" if remark else ""))
     progress.note(task.id)
+
+
+PREDICTED: dict[str, Any] = {}
+
+
+def predict(id: str, *values: Any) -> Any:
+    """Note what you expect before you measure it: `predict("08.3", 7)`. The first prediction is the one that is kept.
+
+    Without a value return what was noted; or say "predict first", and return None, so that a measuring cell can wait
+    for it: `if predict("08.3") is not None: ...`.
+    """
+    task = find(id)
+    label = f"{task.id} {task.name}"
+    given = values[0] if len(values) == 1 else values
+    missing = any(value is Ellipsis or value is None for value in values)
+    if values and not missing and id not in PREDICTED:
+        PREDICTED[id] = given
+        print(f"{label}: your prediction is noted")
+    elif values and not missing and repr(PREDICTED[id]) != repr(given):
+        print(f"{label}: your first prediction was {PREDICTED[id]!r}, and that is the one that counts")
+    if id not in PREDICTED:
+        print(f'{label}: predict first, then measure; predict("{task.id}", ...) notes it')
+        return None
+    return PREDICTED[id]
 
 
 def hint(id: str, level: int = 1) -> None:

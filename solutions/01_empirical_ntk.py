@@ -62,7 +62,7 @@ check("01.1", empirical_ntk)
 # u_{ik} = \sum_{j=1}^{M} \sum_{l=1}^{K} \Theta_{kl}(x_i, x'_j)\, v_{jl}, \qquad u = J(x)\, \bigl( J(x')^\top v \bigr) .
 # $$
 #
-# Do it with one `jax.vjp` and one `jax.jvp`: neither $\Theta$ nor a Jacobian is ever formed. Conjugate gradients (chapter 19) need no more
+# Do it with one `jax.vjp` and one `jax.jvp`, not with `ntk.ntk_vector_product`: neither $\Theta$ nor a Jacobian is ever formed. Conjugate gradients (chapter 19) need no more
 # than this.
 
 
@@ -148,7 +148,7 @@ plt.show()
 #     return y + modes @ (decay[:, None] * (modes.T @ (y - f0)))
 # ```
 #
-# Write it right, for gradient flow of $\frac{1}{2N} \sum_i \lVert f(x_i) - y_i \rVert^2$.
+# Write it right, for gradient flow of $\frac{1}{2N} \sum_i \lVert f(x_i) - y_i \rVert^2$. (`ntk.gradient_flow` is this function; compare afterwards.)
 
 
 # %% task="01.4"

@@ -182,7 +182,7 @@ for n in (64, 1024):
 
 # %% [markdown]
 # In which line, 1 to 5, is the first error? And write the step as it should be, so that a standard network trained
-# with it does exactly what the NTK network does with `learning_rate`. (At the width 64 nobody notices: that is how such
+# with it does exactly what the NTK network does with `learning_rate`; `b_std` may be 0. (At the width 64 nobody notices: that is how such
 # errors survive. Do try `train_standard(standard_step, 1024)`.)
 
 # %% task="02.3"

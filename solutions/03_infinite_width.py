@@ -29,7 +29,7 @@ plotting.use_style()
 # $$
 #
 # Pencil and paper first. You may use what the chapter found for ReLU, with $|x| = \mathrm{relu}(x) + \mathrm{relu}(-x)$, or go around the circle again. `q12` is `[N, M]`, with `q1` `[N]` and `q2` `[M]`, as they come from two sets of inputs. The same input may stand in both sets, and rounding
-# may then take the correlation a little beyond 1. (`ntklib.duals.abs` is this function; compare afterwards.)
+# may then take the correlation a little beyond 1. (`ntklib.duals.abs` is this function; compare afterwards. Quadrature is no derivation either.)
 
 
 # %% task="03.1"
@@ -185,7 +185,7 @@ for name, i, j in (("diagonal", 0, 0), ("off the diagonal", 0, 1)):
     print(f"{name}: mean of networks {networks.mean(0)[i, j]:.3g} ± {error[i, j]:.1g}, suspect {suspect[i, j]:.3g}")
 
 # %% [markdown]
-# Find the line, and write the function as it should be.
+# Find the line, and write the function as it should be: the recursion, not the library's layers.
 
 
 # %% task="03.4"

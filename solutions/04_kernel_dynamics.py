@@ -42,7 +42,7 @@ def network(width, key):
 #
 # 20 minutes · difficulty 3 of 5 · rests on “At test points: integrate what the training points do”
 #
-# Gradient flow with a constant kernel, by one eigendecomposition of $\Theta$:
+# Gradient flow with a constant kernel, by one eigendecomposition of $\Theta$ (not with `ntk.gradient_flow`, which is this function):
 #
 # $$
 # f_t(X) = y + e^{-\Theta t/N}(f_0 - y), \qquad
@@ -81,7 +81,7 @@ check("04.1", flow)
 # 20 minutes · difficulty 3 of 5 · rests on “Steps instead of flow, and the largest learning rate”
 #
 # What does momentum leave of each mode? Optax does $v \leftarrow \mu v + \nabla\mathcal L$, then $\theta \leftarrow \theta - \eta v$, with $v = 0$ at the start. In function space and along a mode of $\Theta$ with eigenvalue $\lambda$: which two numbers does one step update, and how? Return the residual
-# $z_s = u^\top r_s$ after `steps` steps, starting from $z_0 = 1$. (A loop, a `jax.lax.fori_loop`, a power of a $2\times2$ matrix, the roots of the chapter's quadratic: as you like. In the last case mind the double root.)
+# $z_s = u^\top r_s$ after `steps` steps, starting from $z_0 = 1$. (A loop, a `jax.lax.fori_loop`, a power of a $2\times2$ matrix, the roots of the chapter's quadratic: as you like. In the last case mind the double root. `ntk.gradient_descent` would be no answer.)
 
 
 # %% task="04.2"
@@ -106,7 +106,7 @@ check("04.2", heavy_ball)
 # 20 minutes · difficulty 3 of 5 · rests on “Steps instead of flow, and the largest learning rate”
 #
 # After how many full-batch steps with the learning rate $\eta$ is the training *loss* down to a given fraction of what it was at the start? Write the function that says so from $\Theta(X, X)$ and $r_0 = f_0 - y$: the smallest $s$ with $\mathcal L_s \le \text{fraction} \cdot \mathcal L_0$. You may assume that $\eta$ is stable and that
-# `max_steps` are enough.
+# `max_steps` are enough. (`ntk.gradient_descent` would do it for you; do it without.)
 
 
 # %% task="04.3"
@@ -194,7 +194,7 @@ for name, inputs, prediction in zip(
     print(f"{name} points: prediction off by {off:.1g} (rms)")
 
 # %% [markdown]
-# Which line is it, and why did both of the colleague's tests pass? Write the function as it should be.
+# Which line is it, and why did both of the colleague's tests pass? Write the function as it should be, without `ntk.gradient_flow`.
 
 
 # %% task="04.4"

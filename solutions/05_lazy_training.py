@@ -58,7 +58,7 @@ def distance(a, b):
 # $$ \bar h(w, x) = h(w_0, x) + Dh(w_0, x)\,(w - w_0) . $$
 #
 # The second term is a derivative *along one direction*: a Jacobian-vector product, `jax.jvp`, at the cost of about two evaluations however many
-# parameters there are. `params` may be any pytree. Return a function that is used like `apply_fn`.
+# parameters there are. `params` may be any pytree. Return a function that is used like `apply_fn` and can be trained like it. (`ntk.linearize` is this function; compare afterwards.)
 
 
 # %% task="05.1"

@@ -25,7 +25,7 @@ tanh = ntk.Tanh()
 #
 # 20 minutes · difficulty 2 of 5 · rests on “The variance map”
 #
-# Write one step of the variance map for any smooth activation, together with its slope, at several variances $q$ at once:
+# Write one step of the variance map (without `ntk.variance_map`) for any smooth activation, together with its slope, at several variances $q$ at once:
 #
 # $$ V(q) = \sigma_b^2 + \sigma_w^2\, \mathbb E\big[\phi(\sqrt q Z)^2\big], \qquad \chi_q = V'(q). $$
 #
@@ -56,7 +56,7 @@ check("06.1", variance_step)
 # 20 minutes · difficulty 2 of 5 · rests on “The critical line”
 #
 # For each $q$ there is at most one point of the edge of chaos at which $q$ is the variance's fixed point. Derive it again from the two conditions
-# $q = V(q)$ and $\chi_1 = 1$, without looking, and return its two *variances* $\sigma_w^2$ and $\sigma_b^2$. Where $\sigma_b^2$ comes out negative there is no such network; return the
+# $q = V(q)$ and $\chi_1 = 1$, without looking and without `ntk.edge_of_chaos`, and return its two *variances* $\sigma_w^2$ and $\sigma_b^2$. Where $\sigma_b^2$ comes out negative there is no such network; return the
 # negative number all the same.
 
 
@@ -179,7 +179,7 @@ for w_var, chi in zip((1.5, 1.761, 2.0), tried, strict=True):
     print(f"σ_w² = {w_var:.4g}: flawed χ_1 = {chi:.3g}")
 
 # %% [markdown]
-# Give the number of the wrong line, and write the function as it should be: the *phase* belongs to which $q$? (Start from $q = 1$; a few hundred steps of whatever you iterate are plenty.)
+# Give the number of the wrong line, and write the function as it should be: the *phase* belongs to which $q$? (Start from $q = 1$; a few hundred steps of whatever you iterate are plenty. No phases, fixed points or slopes from the library.)
 
 # %% task="06.4"
 wrong_line = ...

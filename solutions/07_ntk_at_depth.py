@@ -22,7 +22,7 @@ plotting.use_style()
 #
 # 15 minutes · difficulty 2 of 5 · rests on “Two numbers a layer”
 #
-# Code the recursion for two inputs of equal variance,
+# Code the recursion (which `ntk.ntk_depth_profile` has) for two inputs of equal variance yourself,
 #
 # $$ \Sigma^{l+1} = \sigma_w^2\,\mathbb E[\phi(u)\phi(v)] + \sigma_b^2, \qquad
 #    \Theta^{l+1} = \Sigma^{l+1} + \sigma_w^2\,\mathbb E[\phi'(u)\phi'(v)]\;\Theta^l, \qquad \Theta^1 = \Sigma^1, $$

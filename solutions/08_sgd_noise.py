@@ -37,7 +37,7 @@ theta, f0 = ntk.empirical_ntk(net, x), net(x)  # [32, 32] and [32, 1]
 # 15 minutes · difficulty 2 of 5 · rests on “One step of SGD, seen in function space”
 #
 # A step of SGD moves $f(x)$ by $-\eta\,\Theta(x, X)\,\frac1B D\, r$. Write the covariance of the mini-batch residual
-# $\frac1B D\, r$ over the draws of the batch, summed over the outputs, for both ways to draw it:
+# $\frac1B D\, r$ over the draws of the batch, summed over the outputs, for both ways to draw it (not with `ntk.noise_covariance`):
 #
 # $$ s \Big[ \frac{\mathrm{diag}(\sum_k r_k^2)}{N} - \frac{\sum_k r_k r_k^\top}{N^2} \Big], \qquad
 #    s = \frac 1B \;\text{ (with)}, \qquad s = \frac{N - B}{B\,(N - 1)} \;\text{ (without replacement)}. $$
@@ -65,7 +65,7 @@ check("08.1", batch_covariance)
 # 20 minutes · difficulty 3 of 5 · rests on “Two moments are enough”
 #
 # One step of the exact recursion, for one output and batches drawn *with* replacement. Given the mean $\bar r$ and the
-# covariance $V$ of the residual on the training points, return both after a step of SGD:
+# covariance $V$ of the residual on the training points, return both after a step of SGD, without `ntk.sgd_moments`:
 #
 # $$ \bar r \leftarrow A\, \bar r, \qquad
 #    V \leftarrow A V A + \frac{\eta^2}{B}\, \Theta \Big[ \frac{\mathrm{diag}(M)}{N} - \frac{M}{N^2} \Big] \Theta, \qquad
@@ -182,7 +182,7 @@ ratio = flawed / measured_variances(rate, 0.3)
 print("flawed over measured, largest modes:", ", ".join(f"{r:.2g}" for r in ratio))
 
 # %% [markdown]
-# In which line, 1 to 5, is the first error? And write the variances as they should be.
+# In which line, 1 to 5, is the first error? And write the variances as they should be, from the derivation and not from the library.
 
 # %% task="08.4"
 # The number of the line: 1, 2, 3, 4 or 5.

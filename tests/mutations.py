@@ -1,15 +1,27 @@
-"""Tables of right and wrong answers, by which the checks of the exercises are tested (see course/AUTHORS.md)."""
+"""Tables of right and wrong answers, by which the checks of the exercises are tested (see course/AUTHORS.md).
 
-from collections.abc import Callable
-from dataclasses import dataclass
+A right answer passes in float32 and in float64, on public and hidden seeds. A wrong one fails on every seed, in the
+public ones with the words of the table. Each message of a check is reached by an answer in the table, and no slip
+looks like another one or like the right answer on any seed.
+"""
+
+import ast
+import contextlib
+import inspect
+import os
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from course import check, expect
+from course import check, expect, tasks
 from course.expect import CheckFailed
+
+HIDDEN = tuple(range(1000, 1000 + int(os.environ.get("NTK_HIDDEN_SEEDS", "20"))))  # fewer while one is at work
 
 
 @dataclass(frozen=True)
@@ -22,34 +34,147 @@ class Table:
 
 
 def cases(tables: list[Table]) -> Callable:
-    """Return the test of all answers in the tables, run as in a notebook (float32), the right ones in float64 too."""
+    """Return the test of all answers in the tables, run as in a notebook: two cases a task, right and wrong."""
     rows = [
-        pytest.param(table.id, answer, None, x64, id=f"{table.id}-right-{name}-{'float64' if x64 else 'float32'}")
-        for table in tables
-        for name, answer in table.right.items()
-        for x64 in (False, True)
-    ]
-    rows += [
-        pytest.param(table.id, answer, words, False, id=f"{table.id}-wrong-{name}")
-        for table in tables
-        for name, (answer, words) in table.wrong.items()
+        pytest.param(table, kind, id=f"{table.id}-{kind}") for table in tables for kind in ("right", "wrong", "slips")
     ]
 
-    @pytest.mark.parametrize(("task", "answer", "words", "x64"), rows)
-    def test_answers(task, answer, words, x64, capsys, monkeypatch):
-        with jax.enable_x64(x64), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-            if words is None:
-                check(task, answer)
-                assert ": passed" in capsys.readouterr().out
-                check(task, answer, grade=True)
-            else:
-                assert_fails(task, answer, words, monkeypatch)
+    @pytest.mark.parametrize(("table", "kind"), rows)
+    def test_answers(table, kind, capsys, monkeypatch):
+        {"right": right_pass, "wrong": wrong_fail, "slips": slips_differ}[kind](table, capsys, monkeypatch)
 
     return test_answers
 
 
-def assert_fails(task: str, answer: Any, words: str, monkeypatch) -> None:
-    """The check fails with these words, for a fault of the answer, and shows none of the numbers it compares with."""
+@contextlib.contextmanager
+def notebook(x64: bool = False) -> Iterator[None]:
+    """JAX as it is in a notebook."""
+    with jax.enable_x64(x64), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def right_pass(table: Table, capsys: Any, monkeypatch: Any) -> None:
+    """Each right answer passes with either precision, on public seeds and on hidden ones."""
+    refused = []
+    for name, answer in table.right.items():
+        for x64 in (False, True):
+            try:
+                with notebook(x64):
+                    check(table.id, answer)
+                    check(table.id, answer, grade=True)
+            except CheckFailed as error:
+                refused.append(f"{name} in {'float64' if x64 else 'float32'}: {error}")
+            assert refused or ": passed" in capsys.readouterr().out
+    assert not refused, "\n".join(refused)
+
+
+def wrong_fail(table: Table, capsys: Any, monkeypatch: Any) -> None:
+    """Each wrong answer fails on every seed, and every message of the check is reached by one of them."""
+    task = tasks.find(table.id)
+    seen = Seen()
+    faults = []
+    for name, (answer, words) in table.wrong.items():
+        with notebook(), monkeypatch.context() as patch:
+            seen.watch(patch)
+            try:
+                seen.said += assert_fails(table.id, answer, words, patch)
+            except (AssertionError, pytest.fail.Exception) as error:
+                faults.append(f"{name}: {str(error)[:600]}")
+                continue
+            for seed in HIDDEN:
+                with contextlib.suppress(CheckFailed):
+                    tasks._verify(task, answer, seed)
+                    faults.append(f"{name} passes with the hidden seed {seed}")
+    faults += [f"no answer reaches the message: {m}" for m in sorted(seen.slips | stated(task)) if not seen.reached(m)]
+    assert not faults, "\n".join(faults)
+
+
+def slips_differ(table: Table, capsys: Any, monkeypatch: Any) -> None:
+    """On every seed the value of each slip is neither right nor that of another slip."""
+    task = tasks.find(table.id)
+    seen = Seen(alike={})
+    seen.watch(monkeypatch)
+    with notebook():
+        for seed in (*tasks.SEEDS, *HIDDEN):
+            tasks._verify(task, next(iter(table.right.values())), seed)
+    assert not seen.alike, "\n".join(f"{n} times: {pair}" for pair, n in seen.alike.items())
+
+
+def without_words(monkeypatch: Any) -> None:
+    """Let the checks compare and not look for slips, which takes most of their time."""
+    close, number = expect.close, expect.number
+    monkeypatch.setattr(expect, "close", lambda *args, **options: close(*args, **options | {"slips": None}))
+    monkeypatch.setattr(expect, "number", lambda *args, **options: number(*args, **options | {"slips": None}))
+
+
+@dataclass
+class Seen:
+    """What a check compared with and what it said: `slips` are the messages that it has for slips."""
+
+    slips: set[str] = field(default_factory=set)
+    said: list[str] = field(default_factory=list)
+    alike: dict[str, int] | None = None
+
+    def watch(self, monkeypatch: Any) -> None:
+        """Look at each `expect.close` and `expect.number`."""
+
+        def spy(compare: Callable) -> Callable:
+            usual = inspect.signature(compare).parameters["rtol"].default
+
+            def spied(got, want, *args, **options):
+                slips = options.get("slips") or {}
+                self.slips |= set(slips)
+                if self.alike is not None:
+                    self._compare(want, slips, options.get("rtol", usual), options.get("atol"))
+                return compare(got, want, *args, **options)
+
+            return spied
+
+        monkeypatch.setattr(expect, "close", spy(expect.close))
+        monkeypatch.setattr(expect, "number", spy(expect.number))
+
+    def _compare(self, want: Any, slips: dict[str, Any], rtol: float, atol: float | None) -> None:
+        named = {"the right answer": want, **slips}
+        values = {n: np.asarray(value() if callable(value) else value, np.float64) for n, value in named.items()}
+        tolerance = rtol * float(np.abs(values["the right answer"]).max(initial=0.0)) if atol is None else atol
+        tolerance = tolerance or rtol
+        items = list(values.items())
+        for i, (one, a) in enumerate(items):
+            for other, b in items[i + 1 :]:
+                if a.shape == b.shape and not (np.abs(a - b) > tolerance).any() and np.isfinite(a + b).all():
+                    pair = f"{one} | {other}"
+                    assert self.alike is not None
+                    self.alike[pair] = self.alike.get(pair, 0) + 1
+
+    def reached(self, message: str) -> bool:
+        """Whether the check has said so."""
+        return any(message.strip() in said for said in self.said)
+
+
+def stated(task: tasks.Task) -> set[str]:
+    """The texts of `fail`, `that` and `line` in a check's own lines, the longest fixed part of each."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(task.verify)))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        if node.func.attr in ("fail", "that"):
+            found |= _fixed(node.args[-1])
+        elif node.func.attr == "line" and isinstance(node.args[-1], ast.Dict):
+            found |= {text for value in node.args[-1].values for text in _fixed(value)}
+    return found
+
+
+def _fixed(node: ast.expr) -> set[str]:
+    pieces = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    plain = isinstance(node, (ast.Constant, ast.JoinedStr))
+    return {max(pieces, key=len)} if pieces and plain else set()
+
+
+def assert_fails(task: str, answer: Any, words: str, monkeypatch) -> list[str]:
+    """The check fails with these words, for a fault of the answer, and shows none of the numbers it compares with.
+
+    Returns what it says with each of the public seeds.
+    """
     wanted: list[float] = []
 
     def spy(compare: Callable) -> Callable:
@@ -61,11 +186,15 @@ def assert_fails(task: str, answer: Any, words: str, monkeypatch) -> None:
 
     monkeypatch.setattr(expect, "close", spy(expect.close))
     monkeypatch.setattr(expect, "number", spy(expect.number))
-    with pytest.raises(CheckFailed) as caught:
-        check(task, answer)
-    message = str(caught.value)
-    assert words in message
-    assert "the check itself" not in message
-    for value in wanted:
-        digits = f"{abs(value):.4g}"
-        assert len(digits.strip("0.")) < 4 or digits not in message, f"the message shows {digits}"
+    said = []
+    for seed in tasks.SEEDS:
+        with pytest.raises(CheckFailed) as caught:
+            tasks._verify(tasks.find(task), answer, seed)
+        message = str(caught.value)
+        assert words in message, f"{words!r} is not in the message of seed {seed}: {message}"
+        assert "the check itself" not in message
+        for value in wanted:
+            digits = f"{abs(value):.4g}"
+            assert len(digits.strip("0.")) < 4 or digits not in message, f"the message shows {digits}"
+        said.append(message)
+    return said

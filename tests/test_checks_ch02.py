@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from mutations import Table, cases
 
 
@@ -38,6 +39,24 @@ def true_change(f, start, end):
     return c, f(end) - f(start), share
 
 
+def in_numpy(function, a, b):
+    """With other names, in NumPy, and lists for arrays."""
+    c = np.asarray(jax.jacrev(function)(a)) * np.asarray(b - a)
+    sums = c.reshape(len(c), -1).sum(1)
+    share = [float(np.mean(np.sign(one) == np.sign(t))) for one, t in zip(c, sums, strict=True)]
+    return [c, sums.tolist(), share]
+
+
+def majority(f, start, end):
+    c, total, share = contributions(f, start, end)
+    return c, total, jnp.maximum(share, 1 - share)
+
+
+def by_true_change(f, start, end):
+    c, total, _ = contributions(f, start, end)
+    return c, total, jnp.mean(c * (f(end) - f(start))[:, None, None] > 0, axis=(1, 2))
+
+
 def step_with(weight, bias):
     """A step whose rates, over η, are weight(fan_in, fan_out, σ_w) and bias(fan_in, σ_b, σ_w)."""
 
@@ -56,6 +75,37 @@ def by_way_of_ntk(w, b, grad_w, grad_b, *, learning_rate, w_std, b_std):
 
 def square(n, s, _):
     return s**2
+
+
+def step_by_loops(w, b, gw, gb, *, learning_rate, w_std, b_std):
+    w, b = np.array(w), np.array(b)
+    for i in range(w.shape[0]):
+        w[i] -= learning_rate * w_std**2 / w.shape[0] * np.asarray(gw)[i]
+    return [w, b - learning_rate * b_std**2 * np.asarray(gb)]
+
+
+def with_rates(w, b, grad_w, grad_b, rate, weight, bias):
+    """By place, under names of its own."""
+    return w - rate * weight**2 / len(w) * grad_w, b - rate * bias**2 * grad_b
+
+
+def alone(part):
+    def step(w, b, grad_w, grad_b, **rates):
+        new_w, new_b = right_step(w, b, grad_w, grad_b, **rates)
+        return (new_w - w, new_b) if part == "w" else (new_w, new_b - b)
+
+    return step
+
+
+def bias_moves_at_zero(w, b, grad_w, grad_b, *, learning_rate, w_std, b_std):
+    new_w, new_b = right_step(w, b, grad_w, grad_b, learning_rate=learning_rate, w_std=w_std, b_std=b_std)
+    return new_w, jnp.where(b_std == 0, b - learning_rate * grad_b, new_b)
+
+
+def fixed_width(w, b, grad_w, grad_b, *, learning_rate, w_std, b_std):
+    n = min(len(w), 8)
+    new_b = b - learning_rate * b_std**2 * grad_b
+    return w - learning_rate * w_std**2 / n * grad_w, new_b
 
 
 right_step = step_with(lambda n, k, s: s**2 / n, square)
@@ -88,7 +138,7 @@ def exponent_with(delta=None, first=None, hidden=None, both=min):
 TABLES = [
     Table(
         "02.1",
-        right={"jacobian": contributions, "one output at a time": one_output_at_a_time},
+        right={"jacobian": contributions, "one output at a time": one_output_at_a_time, "NumPy": in_numpy},
         wrong={
             "gradient at the end": (account(gradient_at=1), "gradient at the end"),
             "no movement": (account(of=lambda g, a, b: g), "gradient alone"),
@@ -102,17 +152,30 @@ TABLES = [
             "share of the positive": (account(share_of=lambda c, t: jnp.mean(c > 0, axis=(1, 2))), "positive"),
             "share against": (account(share_of=lambda c, t: jnp.mean(c * t < 0, axis=(1, 2))), "other sign"),
             "count": (account(share_of=lambda c, t: jnp.sum(c * t > 0.0, axis=(1, 2)) * 1.0), "counts"),
+            "initial weights": (account(of=lambda g, a, b: g * a), "initial weights"),
+            "sum over all": (account(total_of=lambda c: jnp.full(len(c), c.sum())), "sum over all outputs"),
+            "share of the negative": (account(share_of=lambda c, t: jnp.mean(c < 0, axis=(1, 2))), "negative"),
+            "majority": (majority, "the majority"),
+            "by the true change": (by_true_change, "sign of the true change"),
+            "integer counts": (account(share_of=lambda c, t: jnp.sum(c * t > 0, axis=(1, 2))), "counts the weights"),
+            "per cent": (account(share_of=lambda c, t: 100 * jnp.mean(c * t > 0, axis=(1, 2))), "percentage"),
+            "another order": (lambda *a: [contributions(*a)[i] for i in (0, 2, 1)], "swapped"),
+            "a generator": (lambda *a: (part for part in contributions(*a)), "tuple of 3"),
+            "no return": (lambda *a: None, "is a `return` missing?"),
             "no share": (lambda f, a, b: contributions(f, a, b)[:2], "tuple of 3"),
         },
     ),
     Table(
         "02.2",
-        right={"numbers": (-0.5, -1, -0.5), "a list": [-1 / 2, -1.0, -1 / 2]},
+        right={"numbers": (-0.5, -1, -0.5), "a list": [-1 / 2, -1.0, -1 / 2], "an array": np.array([-0.5, -1, -0.5])},
         wrong={
             "coins": ((-0.5, 0, -0.5), "coins"),
             "no gradient": ((-0.5, -2, -0.5), "One contribution is η/n"),
             "growth for rate": ((0.5, 1, 0.5), "undo"),
-            "hidden everywhere": ((-1, -1, -1), "about n of these weights"),
+            "hidden everywhere": ((-1, -1, -1), "their number is not"),
+            "another order": ((-0.5, -0.5, -1), "not right"),
+            "signs": ((-0.5, 1, -0.5), "undo"),
+            "words": (("-1/2", -1, -0.5), "one number"),
             "readout everywhere": ((-0.5, -0.5, -0.5), "n² of these weights"),
             "SGD's rates": ((0, 0, 0), "grows with the width"),
             "one number": (-1, "tuple of 3"),
@@ -120,11 +183,30 @@ TABLES = [
     ),
     Table(
         "02.3",
-        right={"rates": (4, right_step), "there and back": [4, by_way_of_ntk]},
+        right={
+            "rates": (4, right_step),
+            "loops": [4.0, step_by_loops],
+            "other names": (np.int64(4), with_rates),
+            "an array": (jnp.array(4), right_step),
+        },
         wrong={
             "the end of it": ((5, right_step), "further up"),
             "the chain rule": ((2, right_step), "line 2 is right"),
             "not a line": ((0, right_step), "1 to 5"),
+            "units": ((1, right_step), "line 1 is right"),
+            "the step": ((3, right_step), "line 3 is right"),
+            "a fraction": ((4.5, right_step), "1 to 5"),
+            "by way of NTK": ((4, by_way_of_ntk), "divided by b_std"),
+            "no bias at zero": ((4, bias_moves_at_zero), "should not move"),
+            "movement of w": ((4, alone("w")), "add it to w"),
+            "movement of b": ((4, alone("b")), "add it to b"),
+            "no learning rate": (
+                (4, lambda w, b, gw, gb, *, learning_rate, w_std, b_std: (w - w_std**2 / len(w) * gw, b)),
+                "learning rate is missing",
+            ),
+            "no bias": ((4, step_with(lambda n, k, s: s**2 / n, lambda n, s, _: 0.0)), "bias has not moved"),
+            "fixed width": ((4, fixed_width), "a quarter as far"),
+            "no return": ((4, lambda *a, **k: None), "is a `return` missing?"),
             "the flawed step": ((4, flawed_step), "stands there once"),
             "1/n without σ²": ((4, step_with(lambda n, k, s: s / n, square)), "σ_w enters once"),
             "σ_w forgotten": ((4, step_with(lambda n, k, s: 1 / n, square)), "σ_w is missing"),
@@ -155,6 +237,32 @@ TABLES = [
             "the laziest layer": (exponent_with(both=max), "largest r_l"),
             "hidden only": (exponent_with(both=lambda first, hidden: hidden), "first layer is missing"),
             "first only": (exponent_with(both=lambda first, hidden: first), "hidden layers are missing"),
+            "multiplier once": (
+                exponent_with(
+                    delta=lambda o: min(o.multiplier + o.init, o.multiplier + o.rate),
+                    hidden=lambda h: h.rate + h.rate_out + h.multiplier - 1,
+                ),
+                "multiplier counts twice",
+            ),
+            "rates alone": (
+                exponent_with(
+                    delta=lambda o: min(o.multiplier + o.init, o.rate), hidden=lambda h: h.rate + h.rate_out - 1
+                ),
+                "multipliers are missing",
+            ),
+            "multipliers alone": (
+                exponent_with(
+                    delta=lambda o: min(o.multiplier + o.init, 2 * o.multiplier),
+                    first=lambda i: 0.0,
+                    hidden=lambda h: 2 * h.multiplier - 1,
+                ),
+                "rates are missing",
+            ),
+            "the smaller readout": (
+                exponent_with(delta=lambda o: max(o.multiplier + o.init, 2 * o.multiplier + o.rate)),
+                "of the exponents, the smaller",
+            ),
+            "no return": (lambda p: None, "is a `return` missing?"),
             "a table": (lambda p: {"NTK": 0.5, "MUP": 0.0}.get(p.name, 0.5), "not right"),
         },
     ),

@@ -1,7 +1,10 @@
 """Right and wrong answers to the exercises of chapter 03."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from mutations import Table, cases
 
 import ntklib as ntk
@@ -118,6 +121,8 @@ def deep_ntk(x1, x2, affine_layers, w_std, b_std, *, mistake=""):
         sigma = w_std**2 * values + b_std**2
         q1, q2 = (w_std**2 * q / 2 + b_std**2 for q in (q1, q2))
         after = (q1[:, None], q2[None, :])
+        if mistake == "no σ_w²":
+            slopes = slopes / w_std**2
         if mistake == "suspect":
             slopes = duals.relu(sigma, *before)[1]
         if mistake == "all of the next layer":
@@ -136,6 +141,52 @@ def by_the_library(x1, x2, affine_layers, w_std, b_std):
     for _ in range(affine_layers - 1):
         k = dense.kernel_map(ntk.Relu().kernel_map(k))
     return k.ntk
+
+
+def in_numpy(x, z, number_of_layers, s_w, s_b):
+    """Under other names, entry by entry."""
+    x, z = np.asarray(x, float), np.asarray(z, float)
+    out = np.zeros((len(x), len(z)))
+    for i, a in enumerate(x):
+        for j, b in enumerate(z):
+            s, p, q = (s_w**2 * (u @ v) / len(a) + s_b**2 for u, v in ((a, b), (a, a), (b, b)))
+            t = s
+            for _ in range(number_of_layers - 1):
+                angle = math.acos(max(-1.0, min(1.0, s / math.sqrt(p * q))))
+                e = math.sqrt(p * q) * (math.sin(angle) + (math.pi - angle) * math.cos(angle)) / (2 * math.pi)
+                s, p, q = (s_w**2 * v + s_b**2 for v in (e, p / 2, q / 2))
+                t = s + s_w**2 * (1 - angle / math.pi) / 2 * t
+            out[i, j] = t
+    return out
+
+
+def abs_by_relu(q12, q1, q2):
+    """|x| = relu(x) + relu(−x), from the dual of ReLU."""
+    v1, s1 = duals.relu(q12, q1[:, None], q2[None, :])
+    v2, s2 = duals.relu(-q12, q1[:, None], q2[None, :])
+    return [2 * (v1 + v2), 2 * (s1 - s2)]
+
+
+def abs_in_numpy(covariance, left, right):
+    scale = np.sqrt(np.outer(left, right))
+    angle = np.arccos(np.clip(np.asarray(covariance) / scale, -1, 1))
+    return np.stack([2 / np.pi * scale * (np.sin(angle) + (np.pi / 2 - angle) * np.cos(angle)), 1 - 2 * angle / np.pi])
+
+
+def abs_by_the_library(q12, q1, q2):
+    return duals.abs(q12, q1[:, None], q2[None, :])
+
+
+def layer_in_float64(S, T, v1, v2, expectations, s_w, s_b):
+    e, d = (np.asarray(part, np.float64) for part in expectations(S, v1.reshape(-1, 1), v2.reshape(1, -1)))
+    return s_b**2 + s_w**2 * e, s_b**2 + s_w**2 * (e + d * np.asarray(T, np.float64))
+
+
+def at_new_sigma(nngp, ntk, q1, q2, dual, w, b):
+    values, _ = dual(nngp, q1[:, None], q2[None, :])
+    new = w**2 * values + b**2
+    p1, p2 = (w**2 * dual(q, q, q)[0] + b**2 for q in (q1, q2))
+    return new, new + w**2 * dual(new, p1[:, None], p2[None, :])[1] * ntk
 
 
 def ntk_rngs():
@@ -157,8 +208,6 @@ def normalised(fn):
 
 
 def normalised_by_gauss_hermite(fn):
-    import numpy as np
-
     z, w = np.polynomial.hermite_e.hermegauss(80)
     second = np.sum(w * np.asarray(fn(jnp.asarray(z))) ** 2) / np.sum(w)
     return ntk.Elementwise(lambda x: fn(x) / float(second) ** 0.5)
@@ -198,7 +247,12 @@ def standardised(fn):
 TABLES = [
     Table(
         "03.1",
-        right={"by the angle": abs_dual, "by the arcsine": abs_dual_by_arcsin},
+        right={
+            "by the angle": abs_dual,
+            "by the arcsine": abs_dual_by_arcsin,
+            "by the dual of ReLU": abs_by_relu,
+            "NumPy": abs_in_numpy,
+        },
         wrong={
             "relu": (relu_dual, "the dual of ReLU"),
             "two quadrants only": (
@@ -215,12 +269,21 @@ TABLES = [
             "share of agreement": (with_(slopes=lambda d, s, t, q: 1 - t / jnp.pi), "not 0"),
             "slopes of one sign": (with_(slopes=lambda d, s, t, q: jnp.ones_like(t)), "−1 where the signs differ"),
             "not clipped": (abs_dual_unclipped, "Clip it"),
+            "swapped": (lambda *q: abs_dual(*q)[::-1], "swapped"),
+            "by the library": (abs_by_the_library, "`abs`"),
+            "scaled slopes": (with_(slopes=lambda d, s, t, q: d * s), "do not know the variances"),
+            "a fixed scale": (with_(values=lambda v, s, t, q: v / s * jnp.mean(s)), "entries are off"),
+            "nothing at one": (
+                with_(slopes=lambda d, s, t, q: jnp.where(t < 1e-2, 0.0, d)),
+                "for u = v",
+            ),
+            "no return": (lambda *q: None, "is a `return` missing?"),
             "values only": (lambda *q: abs_dual(*q)[0], "a tuple of 2"),
         },
     ),
     Table(
         "03.2",
-        right={"in arrays": ntk_layer, "entry by entry": ntk_layer_by_loops},
+        right={"in arrays": ntk_layer, "entry by entry": ntk_layer_by_loops, "NumPy": layer_in_float64},
         wrong={
             "values for slopes": (
                 layer(right_sigma, lambda new, v, s, w, b, k, t: new + w**2 * v * t),
@@ -246,13 +309,33 @@ TABLES = [
                 layer(right_sigma, lambda new, v, s, w, b, k, t: new + w**2 * s * k),
                 "Σ^l in place of Θ^l",
             ),
-            "swapped": (lambda *a: ntk_layer(*a)[::-1], "Σ first, then Θ"),
-            "variances of one set": (one_set_of_variances, "Σ is not right"),
+            "swapped": (lambda *a: ntk_layer(*a)[::-1], "swapped"),
+            "both once": (layer(lambda v, s, w, b: w * v + b, right_theta), "both stand there"),
+            "σ_w² on the bias": (layer(lambda v, s, w, b: w**2 * (v + b**2), right_theta), "applied to the bias"),
+            "slopes for values": (layer(lambda v, s, w, b: w**2 * s + b**2, right_theta), "that of the values"),
+            "no activation": (
+                lambda k, t, q1, q2, d, w, b: (w**2 * k + b**2, w**2 * k + b**2 + w**2 * t),
+                "leaves the activation out",
+            ),
+            "σ_w on the old": (
+                layer(right_sigma, lambda new, v, s, w, b, k, t: new + w * s * t),
+                "second term squared",
+            ),
+            "added": (layer(right_sigma, lambda new, v, s, w, b, k, t: new + w**2 * s + t), "chain rule multiplies"),
+            "no slopes": (layer(right_sigma, lambda new, v, s, w, b, k, t: new + w**2 * t), "slopes are missing"),
+            "at the new Σ": (at_new_sigma, "slopes are taken at the new Σ"),
+            "no return": (lambda *a: None, "is a `return` missing?"),
+            "variances of one set": (one_set_of_variances, "Σ"),
         },
     ),
     Table(
         "03.3",
-        right={"power": spread, "loop over layers": spread_by_loop},
+        right={
+            "power": spread,
+            "loop over layers": spread_by_loop,
+            "a list": lambda widths, layers: [math.sqrt((1 + 2 / float(n)) ** layers - 1) for n in widths],
+            "logarithms": lambda n, h: np.sqrt(np.expm1(h * np.log1p(2 / np.asarray(n)))),
+        },
         wrong={
             "no root": (lambda n, h: (1 + 2 / n) ** h - 1, "the root is missing"),
             "ReLU's number": (lambda n, h: jnp.sqrt((1 + 5 / n) ** h - 1), "5 is the variance for ReLU"),
@@ -263,12 +346,14 @@ TABLES = [
             "deviations add": (lambda n, h: h * jnp.sqrt(2 / n), "variances add"),
             "one layer too many": (lambda n, h: spread(n, h + 1), "one layer too many"),
             "root of n": (lambda n, h: jnp.sqrt((1 + 2 / jnp.sqrt(n)) ** h - 1), "not 1/√n"),
+            "one layer too few": (lambda n, h: spread(n, h - 1), "one layer fewer"),
+            "no return": (lambda n, h: None, "is a `return` missing?"),
             "no layers": (lambda n, h: jnp.sqrt(2 / n), "number of layers"),
         },
     ),
     Table(
         "03.4",
-        right={"both at once": deep_ntk, "by the library": by_the_library},
+        right={"both at once": deep_ntk, "in NumPy": in_numpy, "jitted": jax.jit(deep_ntk, static_argnums=2)},
         wrong={
             "unchanged": (mistaken("suspect"), "still the suspect's kernel"),
             "all of the next layer": (mistaken("all of the next layer"), "belongs to the layer below"),
@@ -276,6 +361,9 @@ TABLES = [
             "old sum": (mistaken("old sum"), "takes the old Σ"),
             "one layer too many": (mistaken("one layer too many"), "one layer too many"),
             "swapped": (lambda a, b, *c: deep_ntk(b, a, *c), "Rows and columns are swapped"),
+            "by the library": (by_the_library, "`kernel_map`"),
+            "no σ_w²": (mistaken("no σ_w²"), "in front of the slopes"),
+            "no return": (lambda *a: None, "is a `return` missing?"),
         },
     ),
     Table(

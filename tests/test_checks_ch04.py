@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from mutations import Table, cases
 
 import ntklib as ntk
@@ -31,16 +32,47 @@ def by_inverse(theta, theta_test, y, f0, f0_test, t):
 
 
 def naive(theta, theta_test, y, f0, f0_test, t):
+    """Only an exact zero is taken care of."""
     values, modes = jnp.linalg.eigh(theta)
     learned = 1 - jnp.exp(-values * t / len(theta))
+    over = jnp.where(values == 0, t / len(theta), learned / jnp.where(values == 0, 1.0, values))
     w = modes.T @ (y - f0)
-    safe = jnp.where(jnp.abs(values) < 1e-4, 1.0, values)
-    over = jnp.where(jnp.abs(values) < 1e-4, t / len(theta), learned / safe)
-    # what rounding makes of a zero eigenvalue, made to show
-    drift = 1 - jnp.exp(jnp.where(jnp.abs(values) < 1e-4, 1e-2, -values) * t / len(theta))
-    return f0 + modes @ ((learned if t < 10 else drift)[:, None] * w), f0_test + theta_test @ (
-        modes @ (over[:, None] * w)
-    )
+    return f0 + modes @ (learned[:, None] * w), f0_test + theta_test @ (modes @ (over[:, None] * w))
+
+
+def in_numpy(K, K_new, targets, start, start_new, time):
+    """Under other names, mode by mode."""
+    lam, u = np.linalg.eigh(np.asarray(K, np.float64))
+    train, test = np.array(start, np.float64), np.array(start_new, np.float64)
+    for value, mode in zip(lam, u.T, strict=True):
+        part = mode @ (np.asarray(targets, np.float64) - np.asarray(start, np.float64))
+        value = max(value, 0.0) if value > 1e-6 * lam[-1] else 0.0
+        rate = value * time / len(lam)
+        train += np.outer(mode, part) * -np.expm1(-rate)
+        over = -np.expm1(-rate) / value if value else time / len(lam)
+        test += np.outer(np.asarray(K_new, np.float64) @ mode, part) * over
+    return [train, test]
+
+
+def regularized(theta, theta_test, y, f0, f0_test, t, eps=1e-2):
+    return by_inverse(theta + eps * jnp.eye(len(theta)), theta_test, y, f0, f0_test, t)
+
+
+def by_pinv(theta, theta_test, y, f0, f0_test, t):
+    """Right as long as the test points know nothing of the null space."""
+    values, modes = jnp.linalg.eigh(theta)
+    decay = modes @ jnp.diag(jnp.exp(-jnp.clip(values, 0) * t / len(theta))) @ modes.T
+    change = y - f0 - decay @ (y - f0)
+    return f0 + change, f0_test + theta_test @ jnp.linalg.pinv(theta, rtol=1e-5) @ change
+
+
+def entry_by_entry(theta, theta_test, y, f0, f0_test, t):
+    return y + jnp.exp(-theta * t / len(theta)) @ (f0 - y), f0_test
+
+
+def at_zero_wrong(*args):
+    train, test = flow(*args)
+    return train, jnp.where(args[-1] == 0, 0.0, test)
 
 
 def flow_with(train=None, test=None, **options):
@@ -101,6 +133,14 @@ def roots(eigenvalues, N, learning_rate, momentum, steps):
     return (((1 - q) * p**steps - (1 - p) * q**steps) / (p - q)).real
 
 
+def by_three_terms(lam, N, eta, mu, steps):
+    """z_{s+1} = (1 + μ − ηλ/N) z_s − μ z_{s−1}."""
+    before = now = jnp.ones_like(lam)
+    for _ in range(steps):
+        before, now = now, (1 + mu - eta * lam / N) * now - mu * before
+    return now
+
+
 def steps_to(fraction, theta, r0, learning_rate, max_steps=1000):
     values, modes = jnp.linalg.eigh(theta)
     weight = jnp.sum((modes.T @ r0) ** 2, axis=1)
@@ -130,6 +170,20 @@ def counted(weight=None, power=2, base=None, shift=0):
     return answer
 
 
+def rows_for_weights(fraction, theta, r0, learning_rate, max_steps=1000):
+    values, modes = jnp.linalg.eigh(theta)
+    w = jnp.sum((modes @ r0) ** 2, axis=1)
+    loss = (1 - learning_rate * values / len(theta))[None, :] ** (2 * jnp.arange(max_steps + 1)[:, None]) @ w
+    return int(jnp.argmax(loss <= fraction * loss[0]))
+
+
+def by_descent(fraction, theta, r0, learning_rate, max_steps=1000):
+    steps = np.arange(max_steps + 1)
+    out = ntk.gradient_descent(theta, 0 * r0, learning_rate=learning_rate, steps=steps, f0=r0)
+    loss = jnp.sum(out**2, axis=(1, 2))
+    return int(jnp.argmax(loss <= fraction * loss[0]))
+
+
 def corrected(theta, theta_test, y, f0, f0_test, t):
     values, modes = jnp.linalg.eigh(theta)
     learned = -jnp.expm1(-values * t / len(theta))
@@ -141,6 +195,11 @@ def centred_first(theta, theta_test, y, f0, f0_test, t):
     """The suspect, used for the centred network alone."""
     train, test = flow(theta, theta_test, y - f0, jnp.zeros_like(f0), jnp.zeros_like(f0_test), t)
     return f0 + train, f0_test + test
+
+
+def over_lambda(theta, theta_test, y, f0, f0_test, t):
+    values, modes = jnp.linalg.eigh(theta)
+    return f0 + modes @ ((-jnp.expm1(-values * t / len(theta)) / values)[:, None] * (modes.T @ (y - f0)))
 
 
 def drives(wanted, start=True, scale=1.0):
@@ -155,14 +214,17 @@ def drives(wanted, start=True, scale=1.0):
 TABLES = [
     Table(
         "04.1",
-        right={"eigenbasis": flow, "ntk.gradient_flow": by_library},
+        right={"eigenbasis": flow, "NumPy": in_numpy, "pinv": by_pinv, "jitted": jax.jit(flow)},
         wrong={
             "sum loss": (lambda *a: flow(*a, n=1), "summed over the examples"),
             "no start at test points": (
                 flow_with(test=lambda b, f0_test, **_: b - f0_test),
                 "start at the test points",
             ),
-            "driven by y": (flow_with(test=lambda b, **_: b, wanted=lambda y, f0: y), "y drives"),
+            "driven by y": (
+                lambda *a: (flow(*a)[0], flow(*a, wanted=lambda y, f0: y)[1]),
+                "y drives there; what drives the test",
+            ),
             "no inverse": (lambda *a: flow(*a, inverse=False), "Θ⁻¹ is missing"),
             "1/N twice": (
                 flow_with(test=lambda b, f0_test, n, **_: f0_test + (b - f0_test) / n),
@@ -178,6 +240,26 @@ TABLES = [
             "rows for columns": (rows_for_columns, "rows were used"),
             "an inverse": (by_inverse, "singular kernel"),
             "rounding grows": (naive, "runs away"),
+            "by the library": (by_library, "`gradient_flow`"),
+            "a ridge": (regularized, "f_t(X"),
+            "a tiny ridge": (lambda *a: regularized(*a, eps=2e-3), "not right"),
+            "no limit": (lambda *a: flow(*a, zero_at=-1.0), "not finite"),
+            "entry by entry": (entry_by_entry, "entry by entry"),
+            "2/N": (lambda k, kt, y, f, ft, t: flow(k, kt, y, f, ft, 2 * t), "twice too fast"),
+            "1/(2N)": (lambda k, kt, y, f, ft, t: flow(k, kt, y, f, ft, t / 2), "twice too slow"),
+            "1/(NK)": (lambda k, kt, y, f, ft, t: flow(k, kt, y, f, ft, t / y.shape[1]), "outputs as well"),
+            "1/N²": (lambda k, kt, y, f, ft, t: flow(k, kt, y, f, ft, t / len(y)), "there twice"),
+            "reversed": (lambda k, kt, y, f, ft, t: (f + y - flow(k, kt, y, f, ft, t)[0], ft), "f0 stands where y"),
+            "train driven by y": (lambda *a: flow(*a, wanted=lambda y, f0: y), "y drives there; what drives is"),
+            "test reversed": (flow_with(test=lambda b, f0_test, **_: 2 * f0_test - b), "wrong sign"),
+            "test driven by y alone": (
+                lambda *a: (flow(*a)[0], flow(*a, wanted=lambda y, f0: y)[1] - a[4]),
+                "both f_0(x)",
+            ),
+            "test sum loss": (lambda *a: (flow(*a)[0], flow(*a, n=1)[1]), "lost in the exponent"),
+            "at zero": (at_zero_wrong, "at t = 0 it should"),
+            "swapped": (lambda *a: flow(*a)[::-1], "swapped"),
+            "no return": (lambda *a: None, "is a `return` missing?"),
             "test alone": (lambda *a: flow(*a)[1], "tuple of 2"),
             "always the end": (
                 lambda k, kt, y, f, ft, t: (flow(k, kt, y, f, ft, t)[0], ft + kt @ jnp.linalg.pinv(k) @ (y - f)),
@@ -187,7 +269,14 @@ TABLES = [
     ),
     Table(
         "04.2",
-        right={"a loop": heavy_ball, "powers of a matrix": by_matrix},
+        right={
+            "a loop": heavy_ball,
+            "powers of a matrix": by_matrix,
+            "NumPy, a list": lambda lam, n, lr, mu, s: [
+                float(z) for z in heavy_ball(np.asarray(lam, float), n, lr, mu, s)
+            ],
+            "three terms": by_three_terms,
+        },
         wrong={
             "no momentum": (ball(lambda e, n, r, m: (e, n, r, 0.0)), "without momentum, (1"),
             "effective rate": (ball(lambda e, n, r, m: (e, n, r / (1 - m), 0.0)), "slow modes"),
@@ -200,11 +289,21 @@ TABLES = [
             "loss": (lambda *a: heavy_ball(*a) ** 2, "not its square"),
             "learned": (lambda *a: 1 - heavy_ball(*a), "1 − z"),
             "double root": (roots, "not finite"),
+            "one less": (ball(extra=-1), "one step less"),
+            "1/N twice": (ball(lambda e, n, r, m: (e / n, n, r, m)), "not right"),
+            "2/N": (ball(lambda e, n, r, m: (2 * e, n, r, m)), "twice too large"),
+            "no start": (lambda *a: 0 * heavy_ball(*a) if a[4] == 0 else heavy_ball(*a), "after no step"),
+            "no return": (lambda *a: None, "is a `return` missing?"),
         },
     ),
     Table(
         "04.3",
-        right={"powers": steps_to, "step by step": step_by_step, "an array": lambda *a: jnp.asarray(steps_to(*a))},
+        right={
+            "powers": steps_to,
+            "step by step": step_by_step,
+            "an array": lambda *a: jnp.asarray(steps_to(*a)),
+            "a whole float": lambda *a: float(steps_to(*a)),
+        },
         wrong={
             "amplitude": (counted(power=1), "quadratic"),
             "flow": (counted(base=lambda a, n: jnp.exp(-a)), "gradient flow"),
@@ -215,12 +314,20 @@ TABLES = [
             "one late": (counted(shift=1), "too many"),
             "one early": (counted(shift=-1), "too few"),
             "nothing": (lambda *a: None, "return"),
-            "a time": (lambda *a: steps_to(*a) + 0.5, "whole numbers"),
+            "a time": (lambda *a: steps_to(*a) + 0.5, "whole number"),
+            "2/N": (counted(base=lambda a, n: 1 - 2 * a), "twice too fast"),
+            "1/(NK)": (
+                lambda f, k, r, eta, m=1000: steps_to(f, k, r, eta / r.shape[1], m),
+                "1/K stands there",
+            ),
+            "rows": (rows_for_weights, "Try a diagonal kernel"),
+            "not squared": (counted(lambda values, w: jnp.abs(w).sum(1)), "should be squared"),
+            "by the library": (by_descent, "`gradient_descent`"),
         },
     ),
     Table(
         "04.4",
-        right={"y − f0": corrected, "centred network": centred_first},
+        right={"y − f0": corrected, "centred network": centred_first, "NumPy": in_numpy, "an inverse": by_inverse},
         wrong={
             "the suspect": (drives(lambda y, f0: y), "what the suspect says"),
             "f_0(x) thrown out": (drives(None, start=False), "should stay"),
@@ -228,6 +335,12 @@ TABLES = [
             "sign": (drives(lambda y, f0: y + f0), "sign of f0"),
             "1/N again": (drives(None, scale=1.0 + 1e-12), "second time"),
             "1/λ lost": (lambda *a: (flow(*a)[0], flow(*a, inverse=False)[1]), "1/λ is lost"),
+            "training by y": (lambda *a: flow(*a, wanted=lambda y, f0: y), "y drives there"),
+            "1/λ in training": (lambda *a: (flow(*a)[0] * 0 + over_lambda(*a), flow(*a)[1]), "1/λ does not belong"),
+            "reversed": (drives(lambda y, f0: f0 - y), "wrong sign"),
+            "by the library": (by_library, "`gradient_flow`"),
+            "swapped": (lambda *a: flow(*a)[::-1], "swapped"),
+            "test alone": (lambda *a: flow(*a)[1], "tuple of 2"),
             "training broken": (
                 lambda k, kt, y, f, ft, t: (flow(k, kt, y, 0 * f, ft, t)[0], flow(k, kt, y, f, ft, t)[1]),
                 "was right before",

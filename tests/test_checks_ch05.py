@@ -4,7 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from mutations import Table, cases
+
+import ntklib as ntk
 
 sub = functools.partial(jax.tree.map, jnp.subtract)
 
@@ -46,6 +49,88 @@ def expansion(value=lambda f, w, p: f(p), at=lambda w, p: p, along=lambda w, p: 
         return h_bar
 
     return answer
+
+
+def fixed(apply_fn, params):
+    """Numbers without a gradient."""
+    h = linear_model(apply_fn, params)
+    return lambda w, x: jax.lax.stop_gradient(h(w, x))
+
+
+def through_numpy(apply_fn, params):
+    h = linear_model(apply_fn, params)
+    return lambda w, x: np.asarray(h(w, x))
+
+
+def by_difference(apply_fn, params, s=1e-2):
+    def h_bar(w, x):
+        up, down = (jax.tree.map(lambda p, q, s=s: p + s * (q - p), params, w) for s in (s, -s))
+        return apply_fn(params, x) + (apply_fn(up, x) - apply_fn(down, x)) / (2 * s)
+
+    return h_bar
+
+
+def half_trained(apply_fn, params):
+    def h_bar(w, x):
+        return linear_model(apply_fn, params)({**w, "last": jax.lax.stop_gradient(w["last"])}, x)
+
+    return h_bar
+
+
+def by_rows(apply_fn, params):
+    """One gradient for each output."""
+
+    def h_bar(w, x):
+        shape, change = apply_fn(params, x).shape, sub(w, params)
+
+        def one(i, k):
+            g = jax.grad(lambda p: apply_fn(p, x)[i, k])(params)
+            return sum(jnp.sum(a * b) for a, b in zip(*map(jax.tree.leaves, (g, change)), strict=True))
+
+        return apply_fn(params, x) + jnp.array([[one(i, k) for k in range(shape[1])] for i in range(shape[0])])
+
+    return h_bar
+
+
+def written_out(model, w0):
+    """Other names, the derivative along a line."""
+
+    def bar(weights, inputs):
+        line = lambda s: model(jax.tree.map(lambda a, b: a + s * (b - a), w0, weights), inputs)  # noqa: E731
+        value, slope = jax.jvp(line, (0.0,), (1.0,))
+        return value + slope
+
+    return bar
+
+
+def around_the_middle(apply_fn, params):
+    """h(w + u) and h(w − u): u starts at zero, and w has no gradient there."""
+
+    def fn(p, x):
+        up, down = jax.tree.map(jnp.add, *p), jax.tree.map(jnp.subtract, *p)
+        return (apply_fn(up, x) - apply_fn(down, x)) / 2
+
+    return fn, [params, jax.tree.map(jnp.zeros_like, params)]
+
+
+def in_float32(apply_fn, params):
+    fn, both = doubled(apply_fn, params)
+    return lambda p, x: fn(p, x).astype(jnp.float32), both
+
+
+def even_part(apply_fn, params):
+    """The kernel is right, and so is zero; the second copy is another function."""
+
+    def fn(both, x):
+        a, b = (apply_fn(p, x) for p in both)
+        start = jax.lax.stop_gradient(apply_fn(params, x))
+        return (a - b + (a - start) ** 2) / 2**0.5
+
+    return fn, (params, params)
+
+
+def three_copies(apply_fn, params):
+    return lambda p, x: (apply_fn(p[0], x) - apply_fn(p[1], x)) / 2**0.5 + 0 * apply_fn(p[2], x), (params,) * 3
 
 
 def doubled(apply_fn, params):
@@ -115,6 +200,11 @@ def experiment(rate=lambda a: a**-2, centre=True, scale=lambda a: 1.0, reduce=jn
     return answer
 
 
+def mean_of_all(apply_fn, params, x, y, *, alpha, learning_rate, steps):
+    rate = learning_rate / y.shape[1]
+    return experiment()(apply_fn, params, x, y, alpha=alpha, learning_rate=rate, steps=steps)
+
+
 def small_labels(apply_fn, params, x, y, *, alpha, learning_rate, steps):
     """The same thing without α: h on labels h(w_0) + y/α."""
     target = apply_fn(params, x) + y / alpha
@@ -126,7 +216,7 @@ def small_labels(apply_fn, params, x, y, *, alpha, learning_rate, steps):
 TABLES = [
     Table(
         "05.1",
-        right={"jvp": linear_model, "jax.linearize": by_jax_linearize, "a whole Jacobian": by_jacobian},
+        right={"jvp": linear_model, "jax.linearize": by_jax_linearize, "along a line": written_out},
         wrong={
             "no value": (expansion(value=lambda f, w, p: 0.0), "derivative term alone"),
             "no slope": (expansion(times=0.0), "derivative term is missing"),
@@ -137,6 +227,14 @@ TABLES = [
             "Jacobian at w": (expansion(at=lambda w, p: w), "Jacobian was taken at w"),
             "value at w": (expansion(value=lambda f, w, p: f(w)), "replaced by h(w, x)"),
             "half": (expansion(times=0.5), "half the derivative term"),
+            "a whole Jacobian": (by_jacobian, "a Jacobian is behind"),
+            "row by row": (by_rows, "a Jacobian is behind"),
+            "held fixed": (fixed, "gradient with respect to w is zero"),
+            "through NumPy": (through_numpy, "cannot be trained"),
+            "half of it fixed": (half_trained, "the gradient of h_bar"),
+            "a difference": (by_difference, "not right"),
+            "by the library": (lambda f, p: ntk.linearize((f, p)), "`linearize`"),
+            "no return": (lambda f, p: None, "return a function"),
             "called": (lambda f, p: f(p, jnp.ones((3, 5))), "return a function"),
         },
     ),
@@ -145,6 +243,8 @@ TABLES = [
         right={
             "a pair": doubled,
             "stacked": stacked,
+            "around the middle": around_the_middle,
+            "in float32": in_float32,
             "as a dict": lambda f, p: (
                 lambda b, x: 2**-0.5 * (f(b["minus"], x) - f(b["plus"], x)),
                 {"plus": p, "minus": p},
@@ -161,12 +261,20 @@ TABLES = [
             "held fixed": (held_fixed, "held fixed"),
             "two starts": (two_copies(lambda a, b: (a - b) / 2**0.5, slightly_off), "same `params`"),
             "function only": (lambda f, p: doubled(f, p)[0], "tuple of 2"),
+            "swapped": (lambda f, p: doubled(f, p)[::-1], "first part should be a function"),
+            "three copies": (three_copies, "no more and no less"),
+            "not the same function": (even_part, "second-order terms cancel"),
+            "no return": (lambda f, p: None, "is a `return` missing?"),
             "outputs side by side": (two_copies(lambda a, b: jnp.concatenate([a, -b], 1)), "shape"),
         },
     ),
     Table(
         "05.3",
-        right={"solve": scale_for_distance, "eigenvalues": by_eigenvalues},
+        right={
+            "solve": scale_for_distance,
+            "eigenvalues": by_eigenvalues,
+            "an inverse in NumPy": lambda k, t, s: np.sqrt(np.trace(np.asarray(t).T @ np.linalg.inv(k) @ t)) / s,
+        },
         wrong={
             "no root": (lambda t, y, d: jnp.sum(y * jnp.linalg.solve(t, y)) / d, "root is missing"),
             "Θ for its inverse": (root_of(lambda t, y, s: jnp.sum(y * (t @ y))), "instead of its inverse"),
@@ -177,6 +285,14 @@ TABLES = [
                 "squares add up",
             ),
             "1/N": (root_of(lambda t, y, s: jnp.mean(jnp.sum(y * s, axis=1))), "1/√N too much"),
+            "mean over outputs": (root_of(lambda t, y, s: jnp.sum(y * s) / y.shape[1]), "averaged over the outputs"),
+            "1/N in it": (lambda t, y, d: scale_for_distance(t, y, d) / len(y), "there is a 1/N too much"),
+            "twice": (lambda t, y, d: 2 * scale_for_distance(t, y, d), "2 times"),
+            "a fixed distance": (
+                lambda t, y, d: jnp.where(d < 0.1, 2.5, 1.0) * scale_for_distance(t, y, d),
+                "half the distance",
+            ),
+            "no return": (lambda *a: None, "is a `return` missing?"),
             "upside down": (lambda t, y, d: 1 / scale_for_distance(t, y, d), "upside down"),
             "at α = 1": (lambda t, y, d: scale_for_distance(t, y, 1.0), "not the α"),
             "times": (lambda t, y, d: scale_for_distance(t, y, 1 / d), "product"),
@@ -194,6 +310,8 @@ TABLES = [
             "centred, η/α²": (4, experiment()),
             "in the loss": (4, experiment(rate=lambda a: 1.0, scale=lambda a: a**-2)),
             "small labels": [4, small_labels],
+            "a whole float": (4.0, experiment()),
+            "NumPy's number": (np.int64(4), small_labels),
         },
         wrong={
             "the conclusion": ((5, experiment()), "further up"),
@@ -208,6 +326,18 @@ TABLES = [
             "squared": ((4, experiment(end=lambda d, a: d**2)), "square of the distance"),
             "magnified": ((4, experiment(end=lambda d, a: d * a)), "α times the distance"),
             "a sum": ((4, experiment(reduce=jnp.sum)), "summed over the examples"),
+            "line 1": ((1, experiment()), "line 1 is right"),
+            "line 2": ((2, experiment()), "line 2 is right"),
+            "one fewer": ((4, experiment(more=-1)), "too few"),
+            "ignores steps": ((4, lambda *a, steps, **k: experiment()(*a, steps=3, **k)), "after six steps"),
+            "ignores the rate": (
+                (4, lambda *a, learning_rate, **k: experiment()(*a, learning_rate=0.2, **k)),
+                "half the learning rate",
+            ),
+            "no half": ((4, experiment(scale=lambda a: 2.0)), "lost its ½"),
+            "over outputs": ((4, mean_of_all), "averaged over the outputs"),
+            "clipped": ((4, experiment(end=lambda d, a: jnp.maximum(d, 1e-2))), "fall by ten"),
+            "no return": ((4, lambda *a, **k: None), "is a `return` missing?"),
             "one more": ((4, experiment(more=1)), "too many"),
         },
     ),

@@ -82,20 +82,57 @@ def by_the_maps(phi, q):
     return [1 / slopes, q - values / slopes]
 
 
+def step_in_numpy(f, s_w, s_b, variances):
+    """A fine grid for the nodes, Stein's lemma for the slope, a list of two."""
+    z = np.linspace(-8, 8, 1001)
+    p = np.exp(-(z**2) / 2) / np.exp(-(z**2) / 2).sum()
+    q = np.asarray(variances, np.float64)
+    value = np.asarray(f(jnp.asarray(np.sqrt(q)[:, None] * z)), np.float64) ** 2
+    return np.stack([s_b**2 + s_w**2 * value @ p, s_w**2 * (value * (z**2 - 1)) @ p / (2 * q)])
+
+
+def line_in_numpy(f, q):
+    z, p = np.polynomial.hermite_e.hermegauss(80)
+    p, u = p / p.sum(), np.sqrt(np.asarray(q))[:, None] * z
+    slope = np.asarray(jax.vmap(jax.vmap(jax.grad(f)))(jnp.asarray(u)))
+    w_var = 1 / (slope**2 @ p)
+    return np.array([w_var, np.asarray(q) - w_var * (np.asarray(f(jnp.asarray(u))) ** 2 @ p)])
+
+
+def chi_q_for_chi_1(phi, q):
+    slope = jax.grad(lambda q, s: jnp.sum(variance_step(phi, 1.0, 0.0, q)[0] * s))(q, jnp.ones_like(q))
+    v = variance_step(phi, 1.0, 0.0, q)[0]
+    return 1 / slope, q - v / slope
+
+
+def by_edge(phi, q):
+    return ntk.edge_of_chaos(ntk.Elementwise(phi), q)
+
+
+def by_variance_map(phi, w, b, q):
+    v = lambda q: ntk.variance_map(ntk.Elementwise(phi), w, b, q)  # noqa: E731
+    return v(q), jax.vmap(jax.grad(v))(q)
+
+
+def by_depth_scales(w_var, b_var):
+    scale = lambda w, b: ntk.depth_scales(ntk.Tanh(), float(w) ** 0.5, float(b) ** 0.5).chi_1  # noqa: E731
+    return jnp.array([[scale(w, b) for b in b_var] for w in w_var])
+
+
 with jax.enable_x64(True):
     NEAR, FAR = (ntk.depth_scales(ntk.Tanh(), w, 0.05**0.5) for w in (1.1, 2.2))
     XI, XI_Q, XI_FAR, CHI = float(NEAR.xi_c), float(NEAR.xi_q), float(FAR.xi_c), float(FAR.chi_1)
 MEET, PART = XI * np.log(50), np.log(1e5) / np.log(CHI)
 
 
-def grid_with(power=1.0, steps=400, outer=1.0, bias=1.0, newton=False):
+def grid_with(power=1.0, steps=400, outer=1.0, bias=1.0, inner=2):
     def answer(w_var, b_var):
         z, weights = nodes()
         w, b = w_var[:, None], b_var[None, :] ** bias
         mean = lambda f, q: f(jnp.sqrt(q)[..., None] * z) @ weights  # noqa: E731
         q = jnp.ones((w_var.shape[0], b_var.shape[0]))
         q = jax.lax.fori_loop(0, steps, lambda _, q: b + w**power * mean(lambda u: jnp.tanh(u) ** 2, q), q)
-        return w**outer * mean(lambda u: 1 / jnp.cosh(u) ** 4, q)
+        return w**outer * mean(lambda u: 1 / jnp.cosh(u) ** (2 * inner), q)
 
     return answer
 
@@ -123,7 +160,7 @@ right_grid = grid_with()
 TABLES = [
     Table(
         "06.1",
-        right={"value_and_grad": variance_step, "by parts": by_parts},
+        right={"value_and_grad": variance_step, "by parts": by_parts, "NumPy, an array": step_in_numpy},
         wrong={
             "σ_w": (step_with(lambda E, phi, w, b, q: b**2 + w * E(square(phi))), "σ_w stands there without"),
             "σ_b": (step_with(lambda E, phi, w, b, q: b + w**2 * E(square(phi))), "σ_b stands there without"),
@@ -143,12 +180,18 @@ TABLES = [
             "over √q": (slope_with(lambda chi, s, w, q, v: chi * 2 * jnp.sqrt(q)), "chain rule"),
             "E[φφ'']": (slope_with(lambda chi, s, w, q, v: chi - w**2 * s), "alone"),
             "quotient": (slope_with(lambda chi, s, w, q, v: v / q), "quotient"),
+            "neither squared": (step_with(lambda E, phi, w, b, q: b + w * E(square(phi))), "neither σ_w nor"),
+            "σ_w² on the bias": (step_with(lambda E, phi, w, b, q: w**2 * (b**2 + E(square(phi)))), "bias as well"),
+            "σ_w on the slope": (slope_with(lambda chi, s, w, q, v: chi / w), "σ_w stands there without"),
+            "swapped": (lambda *a: variance_step(*a)[::-1], "swapped"),
+            "by the library": (by_variance_map, "`variance_map`"),
+            "no return": (lambda *a: None, "is a `return` missing?"),
             "V only": (lambda phi, w, b, q: variance_step(phi, w, b, q)[0], "tuple of 2"),
         },
     ),
     Table(
         "06.2",
-        right={"the formula": line_with(), "one by one": by_the_maps},
+        right={"the formula": line_with(), "one by one": by_the_maps, "NumPy, an array": line_in_numpy},
         wrong={
             "σ_w": (line_with(w_var=lambda v, s, q, s1: s**-0.5), "that is σ_w;"),
             "upside down": (line_with(w_var=lambda v, s, q, s1: s), "times it is one"),
@@ -159,12 +202,20 @@ TABLES = [
             "σ_w² lost": (line_with(b_var=lambda v, w, q: q - v), "σ_w² is missing"),
             "root of σ_w²": (line_with(b_var=lambda v, w, q: q - jnp.sqrt(w) * v), "without its square"),
             "squared twice": (line_with(b_var=lambda v, w, q: q - w**2 * v), "squared once more"),
+            "χ_q": (chi_q_for_chi_1, "makes χ_q one"),
+            "over q": (line_with(b_var=lambda v, w, q: q - w * v / q), "divided by q"),
+            "swapped": (lambda *a: line_with()(*a)[::-1], "swapped"),
+            "no return": (lambda *a: None, "is a `return` missing?"),
             "clipped": (line_with(b_var=lambda v, w, q: jnp.maximum(q - w * v, 0.0)), "softplus"),
         },
     ),
     Table(
         "06.3",
-        right={"the laws": (MEET, PART), "whole layers": [round(MEET), round(PART)]},
+        right={
+            "the laws": (MEET, PART),
+            "whole layers": [round(MEET), round(PART)],
+            "an array": np.array([MEET, PART]),
+        },
         wrong={
             "ξ_c itself": ((XI, PART), "factor e only"),
             "six": ((6 * XI, PART), "border of training"),
@@ -174,13 +225,22 @@ TABLES = [
             "ξ_c for neighbours": ((MEET, XI_FAR * np.log(1e5)), "c* is reached"),
             "mixed logarithms": ((MEET, 5 / np.log(CHI)), "both times"),
             "χ_1 without log": ((MEET, np.log(1e5) / CHI), "its logarithm counts"),
+            "swapped": ((PART, MEET), "numbers are swapped"),
+            "divided": ((np.log(50) / XI, PART), "a depth scale is a length"),
+            "distance": ((MEET, PART / 2), "half the logarithm"),
+            "nan": ((float("nan"), PART), "is nan"),
             "ten powers": ((MEET, np.log(1e6) / np.log(CHI)), "five powers"),
             "one number": (MEET, "tuple of 2"),
         },
     ),
     Table(
         "06.4",
-        right={"iterated": (2, right_grid), "bisection": (2, point_by_point)},
+        right={
+            "iterated": (2, right_grid),
+            "bisection": (2, point_by_point),
+            "a whole float": (2.0, right_grid),
+            "NumPy's number": [np.int64(2), right_grid],
+        },
         wrong={
             "another line": ((6, right_grid), "line 6 is right"),
             "not a line": ((7, right_grid), "1 to 6"),
@@ -193,6 +253,11 @@ TABLES = [
             "no step": ((2, grid_with(steps=0)), "left at q = 1"),
             "E[φ'²]": ((2, grid_with(outer=0.0)), "without σ_w²"),
             "swapped": ((2, lambda w, b: right_grid(w, b).T), "shape"),
+            "E[φ']": ((2, grid_with(inner=1)), "mean of the square"),
+            "by the library": ((2, by_depth_scales), "ntklib's"),
+            "a fraction": ((2.5, right_grid), "1 to 6"),
+            "no number": ((True, right_grid), "1 to 6"),
+            "no return": ((2, lambda w, b: None), "is a `return` missing?"),
         },
     ),
 ]

@@ -7,8 +7,9 @@ from mutations import Table, cases
 
 
 def recursion(
-    *, steps=-1, start=1.0, power=2, bias=2, late=False, old=False, diagonal_slope=False, off_slope=False, held=False
-):
+    *, steps=-1, start=1.0, power=2, bias=2, late=False, old=False, diagonal_slope=False, off_slope=False, held=False,
+    through=None, own=1,
+):  # fmt: skip
     """`ntk_at_depth` with one step replaced."""
 
     def answer(dual, w_std, b_std, q, rho, depth):
@@ -23,7 +24,8 @@ def recursion(
                 s1, s2 = dual(new1, new1, new1)[1], dual(new2, new1, new1)[1]
             s1, s2 = (s2 if off_slope else s1), (s1 if diagonal_slope else s2)
             add1, add2 = (same, other) if old else (new1, new2)
-            diagonal, off = add1 + w_std**power * s1 * diagonal, add2 + w_std**power * s2 * off
+            factor = w_std ** (power if through is None else through)
+            diagonal, off = own * add1 + factor * s1 * diagonal, own * add2 + factor * s2 * off
             same, other = new1, new2
         return diagonal, off
 
@@ -66,6 +68,29 @@ def sherman_morrison(y, ratio, ridge=0.0):
     return ratio * jnp.ones(n) @ jnp.linalg.solve(k, y)
 
 
+def solve_in_numpy(y, ratio, ridge=0.0):
+    n = len(y)
+    k = (1 - ratio + ridge) * np.eye(n) + ratio * np.ones((n, n))
+    return ratio * np.ones(n) @ np.linalg.solve(k, np.asarray(y))
+
+
+right_form = closed(lambda r, n: r * n, right_denominator)
+
+
+def fit_of_the_ratio(depths, ratio, limit):
+    d = np.asarray(depths, np.float64)
+    return np.linalg.lstsq(np.stack([np.log(d) / d, 1 / d], 1), np.asarray(ratio, np.float64) - limit, rcond=None)[0]
+
+
+def two_points(i, j):
+    def answer(depths, ratio, limit):
+        z, log = (ratio - limit) * depths, jnp.log(depths)
+        kappa = (z[j] - z[i]) / (log[j] - log[i])
+        return kappa, z[i] - kappa * log[i]
+
+    return answer
+
+
 def fit(depths, ratio, limit):
     return tuple(jnp.polyfit(jnp.log(depths), (ratio - limit) * depths, 1))
 
@@ -88,7 +113,12 @@ def through_then_mean(depths, ratio, limit):
 TABLES = [
     Table(
         "07.1",
-        right={"two pairs": recursion(), "matrix": by_matrix},
+        right={
+            "two pairs": recursion(),
+            "matrix": by_matrix,
+            "an array": lambda *a: jnp.stack(recursion()(*a)),
+            "floats": lambda *a: [float(v) for v in by_matrix(*a)],
+        },
         wrong={
             "one layer too many": (recursion(steps=0), "one layer too many"),
             "one layer too few": (recursion(steps=-2), "one layer too few"),
@@ -102,12 +132,23 @@ TABLES = [
             "χ(c) for all": (recursion(off_slope=True), "slope of (x, x') is used"),
             "q held": (recursion(held=True), "no fixed point"),
             "swapped": (swapped, "swapped"),
+            "no σ_w² on slopes": (recursion(through=0), "in front of the slopes"),
+            "Σ not added": (recursion(own=0), "is not added"),
+            "at least two layers": (
+                lambda dual, w, b, q, rho, depth: recursion()(dual, w, b, q, rho, max(depth, 2)),
+                "at depth 1",
+            ),
+            "no return": (lambda *args: None, "is a `return` missing?"),
             "one number": (lambda *args: recursion()(*args)[1], "tuple of 2"),
         },
     ),
     Table(
         "07.2",
-        right={"closed form": closed(lambda r, n: r * n, right_denominator), "by a solve": sherman_morrison},
+        right={
+            "closed form": closed(lambda r, n: r * n, right_denominator),
+            "NumPy": lambda t, lam, g=0.0: lam * np.asarray(t).sum(0) / (1 - lam + g + lam * len(t)),
+            "a list": lambda y, s, ridge: [float(s * sum(c) / (1 - s + ridge + s * len(c))) for c in y.T],
+        },
         wrong={
             "the mean": (closed(lambda r, n: 1.0, lambda r, n, g: 1.0), "mean label"),
             "I for (1 − λ)I": (closed(lambda r, n: r * n, lambda r, n, g: 1 + g + r * n), "(1 − λ)I, not I"),
@@ -119,30 +160,50 @@ TABLES = [
             "no ridge": (closed(lambda r, n: r * n, lambda r, n, g: 1 - r + r * n), "ridge does not enter"),
             "N ridges": (closed(lambda r, n: r * n, lambda r, n, g: 1 - r + n * g + r * n), "multiplied by N"),
             "minus ridge": (closed(lambda r, n: r * n, lambda r, n, g: 1 - r - g + r * n), "subtracted"),
+            "by a solve": (sherman_morrison, "N × N"),
+            "by a solve in NumPy": (solve_in_numpy, "N × N"),
+            "few examples alone": (lambda y, s, g=0.0: right_form(y[:100], s, g), "from 900 examples"),
+            "no return": (lambda y, ratio, ridge=0.0: None, "is a `return` missing?"),
             "one number": (lambda y, ratio, ridge=0.0: y.mean(), "summed"),
             "ReLU only": (lambda y, ratio, ridge=0.0: y.sum(0) / (len(y) + 3), "not right"),
         },
     ),
     Table(
         "07.3",
-        right={"with the factor L": (61, 48), "the exponential alone": (33, np.int64(48))},
+        right={
+            "with the factor L": (61, 48),
+            "the exponential alone": (33, np.int64(48)),
+            "an array": np.array([60.5, 48]),
+        },
         wrong={
             "hidden layers": ((61, 47), "counts hidden layers"),
             "one too deep": ((61, 49), "one too deep"),
             "correlation": ((61, 31), "correlation"),
             "ten per cent": ((61, 27), "ten per cent"),
             "the scale itself": ((7, 48), "ξ itself"),
-            "far off": ((480, 48), "margin"),
+            "far off": ((480, 48), "more than twice"),
+            "too small": ((20, 48), "less than half"),
+            "swapped": ((48, 61), "not right"),
+            "words": (("about 50", 48), "one number"),
             "one answer": (48, "tuple of 2"),
         },
     ),
     Table(
         "07.4",
-        right={"polyfit": (4, fit), "normal equations": [4, normal_equations]},
+        right={
+            "polyfit": (4, fit),
+            "normal equations": [4, normal_equations],
+            "of the ratio": (4.0, fit_of_the_ratio),
+        },
         wrong={
             "the end of it": ((5, fit), "further up"),
             "the limit": ((2, fit), "line 2 is right"),
             "not a line": ((6, fit), "1 to 5"),
+            "line 1": ((1, fit), "line 1 is right"),
+            "line 3": ((3, fit), "line 3 is right"),
+            "first and last": ((4, two_points(0, -1)), "two of the depths"),
+            "first two": ((4, two_points(0, 1)), "first two depths"),
+            "no return": ((4, lambda *a: None), "is a `return` missing?"),
             "swapped": ((4, lambda *a: fit(*a)[::-1]), "swapped"),
             "base 10": (
                 (4, lambda d, r, m: tuple(jnp.polyfit(jnp.log10(d), (r - m) * d, 1))),

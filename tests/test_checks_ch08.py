@@ -1,7 +1,10 @@
 """Right and wrong answers to the tasks of chapter 08."""
 
 import jax.numpy as jnp
+import numpy as np
 from mutations import Table, cases
+
+import ntklib as ntk
 
 
 def level(n, b, replace):
@@ -38,6 +41,31 @@ def one_over_n_twice(r, b, replace):
     return level(n, b, replace) * (jnp.diag(jnp.sum(r**2, axis=1)) - r @ r.T) / n
 
 
+def one_over_n_nowhere(r, b, replace):
+    return level(len(r), b, replace) * (jnp.diag(jnp.sum(r**2, axis=1)) - r @ r.T)
+
+
+def one_over_n_squared(r, b, replace):
+    return one_over_n_nowhere(r, b, replace) / len(r) ** 2
+
+
+def by_draws_in_numpy(residuals, size, with_replacement):
+    """Entry by entry, in NumPy."""
+    r = np.asarray(residuals, np.float64)
+    n = len(r)
+    s = level(n, size, with_replacement)
+    return [[s * (r[i] @ r[j] * (i == j) / n - r[i] @ r[j] / n**2) for j in range(n)] for i in range(n)]
+
+
+def outputs_added(r, b, replace):
+    return batch_covariance(r.sum(axis=1, keepdims=True), b, replace)
+
+
+def not_squared(r, b, replace):
+    n = r.shape[0]
+    return level(n, b, replace) * (jnp.diag(r.sum(1)) / n - r @ r.T / n**2)
+
+
 def next_moments(theta, mean, cov, rate, b):
     n = len(mean)
     a = jnp.eye(n) - rate * theta / n
@@ -71,6 +99,25 @@ def moments_with(second=None, noise=None, kept=None, mean_of=None):
     return answer
 
 
+def with_noise(form):
+    def answer(theta, mean, cov, rate, b):
+        n = len(mean)
+        a = jnp.eye(n) - rate * theta / n
+        return a @ mean, a @ cov @ a + rate**2 / b * theta @ form(jnp.outer(mean, mean) + cov, n) @ theta
+
+    return answer
+
+
+def mean_twice(*of):
+    theta, _, *rest = of
+    mean, cov = next_moments(*of)
+    return next_moments(theta, mean, *rest)[0], cov
+
+
+def moments_over_b(theta, mean, cov, rate, b):
+    return mean - rate * theta @ mean / b, next_moments(theta, mean, cov, rate, b)[1]
+
+
 def variances(values, rate, sigma):
     a = rate * values / values.shape[0]
     return sigma**2 * a / (2 - a)
@@ -92,7 +139,7 @@ def variances_with(form):
 TABLES = [
     Table(
         "08.1",
-        right={"the formula": batch_covariance, "from the counts": by_counts},
+        right={"the formula": batch_covariance, "from the counts": by_counts, "lists": by_draws_in_numpy},
         wrong={
             "always with replacement": (covariance_with(s=lambda n, b, _: 1 / b), "exchanged"),
             "exchanged": (lambda r, b, replace: batch_covariance(r, b, not replace), "exchanged"),
@@ -105,14 +152,38 @@ TABLES = [
                 "N − 1 in the denominator",
             ),
             "B squared": (covariance_with(s=lambda n, b, replace: level(n, b, replace) / b), "once"),
-            "mean over outputs": (lambda r, b, replace: batch_covariance(r, b, replace) / 2, "times"),
-            "not summed": (lambda r, b, replace: batch_covariance(r[:, :1], b, replace), "entries are off"),
-            "variances only": (lambda r, b, replace: jnp.diag(batch_covariance(r, b, replace)), "shape"),
+            "mean over outputs": (
+                lambda r, b, replace: batch_covariance(r, b, replace) / r.shape[1],
+                "1/the number of outputs times",
+            ),
+            "outputs added": (outputs_added, "added up before"),
+            "sum over the batch": (
+                lambda r, b, replace: b**2 * batch_covariance(r, b, replace),
+                "in place of the mean",
+            ),
+            "not squared": (not_squared, "not squared"),
+            "no 1/N at all": (one_over_n_nowhere, "without 1/N"),
+            "1/N² for both": (one_over_n_squared, "first term needs 1/N"),
+            "at least a little noise": (
+                lambda r, b, replace: batch_covariance(r, b, replace) + 1e-3 * (b == len(r)) * (not replace),
+                "full batch",
+            ),
+            "by the library": (
+                lambda r, b, replace: ntk.noise_covariance(r, batch_size=b, replace=replace),
+                "`noise_covariance`",
+            ),
+            "no return": (lambda r, b, replace: None, "is a `return` missing?"),
+            "not summed": (lambda r, b, replace: batch_covariance(r[:, :1], b, replace), "first output alone"),
+            "variances only": (lambda r, b, replace: jnp.diag(batch_covariance(r, b, replace)), "one number for each"),
         },
     ),
     Table(
         "08.2",
-        right={"the formula": next_moments, "from the second moment": by_all_draws},
+        right={
+            "the formula": next_moments,
+            "from the second moment": by_all_draws,
+            "NumPy, a list": lambda *a: [np.asarray(part) for part in next_moments(*a)],
+        },
         wrong={
             "noise of the spread only": (moments_with(second=lambda mean, cov: cov), "mean's part"),
             "noise of the mean only": (
@@ -133,24 +204,54 @@ TABLES = [
             "mean without 1/N": (moments_with(mean_of=lambda theta, mean, rate: mean - rate * theta @ mean), "1/N"),
             "mean not moved": (moments_with(mean_of=lambda theta, mean, rate: mean), "before the step"),
             "one of the two": (lambda *of: next_moments(*of)[1], "tuple of 2"),
+            "swapped": (lambda *of: next_moments(*of)[::-1], "swapped"),
+            "A twice on the mean": (
+                lambda t, m, c, r, b: (
+                    next_moments(t, next_moments(t, m, c, r, b)[0], c, r, b)[0],
+                    next_moments(t, m, c, r, b)[1],
+                ),
+                "A is applied twice",
+            ),
+            "1/B for the mean": (moments_over_b, "whatever B is"),
+            "without replacement": (
+                moments_with(noise=lambda t, z, r, b: r**2 * t @ z @ t * (len(t) - b) / (len(t) - 1)),
+                "without replacement",
+            ),
+            "no −M/N²": (
+                moments_with(noise=lambda t, z, r, b: r**2 * t @ jnp.diag(jnp.diag(z)) @ t / (1 - 1 / len(t))),
+                "−M/N² is missing",
+            ),
+            "1/N for 1/N²": (with_noise(lambda M, n: jnp.diag(jnp.diag(M)) / n - M / n), "where M/N stands"),
+            "one diag": (with_noise(lambda M, n: jnp.diag(M) / n - M / n**2), "of that a matrix"),
+            "a second moment": (
+                lambda t, m, c, r, b: (
+                    next_moments(t, m, c, r, b)[0],
+                    next_moments(t, m, c, r, b)[1] + jnp.outer(*[next_moments(t, m, c, r, b)[0]] * 2),
+                ),
+                "not a covariance",
+            ),
+            "no return": (lambda *of: None, "is a `return` missing?"),
         },
     ),
     Table(
         "08.3",
-        right={"a number": 7.0, "a ratio": (28 / 4) / (16 / 16), "whole": 7},
+        right={"a number": 7.0, "a ratio": (28 / 4) / (16 / 16), "whole": 7, "an array": jnp.array(7)},
         wrong={
             "1/B": (4, "with replacement"),
             "root": (7**0.5, "standard deviations"),
             "the other way": (1 / 7, "other way"),
             "finite population only": (28 / 16, "also averages"),
             "squared": (49, "square"),
+            "root of 1/B": (2, "with replacement"),
+            "1/B twice": (28, "not squared"),
+            "several": ([7.0, 7.0], "one number"),
             "something": (5.5, "off by more"),
             "text": ("seven", "one number"),
         },
     ),
     Table(
         "08.4",
-        right={"the formula": (2, variances), "by iteration": [2, by_iteration]},
+        right={"the formula": (2, variances), "by iteration": [2, by_iteration], "a whole float": (2.0, variances)},
         wrong={
             "the algebra": ((4, variances), "follows from line 3"),
             "the end": ((5, variances), "further up"),
@@ -163,6 +264,12 @@ TABLES = [
             "plus": ((2, variances_with(lambda a, s, n: s**2 * a / (2 + a))), "not plus"),
             "a squared": ((2, variances_with(lambda a, s, n: s**2 * a**2 / (2 - a))), "too much"),
             "over N": ((2, variances_with(lambda a, s, n: s**2 * a / (2 - a) / n)), "1/N times"),
+            "line 3": ((3, variances), "form of line 3"),
+            "a number in words": (("two", variances), "1 to 5"),
+            "1 − a": ((2, variances_with(lambda a, s, n: s**2 * a / (1 - a))), "not 1 − ηλ/N"),
+            "one step": ((2, variances_with(lambda a, s, n: s**2 * a**2)), "noise of one step"),
+            "never zero": ((2, variances_with(lambda a, s, n: s**2 * a / (2 - a) + 1e-6)), "eigenvalue 0"),
+            "no return": ((2, lambda *a: None), "is a `return` missing?"),
             "the line alone": (2, "tuple of 2"),
         },
     ),

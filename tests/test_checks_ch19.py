@@ -171,6 +171,52 @@ def wrong_end(eigenvalues, tol):
     return iterations(eigenvalues[::-1] * 0 + jnp.flip(1 / eigenvalues) * eigenvalues[0] ** 0.5, tol, most=3)
 
 
+def over(entries, N, tile, v):
+    out = jnp.zeros_like(v)
+    for i, rows in enumerate(spans_of(N, tile)):
+        for columns in spans_of(N, tile)[i:]:
+            block = entries(rows, columns)
+            out = out.at[rows].set(block @ v[columns])
+            if columns != rows:
+                out = out.at[columns].set(block.T @ v[rows])
+    return out
+
+
+def full_in_numpy(factor, shift):
+    f = np.asarray(factor)
+    inverse = np.linalg.inv(f @ f.T + shift * np.eye(len(f)))
+    return lambda r: inverse @ np.asarray(r)
+
+
+def small_with(add):
+    def answer(factor, shift):
+        small = jnp.linalg.inv(factor.T @ factor + add(shift) * jnp.eye(factor.shape[1]))
+        return lambda r: (r - factor @ (small @ (factor.T @ r))) / shift
+
+    return answer
+
+
+def no_last_m(eigenvalues, tol):
+    best = math.inf
+    for m in range(max(len(eigenvalues) - 1, 1)):
+        root = math.sqrt(float(eigenvalues[-1 - m] / eigenvalues[0]))
+        rate = (root - 1) / (root + 1)
+        best = min(best, m + (1 if rate == 0 else math.ceil(math.log(tol / 2) / math.log(rate))))
+    return best
+
+
+def rounded(how, add=0):
+    def answer(eigenvalues, tol):
+        best = len(eigenvalues)
+        for m in range(len(eigenvalues) - 1):
+            root = math.sqrt(float(eigenvalues[-1 - m] / eigenvalues[0]))
+            rate = (root - 1) / (root + 1)
+            best = min(best, m + (1 if rate == 0 else how(math.log(tol / 2) / math.log(rate)) + add))
+        return best
+
+    return answer
+
+
 TABLES = [
     Table(
         "19.1",
@@ -192,6 +238,28 @@ TABLES = [
                 ),
                 "read again",
             ),
+            "entries": (
+                lambda N, t, d, L, c, s: (N * (N + 1) // 2 * (2 * d + c * L), cost()(N, t, d, L, c, s)[1]),
+                "leaves out half",
+            ),
+            "a number a tile": (lambda N, t, *a: (cost()(N, t, *a)[0] / t**2, cost()(N, t, *a)[1]), "tile² is missing"),
+            "all written": (
+                lambda N, t, d, L, c, s: (
+                    cost()(N, t, d, L, c, s)[0],
+                    s * ((N // t) * (N // t + 1) * t * d + N * N),
+                ),
+                "mirror images written",
+            ),
+            "bytes of all": (
+                lambda *a: (cost()(*a)[0], cost(lambda b: b * b)(*a)[1]),
+                "bytes is not right: that is the whole",
+            ),
+            "bytes without diagonal": (
+                lambda *a: (cost()(*a)[0], cost(lambda b: b * (b - 1) // 2)(*a)[1]),
+                "bytes is not right: the tiles on the diagonal",
+            ),
+            "swapped": (lambda *a: cost()(*a)[::-1], "swapped"),
+            "no return": (lambda *a: None, "is a `return` missing?"),
             "operations alone": (lambda *a: cost()(*a)[0], "tuple of 2"),
         },
     ),
@@ -206,6 +274,8 @@ TABLES = [
             "keeps all": (keeps_tiles, "kept after their use"),
             "no last": (no_last, "left out"),
             "whole": (whole, "larger than a tile"),
+            "written over": (over, "overwrites"),
+            "no return": (lambda *a: None, "is a `return` missing?"),
             "indices": (lambda e, n, t, v: e(0, 1) @ v, "two slices"),
             "transpose forgotten": (no_transpose, "stopped with"),
         },
@@ -237,20 +307,34 @@ TABLES = [
             "applies M": (lambda f, s: lambda r: f @ (f.T @ r) + s * r, "not its inverse"),
             "sign": (woodbury(twice, sign=1), "sign of the second"),
             "N by N": (full_matrix, "[N, N] is formed"),
+            "N by N in NumPy": (full_in_numpy, "[N, N] is formed"),
+            "1 for λ": (small_with(lambda s: 1.0), "a 1 on its diagonal"),
+            "1/λ for λ": (small_with(lambda s: 1 / s), "has 1/λ"),
+            "no return": (lambda f, s: lambda r: None, "is a `return` missing?"),
             "no function": (lambda f, s: f, "return a function"),
         },
     ),
     Table(
         "19.4",
-        right={"loop": iterations, "arrays": iterations_by_arrays},
+        right={
+            "loop": iterations,
+            "arrays": iterations_by_arrays,
+            "a whole float": lambda e, t: float(rounded(math.ceil)(e, t)),
+            "an array": lambda e, t: jnp.array(rounded(math.ceil)(e, t)),
+        },
         wrong={
             "textbook": (lambda e, t: iterations(e, t, most=1), "textbook"),
             "no root": (lambda e, t: iterations(e, t, sqrt=False), "√κ, not κ"),
             "outliers are free": (lambda e, t: iterations(e, t, add=False), "iteration of its own"),
             "no factor": (lambda e, t: iterations(e, t, factor=1.0), "factor 2"),
             "N": (lambda e, t: len(e), "has to be chosen"),
-            "five outliers at most": (lambda e, t: iterations(e, t, most=3), "too large"),
-            "inverse": (wrong_end, "not right"),
+            "two outliers at most": (lambda e, t: iterations(e, t, most=3), "too large"),
+            "rounded down": (rounded(math.floor), "rounded down"),
+            "rounded": (rounded(round), "rounded down"),
+            "one more": (rounded(math.ceil, 1), "one too many"),
+            "half": (lambda e, t: iterations(e, t) // 2, "too small"),
+            "inverse": (wrong_end, "too large"),
+            "without the last m": (no_last_m, "four iterations are enough"),
             "never one": (lambda e, t: iterations(e, t, zero=2), "one iteration is enough"),
             "a fraction": (lambda e, t: iterations(e, t) + 0.5, "whole number"),
             "nothing": (lambda e, t: None, "return"),

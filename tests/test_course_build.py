@@ -30,7 +30,7 @@ EXERCISES = """\
 # %%
 from course import check, tasks, expect
 
-tasks.written("98.3", "why", words=3, minutes=1, difficulty=1, section="S", hints=("a", "b", "c"))
+tasks.written("98.3", "why", rubric=("a", "b", "c"), minutes=1, difficulty=1, section="S", hints=("a", "b", "c"))
 for id in ("98.1", "98.2"):
     tasks.task(id, "same", minutes=1, difficulty=1, section="S", hints=("a", "b", "c"))(
         lambda answer, rng: expect.number(answer() if callable(answer) else answer, 4.0)

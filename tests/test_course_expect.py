@@ -1,10 +1,14 @@
 """What a check expects of an answer: each slip gets its own words, and none of them shows the expected numbers."""
 
+import fractions
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+import ntklib as ntk
 from course import expect
 from course.expect import CheckFailed, NotAttempted
 
@@ -31,8 +35,11 @@ def message(call, *args, **kwargs):
         (1.0, "Was everything summed up"),
         (np.zeros((3, 4, 5)), "An axis is left"),
         (np.zeros((5, 4)), "should have shape [N, M] = (3, 4); got (5, 4)."),
-        (np.zeros((3, 4), int), "its dtype is int64"),
+        (np.zeros((3, 4), bool), "its dtype is bool"),
         (np.zeros((3, 4), complex), "its dtype is complex128"),
+        (lambda: 1, "Is it to be called first?"),
+        ([[1.0, 2.0], [3.0]], "got a list of 2"),
+        (np.zeros((4, 3, 1)), "An axis"),
         (np.full((3, 4), np.nan), "12 of 12 entries are nan or inf, the first at [0, 0]"),
         ("text", "got an object of type str"),
     ],
@@ -113,7 +120,7 @@ def test_right_numbers_of_any_type_pass():
 def test_parts_counts():
     assert expect.parts((1, 2), ("a", "b")) == (1, 2)
     assert "a tuple of 2: nngp, ntk; got a tuple of 3" in message(expect.parts, (1, 2, 3), ("nngp", "ntk"))
-    assert "got an array of shape (2, 3)" in message(expect.parts, np.zeros((2, 3)), ("nngp", "ntk"))
+    assert "got an array of shape (3, 3)" in message(expect.parts, np.zeros((3, 3)), ("nngp", "ntk"))
 
 
 NBGRADER = "\n# YOUR CODE HERE\nraise NotImplementedError()\n"
@@ -127,10 +134,167 @@ def test_no_text_is_no_attempt(text):
         expect.text(text)
 
 
-def test_text_must_be_long_enough():
-    assert "3 words" in message(expect.text, "\nWrite your answer here.\nthree small words", words=4)
+@pytest.mark.parametrize("text", ["two words", "I do not know", "asdf asdf asdf asdf asdf asdf asdf", "x = 1"])
+def test_text_must_say_something(text):
+    assert "too short" in message(expect.text, text) or "says nothing" in message(expect.text, text)
     assert "got the number 3" in message(expect.text, 3)
-    expect.text("four words are enough", words=4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"$f(x_i) \to \bar y$, $L \to \frac N2 \mathrm{Var}(y)$",
+        "f_i → ȳ; L → ½ Σ_j (y_j − ȳ)²",
+        "Every output goes to the mean label.",
+    ],
+)
+def test_formulas_and_short_sentences_are_answers(text):
+    expect.text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("at least 64 − 50 = 14 null directions, loss ‖r⊥‖²/(2N)", True),
+        ("at least fourteen null directions, and the loss tends to that part", True),
+        ("at least 114 null directions, loss ‖r⊥‖²/(2N)", False),
+        ("at least 14.5 null directions, loss ‖r⊥‖²/(2N)", False),
+        ("at least N − P null directions, loss ‖r⊥‖²/(2N)", False),
+    ],
+)
+def test_a_number_in_words_is_looked_for(text, right):
+    if right:
+        expect.text(text, ("14", "fourteen"), "how many?")
+    else:
+        assert "a number is missing, or it is another one: how many?" in message(
+            expect.text, text, ("14",), "how many?"
+        )
+
+
+@pytest.mark.parametrize(
+    "value", [4, 4.0, np.int64(4), np.float32(4), np.array(4), jnp.array(4), jnp.array(4.0), fractions.Fraction(4)]
+)
+def test_whole_numbers_of_any_type_are_whole(value):
+    assert expect.whole(value) == 4
+    expect.line(value, 4, 5, {})
+
+
+@pytest.mark.parametrize("value", [4.5, True, "4", [4], None, float("nan"), 4 + 0j, np.zeros(2)])
+def test_other_things_are_not(value):
+    message(expect.whole, value)
+    message(expect.line, value, 4, 5, {})
+    assert "line 3 is right" in message(expect.line, 3, 4, 5, {3: "line 3 is right"})
+    assert "1 to 5" in message(expect.line, 6, 4, 5, {})
+
+
+def test_an_array_of_three_is_as_good_as_a_tuple_of_three():
+    for value in (np.arange(3.0), jnp.arange(3), [0, 1, 2], (0, 1, 2), np.zeros((3, 2))):
+        assert len(expect.parts(value, ("a", "b", "c"))) == 3
+    for value in (np.arange(4.0), None, {"a": 1, "b": 2, "c": 3}, 3.0, np.array(3.0)):
+        message(expect.parts, value, ("a", "b", "c"))
+    assert "is a `return` missing?" in message(expect.parts, None, ("a", "b"))
+    with pytest.raises(NotAttempted):
+        expect.parts((..., 3), ("a", "b"))
+
+
+def test_permuted_parts_are_named():
+    want = np.arange(3.0), np.arange(3.0) + 1, np.arange(4.0)
+    names = ("a", "b", "c")
+    assert expect.parts(want, names, order=want) == want
+    for order in ((1, 0, 2), (2, 1, 0), (1, 2, 0)):
+        assert "swapped: the order is a, b, c" in message(expect.parts, [want[i] for i in order], names, order=want)
+    expect.parts((want[0], 5.0, want[2]), names, order=want)  # wrong in another way: the check goes on
+
+
+@pytest.mark.parametrize("ratio", [0.97, 1.02, 1.049])
+def test_a_factor_near_one_is_no_slip(ratio):
+    said = message(expect.close, ratio * WANT, WANT, factors={"N/M": ratio})
+    assert "times" not in said
+    assert "factor" not in said
+
+
+def test_a_nearly_right_answer_is_said_to_be_nearly_right():
+    assert "nearly right" in message(expect.close, WANT + 0.01 * np.eye(3)[::-1], WANT)
+
+
+def test_entries_in_another_order_are_named():
+    assert "opposite order" in message(expect.close, WANT[::-1], WANT)
+    assert "another order" in message(expect.close, WANT[[1, 2, 0]], WANT)
+    assert "reciprocal" in message(expect.close, 1 / WANT, WANT)
+    assert "absolute value" in message(expect.close, np.abs(WANT - 2), WANT - 2)
+
+
+def test_a_slip_may_be_computed_when_it_is_needed():
+    computed = []
+    expect.close(WANT, WANT, slips={"slip": lambda: computed.append(1)})
+    assert not computed
+    assert "that slip" in message(expect.close, WANT + 7, WANT, slips={"that slip": lambda: WANT + 7})
+    assert "that slip" in message(expect.number, 3.0, 2.0, slips={"that slip": lambda: 3.0})
+
+
+def write_into(params):
+    params["W"] = params["W"] + 1
+    return params
+
+
+def test_inputs_are_compared_after_the_call():
+    given = {"W": np.zeros(2), "deep": [np.zeros(1)]}
+    assert "writes into one of its arguments" in message(expect.call, write_into, dict(given))
+    assert "writes into" in message(expect.call, lambda p: p["deep"].append(1), {"deep": [1]})
+    assert "writes into" in message(expect.call, lambda p: p.pop("W"), dict(given))
+    assert expect.call(lambda p: {**p, "W": 1}, given)["W"] == 1
+
+
+def leak(x):
+    kept = []
+    jax.jit(lambda x: kept.append(2 * x) or x)(x)
+    return kept[0]
+
+
+def test_a_tracer_is_no_value():
+    assert "put a tracer in its place" in message(expect.call, leak, np.zeros(3))
+    assert "put a tracer in its place" in message(expect.call, lambda x: {"a": [leak(x)]}, np.zeros(3))
+
+
+def test_arguments_go_by_place_or_by_name():
+    assert expect.call(lambda x, *, rate: (x, rate), 1, rate=2) == (1, 2)
+    assert expect.call(lambda x, eta: (x, eta), 1, rate=2) == (1, 2)
+    assert expect.call(lambda *, x, rate: (x, rate), 1, 2) == (1, 2)
+    assert expect.call(lambda x, y=3: (x, y), 1) == (1, 3)
+    assert "is called with" in message(expect.call, lambda x: x, 1, rate=2)
+    assert "your code stopped with SystemExit" in message(expect.call, lambda: exit())
+
+
+def test_the_librarys_own_answer_is_seen_under_any_name():
+    from ntklib import gradient_flow as flow_of_mine
+
+    given = np.eye(2), np.ones((2, 1))
+    with pytest.raises(CheckFailed, match="ntklib's `gradient_flow`"), expect.without("gradient_flow"):
+        expect.call(lambda k, y: flow_of_mine(k, y, t=1.0), *given)
+    with pytest.raises(CheckFailed, match="`kernel_map`"), expect.without("Dense.kernel_map"):
+        ntk.mlp([2, 3, 1], w_std=1.0, rngs=nnx.Rngs(0)).kernel(jnp.ones((2, 2)))
+    with expect.without("gradient_flow"):
+        expect.call(lambda k, y: k @ y, *given)
+
+
+def n_by_n_in_numpy(x):
+    big = np.outer(np.asarray(x), np.asarray(x))
+    return big.sum()
+
+
+def n_by_n_in_pieces(x):
+    big = jnp.outer(x, x)
+    return float(jnp.sum(big)) + float(x[0])
+
+
+def test_a_large_array_on_the_way_is_seen():
+    x = np.ones(800, np.float32)
+    assert expect.largest(lambda x: jnp.sum(x[:, None] * x[None]), x) == 640_000
+    assert expect.largest(lambda x: jax.lax.scan(lambda c, a: (c, a * x), 0.0, x)[1], x) == 640_000
+    assert expect.largest(n_by_n_in_numpy, x) > 300_000
+    assert expect.largest(n_by_n_in_pieces, x) > 300_000
+    assert expect.largest(lambda x: np.asarray(x) @ np.asarray(x), x) < 100_000
+    assert expect.work(lambda x: jax.lax.scan(lambda c, a: (c + jnp.sum(a * x), None), 0.0, x)[0], x) >= 640_000
 
 
 def test_call_hands_over_jax_arrays_and_says_what_it_calls_with():

@@ -219,7 +219,7 @@ def test_the_table_says_what_is_done(learner, monkeypatch):
     for id in ("01.1", "02.1", "02.2"):
         about = {"minutes": 5, "difficulty": 2, "section": "S", "hints": ("a", "b", "c")}
         tasks.task(id, f"name{id}", **about)(lambda answer, rng: None)
-    tasks.written("02.3", "words", **about)
+    tasks.written("02.3", "words", rubric=("a", "b", "c"), **about)
     progress.note("02.3")
     progress.note("02.1")
     table = progress.table(tasks.TASKS)

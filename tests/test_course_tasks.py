@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from mutations import Table, assert_fails, cases
 
-from course import check, expect, hint, progress, tasks
+from course import check, expect, hint, predict, progress, tasks
 from course.expect import CheckFailed
 
 ROOT = Path(__file__).parents[1]
 ABOUT = {"minutes": 5, "difficulty": 2, "section": "S", "hints": ("the idea", "the formula", "the code")}
+RUBRIC = ("the first;", "the second;", "the third.")
 ALL = tasks.all_tasks()
 
 
@@ -37,7 +38,7 @@ def own_tasks(monkeypatch):
     def _(answer, rng):
         expect.number(answer, -0.5)
 
-    tasks.written("97.3", "why", words=4, **ABOUT)
+    tasks.written("97.3", "why", rubric=RUBRIC, numbers=("14",), asked="how many?", **ABOUT)
 
     # A mistake in a check of ours: its file is one of the course's.
     code = compile("def verify(answer, rng): answer.method(1); 1 / 0", tasks.__file__, "exec")
@@ -95,10 +96,13 @@ def test_grading_takes_other_seeds_prints_nothing_and_notes_nothing(own_tasks, c
 
 
 def test_text_is_written_down(own_tasks, capsys):
-    check("97.3", "four words are enough")
-    assert capsys.readouterr().out == "97.3 why: written down; compare it with the solution\n"
+    check("97.3", "there are 14 of them, for each has its own")
+    said = capsys.readouterr().out
+    assert said.startswith("97.3 why: written down; compare it with the solution. A point for each:\n  - the first;\n")
     assert own_tasks[1] == ["97.3"]
-    with pytest.raises(CheckFailed, match="3 words"):
+    with pytest.raises(CheckFailed, match="another one: how many"):
+        check("97.3", "there are 15 of them, for each has its own")
+    with pytest.raises(CheckFailed, match="too short"):
         check("97.3", "three small words")
 
 
@@ -121,6 +125,23 @@ def test_an_exception_outside_of_call_is_the_learners_or_ours(own_tasks):
         check("97.4", RIGHT)
 
 
+def test_a_prediction_is_noted_before_it_is_measured(own_tasks, capsys, monkeypatch):
+    monkeypatch.setattr(tasks, "PREDICTED", {})
+    for values in ((), (...,), (None,), (1, ...)):
+        assert predict("97.2", *values) is None
+        assert "97.2 slope: predict first" in capsys.readouterr().out
+    assert predict("97.2", -0.5) == -0.5
+    assert capsys.readouterr().out == "97.2 slope: your prediction is noted\n"
+    assert predict("97.2") == -0.5
+    assert predict("97.2", -0.5) == -0.5
+    assert capsys.readouterr().out == ""
+    assert predict("97.2", 1) == -0.5, "the first one counts"
+    assert "your first prediction was -0.5" in capsys.readouterr().out
+    assert predict("97.1", 1, 2) == (1, 2)
+    with pytest.raises(ValueError, match="there is no task"):
+        predict("97.9", 1)
+
+
 def test_hints_have_three_levels(own_tasks, capsys):
     hint("97.1")
     assert capsys.readouterr().out == '97.1 double, hint 1 of 3: the idea\nhint("97.1", 2) says more.\n'
@@ -139,9 +160,11 @@ def test_an_unknown_task_names_the_nearest(own_tasks):
 
 def test_tasks_are_registered_once_and_with_three_hints(own_tasks):
     with pytest.raises(ValueError, match="defined twice"):
-        tasks.written("97.1", "again", **ABOUT)
+        tasks.written("97.1", "again", rubric=RUBRIC, **ABOUT)
     with pytest.raises(ValueError, match="three hints"):
-        tasks.written("97.9", "hintless", **{**ABOUT, "hints": ("one",)})
+        tasks.written("97.9", "hintless", rubric=RUBRIC, **{**ABOUT, "hints": ("one",)})
+    with pytest.raises(ValueError, match="rubric of three"):
+        tasks.written("97.9", "pointless", rubric=("one",), **ABOUT)
 
 
 def test_tables_of_answers_find_a_check_that_lets_a_wrong_answer_pass(own_tasks, monkeypatch):
@@ -159,7 +182,7 @@ def test_tables_of_answers_find_a_check_that_lets_a_wrong_answer_pass(own_tasks,
     with pytest.raises(AssertionError, match="the message shows"):
         assert_fails("97.5", 1, "the answer is", monkeypatch)
     test: Any = cases([Table("97.1", right={"a": 1}, wrong={"b": (2, "c")})])
-    assert len(test.pytestmark[0].args[1]) == 3
+    assert len(test.pytestmark[0].args[1]) == 3  # right, wrong, slips
 
 
 # ---- the tasks of all chapters

@@ -1,14 +1,16 @@
 """Chapter 00: per-example gradients, directional derivatives, a training step, a loss that broadcasts."""
 
+from typing import Any
+
 from course import expect
 from course.tasks import task, written
 
 
-def _model(rng):
+def _model(rng, sizes):
     """A small smooth network f(theta, x [d]) -> [K] of a parameter vector, and parameters, inputs, targets for it."""
     import jax.numpy as jnp
 
-    d, n, k = 3, 4, 2
+    count, d, n, k = sizes
 
     def f(theta, one):
         if jnp.ndim(one) != 1:
@@ -18,7 +20,17 @@ def _model(rng):
         weights, readout = theta[: d * n].reshape(d, n), theta[d * n :].reshape(n, k)
         return jnp.tanh(one @ weights) @ readout + 0.5
 
-    return f, rng.normal(size=d * n + n * k), rng.normal(size=(5, d)), rng.normal(size=(5, k))
+    return f, rng.normal(size=d * n + n * k), rng.normal(size=(count, d)), rng.normal(size=(count, k))
+
+
+@expect.kept
+def _gradients(loss, theta, x, y):
+    """The gradient of each example's loss, [N, P]."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    return np.asarray(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0))(*map(jnp.asarray, (theta, x, y))))
 
 
 @task(
@@ -39,29 +51,42 @@ def _(answer, rng):
     import jax.numpy as jnp
     import numpy as np
 
-    f, theta, x, y = _model(rng)
+    f, theta, x, y = _model(rng, expect.one_of(rng, (7, 4, 6, 3), (6, 4, 3, 5)))
     got = expect.call(answer, f, theta, x, y)
-    n, p = len(x), len(theta)
+    (n, k), p = y.shape, len(theta)
 
     def one(theta, x, y):
         return 0.5 * jnp.sum((f(theta, x) - y) ** 2)
 
-    want = jax.vmap(jax.grad(one), in_axes=(None, 0, 0))(*map(jnp.asarray, (theta, x, y)))
+    want = _gradients(one, theta, x, y)
     if np.shape(got) == (p,):
         total = np.allclose(got, want.sum(0), rtol=1e-3, atol=1e-4)
-        what = "the sum" if total else "the mean" if np.allclose(got, want.mean(0), rtol=1e-3, atol=1e-4) else "one row"
-        expect.fail(f"that is {what} over the examples, [P]; a row for each example is wanted, [N, P].")
+        mean = np.allclose(got, want.mean(0), rtol=1e-3, atol=1e-4)
+        expect.that(not total, "that is the sum over the examples, [P]; a row for each example is wanted, [N, P].")
+        expect.that(not mean, "that is the mean over the examples, [P]; a row for each example is wanted, [N, P].")
+        expect.fail("that is one vector [P]; a row for each example is wanted, [N, P].")
     got = expect.array(got, shape=(n, p), axes="N P")
-    jacobian = jax.vmap(jax.jacrev(f), in_axes=(None, 0))(jnp.asarray(theta), jnp.asarray(x)).sum(1)
-    pairs = jax.vmap(jax.grad(one), in_axes=(None, 0, None))(jnp.asarray(theta), jnp.asarray(x), jnp.asarray(y[0]))
+
+    def of_one_target(target):
+        return jax.vmap(jax.grad(one), in_axes=(None, 0, None))(jnp.asarray(theta), jnp.asarray(x), target)
+
+    def of_outputs():
+        return jax.vmap(jax.jacrev(f), in_axes=(None, 0))(jnp.asarray(theta), jnp.asarray(x)).sum(1)
+
     expect.close(
         got,
         want,
         rtol=1e-4,
         factors={"the number of examples": n},
         slips={
-            "these are the gradients of the outputs; the loss has the residual f − y as well.": jacobian,
-            "each input is compared with the first target: map over y, too.": pairs,
+            "these are the gradients of the outputs; the loss has the residual f − y as well.": of_outputs,
+            "each input is compared with the first target: map over y, too.": lambda: of_one_target(jnp.asarray(y[0])),
+            "the targets are not used.": lambda: of_one_target(0.0),
+            "the squares are averaged over the outputs; the loss sums them.": want / k,
+            "the squares are averaged over the outputs, and ½ is missing: the loss is half their sum.": 2 * want / k,
+            "the factor ½ of the loss is missing, and there is a 1/N that belongs to the mean of the losses.": 2
+            * want
+            / n,
         },
     )
     return "Their mean is the gradient of the whole loss"
@@ -85,44 +110,61 @@ def _(answer, rng):
     import jax.numpy as jnp
     import numpy as np
 
-    tree = {
-        "hidden": {"W": rng.normal(size=(3, 4)), "b": rng.normal(size=4)},
-        "out": {"W": rng.normal(size=(4, 2))},
-    }
-    theta = jax.tree.map(jnp.asarray, tree)
-    v = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), theta)
-    x = rng.normal(size=(5, 3))
+    def given(count, d, n, k):
+        shapes = {"hidden": {"W": (d, n), "b": (n,)}, "out": {"W": (n, k)}}
 
-    def f(p, x):
+        def draw(shapes) -> Any:
+            return {a: draw(b) if isinstance(b, dict) else jnp.asarray(rng.normal(size=b)) for a, b in shapes.items()}
+
+        return draw(shapes), draw(shapes), jnp.asarray(rng.normal(size=(count, d)))
+
+    def smooth(p, x):
         return jnp.tanh(x @ p["hidden"]["W"] + p["hidden"]["b"][None]) @ p["out"]["W"]
 
+    def f(p, x):  # the last term has a value and no derivative, which a difference of two evaluations does not see
+        return smooth(p, x) + jax.lax.stop_gradient(jnp.sin(x @ p["hidden"]["W"]) @ p["out"]["W"])
+
+    theta, v, x = given(*expect.one_of(rng, (5, 3, 4, 2), (6, 4, 5, 3)))
     got = expect.call(answer, f, theta, v, x)
     if isinstance(got, (tuple, list)) and len(got) == 2:
         expect.fail("two things came back. jax.jvp returns (value, derivative): return the derivative alone.")
-    got = expect.array(got, shape=(5, 2), axes="N K")
-    value, want = jax.jvp(lambda p: f(p, jnp.asarray(x)), (theta,), (v,))
+    value, want = jax.jvp(lambda p: f(p, x), (theta,), (v,))
+    got = expect.array(got, shape=want.shape, axes="N K")
     length = float(np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(v))))
     no_bias = {"hidden": {**v["hidden"], "b": 0 * v["hidden"]["b"]}, "out": v["out"]}
-    slips = {
-        "those are the outputs themselves, the first of the two things that jax.jvp returns.": value,
-        "the direction was scaled to length 1; take v as it is.": want / length,
-        "the bias did not move: every part of theta moves along its part of v.": jax.jvp(
-            lambda p: f(p, jnp.asarray(x)), (theta,), (no_bias,)
-        )[1],
-        "that is f(theta + v) − f(theta), a whole step; wanted is the derivative at theta.": f(
-            jax.tree.map(jnp.add, theta, v), jnp.asarray(x)
-        )
-        - value,
-    }
-    scale = float(np.abs(np.asarray(want)).max())
-    off = np.abs(got - np.asarray(want, np.float64)).max() / scale
-    slipped = any(np.abs(got - np.asarray(s)).max() < 1e-4 * scale for s in slips.values())
-    if 1e-5 < off < 0.03 and not slipped:
-        expect.fail(
-            "it is nearly right, but not to the accuracy of the arithmetic. Is it a difference of two evaluations? "
-            "jax.jvp differentiates exactly."
-        )
-    expect.close(got, want, rtol=1e-4, slips=slips)
+    stepped = jax.tree.map(jnp.add, theta, v)
+    moving = jax.jvp(lambda p: smooth(p, x) + jnp.sin(x @ p["hidden"]["W"]) @ p["out"]["W"], (theta,), (v,))[1]
+    off = np.abs(got - np.asarray(moving, np.float64)).max() / float(np.abs(np.asarray(moving)).max())
+    expect.that(
+        off > 0.03, "is it a difference of two evaluations? jax.jvp differentiates exactly, without a small number."
+    )
+    expect.close(
+        got,
+        want,
+        rtol=1e-4,
+        slips={
+            "those are the outputs themselves, the first of the two things that jax.jvp returns.": value,
+            "the direction was scaled to length 1; take v as it is.": want / length,
+            "the bias did not move: every part of theta moves along its part of v.": lambda: jax.jvp(
+                lambda p: f(p, x), (theta,), (no_bias,)
+            )[1],
+            "that is f(theta + v) − f(theta), a whole step; wanted is the derivative at theta.": lambda: (
+                f(stepped, x) - value
+            ),
+            "the derivative is taken at theta + v; it belongs at theta.": lambda: jax.jvp(
+                lambda p: f(p, x), (stepped,), (v,)
+            )[1],
+            "theta and v have changed places.": lambda: jax.jvp(lambda p: f(p, x), (v,), (theta,))[1],
+        },
+    )
+    theta, v, x = given(8, 20, 30, 6)  # 48 outputs, 810 parameters
+    expect.no_jacobian(
+        lambda theta, v: answer(f, theta, v, x),
+        lambda theta, v: jax.jvp(lambda p: f(p, x), (theta,), (v,))[1],
+        48 * 810,
+        theta,
+        v,
+    )
 
 
 @task(
@@ -147,7 +189,7 @@ def _(answer, rng):
 
     a = jnp.asarray(rng.normal(size=(4, 4)))
     matrix, start = a @ a.T + jnp.eye(4), jnp.asarray(rng.normal(size=4))
-    optimizer = optax.sgd(0.02, momentum=0.8)
+    optimizer = optax.chain(optax.add_decayed_weights(3.0), optax.sgd(0.02, momentum=0.8))  # it wants the parameters
 
     def loss(p):
         w = jnp.concatenate([p["W"], p["b"]])
@@ -179,32 +221,37 @@ def _(answer, rng):
             expect.fail("the second result should be the optimiser's new state, as optimizer.update returns it.")
         state = new_state
 
-    def right(p, s):
-        updates, s = optimizer.update(jax.grad(loss)(p), s, p)
-        return optax.apply_updates(p, updates), s
+    def right(p, s, of=lambda p, g: p, after=lambda p, u: optax.apply_updates(p, u)):
+        gradient = jax.grad(loss)(p)
+        updates, s = optimizer.update(gradient, s, of(p, gradient))
+        return after(p, updates), s
 
     def raw(sign):
         return lambda p, s: (jax.tree.map(lambda q, g: q + sign * g, p, jax.grad(loss)(p)), s)
 
-    def by_subtraction(p, s):
-        updates, s = optimizer.update(jax.grad(loss)(p), s, p)
-        return jax.tree.map(jnp.subtract, p, updates), s
-
-    uphill = "the loss goes up: the updates have their minus sign already, and are added to the parameters."
-    no_rate = "the gradient itself was added or subtracted; it is the optimiser's updates that belong there."
     expect.close(
         flat(params),
         run(right),
         "the parameters after three steps",
         rtol=1e-4,
         slips={
-            "momentum never builds up: is the new state returned, or the old one?": run(
+            "momentum never builds up: is the new state returned, or the old one?": lambda: run(
                 lambda p, s: (right(p, s)[0], s)
             ),
-            uphill: run(by_subtraction),
-            no_rate: run(raw(-1.0)),
-            no_rate + " ": run(raw(1.0)),
-            "the parameters have not changed.": run(lambda p, s: (p, s)),
+            "the loss goes up: the updates have their minus sign already, and are added to the parameters.": lambda: (
+                run(lambda p, s: right(p, s, after=lambda p, u: jax.tree.map(jnp.subtract, p, u)))
+            ),
+            "the gradient itself was subtracted; it is the optimiser's updates that belong there.": lambda: run(
+                raw(-1.0)
+            ),
+            "the gradient itself was added; it is the optimiser's updates that belong there.": lambda: run(raw(1.0)),
+            "the parameters have not changed.": lambda: run(lambda p, s: (p, s)),
+            "those are the updates alone; they are added to the parameters.": lambda: run(
+                lambda p, s: right(p, s, after=lambda p, u: u)
+            ),
+            "`optimizer.update` wants the parameters behind the state, for weight decay; it gets something else.": (
+                lambda: run(lambda p, s: right(p, s, of=lambda p, g: g))
+            ),
         },
     )
     return "And it works with any optimiser: try optax.adam"
@@ -225,52 +272,66 @@ def _(answer, rng):
     ),
 )
 def _(answer, rng):
+    import jax.numpy as jnp
     import numpy as np
 
-    outputs, targets = rng.normal(size=(5, 1)), rng.normal(size=5)
-    right = np.sum((outputs[:, 0] - targets) ** 2) / 10
+    n, k = expect.one_of(rng, (5, 3), (6, 7))
+    outputs, targets = rng.normal(size=(n, 1)), rng.normal(size=n)
+    right = np.sum((outputs[:, 0] - targets) ** 2) / (2 * n)
     wrong = np.mean(np.sum((outputs - targets) ** 2, axis=-1)) / 2
-    got = expect.call(answer, outputs, targets)
     slips = {
         "every output is still compared with every target.": wrong,
-        "every output is still compared with every target, and that is averaged.": wrong / 5,
+        "every output is still compared with every target, and that is averaged.": wrong / n,
         "the factor ½ is missing.": 2 * right,
-        "the factor 1/N is missing.": 5 * right,
-        "the factor 1/(2N) is missing.": 10 * right,
+        "the factor 1/N is missing.": n * right,
+        "the factor 1/(2N) is missing.": 2 * n * right,
     }
-    expect.number(got, right, "the loss for outputs [5, 1] and targets [5]", rtol=1e-4, slips=slips)
-
-    outputs, targets = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
-    right = np.sum((outputs - targets) ** 2) / 8
     got = expect.call(answer, outputs, targets)
+    expect.number(got, right, f"the loss for outputs [{n}, 1] and targets [{n}]", rtol=1e-4, slips=slips)
+    got = expect.call(answer, outputs, targets[:, None])
+    expect.number(got, right, f"the loss for outputs [{n}, 1] and targets [{n}, 1]", rtol=1e-4)
+
+    outputs, targets = rng.normal(size=(n, k)), rng.normal(size=(n, k))
+    right = np.sum((outputs - targets) ** 2) / (2 * n)
     slips = {
-        "it is averaged over the K outputs as well; the loss sums over them and averages over examples.": right / 3,
-        "the factor ½ is missing.": 2 * right,
+        "it is averaged over the K outputs as well; the loss sums over them and averages over examples.": right / k,
+        "it is averaged over the K outputs as well, and ½ is missing.": 2 * right / k,
+        "it is divided by the number K of outputs in place of the number N of examples.": right * n / k,
+        "only the first output counts there.": np.sum((outputs - targets)[:, 0] ** 2) / (2 * n),
     }
-    expect.number(got, right, "the loss for outputs [4, 3] and targets [4, 3]", rtol=1e-4, slips=slips)
+    got = expect.call(answer, outputs, targets)
+    expect.number(got, right, f"the loss for outputs [{n}, {k}] and targets [{n}, {k}]", rtol=1e-4, slips=slips)
 
-    def refused(*shapes):
-        import jax.numpy as jnp
-
+    def refuse(outputs, targets, why):
+        said = f"outputs {list(outputs)} and targets {list(targets)}"
         try:
-            answer(*(jnp.asarray(rng.normal(size=shape)) for shape in shapes))
-        except (ValueError, TypeError, AssertionError):
-            return True
-        return False
+            answer(jnp.asarray(rng.normal(size=outputs)), jnp.asarray(rng.normal(size=targets)))
+        except ValueError:
+            return
+        except Exception as error:
+            expect.fail(f"{said} are refused with {type(error).__name__}; raise ValueError, which says what is wrong.")
+        expect.fail(f"{said} {why}; raise ValueError.")
 
-    expect.that(refused((4, 3), (4,)), "outputs [4, 3] and targets [4] do not belong together; raise ValueError.")
-    expect.that(
-        refused((4, 3), (1, 3)),
-        "outputs [4, 3] and targets [1, 3] are still broadcast against each other; compare the shapes and raise "
-        "ValueError.",
-    )
+    refuse((4, 3), (4,), "do not belong together")
+    refuse((3, 3), (3,), "do not belong together, even where they broadcast")
+    refuse((4, 3), (1, 3), "are still broadcast against each other: compare the shapes")
+    refuse((4, 3), (4, 1), "are still broadcast against each other: compare the shapes")
+    refuse((4, 3), (3, 4), "have equally many entries, in another order")
+    refuse((4, 3), (12,), "have equally many entries, and do not belong together")
+    refuse((4, 1), (1,), "are still broadcast against each other: compare the shapes")
+    refuse((4, 1), (1, 4), "are a column and a row, every output against every target")
+    refuse((4, 1), (5,), "belong to different numbers of examples")
     return "Shapes that do not fit are refused: the next user of this loss will be grateful"
 
 
 written(
     "00.5",
     "what_the_wrong_loss_learns",
-    words=20,
+    rubric=(
+        "every output is compared with every target, N² pairs;",
+        "every output tends to the mean ȳ of the targets, whatever the inputs;",
+        "the loss levels off at ½ Σ_j (y_j − ȳ)², N/2 times the variance of the targets.",
+    ),
     minutes=10,
     difficulty=3,
     section="The data",
@@ -285,7 +346,11 @@ written(
 written(
     "00.6",
     "learning_curve",
-    words=30,
+    rubric=(
+        "errors for at least five N, with an error bar or the number of wrong images behind it;",
+        "a law in numbers: the slope on log–log axes (about −0.6), and whether it levels off;",
+        "what speaks against continuing the line to 40,000: one split, few wrong images, ambiguous labels.",
+    ),
     minutes=20,
     difficulty=3,
     section="The first result",

@@ -4,13 +4,13 @@ from course import expect
 from course.tasks import task, written
 
 
-def _model(rng, n=4, k=2):
-    """A small smooth network f(theta, x [N, 3]) -> [N, k] with weights and biases, and its parameters."""
+def _model(rng, d, n, k):
+    """A small smooth network f(theta, x [N, d]) -> [N, k] with weights and biases, and its parameters."""
     import jax
     import jax.numpy as jnp
 
     tree = {
-        "hidden": {"W": rng.normal(size=(3, n)), "b": rng.normal(size=n)},
+        "hidden": {"W": rng.normal(size=(d, n)), "b": rng.normal(size=n)},
         "out": {"W": rng.normal(size=(n, k)), "b": rng.normal(size=k)},
     }
 
@@ -21,6 +21,10 @@ def _model(rng, n=4, k=2):
     return f, jax.tree.map(jnp.asarray, tree)
 
 
+_LIBRARY = ("empirical_ntk", "ntk_vector_product", "monte_carlo_kernel")
+
+
+@expect.kept
 def _jacobian(f, theta, x, leave_out=""):
     """∂f/∂θ as one NumPy array [N, K, P], without the parameters of one name."""
     import jax
@@ -50,40 +54,55 @@ def _jacobian(f, theta, x, leave_out=""):
 def _(answer, rng):
     import numpy as np
 
-    f, theta = _model(rng, k=3)
-    x1, x2 = rng.normal(size=(4, 3)), rng.normal(size=(5, 3))
-    got = expect.call(answer, f, theta, x1, x2)
-    if np.shape(got) == (4, 5, 3, 3):
+    n, m, d, width, k = expect.one_of(rng, (5, 6, 4, 7, 3), (3, 7, 6, 4, 5))
+    f, theta = _model(rng, d, width, k)
+    x1, x2 = rng.normal(size=(n, d)), rng.normal(size=(m, d))
+    with expect.without(*_LIBRARY):
+        got = expect.call(answer, f, theta, x1, x2)
+    if np.shape(got) == (n, m, k, k):
         expect.fail("that is the full kernel [N, M, K, K]; wanted is the mean over equal outputs, k = l: [N, M].")
-    if np.shape(got) == (4, 5, 3):
+    if np.shape(got) == (n, m, k):
         expect.fail("the outputs are still apart, [N, M, K]; average over them.")
-    got = expect.array(got, shape=(4, 5), axes="N M")
+    got = expect.array(got, shape=(n, m), axes="N M")
     j1, j2 = _jacobian(f, theta, x1), _jacobian(f, theta, x2)
     b1, b2 = _jacobian(f, theta, x1, "b"), _jacobian(f, theta, x2, "b")
     w1, w2 = _jacobian(f, theta, x1, "W"), _jacobian(f, theta, x2, "W")
     mean = "ikp,jkp->ij"
+    last = k * width + k  # parameters of the readout, the last ones
     expect.close(
         got,
-        np.einsum(mean, j1, j2) / 3,
+        np.einsum(mean, j1, j2) / k,
         rtol=1e-4,
-        factors={"K (outputs are averaged, not summed)": 3.0},
         slips={
             "it is K times what was expected: average over the outputs instead of summing.": np.einsum(mean, j1, j2),
-            "the biases are missing: every parameter counts.": np.einsum(mean, b1, b2) / 3,
+            "it is 1/K times what was expected: the mean over the outputs is taken twice.": np.einsum(mean, j1, j2)
+            / k**2,
+            "the biases are missing: every parameter counts.": np.einsum(mean, b1, b2) / k,
             "the biases are missing, and outputs are summed instead of averaged.": np.einsum(mean, b1, b2),
-            "only the biases are there: every parameter counts.": np.einsum(mean, w1, w2) / 3,
+            "only the biases are there: every parameter counts.": np.einsum(mean, w1, w2) / k,
+            "only the readout's parameters are there: every parameter counts.": np.einsum(
+                mean, j1[..., -last:], j2[..., -last:]
+            )
+            / k,
+            "only the hidden layer's parameters are there: every parameter counts.": np.einsum(
+                mean, j1[..., :-last], j2[..., :-last]
+            )
+            / k,
             "the outputs were added up before differentiating: products of different outputs are in it.": np.einsum(
                 "ikp,jlp->ij", j1, j2
             ),
-            "products of different outputs, k ≠ l, are in the sum.": np.einsum("ikp,jlp->ij", j1, j2) / 3,
-            "products of different outputs, k ≠ l, are in the mean.": np.einsum("ikp,jlp->ij", j1, j2) / 9,
+            "products of different outputs, k ≠ l, are in the sum.": np.einsum("ikp,jlp->ij", j1, j2) / k,
+            "products of different outputs, k ≠ l, are in the mean.": np.einsum("ikp,jlp->ij", j1, j2) / k**2,
             "that is the kernel of the first output alone; average over all.": j1[:, 0] @ j2[:, 0].T,
+            "it is divided by the number of parameters; they are summed over.": np.einsum(mean, j1, j2)
+            / k
+            / j1.shape[2],
         },
     )
-    x = rng.normal(size=(6, 3))
-    square = expect.array(expect.call(answer, f, theta, x, x), shape=(6, 6), axes="N N")
-    smallest = np.linalg.eigvalsh((square + square.T) / 2).min()
-    expect.that(smallest > -1e-4 * np.trace(square), "Θ(X, X) should be positive semi-definite.")
+    x = rng.normal(size=(8, d))
+    square = expect.array(expect.call(answer, f, theta, x, x), shape=(8, 8), axes="N N")
+    jac = _jacobian(f, theta, x)
+    expect.close(square, np.einsum(mean, jac, jac) / k, "Θ(X, X)")
 
 
 @task(
@@ -102,25 +121,29 @@ def _(answer, rng):
     ),
 )
 def _(answer, rng):
+    import jax
+    import jax.numpy as jnp
     import numpy as np
 
-    f, theta = _model(rng, k=3)
-    x1, x2, v = rng.normal(size=(4, 3)), rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
-    got = expect.call(answer, f, theta, x1, x2, v)
+    n, m, d, width, k = expect.one_of(rng, (5, 6, 4, 7, 3), (3, 7, 6, 4, 5))
+    f, theta = _model(rng, d, width, k)
+    x1, x2, v = rng.normal(size=(n, d)), rng.normal(size=(m, d)), rng.normal(size=(m, k))
+    with expect.without(*_LIBRARY):
+        got = expect.call(answer, f, theta, x1, x2, v)
     if isinstance(got, (tuple, list)) and len(got) == 2:
         expect.fail("two things came back. jax.jvp returns (outputs, derivative): return the derivative alone.")
-    if np.shape(got) == (5, 3):
+    if np.shape(got) == (m, k):
         expect.fail("the result belongs to x2, [M, K]; v lives there. Pull back at x2 and push forward at x1: [N, K].")
-    got = expect.array(got, shape=(4, 3), axes="N K")
+    got = expect.array(got, shape=(n, k), axes="N K")
     full = np.einsum("ikp,jlp->ijkl", _jacobian(f, theta, x1), _jacobian(f, theta, x2))
     expect.close(
         got,
         np.einsum("ijkl,jl->ik", full, v),
         rtol=1e-4,
-        factors={"M": 5.0, "K": 3.0, "N": 4.0},
+        factors={"M": m, "K": k, "N": n},
         slips={
             "those are the outputs f(theta, x1), the first of the two things that jax.jvp returns.": np.asarray(
-                f(theta, x1)
+                f(theta, jnp.asarray(x1))
             ),
             "each output saw its own part of v only; the blocks have entries with k ≠ l, too.": np.einsum(
                 "ijkk,jk->ik", full, v
@@ -128,10 +151,19 @@ def _(answer, rng):
             "that is the mean kernel [N, M] times v; the product with all blocks [K, K] is wanted.": np.einsum(
                 "ijkk,jl->il", full, v
             )
-            / 3,
+            / k,
             "v does not seem to be used: this is Θ times a vector of ones.": np.einsum("ijkl->ik", full),
         },
     )
+
+    def product(theta, x1, x2, v):
+        _, pull = jax.vjp(lambda p: f(p, x2), theta)
+        return jax.jvp(lambda p: f(p, x1), (theta,), pull(v))[1]
+
+    f, theta = _model(rng, 20, 30, 6)
+    x1, x2, v = rng.normal(size=(8, 20)), rng.normal(size=(9, 20)), rng.normal(size=(9, 6))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(theta))
+    expect.no_jacobian(lambda *a: answer(f, *a), product, 48 * parameters, theta, x1, x2, v)
     return "It costs about as much as a training step, however many parameters there are"
 
 
@@ -148,11 +180,12 @@ def _(answer, rng):
     ),
 )
 def _(answer, rng):
-    kernel, f_test = rng.normal(size=(3, 5)), rng.normal(size=(3, 2))
-    f_train, y, eta = rng.normal(size=(5, 2)), rng.normal(size=(5, 2)), 0.3
+    m, n, k = expect.one_of(rng, (3, 5, 7), (7, 6, 5))
+    kernel, f_test = rng.normal(size=(m, n)), rng.normal(size=(m, k))
+    f_train, y, eta = rng.normal(size=(n, k)), rng.normal(size=(n, k)), 0.3
     got = expect.call(answer, kernel, f_test, f_train, y, eta)
-    got = expect.array(got, shape=(3, 2), axes="M K")
-    change = kernel @ (f_train - y) / 5
+    got = expect.array(got, shape=(m, k), axes="M K")
+    change = kernel @ (f_train - y) / n
     expect.close(
         got,
         f_test - eta * change,
@@ -160,16 +193,18 @@ def _(answer, rng):
         rtol=1e-5,
         slips={
             "the residual or the step has the wrong sign: this goes uphill.": f_test + eta * change,
-            "the 1/N of the loss is missing.": f_test - eta * 5 * change,
-            "the 1/N is missing, and the sign is wrong.": f_test + eta * 5 * change,
+            "the 1/N of the loss is missing.": f_test - eta * n * change,
+            "the 1/N is missing, and the sign is wrong.": f_test + eta * n * change,
             "it is divided by the number M of test inputs; the loss has the number N of training examples.": f_test
-            - eta * change * 5 / 3,
+            - eta * change * n / m,
             "it is divided by 2N: the 2 goes when the square is differentiated.": f_test - eta * change / 2,
+            "it is multiplied by 2/N: the ½ of the loss cancels the 2 of the square.": f_test - eta * change * 2,
             "the learning rate is missing.": f_test - change,
             "that is the change alone; add it to f_test.": -eta * change,
-            "the step goes along y instead of the residual f − y.": f_test + eta * kernel @ y / 5,
-            "the targets are missing from the residual.": f_test - eta * kernel @ f_train / 5,
-            "it is averaged over the K outputs as well.": f_test - eta * change / 2,
+            "the step goes along y instead of the residual f − y.": f_test + eta * kernel @ y / n,
+            "the targets are missing from the residual.": f_test - eta * kernel @ f_train / n,
+            "it is averaged over the K outputs as well.": f_test - eta * change / k,
+            "it is averaged over the K outputs instead of the N examples.": f_test - eta * change * n / k,
         },
     )
 
@@ -190,15 +225,18 @@ def _(answer, rng):
 def _(answer, rng):
     import numpy as np
 
-    a = rng.normal(size=(5, 3))
+    n, k = expect.one_of(rng, (5, 3), (6, 7))
+    a = rng.normal(size=(n, n - 2))
     kernel = a @ a.T
-    y, f0, t = rng.normal(size=(5, 2)), rng.normal(size=(5, 2)), 0.7
+    y, f0, t = rng.normal(size=(n, k)), rng.normal(size=(n, k)), 0.7
     values, modes = np.linalg.eigh(kernel)
 
-    def flow(time, sign=1.0, n=5):
-        return y + sign * modes @ (np.exp(-values * time / n)[:, None] * (modes.T @ (f0 - y)))
+    def flow(time, n=n):
+        return y + modes @ (np.exp(-values * time / n)[:, None] * (modes.T @ (f0 - y)))
 
-    got = expect.array(expect.call(answer, kernel, y, f0, 0.0), "the result at t = 0", shape=(5, 2), axes="N K")
+    with expect.without("gradient_flow", "gradient_descent"):
+        got = expect.call(answer, kernel, y, f0, 0.0)
+    got = expect.array(got, "the result at t = 0", shape=(n, k), axes="N K")
     expect.close(
         got,
         f0,
@@ -207,10 +245,13 @@ def _(answer, rng):
         slips={
             "it should be f0 there, and it is 2y − f0: look at the sign of the residual.": 2 * y - f0,
             "it should be f0 there, and it is y: has training ended before it began?": y,
+            "it should be f0 there, and it is y + f0: what decays is the residual, f0 − y.": y + f0,
+            "it should be f0 there, and it is f0 − y: add y.": f0 - y,
+            "the exponential was taken entry by entry, where e^0 is 1 for every entry; e^(−Θt/N) is that of the "
+            "matrix.": y + np.ones((n, n)) @ (f0 - y),
         },
     )
-    got = expect.array(expect.call(answer, kernel, y, f0, t), f"the result at t = {t}", shape=(5, 2), axes="N K")
-    entries = y + np.exp(-kernel * t / 5) @ (f0 - y)
+    got = expect.array(expect.call(answer, kernel, y, f0, t), f"the result at t = {t}", shape=(n, k), axes="N K")
     expect.close(
         got,
         flow(t),
@@ -218,11 +259,12 @@ def _(answer, rng):
         rtol=1e-4,
         slips={
             "training is N times too fast: the 1/N of the loss is missing.": flow(t, n=1),
-            "training is too slow by a factor of N: is 1/N in there twice?": flow(t, n=25),
-            "training is too slow by a factor of 2.": flow(t / 2),
+            "training is too slow by a factor of N: is 1/N in there twice?": flow(t, n=n**2),
+            "training is too slow by a factor of 2: the ½ of the loss cancels the 2 of the square.": flow(t / 2),
+            "training is too fast by a factor of 2: the ½ of the loss cancels the 2 of the square.": flow(2 * t),
+            "training is too slow by a factor of K: the loss is a mean over examples, not over outputs.": flow(t / k),
             "it grows instead of decaying.": flow(-t),
-            "the exponential was taken entry by entry; e^(−Θt/N) is that of the matrix.": entries,
-            "the sign of the residual changes with time.": flow(t, sign=-1.0),
+            "it does not depend on t.": f0,
         },
     )
     return "Θ here has null directions, and your result keeps f0 along them"
@@ -231,7 +273,13 @@ def _(answer, rng):
 written(
     "01.5",
     "fewer_parameters_than_examples",
-    words=25,
+    rubric=(
+        "at least 14 null directions, since the rank of J Jᵀ is at most P;",
+        "the loss tends to ‖r⊥‖²/(2N), r⊥ the part of f_0 − y in the null space;",
+        "it depends on the start, through f_0 − y.",
+    ),
+    numbers=("14", "fourteen"),
+    asked="how many null directions are there at the least?",
     minutes=10,
     difficulty=3,
     section="What is never learned: the null space",
@@ -246,7 +294,11 @@ written(
 written(
     "01.6",
     "the_kernel_of_another_optimiser",
-    words=30,
+    rubric=(
+        "the kernel J D Jᵀ, derived;",
+        "one step measured for several η, with the slope of the error for both kernels (near 2, near 1);",
+        "signs of gradients are not linear in the residual, so that no fixed kernel belongs to them.",
+    ),
     minutes=25,
     difficulty=4,
     section="From parameters to functions",

@@ -28,16 +28,20 @@ def _covariances(rng, n, m, d=6):
 def _(answer, rng):
     import numpy as np
 
-    q12, q1, q2 = _covariances(rng, 3, 4)
-    values, slopes = expect.parts(expect.call(answer, q12, q1, q2), ("E[|u||v|]", "E[sign sign]"))
-    values = expect.array(values, "the first, E[|u||v|],", shape=(3, 4), axes="N M")
-    slopes = expect.array(slopes, "the second, E[sign(u) sign(v)],", shape=(3, 4), axes="N M")
+    n, m = expect.one_of(rng, (3, 5), (7, 6))
+    q12, q1, q2 = _covariances(rng, n, m)
+    with expect.without("duals.abs", "duals.expectation", "duals.quadrature"):
+        pair = expect.call(answer, q12, q1, q2)
     scale = np.sqrt(np.outer(q1, q2))
     cosine = q12 / scale
     angle = np.arccos(cosine)
     relu = scale * (np.sin(angle) + (np.pi - angle) * cosine) / (2 * np.pi)
     mixed = scale * (np.sin(angle) - angle * cosine) / (2 * np.pi)  # relu(u) relu(−v)
     relu_slopes, mixed_slopes = (np.pi - angle) / (2 * np.pi), angle / (2 * np.pi)
+    names = ("E[|u||v|]", "E[sign(u) sign(v)]")
+    values, slopes = expect.parts(pair, names, order=(2 * (relu + mixed), 2 * (relu_slopes - mixed_slopes)))
+    values = expect.array(values, "the first, E[|u||v|],", shape=(n, m), axes="N M")
+    slopes = expect.array(slopes, "the second, E[sign(u) sign(v)],", shape=(n, m), axes="N M")
     expect.close(
         values,
         2 * (relu + mixed),
@@ -62,7 +66,7 @@ def _(answer, rng):
             "these are the slopes of ReLU, which are 0 and 1. Those of |x| are −1 and 1.": relu_slopes,
             "this is the share of the circle on which the signs agree. Where they differ the product is −1, not 0.": 2
             * relu_slopes,
-            "every quadrant counts with a plus here. sign(u) sign(v) is −1 where the signs differ.": np.ones((3, 4)),
+            "every quadrant counts with a plus here. sign(u) sign(v) is −1 where the signs differ.": np.ones((n, m)),
             "it is scaled with √(q1 q2), but signs do not know the variances.": 2
             * scale
             * (relu_slopes - mixed_slopes),
@@ -103,16 +107,20 @@ def _(answer, rng):
 
     from ntklib import duals
 
-    nngp, q1, q2 = _covariances(rng, 3, 4)
+    n, m = expect.one_of(rng, (3, 5), (7, 6))
+    nngp, q1, q2 = _covariances(rng, n, m)
     tangent = nngp + rng.normal(size=nngp.shape)
     w, b = 1.3 + 0.2 * rng.random(), 0.4 + 0.2 * rng.random()
     for dual in (duals.erf, duals.gelu):
         values, slopes = (np.asarray(e, np.float64) for e in dual(nngp, q1[:, None], q2[None, :]))
         new = w**2 * values + b**2
+        # the variances after the layer: what somebody has who updates them first
+        after = [w**2 * np.asarray(dual(q, q, q)[0], np.float64) + b**2 for q in (q1, q2)]
+        after = (after[0][:, None], after[1][None, :])
         got = expect.call(answer, nngp, tangent, q1, q2, dual, w, b)
-        sigma, theta = expect.parts(got, ("Σ^{l+1}", "Θ^{l+1}"))
-        sigma = expect.array(sigma, "the first, Σ,", shape=(3, 4), axes="N M")
-        theta = expect.array(theta, "the second, Θ,", shape=(3, 4), axes="N M")
+        sigma, theta = expect.parts(got, ("Σ^{l+1}", "Θ^{l+1}"), order=(new, new + w**2 * slopes * tangent))
+        sigma = expect.array(sigma, "the first, Σ,", shape=(n, m), axes="N M")
+        theta = expect.array(theta, "the second, Θ,", shape=(n, m), axes="N M")
         expect.close(
             sigma,
             new,
@@ -126,7 +134,6 @@ def _(answer, rng):
                 "σ_w² is applied to the bias, too.": w**2 * (values + b**2),
                 "that is the expectation of the slopes; Σ takes that of the values.": w**2 * slopes + b**2,
                 "σ_w² Σ + σ_b² leaves the activation out.": w**2 * nngp + b**2,
-                "the two parts look swapped: Σ first, then Θ.": new + w**2 * slopes * tangent,
             },
         )
         expect.close(
@@ -149,7 +156,7 @@ def _(answer, rng):
                 "the slopes are added. The chain rule multiplies.": new + w**2 * slopes + tangent,
                 "the activation's slopes are missing from the second term.": new + w**2 * tangent,
                 "the slopes are taken at the new Σ; (u, v) has the old one, Σ^l.": new
-                + w**2 * np.asarray(dual(new, q1[:, None], q2[None, :])[1], np.float64) * tangent,
+                + w**2 * np.asarray(dual(new, *after)[1], np.float64) * tangent,
             },
         )
 
@@ -171,32 +178,35 @@ def _(answer, rng):
 def _(answer, rng):
     import numpy as np
 
-    n = np.sort(rng.integers(4, 60, size=5)).astype(float)
-    for h in (1, 2, 5):
-        got = expect.array(expect.call(answer, n, h), shape=(5,), axes="T")
-        second, first = (1 + 2 / n) ** h, np.sqrt(2 * h / n)
+    t, deep = expect.one_of(rng, (5, 7), (6, 5))
+    n = np.sort(rng.choice(np.arange(5, 60), size=t, replace=False)).astype(float)
+    for h in (deep, 2, 1):
+        got = expect.array(expect.call(answer, n, h), shape=(t,), axes="T")
 
         def root(v, h=h):
             return np.sqrt((1 + v / n) ** h - 1)
 
-        expect.close(
-            got,
-            np.sqrt(second - 1),
-            f"with {h} hidden layer{'s' if h > 1 else ''} it",
-            rtol=1e-4,
-            slips={
-                "this is the variance over the squared mean; the root is missing.": second - 1,
-                "5 is the variance for ReLU with σ_w² = 2. Do the same with z² in place of 2 relu(z)².": root(5),
-                "E[z⁴] = 3 is the second moment of z²; the variance is that less the squared mean.": root(3),
-                "right to leading order in 1/n only. The layers' factors multiply, that is more than a sum.": first,
-                "this is the excess kurtosis, three times the square of what is asked.": 3 * (second - 1),
-                "this is the root of E[q̂²]/(E q̂)²; subtract 1 for the variance.": np.sqrt(second),
+        slips = {
+            "this is the variance over the squared mean; the root is missing.": root(2) ** 2,
+            "5 is the variance for ReLU with σ_w² = 2. Do the same with z² in place of 2 relu(z)².": root(5),
+            "E[z⁴] = 3 is the second moment of z²; the variance is that less the squared mean.": root(3),
+            "this is the excess kurtosis, three times the square of what is asked.": 3 * root(2) ** 2,
+            "this is the root of E[q̂²]/(E q̂)²; subtract 1 for the variance.": np.sqrt((1 + 2 / n) ** h),
+            "one layer too many: the first affine layer's variance is not random.": root(2, h + 1),
+            "an average of n terms has a variance 1/n of one term's, not 1/√n.": root(2 * np.sqrt(n)),
+        }
+        if h > 1:  # with one layer these are right
+            slips |= {
+                "right to leading order in 1/n only. The layers' factors multiply, that is more than a sum.": np.sqrt(
+                    2 * h / n
+                ),
                 "one layer's spread times their number: variances add, not deviations.": h * np.sqrt(2 / n),
-                "one layer too many: the first affine layer's variance is not random.": root(2, h + 1),
-                "an average of n terms has a variance 1/n of one term's, not 1/√n.": root(2 * np.sqrt(n)),
-                "it does not depend on the number of layers.": np.sqrt(2 / n) if h > 1 else np.full(5, np.nan),
-            },
-        )
+                "it does not depend on the number of layers.": np.sqrt(2 / n),
+                "that is for one layer fewer: each hidden layer brings a factor.": root(2, h - 1)
+                if h > 2
+                else np.nan * n,
+            }
+        expect.close(got, root(2), f"with {h} hidden layer{'s' if h > 1 else ''} it", rtol=1e-4, slips=slips)
     return "ReLU has 5 where |x| has 2: it needs two and a half times the width for the same spread"
 
 
@@ -227,7 +237,9 @@ def _suspect(x1, x2, layers, w, b, *, mistake):
             slope = slopes(old, np.sqrt(np.outer(q1, q2)))
         else:
             slope = slopes(old, scale)
-        theta = (old if mistake == "old Σ in the sum" else sigma) + w**2 * slope * theta
+        theta = (old if mistake == "old Σ in the sum" else sigma) + w ** (
+            0 if mistake == "no σ_w²" else 2
+        ) * slope * theta
     return theta
 
 
@@ -247,15 +259,19 @@ def _suspect(x1, x2, layers, w, b, *, mistake):
     ),
 )
 def _(answer, rng):
-    x1, x2 = rng.normal(size=(3, 5)), rng.normal(size=(4, 5))
-    for layers, w, b in ((1, 1.2, 0.3), (2, 1.2, 0.3), (4, 1.1 + 0.3 * rng.random(), 0.5)):
-        got = expect.array(expect.call(answer, x1, x2, layers, w, b), shape=(3, 4), axes="N M")
+    n, m, d = expect.one_of(rng, (3, 5, 6), (7, 6, 5))
+    x1, x2 = rng.normal(size=(n, d)), rng.normal(size=(m, d))
+    for layers, w, b in ((1, 1.2, 0.3), (2, 1.2, 0.3), (4, 1.15 + 0.3 * rng.random(), 0.5)):
+        with expect.without("Dense.kernel_map", "Serial.kernel_map"):
+            got = expect.call(answer, x1, x2, layers, w, b)
+        got = expect.array(got, shape=(n, m), axes="N M")
         slips = {
             "it is still the suspect's kernel: the slopes are taken at the Σ that was just replaced.": "new Σ",
             "the slopes are taken at the next layer's Σ and variances, all of one layer but of the wrong one: (u, v) "
             "belongs to the layer below.": "new Σ and q",
             "Σ is the old one, but the variances q1 and q2 are already the next layer's.": "old Σ, new q",
             "the slopes are right now, but the sum Θ = Σ + … takes the old Σ, not the new one.": "old Σ in the sum",
+            "σ_w² is missing in front of the slopes: they act through the new weights.": "no σ_w²",
         }
         expect.close(
             got,
@@ -271,7 +287,11 @@ def _(answer, rng):
 written(
     "03.5",
     "why_cross_terms_vanish",
-    words=40,
+    rubric=(
+        "for i ≠ j the terms have random signs and a Θ_ij of order n^-1/2: together n^-1/2 → 0;",
+        "the n terms with i = j are all positive and of order one: they make the limit;",
+        "random stay the weights and f_0, a Gaussian process; the kernels are averages, and only they drive training.",
+    ),
     minutes=10,
     difficulty=3,
     section="Backward: Θ, the covariance of the gradients",
@@ -308,6 +328,12 @@ def _(answer, rng):
     from ntklib import duals
 
     a, b = 0.5 + rng.random(), 0.4 + 0.3 * rng.random()
+    points = np.linspace(-9, 9, 4001)
+    bell = np.exp(-(points**2) / 2)
+    bell /= bell.sum()
+    bare = np.where(points > 0, a * points, 0.3 * a * points) + b * np.cos(points)
+    size = (rng.choice([0.35, 2.6]) / np.sum(bell * bare**2)) ** 0.5  # E[fn²] is far from 1
+    a, b = float(size * a), float(size * b)
 
     def fn(z):  # neither centred nor of variance 1, with a kink
         return jnp.where(z > 0, a * z, 0.3 * a * z) + b * jnp.cos(z)
@@ -319,9 +345,7 @@ def _(answer, rng):
     at = (jnp.array([1.0, 0.3]), jnp.array([1.0, 0.8]), jnp.array([1.0, 1.4]))
     right, right_slopes = (np.asarray(e, np.float64) for e in duals.quadrature(fn, *at))
     c = right[0] ** -0.5
-    points = np.linspace(-9, 9, 4001)
-    bell = np.exp(-(points**2) / 2)
-    mean = float(np.sum(np.asarray(fn(points)) * bell) / np.sum(bell))
+    mean = float(np.sum(bell * size * bare))
     deviation = (right[0] - mean**2) ** 0.5
     z = np.linspace(-2.0, 2.5, 7)
     plain = np.asarray(fn(z), np.float64)

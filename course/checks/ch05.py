@@ -4,7 +4,7 @@ from course import expect
 from course.tasks import task, written
 
 
-def _model(rng, d=5, n=4, k=2):
+def _model(rng, d, n, k):
     """A small smooth model with several outputs, (apply_fn, params), params a nested dict; h(w_0) is not zero."""
     import jax.numpy as jnp
 
@@ -57,12 +57,19 @@ def _(answer, rng):
     import jax.numpy as jnp
     import numpy as np
 
-    apply_fn, params = _model(rng)
-    x = rng.normal(size=(3, 5))
+    n, d, width, k = expect.one_of(rng, (3, 6, 5, 7), (7, 5, 6, 3))
+    smooth, params = _model(rng, d, width, k)
+    x = rng.normal(size=(n, d))
     w = _moved(params, rng, 0.7)
-    h_bar = expect.call(answer, apply_fn, params)
-    expect.that(callable(h_bar), "linear_model should return a function h_bar(w, x), to be used like apply_fn.")
-    got = expect.array(expect.call(h_bar, w, x), "h_bar(w, x)", shape=(3, 2), axes="N K")
+
+    def apply_fn(p, x):  # the last term has a value and no derivative, which a difference of two evaluations misses
+        return smooth(p, x) + jax.lax.stop_gradient(jnp.sin(3 * x @ p["first"]["V"]) @ p["last"])
+
+    with expect.without("linearize", "taylor"):
+        h_bar = expect.call(answer, apply_fn, params)
+        expect.that(callable(h_bar), "linear_model should return a function h_bar(w, x), to be used like apply_fn.")
+        got = expect.call(h_bar, w, x)
+    got = expect.array(got, "h_bar(w, x)", shape=(n, k), axes="N K")
 
     def parts(at, along):
         value, slope = jax.jvp(lambda p: apply_fn(p, jnp.asarray(x)), (at,), (along,))
@@ -90,8 +97,31 @@ def _(answer, rng):
         },
     )
     far = jax.tree.map(lambda p, c: p + 3.0 * c, params, change)
-    got = expect.array(expect.call(h_bar, far, x), "h_bar(w, x)", shape=(3, 2), axes="N K")
+    got = expect.array(expect.call(h_bar, far, x), "h_bar(w, x)", shape=(n, k), axes="N K")
     expect.close(got, value + 3 * slope, "h_bar three times as far from w_0")
+    # A model is there to be trained: its gradient is Dhᵀ c, wherever it is.
+    c = jnp.asarray(rng.normal(size=(n, k)))
+    try:
+        gradient = jax.grad(lambda w: jnp.sum(c * h_bar(w, jnp.asarray(x))))(w)
+    except Exception as error:
+        expect.fail(f"it gives numbers and has no gradient, so that it cannot be trained: {type(error).__name__}.")
+    want = jax.vjp(lambda p: apply_fn(p, jnp.asarray(x)), params)[1](c)[0]
+    flat, want = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (gradient, want))
+    expect.that(
+        np.abs(flat).max() > 0,
+        "its gradient with respect to w is zero: something is held fixed, and nothing is trained.",
+    )
+    expect.close(flat, want, "the gradient of h_bar with respect to w")
+    big, start = _model(rng, 20, 30, 6)
+    inputs, target = rng.normal(size=(8, 20)), _moved(start, rng, 0.3)
+
+    def once(w):
+        change = jax.tree.map(jnp.subtract, w, start)
+        return jax.jvp(lambda p: big(p, jnp.asarray(inputs)), (start,), (change,))
+
+    expect.no_jacobian(
+        lambda w: expect.call(answer, big, start)(w, jnp.asarray(inputs)), once, 48 * (20 * 30 + 30 + 30 * 6), target
+    )
     return "Affine in w, as it should be, nonlinear in x"
 
 
@@ -115,11 +145,13 @@ def _(answer, rng):
     import jax.numpy as jnp
     import numpy as np
 
-    apply_fn, params = _model(rng)
-    x = rng.normal(size=(3, 5))
+    n, d, width, k = expect.one_of(rng, (3, 6, 5, 7), (7, 5, 6, 3))
+    apply_fn, params = _model(rng, d, width, k)
+    x = rng.normal(size=(n, d))
     fn, both = expect.parts(expect.call(answer, apply_fn, params), ("apply_fn2", "params2"))
     expect.that(callable(fn), "the first part should be a function apply_fn2(params2, x).")
-    start = expect.array(expect.call(fn, both, x), "the output at the start", shape=(3, 2), axes="N K")
+    first = expect.call(fn, both, x)
+    start = expect.array(first, "the output at the start", shape=(n, k), axes="N K")
     before = np.asarray(apply_fn(params, jnp.asarray(x)), np.float64)
     size = np.abs(before).max()
     for factor, slip in (
@@ -143,8 +175,10 @@ def _(answer, rng):
     expect.that(P2 == 2 * P, "there should be two copies of all parameters, no more and no less, in `params2`.")
     theta, _ = _kernel(apply_fn, params, jnp.asarray(x))
     expect.call(lambda p, x: jax.jacrev(fn)(p, x), both, x)
-    got, jac = _kernel(fn, both, jnp.asarray(x))
-    silent = int((np.abs(jac).max((0, 1)) < 1e-9 * np.abs(jac).max()).sum())
+    got = _kernel(fn, both, jnp.asarray(x))[0]
+    # Away from the start: half the difference of h(w + u) and h(w − u) has a gradient in w only there.
+    _, moved = _kernel(fn, _moved(both, rng, 0.3), jnp.asarray(x))
+    silent = int((np.abs(moved).max((0, 1)) < 1e-9 * np.abs(moved).max()).sum())
     expect.that(
         silent < P,
         "half of the parameters get no gradient: the second copy is held fixed. Both copies are trained.",
@@ -162,7 +196,7 @@ def _(answer, rng):
         },
     )
     # A property: outputs are odd along the first step of training, as the second order cancels.
-    c = jnp.asarray(rng.normal(size=(3, 2)))
+    c = jnp.asarray(rng.normal(size=(n, k)), jnp.result_type(first))
     _, pull = jax.vjp(lambda p: fn(p, jnp.asarray(x)), both)
     (step,) = pull(c)
 
@@ -190,12 +224,13 @@ def _(answer, rng):
 def _(answer, rng):
     import numpy as np
 
-    n = 5
+    n, k = expect.one_of(rng, (5, 3), (6, 7))
     modes = np.linalg.qr(rng.normal(size=(n, n)))[0]
-    lam = np.array([0.3, 0.7, 1.5, 3.0, 8.0])
+    lam = np.array([0.3, 0.7, 1.5, 3.0, 8.0, 0.5])[:n]
+    lam.sort()
     theta = modes @ np.diag(lam) @ modes.T
     theta = (theta + theta.T) / 2
-    y, travelled = rng.normal(size=(n, 2)), 0.15
+    y, travelled = rng.normal(size=(n, k)), float(rng.uniform(0.1, 0.2))
     inverse = np.linalg.solve(theta, y)
     length = np.sum(y * inverse) ** 0.5
     got = expect.call(answer, theta, y, travelled)
@@ -220,11 +255,7 @@ def _(answer, rng):
             )
             ** 0.5
             / travelled,
-            "only the second output counts there; the squares of all outputs' distances add up.": np.sum(
-                y[:, 1] * inverse[:, 1]
-            )
-            ** 0.5
-            / travelled,
+            "it is averaged over the outputs; the squares of their distances add up.": length / k**0.5 / travelled,
             "the distances of the outputs were added; their squares add up.": np.sum(np.sum(y * inverse, axis=0) ** 0.5)
             / travelled,
             "there is a 1/√N too much: the end of training does not know how the loss is normalised.": length
@@ -266,59 +297,66 @@ def _(answer, rng):
     import jax.numpy as jnp
 
     line, experiment = expect.parts(answer, ("wrong_line", "lazy_experiment"))
-    if line is Ellipsis:
-        raise expect.NotAttempted
-    expect.that(
-        isinstance(line, int) and not isinstance(line, bool) and 1 <= line <= 5,
-        "wrong_line should be the number of one of the five lines, 1 to 5.",
+    on = " Check each factor of α in it, and go on to the next one."
+    expect.line(
+        line,
+        4,
+        5,
+        {
+            1: f"line 1 is right.{on}",
+            2: f"line 2 is right.{on}",
+            3: f"line 3 is right.{on}",
+            5: "line 5 follows rightly from the one before it. The first error stands further up.",
+        },
     )
-    expect.that(line >= 4, f"line {line} is right. Check each factor of α in it, and go on to the next one.")
-    expect.that(line <= 4, f"line {line} follows rightly from the one before it. The first error stands further up.")
+    n, d, width, k = expect.one_of(rng, (3, 6, 5, 7), (7, 5, 6, 3))
+    apply_fn, params = _model(rng, d, width, k)
+    x, y = jnp.asarray(rng.normal(size=(n, d))), jnp.asarray(rng.normal(size=(n, k)))
 
-    apply_fn, params = _model(rng)
-    x, y = rng.normal(size=(3, 5)), rng.normal(size=(3, 2))
-    rate, steps = 0.2, 3
+    def reference(alpha, rate=0.2, steps=3, *, power=2, centred=True, over=n, half=0.5, end=lambda d, a: d):
+        start = apply_fn(params, x) if centred else 0.0
 
-    def reference(alpha, power=2, centred=True, over_n=True, end=lambda d, a: d, steps=steps):
-        start = apply_fn(params, jnp.asarray(x)) if centred else 0.0
+        def loss(w):
+            return half * jnp.sum((alpha * (apply_fn(w, x) - start) - y) ** 2) / over
+
         w = params
         for _ in range(steps):
-
-            def loss(w):
-                squares = jnp.sum((alpha * (apply_fn(w, jnp.asarray(x)) - start) - y) ** 2, axis=-1)
-                return (jnp.mean(squares) if over_n else jnp.sum(squares)) / 2
-
-            grads = jax.grad(loss)(w)
-            w = jax.tree.map(lambda p, g: p - rate / alpha**power * g, w, grads)
+            w = jax.tree.map(lambda p, g: p - rate / alpha**power * g, w, jax.grad(loss)(w))
         pairs = zip(jax.tree.leaves(w), jax.tree.leaves(params), strict=True)
         return end(float(jnp.sqrt(sum(jnp.sum((a - b) ** 2) for a, b in pairs))), alpha)
 
-    def run(alpha, steps=steps):
+    def run(alpha, rate=0.2, steps=3):
         return expect.call(experiment, apply_fn, params, x, y, alpha=alpha, learning_rate=rate, steps=steps)
 
-    alpha = 2.5
+    def slip(**change):
+        return lambda: reference(2.5, **change)
+
     expect.number(
-        run(alpha),
-        reference(alpha),
+        run(2.5),
+        reference(2.5),
         "the distance at α = 2.5",
         rtol=2e-3,
         slips={
-            "the output at the start is still α h(w_0). Look at line 4 once more.": reference(alpha, centred=False),
-            "the rate has 1/α; line 3 says what it should have.": reference(alpha, power=1),
-            "the rate has 1/α, and the output at the start is still α h(w_0).": reference(
-                alpha, power=1, centred=False
-            ),
-            "the rate has no α in it; line 3 says what it should have.": reference(alpha, power=0),
-            "the rate has 1/α³: was 1/α² put in besides the 1/α that was there?": reference(alpha, power=3),
-            "1/α² is there twice, in the loss and in the rate.": reference(alpha, power=4),
-            "that is the square of the distance.": reference(alpha, end=lambda d, a: d**2),
-            "that is α times the distance.": reference(alpha, end=lambda d, a: d * a),
-            "the loss is summed over the examples; keep the mean.": reference(alpha, over_n=False),
-            "that is one step too many.": reference(alpha, steps=steps + 1),
-            "that is one step too few.": reference(alpha, steps=steps - 1),
+            "the output at the start is still α h(w_0). Look at line 4 once more.": slip(centred=False),
+            "the rate has 1/α; line 3 says what it should have.": slip(power=1),
+            "the rate has 1/α, and the output at the start is still α h(w_0).": slip(power=1, centred=False),
+            "the rate has no α in it; line 3 says what it should have.": slip(power=0),
+            "the rate has 1/α³: was 1/α² put in besides the 1/α that was there?": slip(power=3),
+            "1/α² is there twice, in the loss and in the rate.": slip(power=4),
+            "that is the square of the distance.": slip(end=lambda d, a: d**2),
+            "that is α times the distance.": slip(end=lambda d, a: d * a),
+            "the loss is summed over the examples; keep the mean.": slip(over=1),
+            "the loss is averaged over the outputs as well; keep it as it was.": slip(over=n * k),
+            "the loss has lost its ½.": slip(half=1.0),
+            "that is one step too many.": slip(steps=4),
+            "that is one step too few.": slip(steps=2),
         },
     )
-    far, near = float(run(30.0)), float(run(300.0))
+    expect.number(
+        run(2.5, steps=6), reference(2.5, steps=6), "the distance after six steps in place of three", rtol=2e-3
+    )
+    expect.number(run(2.5, rate=0.1), reference(2.5, rate=0.1), "the distance with half the learning rate", rtol=2e-3)
+    far, near = (float(expect.array(run(alpha), "the distance", shape=())) for alpha in (30.0, 300.0))
     expect.that(abs(far / near - 10.0) < 0.5, "from α = 30 to α = 300 the distance should fall by ten.")
     return "Lazy, at last"
 
@@ -326,7 +364,11 @@ def _(answer, rng):
 written(
     "05.5",
     "why not α alone",
-    words=40,
+    rubric=(
+        "αh on y is h on the labels y/α, which tend to zero;",
+        "with h(w_0) ≠ 0 the network must unlearn what it says: a fixed problem, however large α is;",
+        "α⁻¹ and α⁻² are good enough, α⁻¹ᐟ² and 1 are not, by α h(w_0) bounded or not.",
+    ),
     minutes=10,
     difficulty=2,
     section="The start must be near zero",
@@ -342,7 +384,11 @@ written(
 written(
     "05.6",
     "κ of a network of your own",
-    words=30,
+    rubric=(
+        "a guess for each variant, written down before it was measured;",
+        "κ and the change of the Jacobian with errors over three seeds at least;",
+        "whether κ puts the variants in the right order, and why it may not.",
+    ),
     minutes=45,
     difficulty=4,
     section="One number that tells",
