@@ -368,7 +368,7 @@ slopes = np.polyfit(np.log(grid), np.log(memory[:, [0, 2]]), 1)[0]
 print(f"slope of the Jacobian's memory over N: {slopes[0]:.1f}")
 over = memory / bytes_held
 for i, name in enumerate(WAYS):
-    near = 0.5 < over[:, i].min() < over[:, i].max() < 2
+    near = 0.5 < over[:, i].min() <= over[:, i].max() < 2
     print(f"{name}: memory within a factor of two of the prediction: {near}")
     assert near
 assert 0.8 < slopes[0] < 1.3
@@ -382,12 +382,35 @@ assert times[-1, 2] < times[-1, 0]  # by a large factor, in truth
 #
 # $$W = N^2\,(2d + c\,L), \qquad L \text{ hidden layers}, \; c \text{ operations an entry and layer}. \tag{6}$$
 #
-# The first term has the intensity of a matrix product. The second is a chain of operations on single entries, with an intensity of about 1/12 if each goes through memory: the product of 784 columns is $1568$ operations an entry and cheap; a layer's few dozen are dear.
+# The first term has the intensity of a matrix product. The second is a chain of operations on single entries, with an intensity of about 1/12 if each goes through memory: the product of 784 columns is $1568$ operations an entry and cheap; a layer's few dozen are dear. Here it is for ReLU, with the formulas of chapter 03 as they stand there.
 
 
 # %%
+def relu(sigma, q1, q2):
+    """E[φ(u) φ(v)] and E[φ'(u) φ'(v)], [N, M], by the correlation of u and v."""
+    size = jnp.sqrt(q1[:, None] * q2)
+    rho = jnp.clip(sigma / size, -1, 1)
+    rest = jnp.pi - jnp.arccos(rho)
+    values = size * (jnp.sqrt(1 - rho**2) + rest * rho)
+    return values / (2 * jnp.pi), rest / (2 * jnp.pi)
+
+
+def recursion(x1, x2, depth=3):
+    """Θ of `mlp(depth=depth)` in the limit: the recursion on covariances."""
+    d = x1.shape[1]
+    sigma, q1, q2 = x1 @ x2.T / d, jnp.sum(x1**2, 1) / d, jnp.sum(x2**2, 1) / d
+    theta = jnp.zeros_like(sigma)
+    for layer in range(depth + 1):
+        if layer > 0:
+            sigma, slopes = relu(sigma, q1, q2)
+            q1, q2, theta = q1 / 2, q2 / 2, theta * slopes
+        sigma, q1, q2 = (2 * q + 0.1**2 for q in (sigma, q1, q2))
+        theta = sigma + 2 * theta
+    return theta
+
+
 def whole(x, depth=3):
-    return mlp(depth=depth).kernel(x).ntk
+    return recursion(x, x, depth)
 
 
 def entries(N):
@@ -422,13 +445,13 @@ print(f"passes over an [N, N] array, operation by operation: {by_depth[3][1]:.0f
 print(f"compiled, below ten: {fused < 10}")
 assert fused < 10 < by_depth[3][1] / 5
 
-# %% alt="Bars of time over that of gram, for 1,024 inputs: operation by operation longest; compiled, and compiled on tiles, about equal and shorter; compiled on half of the tiles shorter still; gram is 1."
+# %% alt="Bars of time over that of gram, for 1,024 inputs: operation by operation longest, twice as long as gram; compiled on all tiles next; compiled whole, compiled on half of the tiles, and gram about equal."
 net = mlp()
 x = jnp.asarray(images[:N])
 tile = 256
 blocks = [x[i : i + tile] for i in range(0, N, tile)]
 spans = [slice(i, i + tile) for i in range(0, N, tile)]
-on_tile = jax.jit(lambda a, b: net.kernel(a, b).ntk)
+on_tile = jax.jit(recursion)
 
 
 def by_tiles(f, half):
@@ -443,7 +466,7 @@ def by_tiles(f, half):
 
 
 ways = {
-    "one by one, whole": lambda: net.kernel(x, x).ntk,
+    "one by one, whole": lambda: recursion(x, x),
     "compiled, whole": lambda: on_tile(x, x),
     "compiled, tiles": lambda: by_tiles(on_tile, False),
     "compiled, half of the tiles": lambda: by_tiles(on_tile, True),
@@ -467,7 +490,7 @@ assert largest < 1e-5 * np.diag(results[-1]).mean()
 assert seconds["ntk.gram"] < seconds["one by one, whole"]
 
 # %% [markdown]
-# On the machine where this page was made the compiled function is faster, but nowhere near fifty times, as the bytes are fewer. So the compiled one is not limited by memory: what is left is arithmetic, `arccos` most of all. And tiles gain **nothing** on top of fusion: there is no traffic left for a cache to save. "Tiles stay in the
+# On the machine where this page was made the compiled function is faster, but nowhere near thirty times, as the bytes are fewer. So the compiled one is not limited by memory: what is left is arithmetic: the product with 784 columns, and `arccos`. And tiles gain **nothing** on top of fusion: there is no traffic left for a cache to save. "Tiles stay in the
 # cache" is the right reason only where operations are not fused. What tiles are needed for is the rest:
 #
 # - the half of the work that symmetry saves (a factor that tends to 2);
@@ -475,11 +498,11 @@ assert seconds["ntk.gram"] < seconds["one by one, whole"]
 # - several cores and devices, as tiles do not depend on each other;
 # - and an order in which a result can be stored, and an interrupted run goes on.
 #
-# What is left between the last two bars is that `arccos`: `gram` has polynomials in its place, on vectors of 512 bits where the processor has them (XLA takes 256). At 20 layers, where the matrix product matters less, that makes up most of the time.
+# `gram` does the last but one, with polynomials in the place of `arccos`, on vectors of 512 bits where the processor has them (XLA takes 256), and with another number than $\rho$ to iterate on, which is the next section. With three layers the product takes most of the time, and the last two bars differ little; with 20 the chain does.
 
 # %%
 tight = ntk.gram(net, x, max_memory=4 * N**2 + 6e6)  # the result and 6 MB
-same = float(jnp.abs(tight - results[-1]).max()) < 1e-5
+same = bool((jnp.abs(tight / results[-1] - 1) < 1e-5).all())
 print("the same kernel in 6 MB besides the result:", same)
 try:
     ntk.gram(net, x, max_memory=4 * N**2)
@@ -493,23 +516,23 @@ assert refused
 # %% [markdown]
 # ## Precision: where half of the digits go
 #
-# Outside the diagonal, we said. On it, and for inputs that are nearly the same, float32 has a trap. The recursion for ReLU needs the angle $\theta = \arccos\rho$ between two hidden representations. Near $\rho = 1$, $\rho \approx 1 - \theta^2/2$: what differs from 1 is *quadratic* in the angle, and rounding
+# Outside the diagonal, we said. On it, and for inputs that are nearly the same, our recursion has a trap. It needs the angle $\theta = \arccos\rho$ between two hidden representations. Near $\rho = 1$, $\rho \approx 1 - \theta^2/2$: what differs from 1 is *quadratic* in the angle, and rounding
 # $\rho$ by $\varepsilon$ changes the angle by
 #
 # $$|\Delta\theta| \approx \frac{\varepsilon}{\sin\theta} \quad(\theta \gg \sqrt\varepsilon), \qquad\text{at most}\quad \sqrt{2\varepsilon}. \tag{7}$$
 #
 # So of the 7 digits of float32 about three and a half are left. $\mathbb E[\phi'\phi'] = \frac12(1 - \theta/\pi)$ is linear in $\theta$ and hands the loss on to $\Theta$, in every layer.
 #
-# The cure: do not store $\rho$. Iterate on the **gap** $g = \frac12\,\mathbb E[(u - v)^2] = \frac12(q + q') - \mathbb E[uv]$, which is small where the inputs are near, so that a *relative* rounding error of it does no harm. At equal norms $1 - \rho = g/q$, so $\theta = 2\arcsin\sqrt{g/2q}$, and the map for ReLU, with
-# $\sigma_w^2 = 2$ for the sake of a short formula, is
+# The cure: do not store $\rho$. Store $\delta = 1 - \rho$, which is small where the inputs are near, so that a *relative* rounding error of it does no harm. At the start it is a sum of squares, $\delta = \frac12\big\|\frac{x}{\|x\|} - \frac{x'}{\|x'\|}\big\|^2$. Behind a ReLU, with $\theta = 2\arcsin\sqrt{\delta/2}$, it is
 #
-# $$g' = g - \frac q\pi(\sin\theta - \theta\cos\theta), \qquad \sin\theta - \theta\cos\theta \approx \tfrac13\theta^3 . \tag{8}$$
+# $$\delta' = \delta - \frac1\pi(\sin\theta - \theta\cos\theta), \qquad \sin\theta - \theta\cos\theta \approx \tfrac13\theta^3 . \tag{8}$$
 #
-# No difference of nearly equal numbers is left: $g'$ and $g$ differ by a term of third order. Biases drop out of a difference, so $g$ needs no $\sigma_b^2$. This is what `gram` does; `net.kernel` works with the covariance, as it must be differentiable.
+# No difference of nearly equal numbers is left: $\delta'$ and $\delta$ differ by a term of third order. Weights do not change it, and a bias, at equal norms, multiplies it by $(q - \sigma_b^2)/q$, $q$ the variance with the bias. This is what `net.kernel` and `gram` do. (Near $\rho = -1$ odd functions have the same trap; so both store
+# $1 - |\rho|$, and the sign.)
 #
 # To measure it: 32 images $x$ and neighbours $x + \delta\,e$, $e \perp x$ and as long as $x$, so that $\theta \approx \delta$. Reference: the same float32 numbers, in float64.
 
-# %% alt="Two panels. Left: relative error against the angle between near duplicates on log-log axes; net.kernel in float32 follows a line falling as one over the angle and levels off near 1e-4, gram in float32 stays near 1e-7, and reaches 1e-6 at the largest angle. Right: error on the diagonal over depth: net.kernel between 1e-4 and 1e-3, gram below 1e-6."
+# %% alt="Two panels. Left: relative error against the angle between near duplicates on log-log axes; the recursion on covariances in float32 follows a line falling as one over the angle and levels off near 1e-4, net.kernel and gram in float32 stay near 1e-7. Right: error on the diagonal over depth: the recursion between 1e-4 and 1e-3, net.kernel and gram below 1e-6."
 rng = np.random.default_rng(0)
 angles = np.logspace(-5, -0.5, 10)
 x = images[:32]
@@ -525,23 +548,23 @@ def pairs_of(kernel):
     return np.array([np.diag(part) for part in parts])
 
 
-def errors(net, a, b, pick):
-    """Largest relative errors of net.kernel and gram in float32."""
+def errors(depth, a, b, pick):
+    """Largest relative errors in float32 of the three ways to Θ."""
+    net = mlp(depth=depth)
     with jax.enable_x64(True):
         want = pick(ntk.gram(net, a.astype(float), b.astype(float)))
-    both = net.kernel(a, b).ntk, ntk.gram(net, a, b)
-    return [np.abs(pick(k) / want - 1).max(-1) for k in both]
+    ways = recursion(a, b, depth), net.kernel(a, b).ntk, ntk.gram(net, a, b)
+    return np.array([np.abs(pick(k) / want - 1).max(-1) for k in ways])
 
 
-near_errors = errors(mlp(), x, near, pairs_of)
+near_errors = errors(3, x, near, pairs_of)
 depths = (1, 8, 20)
 diagonal = lambda k: np.diag(np.asarray(k))  # noqa: E731
-diagonal_errors = [errors(mlp(depth=L), x, x, diagonal) for L in depths]
-diagonal_errors = np.array(diagonal_errors)
+diagonal_errors = np.array([errors(L, x, x, diagonal) for L in depths])
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3), sharey=True)
 epsilon = float(np.finfo(np.float32).eps)
-for i, name in enumerate(("net.kernel", "ntk.gram")):
+for i, name in enumerate(("covariances", "net.kernel", "ntk.gram")):
     style = {"marker": plotting.MARKERS[i], "ls": "none", "color": plotting.COLOURS[i]}
     left.plot(angles, np.maximum(near_errors[i], 1e-9), label=name, **style)
     right.plot(depths, np.maximum(diagonal_errors[:, i], 1e-9), label=name, **style)
@@ -556,22 +579,24 @@ left.set_ylabel("relative error of Θ (largest)")
 right.set(xlabel="hidden layers", title="on the diagonal")
 plt.show()
 
-direct, by_gap = near_errors
+by_rho, by_delta = near_errors[0], near_errors[1:]
 falling = (angles > 1e-3) & (angles < 0.1)
-slope = np.polyfit(np.log(angles[falling]), np.log(direct[falling]), 1)[0]
+slope = np.polyfit(np.log(angles[falling]), np.log(by_rho[falling]), 1)[0]
 as_said = abs(slope + 1) < 0.3
-print(f"net.kernel, slope over the angle is -1, as in (7), to 0.3: {as_said}")
-print(f"most digits lost by net.kernel: {np.log10(direct.max() / epsilon):.0f}")
-print(f"largest error of gram below 2e-6: {max(by_gap) < 2e-6}")
-print(f"net.kernel(x, x), diagonal, depth 20: 1e{np.log10(diagonal_errors[-1, 0]):.0f}")
+print(f"covariances, slope over the angle is -1, as in (7), to 0.3: {as_said}")
+print(f"most digits lost by covariances: {np.log10(by_rho.max() / epsilon):.0f}")
+print(f"net.kernel and gram, errors below 2e-6: {by_delta.max() < 2e-6}")
+worst = diagonal_errors[-1]
+print(f"diagonal, depth 20, by covariances: 1e{np.log10(worst[0]):.0f}")
+print(f"  by net.kernel and gram, below 2e-6: {worst[1:].max() < 2e-6}")
 assert as_said
-assert max(by_gap) < 2e-6
-assert 0.1 < direct.max() / (2 * epsilon) ** 0.5 < 10
-assert diagonal_errors[:, 1].max() < 1e-6 < 1e-4 < diagonal_errors[-1, 0]
+assert by_delta.max() < 2e-6
+assert 0.1 < by_rho.max() / (2 * epsilon) ** 0.5 < 10
+assert diagonal_errors[:, 1:].max() < 2e-6 < 1e-4 < worst[0]
 
 # %% [markdown]
-# The plateau is $\sqrt{2\varepsilon}$ up to a factor that grows with the number of layers; the fall is (7). On the diagonal the loss has a further effect: wherever $\rho = 1$ is rounded down, $\Theta(x, x)$ comes out too small, which makes a kernel matrix *indefinite* sooner than the data do. (`net.kernel(x)` with one argument knows that its diagonal is one, and gets it right.
-# Near duplicates it cannot know.) Float64 is no cure but a shift: it loses half of 16 digits, and is several times slower on most GPUs.
+# The plateau is $\sqrt{2\varepsilon}$ up to a factor that grows with the number of layers; the fall is (7). On the diagonal the loss has a further effect: wherever $\rho = 1$ is rounded down, $\Theta(x, x)$ comes out too small, which makes a kernel matrix *indefinite* sooner than the data do. Float64 is no cure but a shift: the covariances
+# lose half of 16 digits, and it is several times slower on most GPUs.
 #
 # ## More than one device
 #
@@ -950,7 +975,7 @@ assert 0.1 < hours < 1
 # - **Count first.** Operations and bytes predict what wins; XLA's own accounts and the jaxpr say whether you counted right. A prediction that is off by 40 % was a mistake in the derivation more often than in the machine.
 # - **Empirical NTK:** layer by layer, nearly always. The Jacobian for layers with many positions and few weights; products where $K$ is in the thousands and all pairs of outputs are wanted, or where not even one Jacobian fits.
 # - **Analytic kernel:** fused, on tiles; half of them where it is symmetric. Tiles are for memory, symmetry, devices and restarts; the compiler looks after the cache.
-# - **Precision:** float32 is enough if the recursion works on the gap. With the covariance it loses half of its digits where inputs nearly coincide.
+# - **Precision:** float32 is enough if the recursion works on $1 - \rho$. With covariances it loses half of its digits where inputs nearly coincide.
 # - **Solve:** Cholesky while $N^2$ numbers fit (to some $3\cdot 10^4$ in 16 GB). Then CG on kept tiles; then on tiles made anew. Always with a preconditioner; to $10^{-1}$ or $10^{-2}$ if labels are all you want.
 #
 # ## Where it breaks

@@ -249,7 +249,7 @@ anew, a pass over the $2\cdot10^{10}$ pairs takes $2\cdot10^{10}\,(1568/10^{11} 
 with ten vectors adds less than a second. For labels a residual of $10^{-2}$ is
 plenty: with a preconditioner some 20 to 50 iterations, so a quarter to half an hour.
 Keeping the half of the tiles that fits saves nearly half of that. Entries in float32
-(from the gap, so that near duplicates do no harm), sums and vectors in float64.
+(from 1 − |ρ|, so that near duplicates do no harm), sums and vectors in float64.
 Cholesky would take $N^3/3 \approx 2.7\cdot10^{15}$ operations, about as long, and a
 machine of 160 GB or more.
 ### END SOLUTION

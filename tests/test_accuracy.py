@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from helpers import assert_close, compilations, normal
 from scipy.integrate import dblquad
 
@@ -27,6 +28,18 @@ def test_float32_agrees_with_float64(name, depth, form, scale):
     assert found["gram"] < 2e-6, found
     assert found["kernel"] < 2e-6, found
     assert found["double"] < 1e-10, found
+
+
+@pytest.mark.parametrize("shift", [0.0, 100.0])
+def test_many_features_of_one_sign_keep_float32(shift):
+    """Pixels and bytes: sums of 784 products of one sign, in float32, round by more than the result may."""
+    data = ntk.load("mnist5k").flat()
+    x = (data.x_train[:300] * 50 + shift).astype(np.float32)
+    net = ntk.mlp([784, 8, 8, 8, 1], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
+    want = ntk.gram(net, x.astype(float))
+    for made in (net.kernel(x).ntk, net.kernel(x, x + 0).ntk, jax.jit(net.kernel)(x).ntk, ntk.gram(net, x, tile=16)):
+        assert made.dtype == np.float32
+        assert np.abs(np.asarray(made, float) / want - 1).max() < 3e-6
 
 
 @pytest.mark.parametrize("name", ["tanh", "sin", "exp"])

@@ -77,7 +77,7 @@ class Tiles:
         self._network = Network(net)
         self._tables = ahead.tables(self._network, [self.x1] if self.symmetric else [self.x1, self.x2], self.dtype)
         self._fit(tile, max_memory, reserved)
-        first = np.asarray(self.x1[: self.tile], self.dtype)
+        first = np.asarray(self.x1[:256], self.dtype)
         self._center = directions(first)[0].mean(0, keepdims=True) if first.ndim == 2 else None
 
     def _fit(self, tile: int | None, max_memory: float | None, reserved: float) -> None:
