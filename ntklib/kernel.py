@@ -261,37 +261,33 @@ def _vector_directions(x1: Array, x2: Array, same: bool) -> Array:
     diagonal = jnp.eye(len(x1), dtype=bool) if same else jnp.zeros_like(none)
     near = (jnp.abs(delta) < _NEAR[x1.dtype.name]) & ~none & ~diagonal
 
-    def one_by_one() -> Array:  # what is filled up is out of bounds, and not written
-        i, j = jnp.nonzero(near, size=len(x1), fill_value=max(delta.shape))
-        return delta.at[i, j].set(_exact(x1[i], x2[j]), mode="drop")
-
-    def by_rows() -> Array:
-        return jnp.where(near, jax.lax.map(lambda x: _exact(x[None], x2), x1), delta)
-
     def mended() -> Array:
-        return jax.lax.cond(jnp.count_nonzero(near) > len(x1), by_rows, one_by_one)
+        scaled = _scaled(x2)
+
+        def row(of: tuple[Array, Array, Array]) -> Array:
+            x, delta, near = of
+            return jax.lax.cond(jnp.any(near), lambda: jnp.where(near, _exact(x, scaled), delta), lambda: delta)
+
+        return jax.lax.map(row, (_scaled(x1), delta, near))
 
     delta = jax.lax.cond(jnp.any(near), mended, lambda: delta)
     return jnp.where(none, 1.0, jnp.where(diagonal, 0.0, delta)).astype(x1.dtype)
 
 
-def _exact(x: Array, other: Array) -> Array:
-    """δ between vectors, along the last axis, with the digits that the inputs have, however near they are.
+def _exact(x: Array, others: Array) -> Array:
+    """δ between one vector and all others, with the digits that the inputs have, however near they are. The largest
+    entries are between ½ and 1.
 
     o = x' − c x, c = x·x'/x·x, is orthogonal to x, and sin θ = ‖o‖/‖x'‖. c x is rounded to as many digits as x', so the
     product is taken in halves, which are exact; what c's own rounding leaves along x is taken out once more.
     """
-    own, other = jnp.broadcast_arrays(_scaled(x), _scaled(other))
-
-    def product(u: Array, v: Array) -> Array:
-        return jnp.sum(u * v, -1, keepdims=True)
-
-    length = inverse(product(own, own))
-    c = product(own, other) * length
-    (c_high, c_low), (x_high, x_low) = _halves(c), _halves(own)
-    rest = ((other - c_high * x_high) - (c_high * x_low + c_low * x_high)) - c_low * x_low
-    rest = rest - own * (product(rest, own) * length)
-    sine = (product(rest, rest) * inverse(product(other, other)))[..., 0]  # sin²
+    x = x[None]
+    length = inverse(jnp.sum(jnp.square(x)))
+    c = jnp.sum(x * others, -1, keepdims=True) * length
+    (c_high, c_low), (x_high, x_low) = _halves(c), _halves(x)
+    rest = ((others - c_high * x_high) - (c_high * x_low + c_low * x_high)) - c_low * x_low
+    rest = rest - x * (jnp.sum(rest * x, -1, keepdims=True) * length)
+    sine = jnp.sum(jnp.square(rest), -1) * inverse(jnp.sum(jnp.square(others), -1))  # sin²
     d = sine / (1 + jnp.sqrt(jnp.maximum(1 - sine, 0.0)))
     return correlation.turned(d, c[..., 0] >= 0)
 

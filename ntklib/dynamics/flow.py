@@ -63,8 +63,8 @@ def gradient_flow(
         that variance, which fits what the kernel does not: the training outputs still reach `y`, test outputs become
         those of ridge regression. The ridge fit at the training points themselves is `ntk_test_train=ntk_train`.
 
-    Returns f_t(X), [N, K] for one time and [T, N, K] for several; with `ntk_test_train` a pair, f_t(X) and f_t(x) [(T,) M,
-    K]. As t → ∞ the training outputs reach `y` on the range of Θ and keep `f0` on its null space. Modes whose
+    Returns f_t(X), [N, K] for one time and [T, N, K] for several; with `ntk_test_train` a pair, f_t(X) and f_t(x)
+    [(T,) M, K]. As t → ∞ the training outputs reach `y` on the range of Θ and keep `f0` on its null space. Modes whose
     eigenvalues cannot be told from zero count as null at all times: with errors of ε in the entries, those below some
     4ε√N times the diagonal.
     The computation runs in float64 and on one device (a sharded kernel is gathered); under jit, vmap and grad it runs

@@ -80,8 +80,8 @@ def sgd_moments(
 
     The kernel is decomposed as in `gradient_flow`, in float64; the steps run in the type of the result.
 
-    Returns (mean [(T,) N, K], cov [(T,) N, N]); with `ntk_test_train` a pair of such pairs, for training and test points.
-    `cov` is Σ_k Cov(f_k(x_i), f_k(x_j)), summed over the K outputs: the expected loss is (‖mean − y‖² + tr cov)/(2N).
+    Returns (mean [(T,) N, K], cov [(T,) N, N]); with `ntk_test_train` a pair of such pairs, for training and test
+    points. `cov` is Σ_k Cov(f_k(x_i), f_k(x_j)), summed over the K outputs: the expected loss is (‖mean − y‖² + tr cov)/(2N).
     Warns if second moments grow without bound at this learning rate, which is tested (at the price of some 30 steps)
     only where neither 2N/λ_max nor a sufficient bound decides; and where rounding errors in the kernels move the
     mean at the last step by more than a hundredth of the largest (the covariance is less sensitive). Not under jit.
@@ -188,8 +188,8 @@ def sgd_simulate(
     Raises ValueError if `reshuffle` is on and `batch_size` does not divide N, or `replace` is on too.
     Cost: N²K multiplications and N random numbers a step and run. Runs go in groups: beside what is returned, and
     the coefficients c [runs, (T,) N, K], some 2¹⁸ numbers are held (or one run's, where that is more). 2·10⁵ runs of 60
-    steps at N = 24 take 3 to 7 s on two CPU cores. With `ntk_test_train` an eigendecomposition more; warnings then as for
-    `sgd_moments`.
+    steps at N = 24 take 3 to 7 s on two CPU cores. With `ntk_test_train` an eigendecomposition more; warnings then as
+    for `sgd_moments`.
 
     >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
     >>> f = sgd_simulate(theta, y, learning_rate=0.5, batch_size=1, steps=1, key=jax.random.key(0), runs=100)

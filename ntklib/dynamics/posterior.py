@@ -28,8 +28,8 @@ def gp_posterior(
     of them says whose last layer alone was trained. With the NTK the mean is that of trained networks, the covariance
     is not: see `ensemble_posterior`.
 
-    nngp_train [N, N], nngp_test_train [M, N], nngp_test [M, M]: the kernel of the training inputs, between test and training
-        inputs, of the test inputs.  y: targets [N, K].
+    nngp_train [N, N], nngp_test_train [M, N], nngp_test [M, M]: the kernel of the training inputs, between test and
+        training inputs, of the test inputs.  y: targets [N, K].
     ridge: the variance of the noise on `y`, as a share of the mean variance tr(k)/N. Not negative; 0 needs a kernel
         that is not singular.
 
@@ -251,8 +251,8 @@ def _factor(kernel: Array, ridge: Any, eps: float) -> Array:
     floor = 4 * n**0.5 * eps * jnp.diagonal(regular)
     if not _checks.is_traced(pivots) and not bool((pivots > floor).all()):
         raise ValueError(
-            f"`nngp_train` is singular to the precision of its type with `ridge` = {ridge:g}: inputs that are zero, equal "
-            f"or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or compute it in float64."
+            f"`nngp_train` is singular to the precision of its type with `ridge` = {ridge:g}: inputs that are zero, "
+            f"equal or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or compute it in float64."
         )
     return factor
 
