@@ -252,7 +252,7 @@ def _factor(kernel: Array, ridge: Any, eps: float) -> Array:
     if not _checks.is_traced(pivots) and not bool((pivots > floor).all()):
         raise ValueError(
             f"`nngp_train` is singular to the precision of its type with `ridge` = {ridge:g}: inputs that are zero, "
-            f"equal or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or compute it in float64."
+            f"equal or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or float64."
         )
     return factor
 
