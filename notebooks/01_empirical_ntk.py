@@ -82,23 +82,23 @@ def rms(a, axis=None):
 # are a row vector, the **Jacobian** $J(x) = \partial f_\theta(x) / \partial \theta$, of shape $[1, P]$. The loss is
 #
 # $$
-# L(\theta) = \frac{1}{2N} \sum_{i=1}^{N} \bigl( f_\theta(x_i) - y_i \bigr)^2 .
+# \mathcal L(\theta) = \frac{1}{2N} \sum_{i=1}^{N} \bigl( f_\theta(x_i) - y_i \bigr)^2 .
 # $$
 #
 # **Step 1: the gradient of the loss.** By the chain rule, with the residuals $r_i = f_\theta(x_i) - y_i$,
 #
 # $$
-# \nabla_\theta L = \frac1N \sum_{i=1}^{N} J(x_i)^\top r_i .
+# \nabla_\theta \mathcal L = \frac1N \sum_{i=1}^{N} J(x_i)^\top r_i .
 # $$
 #
 # Each example pulls the parameters along its own gradient, as strongly as it is wrong.
 #
-# **Step 2: what a step does to the function.** The parameters move to $\theta' = \theta - \eta \nabla_\theta L$. At any input $x$, in
+# **Step 2: what a step does to the function.** The parameters move to $\theta' = \theta - \eta \nabla_\theta \mathcal L$. At any input $x$, in
 # the training set or not, Taylor's theorem gives
 #
 # $$
 # f_{\theta'}(x) = f_\theta(x) + J(x)\,(\theta' - \theta) + R, \qquad
-# R \approx \tfrac12 (\theta' - \theta)^\top H(x)\, (\theta' - \theta) = \tfrac{\eta^2}{2}\, \nabla L^\top H(x)\, \nabla L ,
+# R \approx \tfrac12 (\theta' - \theta)^\top H(x)\, (\theta' - \theta) = \tfrac{\eta^2}{2}\, \nabla \mathcal L^\top H(x)\, \nabla \mathcal L ,
 # $$
 #
 # with $H(x)$ the matrix of second derivatives of $f_\theta(x)$ by the parameters.
@@ -257,9 +257,12 @@ claim(
 # %% [markdown]
 # The slope is 2 and the kernel step is right to first order. At moderate learning rates it is off by a small part of the step only.
 #
-# ReLU has no second derivative where it bends, so Taylor's theorem does not apply to a step that carries a unit across its kink. A step moves
-# the input of a unit by an amount $\propto \eta$; so it crosses its kink with a probability $\propto \eta$, and if it does, the output is off by
-# an amount $\propto \eta$. On average the error still goes like $\eta^2$, but it comes in rare events and scatters more between networks.
+# ReLU has two second-order errors of comparable size.
+#
+# - *The Hessian.* $\phi'' = 0$ almost everywhere, but the output contains products of a readout weight and a first-layer weight. Their mixed derivatives stay, and with them $\frac{\eta^2}{2} \nabla \mathcal L^\top H\, \nabla \mathcal L$.
+# - *The kinks.* A step moves the input of a unit by an amount $\propto \eta$; so it crosses its kink with a probability $\propto \eta$, and if it does, the output is off by an amount $\propto \eta$. On average this goes like $\eta^2$ as well, but it comes in rare events.
+#
+# The kinks make the points scatter more between networks.
 #
 # ## All steps: the kernel moves along
 #
@@ -328,28 +331,22 @@ assert abs(sum_slope - 1) < 0.1
 assert relative < 0.05
 
 # %% [markdown]
-# So the statement of this chapter needs no wide network: gradient descent on parameters *is* kernel gradient descent on the
-# function, with a kernel that moves along.
+# So the statement of this chapter needs no wide network: for small steps gradient descent on parameters is kernel gradient descent on the
+# function, with a kernel that moves along, and in the limit $\eta \to 0$ it is so exactly.
 #
 # ## The kernel held constant: a closed form
 #
 # It becomes *useful* when the kernel stays what it was, for then everything can be computed beforehand. Write $\Theta$ for
-# $\Theta_0(X, X)$. With a constant kernel the flow on the training set is a linear differential equation with
-# constant coefficients,
+# $\Theta_0(X, X)$. With a constant kernel the flow on the training set is a linear differential equation with constant coefficients,
 #
 # $$
-# \frac{dr}{dt} = -\frac1N \Theta\, r \qquad\Longrightarrow\qquad f_t(X) = y + e^{-\Theta t/N} \bigl( f_0(X) - y \bigr),
+# \frac{dr}{dt} = -\frac1N \Theta\, r \qquad\Longrightarrow\qquad f_t(X) = y + e^{-\Theta t/N} \bigl( f_0(X) - y \bigr) ,
 # $$
 #
-# where $e^{-\Theta t / N}$ is the *matrix* exponential. A test point is driven by the training residuals, which we now know at all times:
+# where $e^{-\Theta t / N}$ is the *matrix* exponential. A test point has no equation of its own. It is driven by the training residuals, which we now know at all times: chapter 04 integrates them.
+# `ntk.gradient_flow` evaluates both.
 #
-# $$
-# f_t(x) = f_0(x) - \frac1N \Theta(x, X) \int_0^t r_s\, ds
-#        = f_0(x) + \Theta(x, X)\, \Theta^{-1} \bigl( 1 - e^{-\Theta t/N} \bigr) \bigl( y - f_0(X) \bigr) .
-# $$
-#
-# Here $\Theta^{-1} ( 1 - e^{-\Theta t/N} )$ means one function of each eigenvalue $\lambda$, namely $(1 - e^{-\lambda t/N})/\lambda$, which is $t/N$ at
-# $\lambda = 0$: nothing is inverted that cannot be. `ntk.gradient_flow` evaluates both. **Prediction:** a network of width 512 follows this closed form closely on training and test images.
+# **Prediction:** a network of width 512 follows this closed form closely on training and test images.
 # One of width 16, whose kernel moves, does not. **Measurement:** three networks of each width, trained with steps of
 # $\eta = 1/4$.
 
@@ -491,7 +488,7 @@ assert worst < 0.05, "each band should decay as predicted"
 # The first mode is nearly the constant pattern, all images up or down together: before anything else, a network learns the mean
 # of the targets. The last modes have time constants hundreds of times longer. They are patterns that flip between images
 # which the kernel finds alike; fitting them takes long, and whether it helps on test images is another matter. This is why
-# *stopping early* acts as a regulariser: it leaves out the modes that come late (chapter 12).
+# *stopping early* acts as a regularizer: it leaves out the modes that come late (chapter 12).
 #
 # It also says how large a step may be. A step multiplies the $i$th component by $1 - \eta \lambda_i / N$, so $\eta < 2N/\lambda_1$ is needed, and the
 # last mode then takes at least about $\lambda_1 / (2\lambda_N)$ steps.
@@ -533,7 +530,7 @@ print("t → ∞: the pair ends at 0, all others at their labels")
 #
 # ## A linear model has a constant kernel
 #
-# The error term of the kernel step was $\frac{\eta^2}{2} \nabla L^\top H \nabla L$. If $f$ is *linear in the parameters* then $H = 0$: the kernel
+# The error term of the kernel step was $\frac{\eta^2}{2} \nabla \mathcal L^\top H \nabla \mathcal L$. If $f$ is *linear in the parameters* then $H = 0$: the kernel
 # step is exact for every $\eta$, and the kernel cannot change. A single `Dense` layer, $f(x) = \frac{\sigma_w}{\sqrt d} x W + \sigma_b b$, has
 #
 # $$
@@ -653,15 +650,15 @@ for wanted in ("mean", "diagonal", "full"):
 #
 # - **Large steps.** The rule is first order in $\eta$. Close to $\eta = 2N/\lambda_1$ and beyond it the neglected term decides (chapter 11).
 # - **Narrow or long-trained networks.** The rule stays true but $\Theta_t$ moves, and the closed form with $\Theta_0$ does not hold: see width 16.
-# - **Other optimisers.** Momentum and per-layer learning rates change the rule in known ways (chapters 02 and 04; exercise 01.6). Adam does not follow
+# - **Other optimizers.** Momentum and per-layer learning rates change the rule in known ways (chapters 02 and 04; exercise 01.6). Adam does not follow
 #   the gradient and has no kernel of this form, unless its second moments stand still (01.6).
 # - **Other losses.** Then $r$ is the derivative of the loss by the outputs. The kernel step holds, but the closed form was for squares.
-# - **Kinks.** With ReLU the second order is not a derivative but a count of units that cross their kink.
+# - **Kinks.** With ReLU the second order is a Hessian *and* a count of units that cross their kink, of comparable size.
 #
 # ## Exercises
 #
 # In `exercises/01_empirical_ntk.ipynb`: the kernel from Jacobians; a kernel-vector product without any; predicting a step and measuring it; a
-# closed form with two errors in it; a question about fewer parameters than examples; and, open, the kernel of another optimiser.
+# closed form with two errors in it; a question about fewer parameters than examples; and, open, the kernel of another optimizer.
 #
 # ## References
 #

@@ -7,7 +7,7 @@
 # - compute them: the Gaussian expectations of an activation by three routes, and a whole network's kernels with `net.kernel`;
 # - say how far a network of width $n$ is from that limit (kernel, shape of the output's distribution, drift in training), with exponents you have derived and measured.
 #
-# **Time:** 75 minutes for the chapter, 85 for the exercises. You need chapter 01 (the empirical NTK) and the NTK parametrization of
+# **Time:** 75 minutes for the chapter, 85 for the exercises. You need chapter 01 (the empirical NTK) and the NTK parameterization of
 # chapter 02.
 #
 # ## The question
@@ -95,19 +95,22 @@ plt.show()
 #
 # ## The derivation
 #
-# We need one network and one layer. In the NTK parametrization (chapter 02), with $L$ affine layers of widths $n_1, \dots, n_{L-1}$,
+# We need one network and one layer. In the NTK parameterization (chapter 02), with $L$ affine layers of widths $n_1, \dots, n_{L-1}$,
 #
-# $$h^1_i(x) = \frac{\sigma_w}{\sqrt d} \sum_{a=1}^d W^1_{ia}\, x_a + \sigma_b b^1_i, \qquad
-# h^{l+1}_k(x) = \frac{\sigma_w}{\sqrt{n_l}} \sum_{i=1}^{n_l} W^{l+1}_{ki}\, \phi\big(h^l_i(x)\big) + \sigma_b b^{l+1}_k, \qquad f = h^L,$$
+# $$h^1_i(x) = \frac{\sigma_w}{\sqrt d} \sum_{a=1}^d W^1_{ai}\, x_a + \sigma_b b^1_i, \qquad
+# h^{l+1}_k(x) = \frac{\sigma_w}{\sqrt{n_l}} \sum_{i=1}^{n_l} W^{l+1}_{ik}\, \phi\big(h^l_i(x)\big) + \sigma_b b^{l+1}_k, \qquad f = h^L,$$
 #
 # and all $W$ and $b$ are independent $\mathcal N(0, 1)$. An unprimed $h_i$ belongs to the input $x$, a primed $h_i'$ to $x'$. We let $n_1 \to \infty$ first, then $n_2$, and so
 # on: layer by layer, each step an induction. (One may also send all widths to infinity together; the limit is the same and
 # the proof longer.)
 #
+# **What $\phi$ must be.** For this derivation: Lipschitz, $|\phi(u) - \phi(v)| \le C|u - v|$. Then $\phi'$ exists almost everywhere and is bounded, and all expectations below are finite.
+# ReLU is in. For training Jacot et al. ask for a bounded second derivative as well, and ReLU is out: its kinks will show below.
+#
 # ### Forward: Σ, the covariance of the units
 #
 # **First layer.** $h^1_i(x)$ is a sum of Gaussians with fixed coefficients $x_a$: it *is* Gaussian, with mean zero, and different units $i$ use different
-# rows of $W^1$: they are independent. For two inputs
+# columns of $W^1$: they are independent. For two inputs
 #
 # $$\mathbb E[h^1_i h^{1\prime}_i] = \sigma_w^2\, \frac{x \cdot x'}{d} + \sigma_b^2 =: \Sigma^1(x, x').$$
 #
@@ -133,22 +136,29 @@ plt.show()
 #
 # $$\Theta^l_{ij}(x, x') \to \delta_{ij}\, \Theta^l(x, x').$$
 #
-# *First layer:* $h^1_i$ depends on row $i$ of $W^1$ and on $b^1_i$ only, and $\partial h^1_i/\partial W^1_{ia} = \sigma_w x_a/\sqrt d$. So $\Theta^1_{ij} = \delta_{ij}\,(\sigma_w^2\, x\cdot x'/d + \sigma_b^2) = \delta_{ij} \Sigma^1$, at every width.
+# *First layer:* $h^1_i$ depends on column $i$ of $W^1$ and on $b^1_i$ only, and $\partial h^1_i/\partial W^1_{ai} = \sigma_w x_a/\sqrt d$. So $\Theta^1_{ij} = \delta_{ij}\,(\sigma_w^2\, x\cdot x'/d + \sigma_b^2) = \delta_{ij} \Sigma^1$, at every width.
 #
 # *From layer $l$ to $l+1$:* the sum over parameters falls into two parts.
 #
-# **The new parameters**, $W^{l+1}$ and $b^{l+1}$. The derivatives are $\partial h^{l+1}_k/\partial W^{l+1}_{ki} = \sigma_w \phi(h^l_i)/\sqrt{n_l}$ and $\sigma_b$, and only row $k$ matters for output $k$. Their products sum to
+# **The new parameters**, $W^{l+1}$ and $b^{l+1}$. The derivatives are $\partial h^{l+1}_k/\partial W^{l+1}_{ik} = \sigma_w \phi(h^l_i)/\sqrt{n_l}$ and $\sigma_b$, and only column $k$ matters for output $k$. Their products sum to
 #
 # $$\delta_{kk'} \Big(\frac{\sigma_w^2}{n_l} \sum_i \phi(h^l_i)\phi(h^{l\prime}_i) + \sigma_b^2\Big) = \delta_{kk'}\, \hat\Sigma^{l+1} \to \delta_{kk'}\, \Sigma^{l+1}(x, x').$$
 #
-# **All older parameters** act through $h^l$. By the chain rule $\partial h^{l+1}_k = \frac{\sigma_w}{\sqrt{n_l}} \sum_i W^{l+1}_{ki}\, \phi'(h^l_i)\, \partial h^l_i$, and the products of the $\partial h^l_i$ sum to $\Theta^l_{ij}$, which is known:
+# **All older parameters** act through $h^l$. By the chain rule $\partial h^{l+1}_k = \frac{\sigma_w}{\sqrt{n_l}} \sum_i W^{l+1}_{ik}\, \phi'(h^l_i)\, \partial h^l_i$, and the products of the $\partial h^l_i$ sum to $\Theta^l_{ij}$, which is known:
 #
-# $$\frac{\sigma_w^2}{n_l} \sum_{i, j} W^{l+1}_{ki} W^{l+1}_{k'j}\, \phi'(h^l_i)\, \phi'(h^{l\prime}_j)\, \Theta^l_{ij}(x, x')
-# \;\to\; \frac{\sigma_w^2}{n_l} \sum_{i} W^{l+1}_{ki} W^{l+1}_{k'i}\, \phi'(h^l_i)\, \phi'(h^{l\prime}_i)\; \Theta^l(x, x').$$
+# $$\frac{\sigma_w^2}{n_l} \sum_{i, j} W^{l+1}_{ik} W^{l+1}_{jk'}\, \phi'(h^l_i)\, \phi'(h^{l\prime}_j)\, \Theta^l_{ij}(x, x')
+# \;\to\; \frac{\sigma_w^2}{n_l} \sum_{i} W^{l+1}_{ik} W^{l+1}_{ik'}\, \phi'(h^l_i)\, \phi'(h^{l\prime}_i)\; \Theta^l(x, x').$$
 #
-# *Why the cross terms vanish.* There are $n_l^2$ terms with $i \ne j$, far more than the $n_l$ that stay. But $\Theta^l_{ij}$ with $i \neq j$ is itself small, of order $n^{-1/2}$ ($0$ in the limit, by induction), and $W_{ki}W_{k'j}$
-# is a product of independent signs: the terms add like a random walk, $\frac1{n_l} \cdot \sqrt{n_l^2} \cdot n^{-1/2} = n^{-1/2}$. What stays is once more an average over independent units. The weights $W^{l+1}$ were
-# drawn independently of layer $l$, so the mean of the product is the product of the means, $\mathbb E[W_{ki}W_{k'i}] = \delta_{kk'}$ times an expectation over one unit:
+# *Why the cross terms vanish.* Take the terms with $i \ne j$.
+#
+# - There are $n_l^2$ of them, far more than the $n_l$ terms with $i = j$.
+# - Each has a factor $\Theta^l_{ij}$, which is small itself: of order $n^{-1/2}$ ($0$ in the limit, by induction).
+# - Each has a factor $W_{ik} W_{jk'}$, which is as often positive as negative. So the terms add like a random walk: $\sqrt{n_l^2}$ steps' worth, not $n_l^2$.
+#
+# Together $\frac1{n_l} \cdot \sqrt{n_l^2} \cdot n^{-1/2} = n^{-1/2}$.
+#
+# *What stays* is once more an average over independent units. The weights $W^{l+1}$ were drawn independently of layer $l$.
+# So the mean of the product is the product of the means: $\mathbb E[W_{ik}W_{ik'}] = \delta_{kk'}$, times an expectation over one unit.
 #
 # $$\to\; \delta_{kk'}\; \sigma_w^2\, \mathbb E\big[\phi'(u)\phi'(v)\big]\; \Theta^l(x, x').$$
 #
@@ -197,13 +207,13 @@ for name, mine, theirs in zip("ΣΘ", by_hand, (limit.nngp, limit.ntk), strict=T
 #
 # ### Duals in closed form
 #
-# For ReLU, write $\theta = \arccos\big(q_{12}/\sqrt{q_1 q_2}\big)$ for the angle whose cosine is the correlation. Two Gaussians with that correlation are two directions in the plane at angle $\theta$: with polar coordinates
-# $(r, \alpha)$ of a standard Gaussian point, $u = \sqrt{q_1}\, r\cos\alpha$ and $v = \sqrt{q_2}\, r \cos(\alpha - \theta)$. The angle $\alpha$ is uniform and independent of $r$, and $\mathbb E[r^2] = 2$.
+# For ReLU, write $\vartheta = \arccos\big(q_{12}/\sqrt{q_1 q_2}\big)$ for the angle whose cosine is the correlation. Two Gaussians with that correlation are two directions in the plane at angle $\vartheta$: with polar coordinates
+# $(R, \psi)$ of a standard Gaussian point, $u = \sqrt{q_1}\, R\cos\psi$ and $v = \sqrt{q_2}\, R \cos(\psi - \vartheta)$. The angle $\psi$ is uniform and independent of $R$, and $\mathbb E[R^2] = 2$.
 #
-# - *Slopes.* $\phi'(u)\phi'(v) = 1$ where both cosines are positive: $\alpha$ in $(\theta - \frac\pi2, \frac\pi2)$, a share $(\pi - \theta)/2\pi$ of the circle. So $\mathbb E[\phi'\phi'] = \dfrac{\pi - \theta}{2\pi}$.
-# - *Values.* On the same sector, $\mathbb E[\phi\phi] = \sqrt{q_1 q_2}\; \mathbb E[r^2] \displaystyle\int_{\theta - \pi/2}^{\pi/2} \cos\alpha\, \cos(\alpha - \theta)\, \frac{d\alpha}{2\pi}$, and with $2\cos\alpha\cos(\alpha-\theta) = \cos\theta + \cos(2\alpha - \theta)$,
+# - *Slopes.* $\phi'(u)\phi'(v) = 1$ where both cosines are positive: $\psi$ in $(\vartheta - \frac\pi2, \frac\pi2)$, a share $(\pi - \vartheta)/2\pi$ of the circle. So $\mathbb E[\phi'\phi'] = \dfrac{\pi - \vartheta}{2\pi}$.
+# - *Values.* On the same sector, $\mathbb E[\phi\phi] = \sqrt{q_1 q_2}\; \mathbb E[R^2] \displaystyle\int_{\vartheta - \pi/2}^{\pi/2} \cos\psi\, \cos(\psi - \vartheta)\, \frac{d\psi}{2\pi}$, and with $2\cos\psi\cos(\psi-\vartheta) = \cos\vartheta + \cos(2\psi - \vartheta)$,
 #
-# $$\mathbb E[\phi(u)\phi(v)] = \frac{\sqrt{q_1 q_2}}{2\pi} \big(\sin\theta + (\pi - \theta)\cos\theta\big).$$
+# $$\mathbb E[\phi(u)\phi(v)] = \frac{\sqrt{q_1 q_2}}{2\pi} \big(\sin\vartheta + (\pi - \vartheta)\cos\vartheta\big).$$
 #
 # Closed forms exist for a handful of functions (`erf`, GELU, sine, leaky ReLU, …). They obey a useful check, *Price's theorem*: $\partial\, \mathbb E[\phi(u)\phi(v)]/\partial q_{12} = \mathbb E[\phi'(u)\phi'(v)]$.
 #
@@ -351,8 +361,8 @@ print(f"NTK of one network of width {widths[-1]}: off by {typical:.2g}")
 # has an error of about $c\,(nS)^{-1/2}$ from the draw, and a *bias* of order $1/n$ only: fluctuations of one layer's $\hat\Sigma$ pass through the next layer's dual, which is curved, and there leave a trace of the second order. For one hidden layer there is no next
 # layer, and no bias at all. The next cell tries it at width 16, where a single network is useless.
 #
-# It also uses a shortcut that makes thousands of networks cheap. A network sees its inputs only through $\sum_a W_{ia} x_a$. Turn the coordinates of $\mathbb R^d$ so that our $N$ images lie in the span of the first $N$ axes: the turned $W^1$ is again made of independent $\mathcal N(0,1)$, and
-# its other $d - N$ columns always meet a zero, at the start *and in training*, because their gradient is zero. So $N$ coordinates do, and the law of everything we look at, kernels, outputs, training curves, is exactly the same. (The recursion said so: $x$ enters by $x \cdot x'/d$ alone.)
+# It also uses a shortcut that makes thousands of networks cheap. A network sees its inputs only through $\sum_a W_{ai} x_a$. Turn the coordinates of $\mathbb R^d$ so that our $N$ images lie in the span of the first $N$ axes: the turned $W^1$ is again made of independent $\mathcal N(0,1)$, and
+# its other $d - N$ rows always meet a zero, at the start *and in training*, because their gradient is zero. So $N$ coordinates do, and the law of everything we look at, kernels, outputs, training curves, is exactly the same. (The recursion said so: $x$ enters by $x \cdot x'/d$ alone.)
 
 
 # %%
@@ -517,7 +527,7 @@ assert np.abs(covariance / gaussian - 1).max() < 0.15
 #
 # $$\frac1n \cdot \underbrace{n^{-1/2}}_{\text{a term's change}} \cdot \underbrace{\sqrt n}_{\text{of } n \text{ random signs}} = n^{-1}.$$
 #
-# The second order, $(n^{-1/2})^2$ a term, has no sign to lose, and gives $n^{-1}$ as well. Hence a drift like $1/n$, the law that Jacot et al. saw.
+# The second order, $(n^{-1/2})^2$ a term, has no sign to lose, and gives $n^{-1}$ as well. Hence a drift like $1/n$. Jacot et al. prove the limit and state no rate; $1/n$ is what Lee et al. 2019 see in experiments.
 #
 # **Two more predictions** from the same counting, to see whether we understand it:
 #
@@ -605,7 +615,7 @@ assert moved["ReLU"][0] - moved["SiLU"][0] > 3 * moved["SiLU"][1]
 
 # %% [markdown]
 # The counting works. The smooth network drifts like $1/n$; turning all readout weights to one sign, which changes neither the kernel at the start nor the size of any weight, brings the drift up to the bound $n^{-1/2}$: so the $1/n$ *is* a
-# cancellation of signs. ReLU is in between, close to the predicted $-3/4$ (at narrow widths its $1/n$ part is still felt). Wherever you read "the NTK stays constant to $O(1/n)$", read: for smooth activations (twice differentiable, as Jacot et al. assume) and readouts of both signs. In all cases the drift goes to zero, which is what the limit needs. (Huang & Yau and Dyer & Gur-Ari turn this kind of counting into a systematic expansion in $1/n$.)
+# cancellation of signs. ReLU is in between, close to the predicted $-3/4$ (at narrow widths its $1/n$ part is still felt). Wherever you read "the NTK stays constant to $O(1/n)$", read: for smooth activations and readouts of both signs. In all cases the drift goes to zero, which is what the limit needs. (Huang & Yau and Dyer & Gur-Ari turn this kind of counting into a systematic expansion in $1/n$.)
 #
 # ## Claims
 
@@ -674,7 +684,7 @@ claim(
 #
 # - **Depth.** Each layer adds its own fluctuation: the kurtosis is $3[(1+5/n)^{h} - 1] \approx 15\,h/n$ for $h$ hidden ReLU layers, so it is $h/n$ that must be small. At depth equal to width there is no Gaussian process (chapter 07).
 # - **Time.** The drift was measured at a fixed $t$. With a cross-entropy loss on separable data the weights never come to rest, and no fixed width is enough.
-# - **Learning rate and parametrization.** Large steps, or mean-field and μP scaling (chapter 02), move the kernel at any width. That is feature learning, and this limit has none.
+# - **Learning rate and parameterization.** Large steps, or mean-field and μP scaling (chapter 02), move the kernel at any width. That is feature learning, and this limit has none.
 # - **Narrow places.** A single bottleneck layer of finite width keeps the kernel random however wide the others are.
 # - **Float32** and small kernels: a drift of $10^{-4}$ is measurable here, one of $10^{-7}$ would not be.
 #

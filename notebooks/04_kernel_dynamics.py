@@ -180,7 +180,8 @@ rms_limit = np.sqrt(np.mean((measured - from_limit) ** 2, axis=1)).max()
 print("largest rms distance, in units of the targets ±1,")
 print(f"  from the prediction with the own kernel: {rms_own:.1g}")
 print(f"  with the kernel of infinite width: {rms_limit:.1g}")
-assert rms_own < 0.01 < rms_limit < 0.1
+assert rms_own < 0.02
+assert 3 * rms_own < rms_limit < 0.2  # one network: its draw is n^-1/2 times a number of order one
 
 # %% [markdown]
 # So: where does the formula come from, when does it hold, and how wrong is it at width $n$?
@@ -193,8 +194,9 @@ assert rms_own < 0.01 < rms_limit < 0.1
 #
 # $$\dot f_t(x) = -\tfrac1N\, \Theta_t(x, X)\, r_t, \qquad \Theta_t(x, X) = J_t(x)\, J_t(X)^\top \quad [1 \times N]. \tag{1}$$
 #
-# This is exact for every network, and by itself it is of no use: $\Theta_t$ depends on the parameters. Chapter 03 showed that in a wide network it barely does: its drift vanishes as $n \to \infty$. So set $\Theta_t = \Theta$. That is the only
-# approximation of this chapter. It is the same as replacing the network by its **linearisation** $f_\mathrm{lin}(\theta, x) = f_0(x) + J_0(x)\,(\theta - \theta_0)$, whose Jacobian is $J_0$ wherever $\theta$ goes (`ntk.linearize`).
+# This is exact for every network, and by itself it is of no use: $\Theta_t$ depends on the parameters.
+# Chapter 03 showed that in a wide network it barely does, at a fixed time: its drift vanishes as $n \to \infty$. (That this holds for *all* times needs an argument, below.)
+# So set $\Theta_t = \Theta$. That is the only approximation of this chapter. It is the same as replacing the network by its **linearization** $f_\mathrm{lin}(\theta, x) = f_0(x) + J_0(x)\,(\theta - \theta_0)$, whose Jacobian is $J_0$ wherever $\theta$ goes (`ntk.linearize`).
 #
 # ### At the training points: one mode at a time
 #
@@ -217,7 +219,7 @@ assert rms_own < 0.01 < rms_limit < 0.1
 # the same curve is run through $N$ times faster.
 #
 # *Zero eigenvalues.* $\Theta^{-1}$ looks dangerous and is not. Along $u_i$ the coefficient is $(1 - e^{-\lambda_i t/N})/\lambda_i$, which tends to $t/N$ as $\lambda_i \to 0$. On a computer, $1 - e^{-a}$ for small $a$ is a difference of nearly equal numbers; `expm1` computes it
-# without losing digits. `ntk.gradient_flow` is (2) and (3):
+# without losing digits. `ntk.gradient_flow` is (2) and (3); exercise 04.1 writes it.
 
 
 # %%
@@ -275,7 +277,7 @@ print("by hand and ntk.gradient_flow: equal to 1e-12")
 #
 # Take 200 images, the network infinitely wide, and look at the spectrum. What matters is where the eigenvalues are *and* how much of the target lies along each mode: the share $(u_i^\top y)^2/\|y\|^2$.
 #
-# **Prediction**, for a network that says zero at the start: a mode is learned at about its time constant $N/\lambda_i$, so plot the share of the target against *that*; and the loss (2) is the sum over modes. **Measurement:** three networks of width 512, the full 784 pixels, 128 steps with $\eta = 0.5$. They are *centred*, so that $r_0 = -y$: we train towards $y + f_0$ and look at $f - f_0$ (`ntk.center` does the same to any model; what the random
+# **Prediction**, for a network that says zero at the start: a mode is learned at about its time constant $N/\lambda_i$, so plot the share of the target against *that*; and the loss (2) is the sum over modes. **Measurement:** three networks of width 512, the full 784 pixels, 128 steps with $\eta = 0.5$. They are *centered*, so that $r_0 = -y$: we train towards $y + f_0$ and look at $f - f_0$ (`ntk.center` does the same to any model; what the random
 # start does comes later). The right panel projects their residuals on four modes, those with the largest shares of the target.
 
 # %%
@@ -400,15 +402,25 @@ assert above[0].max() > 3 * above[0][0]
 
 # %% [markdown]
 # Limit and growth are as predicted, as long as the linear model has anything to say. What happens then is beyond it: when the residual has grown to the order of $\sqrt n$ the kernel moves, $\lambda_{\max}$ *falls* below $2N/\eta$, and training comes back (the
-# "catapult" of Lewkowycz et al. 2020; chapter 11 has more of it). So the network survives a rate that its linearisation does not (up to about twice the limit, they report), but it leaves the kernel regime to do so.
+# "catapult" of Lewkowycz et al. 2020; chapter 11 has more of it). So the network survives a rate that its linearization does not (how far above the limit depends on the activation: for ReLU they report some six times), but it leaves the kernel regime to do so.
 #
-# ## The distance between network and linearisation
+# ## The distance between network and linearization
 #
 # How wrong is (2), (3) at width $n$? Start both models at the same $\theta_0$. Subtract (1) with the frozen kernel from (1) with the true one; the difference $\Delta = f - f_\mathrm{lin}$ at the training points (at test points it is a similar integral) obeys $\dot\Delta = -\frac1N\Theta_0\Delta - \frac1N(\Theta_t - \Theta_0)\, r_t$, so
 #
 # $$\Delta_t = -\frac1N \int_0^t e^{-\Theta_0 (t - s)/N}\, \big(\Theta_s - \Theta_0\big)\, r_s\, ds. \tag{7}$$
 #
-# The residual dies out exponentially, so the integral converges: the distance is of the order of the **drift of the kernel**, at every time, also as $t \to \infty$. (The price: a quadratic dependence on the size of $r_0$.) We know the drift from chapter 03, and get four predictions:
+# If the residual dies out exponentially the integral converges: the distance is of the order of the **drift of the kernel**, at every time, also as $t \to \infty$.
+#
+# *Why it dies out.* It does with the constant kernel, by (2). The true one might drift away and lose an eigenvalue on the way, and then nothing would stop it: drift and residual each need the other. The **bootstrap** cuts the circle.
+# Let $\lambda_0 = \lambda_{\min}(\Theta_\infty(X, X)) > 0$: *this is a hypothesis*. (Jacot et al. 2018, Proposition 2, have it for different inputs of equal length and a Lipschitz $\phi$ that is no polynomial; with twice the same image it fails.)
+# Let $n$ be so large that $\lambda_{\min}(\Theta_0) \ge \tfrac34 \lambda_0$, and let $\tau$ be the first time at which $\lambda_{\min}(\Theta_t) < \tfrac12 \lambda_0$.
+#
+# 1. Until $\tau$, $\frac{d}{dt} \|r\|^2 = -\frac2N r^\top \Theta_t r \le -\frac{\lambda_0}N \|r\|^2$: the residual falls at least like $e^{-\lambda_0 t/2N}$.
+# 2. So until $\tau$ a weight moves by at most $\int |\dot\theta_p|\,ds$, of the order $n^{-1/2} N/\lambda_0$, *for all times*, and the kernel by $C\, n^{-1/2}$ (chapter 03).
+# 3. For $n$ large that is less than $\lambda_0/4$, and $\lambda_{\min}(\Theta_t)$ stays above $\lambda_0/2$. Hence $\tau = \infty$: the residual goes to zero, and 1 and 2 hold for ever.
+#
+# It is $\Theta_t$ that must stay positive definite, and for that the width must be large *for this data*; a positive definite $\Theta_0$ is not enough. (Du et al. 2019 prove it in this way.) We know the drift from chapter 03, and get four predictions:
 #
 # | | what differs | exponent in $n$ |
 # |---|---|---|
@@ -417,9 +429,9 @@ assert above[0].max() > 3 * above[0][0]
 # | smooth, readout weights of one sign | drift without cancellation: the proven bound | $-1/2$ |
 # | smooth, prediction by the kernel of *infinite* width | $\Theta_0 - \Theta_\infty$, the random draw | $-1/2$ |
 #
-# The theorem of Lee et al. 2019 is an upper bound, $O(n^{-1/2})$, for the distance to the linearisation. The first two lines say that one will usually see less.
+# The theorem of Lee et al. 2019 is an upper bound, $O(n^{-1/2})$, for the distance to the linearization. The first two lines say that one will usually see less.
 #
-# **Measurement.** Widths 128 … 4096, eight networks each, 128 steps with $\eta = 0.6$. Networks are centred: then all have the same $r_0 = -y$, and with (7) being quadratic in $r_0$ the random starts would only blur the law. A distance is the rms over all 40 images, in units of the targets $\pm1$, and the largest of all times.
+# **Measurement.** Widths 128 … 4096, eight networks each, 128 steps with $\eta = 0.6$. Networks are centered: then all have the same $r_0 = -y$, and as the distance grows faster than linearly in $r_0$ the random starts would only blur the law. A distance is the rms over all 40 images, in units of the targets $\pm1$, and the largest of all times.
 
 
 # %%
@@ -510,18 +522,22 @@ for name, (_, found, which, _) in series.items():
 for name, (widths, _, _, law) in series.items():
     slope, error = slopes[name]
     print(f"{name:22} slope {slope:.2f} ± {error:.2f}, law {law:g}")
-    assert abs(slope - law) < max(3 * error, 0.06 if widths is WIDTHS else 0.2)
+    assert abs(slope - law) < (0.15 if widths is WIDTHS else 0.3)  # the deep ones: two widths, four networks
 assert slopes["own, GELU"][0] < slopes["own, ReLU"][0] < slopes["own, one sign"][0]
 
 # %% [markdown]
-# (Lines have the exponents of the table; the legend gives the fitted ones.) The counting carries over from the kernel to the trained function. The statement "the network is its linearisation up to $O(n^{-1/2})$" is right as an upper bound, sharp if the readout weights have one sign, and pessimistic by
+# (Lines have the exponents of the table; the legend gives the fitted ones.) The counting carries over from the kernel to the trained function. The statement "the network is its linearization up to $O(n^{-1/2})$" is right as an upper bound, sharp if the readout weights have one sign, and pessimistic by
 # $\sqrt n$ for ordinary smooth networks, of one hidden layer or two. In the same figure one sees which kernel to predict with: a network's **own** tangent kernel, $N \times N$ numbers at the start of training, is better than the kernel of infinite width by a factor of the order of $\sqrt n$, about fifty here. What the
 # infinite-width kernel misses is the draw of this one network, not its training. And the table is the "at every time" of the claim: the distance rises while the residual is there, and then stays. (With one sign it falls back a little: there the drift is mostly a change of the kernel's *scale*, which changes how fast the network gets to the end, and not where that is.)
 #
 # ## How far the parameters travel
 #
-# "A global minimum is found with parameters near their start". **Prediction.** By (6) the path's length tends to $\sqrt{y^\top\Theta^{-1}y}$ at every width, a number from the infinite-width kernel. The start has length $\sqrt P$ with $P = n(N + M + 2) + 1$ parameters here, so relative to it the movement falls like $n^{-1/2}$. (With a second hidden layer there are $n^2$ weights: $1/n$.)
-# The loss goes to zero, at any width at which $\Theta_0$ is positive definite.
+# "A global minimum is found with parameters near their start". **Predictions**, with the kernel of infinite width and no other number:
+#
+# - *Distance.* By (6) the straight distance from the start tends to $\sqrt{y^\top\Theta^{-1}y}$ at every width.
+# - *Path.* The way there is longer, since the modes are learned one after the other: (6) is the straight distance, not the length of the path.
+# - *Nearness.* The start has length $\sqrt P$ with $P = n(N + M + 2) + 1$ parameters here, so relative to it the distance falls like $n^{-1/2}$: arithmetic. (With a second hidden layer there are $n^2$ weights: $1/n$.)
+# - *Loss.* It goes to zero at widths at which $\Theta_t$ stays positive definite. At a finite time it is not zero but (2): $1.2 \cdot 10^{-6}$ of the start at $t = 77$.
 
 # %%
 with jax.enable_x64(True):
@@ -535,7 +551,7 @@ relative, deep_relative = (
 left_over = np.stack([f["loss"][:, -1] / f["loss"][:, 0] for f in gelu], axis=1)
 
 of_prediction = moved[:, -1] / travel
-print(f"predicted length of the path: {travel:.3g}")
+print(f"predicted distance: {travel:.3g}")
 for n, values in zip(WIDTHS, moved.T, strict=True):
     print(f"n = {n:4}: {values.mean():.3g} ± {values.std(ddof=1) / COUNT**0.5:.1g}")
 path, path_error = plotting.mean_and_error(of_prediction)
@@ -545,25 +561,26 @@ deep_nearness = plotting.fit_slope(DEEP, deep_relative)
 print(f"relative distance: slope {nearness[0]:.2f} ± {nearness[1]:.1g}, ", end="")
 print(f"with two hidden layers {deep_nearness[0]:.2f} ± {deep_nearness[1]:.1g}")
 print(f"share of the loss left at t = {t[-1]:.0f}, at most: {left_over.max():.0e}")
-assert abs(path - 1) < max(3 * path_error, 0.01)
-assert abs(nearness[0] + 0.5) < 0.03
-assert abs(deep_nearness[0] + 1) < 0.15
+assert abs(path - 1) < 0.05
+assert abs(nearness[0] + 0.5) < 0.05
+assert abs(deep_nearness[0] + 1) < 0.2
 assert left_over.max() < 1e-3
 
 # %% [markdown]
-# Both halves of the statement hold: the loss goes to zero, and the parameters get there after a walk of length 2.2 from a start of length 70 to 400. "Near" is relative to the start. In absolute terms they move as far in a wide network as in a narrow one, and
-# what falls is how much that walk bends the function.
+# Both halves of the statement hold at these widths. The loss goes to zero.
+# The parameters end at the distance 2.2 from a start of length 70 to 400.
+# "Near" is relative to the start. In absolute terms they move as far in a wide network as in a narrow one; what falls is how much that walk bends the function.
 #
 # ## Ensembles: mean and covariance
 #
 # Two networks of infinite width have the same kernel and different starts $f_0$, drawn from the Gaussian process with covariance $\Sigma$ (chapter 03). After training both differ still. Equation (3) is *linear in $f_0$*:
 #
-# $$f_t(x) = f_0(x) + P_t\,\big(y - f_0(X)\big), \qquad P_t = \Theta(x, X)\, \Theta^{-1}\big(1 - e^{-\Theta t/N}\big), \tag{8}$$
+# $$f_t(x) = f_0(x) + G_t\,\big(y - f_0(X)\big), \qquad G_t = \Theta(x, X)\, \Theta^{-1}\big(1 - e^{-\Theta t/N}\big), \tag{8}$$
 #
-# and a linear map of a Gaussian process is one. Take the mean (that of $f_0$ is zero) and multiply out the covariance of $f_0(x) - P_t f_0(X)$ with itself:
+# and a linear map of a Gaussian process is one. Take the mean (that of $f_0$ is zero) and multiply out the covariance of $f_0(x) - G_t f_0(X)$ with itself:
 #
-# $$\mathbb E f_t(x) = P_t\, y, \qquad
-# \operatorname{Cov}\big(f_t(x), f_t(x')\big) = \Sigma(x, x') + P_t\, \Sigma(X, X)\, P_t'^\top - P_t\, \Sigma(X, x') - \Sigma(x, X)\, P_t'^\top. \tag{9}$$
+# $$\mathbb E f_t(x) = G_t\, y, \qquad
+# \operatorname{Cov}\big(f_t(x), f_t(x')\big) = \Sigma(x, x') + G_t\, \Sigma(X, X)\, G_t'^\top - G_t\, \Sigma(X, x') - \Sigma(x, X)\, G_t'^\top. \tag{9}$$
 #
 # Two kernels with two jobs: $\Theta$ moves the functions, $\Sigma$ says where they start. The covariance does not depend on the targets. `ntk.ensemble_posterior` computes both.
 #
@@ -632,9 +649,11 @@ plt.show()
 # %% [markdown]
 # A figure convinces; a test can fail. Take the 20 test images, with predicted mean $m$ and covariance $C$ ($20\times20$) at one time, and *whiten*: $z = C^{-1/2}(f_t - m)$ should have mean zero and covariance $1$. With $S$ networks there are three numbers, each of which should be 1 up to sampling noise:
 #
-# - for the mean, $S\, \|\bar z\|^2/M$: a $\chi^2$ per point;
+# - for the mean, $S\, \|\bar z\|^2/M$: a $\chi^2$ per point, which scatters by $\sqrt{2/M}$;
 # - for the variances, $\operatorname{tr}\hat C_z/M$ (with $\hat C_z$ the sample covariance about zero);
 # - for all correlations, $\|\hat C_z - 1\|_F^2 \cdot S/(M(M+1))$.
+#
+# How much noise each has is sampled as well: the same numbers for Gaussian ensembles of the same size.
 
 
 # %%
@@ -662,11 +681,12 @@ for n, found in outputs.items():
         pairs = zip(middle, error, strict=True)
         row = "   ".join(f"{a:.2f} ± {e:.2f}" for a, e in pairs)
         print(f"   t = {time:2g}      {row}")
+rng = np.random.default_rng(0)
+null = np.array([whitened(rng.normal(size=(members, M)), np.zeros(M), np.eye(M)) for _ in range(2000)])
+noise = null.std(0) / groups**0.5  # standard errors by sampling alone
 for time in times:
-    middle, _ = tested[widest, time]
-    assert np.abs(middle - 1).max() < 0.5
-    assert abs(middle[1] - 1) < 0.05
-assert tested[32, 8.0][0][1] < 0.9
+    assert (np.abs(tested[widest, time][0] - null.mean(0)) < 4 * noise).all()
+assert tested[32, 8.0][0][1] < 0.95
 
 # %% [markdown]
 # At width 512 mean, variances and correlations are what (9) says. At width 32 the test sees a difference: after training the variance is some 15 % too small, and the correlations with it; the mean still passes, with fifty networks. That is an effect of higher order, of the kind of chapter 03's bias, and gone to within 2 % at width 512. (Nothing is wrong at $t = 0$: with one hidden layer the covariance of the start is exact at every width.)
@@ -677,14 +697,14 @@ assert tested[32, 8.0][0][1] < 0.9
 #
 # $$\text{mean } \Sigma(x, X)\, \Sigma^{-1} y, \qquad \text{covariance } \Sigma(x, x') - \Sigma(x, X)\,\Sigma^{-1}\,\Sigma(X, x'). \tag{10}$$
 #
-# Set $t = \infty$ in (9), so that $P = \Theta(x, X)\Theta^{-1}$. The mean is that of a process with kernel $\Theta$; but the covariance contains $\Sigma$ and $\Theta$, and is neither (10) nor (10) with $\Theta$ in place of $\Sigma$. A Bayesian conditions on the data all functions that the prior allows. Gradient descent instead takes each function and moves it, along
+# Set $t = \infty$ in (9), so that $G = \Theta(x, X)\Theta^{-1}$. The mean is that of a process with kernel $\Theta$; but the covariance contains $\Sigma$ and $\Theta$, and is neither (10) nor (10) with $\Theta$ in place of $\Sigma$. A Bayesian conditions on the data all functions that the prior allows. Gradient descent instead takes each function and moves it, along
 # $\Theta$, until it fits; where it ends depends on how it moves. With one exception. *Train the readout alone* (hidden weights stay random): then the tangent kernel is $\Sigma$ itself, by equation (1) of chapter 03. Put $\Theta = \Sigma$ and $t = \infty$ into (9): the three last terms become $+A - A - A$ with $A = \Sigma(x,X)\Sigma^{-1}\Sigma(X,x')$. That *is* (10).
 #
-# *Which is larger?* Write $P_\Sigma$ for $\Sigma(x, X)\Sigma^{-1}$ and $P_\Theta$ for $\Theta(x, X)\Theta^{-1}$, and take **one** network, trained both ways from the same start. By (8) it ends at two functions that differ by
+# *Which is larger?* Write $G_\Sigma$ for $\Sigma(x, X)\Sigma^{-1}$ and $G_\Theta$ for $\Theta(x, X)\Theta^{-1}$, and take **one** network, trained both ways from the same start. By (8) it ends at two functions that differ by
 #
-# $$\delta(x) = (P_\Theta - P_\Sigma)\,(y - f_0(X)). \tag{11}$$
+# $$\delta(x) = (G_\Theta - G_\Sigma)\,(y - f_0(X)). \tag{11}$$
 #
-# The readout-trained one fluctuates by $f_0(x) - P_\Sigma f_0(X)$. That is what is left of $f_0(x)$ after its best linear prediction from $f_0(X)$, so it is uncorrelated with $f_0(X)$, and with $\delta$. Hence the variances add: **ensemble = posterior + variance of $\delta$.** No training that ends at $f_0(x) + P\,(y - f_0(X))$, with whatever $P$, leaves less
+# The readout-trained one fluctuates by $f_0(x) - G_\Sigma f_0(X)$. That is what is left of $f_0(x)$ after its best linear prediction from $f_0(X)$, so it is uncorrelated with $f_0(X)$, and with $\delta$. Hence the variances add: **ensemble = posterior + variance of $\delta$.** No training that ends at $f_0(x) + G\,(y - f_0(X))$, with whatever $G$, leaves less
 # spread than the posterior.
 #
 # **Measurement:** 100 networks of width 1024, each trained in full and with the readout alone; standard deviations along the arc.
@@ -788,9 +808,9 @@ assert abs(of_delta - 1) < 0.3
 #
 # For another loss $\frac1N\sum_i \ell(f(x_i), y_i)$, equation (1) holds with $\partial\ell/\partial f$ in the place of $r$. With the cross-entropy it is no longer linear, and there is no closed form; there still is an equation in function space, for the $N$ training outputs alone: $\dot f(X) = \frac1N\Theta\,(y - \mathrm{softmax} f)$. `ntk.cross_entropy_flow` integrates it.
 #
-# One thing changes for good. On data that can be separated the squared loss has a minimum and stops; the cross-entropy has none, and logits grow for ever, like $\log t$. By (7) the distance between network and linearisation was bounded because the residual dies out *exponentially*. Here it decays like $1/t$, and its integral diverges. **Prediction:** the distance keeps growing, at a fixed width.
+# One thing changes for good. On data that can be separated the squared loss has a minimum and stops; the cross-entropy has none, and logits grow for ever, like $\log t$. By (7) the distance between network and linearization was bounded because the residual dies out *exponentially*. Here it decays like $1/t$, and its integral diverges. **Prediction:** the distance keeps growing, at a fixed width.
 #
-# **Measurement:** three networks of width 512, both losses, 300 steps; beside each its linearisation, `ntk.linearize`, trained with the same steps. Two classes need one output: logits $\pm f/\sqrt2$ have the tangent kernel $\Theta$ along the only direction in which they move, and
+# **Measurement:** three networks of width 512, both losses, 300 steps; beside each its linearization, `ntk.linearize`, trained with the same steps. Two classes need one output: logits $\pm f/\sqrt2$ have the tangent kernel $\Theta$ along the only direction in which they move, and
 # the loss $\log(1 + e^{-\sqrt2\, y f})$.
 
 
@@ -865,8 +885,8 @@ for name in distance:
 assert growth["mse"] < 1 < 3 < growth["cross-entropy"]
 
 # %% [markdown]
-# In the margins nothing separates network and kernel. In the distance the squared loss forgives: what the network does differently on the way is corrected at the training points before it stops. The cross-entropy never stops, the distance grows on and on, and *no* fixed width is enough for all
-# times. The theorem is about the squared loss, or about a fixed time.
+# In the margins nothing separates network and kernel. In the distance the squared loss forgives: what the network does differently on the way is corrected at the training points before it stops. The cross-entropy never stops, and the distance grows as long as we looked, to $t = 200$.
+# If it goes on like that, as (7) suggests, *no* fixed width is enough for all times. The theorem is about the squared loss, or about a fixed time.
 #
 # ## Claims
 
@@ -938,15 +958,15 @@ claim(
 # - With a constant kernel training is linear: each mode of $\Theta(X, X)$ decays as $e^{-\lambda_i t/N}$ (flow) or $(1 - \eta\lambda_i/N)^s$ (steps). Test points follow through $\Theta(x, X)$, starting from their own $f_0(x)$.
 # - $\eta_{\max} = 2(1+\mu)N/\lambda_{\max}$ is set by the mode that is learned first, and it is usually not one that matters.
 # - What a network learns early is what its kernel finds easy. A target is learned fast if it lies there.
-# - A network follows its own linearisation to $1/n$ (smooth), $n^{-3/4}$ (ReLU), $n^{-1/2}$ (one sign, the proven bound). From the infinite-width kernel it is $n^{-1/2}$ away, through the draw at the start.
-# - The parameters walk as far at every width; relative to their start it is $n^{-1/2}$ (one hidden layer).
-# - An ensemble has mean $P_t y$ and covariance (9): $\Theta$ moves, $\Sigma$ starts. Only with a trained readout alone is that a posterior.
+# - A network follows its own linearization to $1/n$ (smooth), $n^{-3/4}$ (ReLU), $n^{-1/2}$ (one sign, the proven bound). From the infinite-width kernel it is $n^{-1/2}$ away, through the draw at the start.
+# - The parameters walk as far at every width; relative to their start it is $n^{-1/2}$ (one hidden layer). That they stay there for all times needs $\lambda_{\min}(\Theta_\infty) > 0$ and a width that is large for this data.
+# - An ensemble has mean $G_t y$ and covariance (9): $\Theta$ moves, $\Sigma$ starts. Only with a trained readout alone is that a posterior.
 #
 # ## Where it breaks
 #
 # - **Rates above the limit:** the network survives by leaving the kernel (chapter 11).
 # - **Cross-entropy, long:** the logits never rest, and the distance grows with time.
-# - **Large residuals:** the distance is quadratic in $r_0$. Scaling the output changes that (chapter 05); so do targets far from $f_0$.
+# - **Large residuals:** the distance grows faster than linearly in $r_0$: by (7) like its square for smooth $\phi$ and small $r_0$ (higher powers follow), with kinks like a power between $3/2$ and $2$. Scaling the output changes that (chapter 05); so do targets far from $f_0$.
 # - **Small eigenvalues:** at $t = \infty$ they divide; in float32, or with nearly equal inputs, use a ridge or stop early (chapters 12 and 13).
 # - **Mini-batches:** the mean follows (2), the spread does not (chapter 08).
 # - **20 images.** With more data the slowest modes take longer, and in that time a network of the same width drifts further.
@@ -959,6 +979,7 @@ claim(
 #
 # - J. Lee, L. Xiao, S. Schoenholz, Y. Bahri, R. Novak, J. Sohl-Dickstein, J. Pennington, *Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*, 2019, arXiv:1902.06720.
 # - A. Jacot, F. Gabriel, C. Hongler, *Neural Tangent Kernel: Convergence and Generalization in Neural Networks*, 2018, arXiv:1806.07572.
+# - S. Du, X. Zhai, B. Póczos, A. Singh, *Gradient Descent Provably Optimizes Over-parameterized Neural Networks*, 2019, arXiv:1810.02054 (the bootstrap).
 # - B. Polyak, *Some methods of speeding up the convergence of iteration methods*, 1964 (heavy ball).
 # - A. Lewkowycz, Y. Bahri, E. Dyer, J. Sohl-Dickstein, G. Gur-Ari, *The large learning rate phase of deep learning: the catapult mechanism*, 2020, arXiv:2003.02218.
 # - C. Rasmussen, C. Williams, *Gaussian Processes for Machine Learning*, 2006, §2.2 (the posterior).

@@ -245,8 +245,8 @@ check("04.5", answer)
 #
 # 30 minutes · difficulty 4 of 5 · rests on “Which modes are learned first”
 #
-# An open task. Networks can fit shuffled labels. What does it cost them? With `ntk.gradient_flow`, the kernel of infinite width and the 40 images above, predict for real and for shuffled labels (several shuffles): the time until the training loss is a hundredth of its start, and the length of the parameters' path,
-# equation (6) of the chapter. Then train a network on both and compare. Which of the two prices is the higher one, and what do they have to do with each other? The lines below are a start.
+# An open task. Networks can fit shuffled labels. What does it cost them? With `ntk.gradient_flow`, the kernel of infinite width and the 40 images above, predict for real and for shuffled labels (several shuffles): the time until the training loss is a hundredth of its start, and how far the parameters get, the straight distance
+# of equation (6) of the chapter. Then train a network on both and compare. Which of the two prices is the higher one, and what do they have to do with each other? The lines below are a start.
 
 # %%
 with jax.enable_x64(True):
@@ -263,12 +263,12 @@ with jax.enable_x64(True):
 answer = r"""
 ### BEGIN SOLUTION
 In the eigenbasis the loss is $\frac1{2N}\sum_i e^{-2\lambda_i t/N} c_i^2$ with $c_i =
-u_i^\top y$, and the squared path $\sum_i c_i^2/\lambda_i$: both ask how much of the
+u_i^\top y$, and the squared distance $\sum_i c_i^2/\lambda_i$: both ask how much of the
 target lies at small $\lambda_i$. Shuffled labels spread evenly, $c_i^2 \approx 1$; real
 ones lie more at large $\lambda_i$. Predicted with these 40 images: real labels need
-$t = 55$ and a path of 3.6, eight shuffles $t = 75$ to $130$ and paths of 4.6 to 5.8.
-So both prices are higher for nonsense, the time by a factor of two, the path by
-1.4: the path is the root of a sum over all modes, and the time is set by the slowest
+$t = 55$ and a distance of 3.6, eight shuffles $t = 75$ to $130$ and distances of 4.6 to 5.8.
+So both prices are higher for nonsense, the time by a factor of two, the distance by
+1.4: the distance is the root of a sum over all modes, and the time is set by the slowest
 ones that matter for the last hundredth. Even against odd digits is not a smooth
 target; with threes against eights the ratios are larger, and they grow with $N$.
 Networks of width 2048 follow these predictions to a few per cent.
