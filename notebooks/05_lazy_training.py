@@ -5,7 +5,7 @@
 #
 # - make any differentiable model train like its linearisation, without making it wide, and say how near: with exponents, and the constant for one of them;
 # - say what this needs (an output near zero at the start, a Jacobian of full rank), and what happens when either is missing;
-# - tell from one number, measured before training, whether a network will be lazy, and show what laziness costs.
+# - estimate from one number, measured before training, how lazy a network will be, say where that number misleads, and show what laziness costs.
 #
 # **Time:** 60 minutes for the chapter, 85 for the exercises without the open one. You need chapter 01 (the empirical NTK) and the idea of
 # parameterizations from chapter 02.
@@ -131,8 +131,8 @@ def ensemble(make, seeds=SEEDS):
 #
 # because $u_0 = Dh^\top \Theta^{-1} (\text{change of } f)$, whose squared norm is $(\text{change})^\top \Theta^{-1} (\text{change})$, and $f$ has changed by
 # $q_i\, v_i^\top y$ along $v_i$. For $s \to \infty$ this is
-# $y^\top \Theta^{-1} y$. (That is where a small eigenvalue hurts. Theorem 2.4 of the paper makes the laws uniform in time, under
-# the condition that the smallest one is positive.)
+# $y^\top \Theta^{-1} y$. (That is where a small eigenvalue hurts. Theorem 2.4 of the paper, as quoted in a report by H. Smith, makes the laws
+# uniform in time if the smallest one is positive and $\alpha$ large enough; the second law then has $\log\alpha/\alpha^2$.)
 #
 # ### The measurement
 #
@@ -514,7 +514,7 @@ value, error = slope(ALPHAS[LARGE], ways["doubled"][0]["outputs"][:, LARGE])
 claim("Z1", what="slope over α of the output's gap, doubled model", measured=value, uncertainty=error, seeds=SEEDS)
 
 # %% [markdown]
-# ## One number that tells
+# ## One number that tells, to a factor of a few
 #
 # $\alpha$ is a knob, not a measure: $\alpha = 1$ is lazy for one network and not for another. What decides? To fit, $h$ has to change by the residual
 # $r = h(w_0) - y$. The shortest step that changes the outputs by $\lVert r \rVert$, if the direction is favourable, has the length
@@ -549,14 +549,15 @@ claim("Z1", what="slope over α of the output's gap, doubled model", measured=va
 # $$ h_{\text{MF}} = \frac{\sigma_w}{n} \sum_j a_j\, \phi(h_j), \qquad h_{\text{NTK}} = \frac{\sigma_w}{\sqrt n} \sum_j a_j\, \phi(h_j) = \sqrt n\; h_{\text{MF}} , $$
 #
 # and their learning rates by $\eta n$ to $\eta$: **the NTK parameterization is the mean-field network with $\alpha = \sqrt n$ and the rate $\eta/\alpha^2$.**
-# Even the start fits. $h_{\text{MF}}(w_0)$ is a mean of $n$ terms with random signs, so it is of order $n^{-1/2} = 1/\alpha$: the bounded case, $p = 1$. The laws of
-# chapters 02 and 03 like $n^{-1/2}$ are this chapter's $1/\alpha$. Width is one way to get a large factor in front. It is not needed, and
-# width alone makes nothing lazy.
+# Even the start fits. $h_{\text{MF}}(w_0)$ is a mean of $n$ terms with random signs, so it is of order $n^{-1/2} = 1/\alpha$: the bounded case, $p = 1$.
+# The movement in chapter 02 and the gap to the linearised network in chapter 04 are this chapter's $1/\alpha$.
+# Chapter 03's $n^{-1/2}$ is not: there the kernel *at the start* is an average over random units, and a law of large numbers says how well.
+# Width is one way to get a large factor in front. It is not needed, and width alone makes nothing lazy.
 #
 # **Prediction**: in the mean-field parameterization $\kappa_h$ and the change of the Jacobian do not fall with the width; in the NTK parameterization both fall like
 # $1/\sqrt n$; in both they fall like $1/\alpha$. We need $\lVert D^2h \rVert = \max \lVert D^2h[u, u] \rVert$ over unit vectors $u$, which a power iteration
-# finds: take the output direction $c$ in which $h$ bends most along $u$, then the $u$ that bends $c \cdot h$ most, and so on. (A maximum, but maybe a
-# local one: we take the largest of four starts.)
+# finds: take the output direction $c$ in which $h$ bends most along $u$, then the $u$ that bends $c \cdot h$ most, and so on.
+# This finds a local maximum, and we take the largest of four starts: a lower bound. $D^2h$ joins parameters of one unit only, so the iteration stays in the unit that it falls into, and with many units four starts miss the one that bends most.
 
 # %%
 
@@ -662,8 +663,11 @@ for name, expected in (("NTK", -0.5), ("mean field", 0.0)):
 # %% [markdown]
 # A factor of 16 in width does nothing to a mean-field network: the two lie on top of each other, and at $\alpha = 1$ both change completely. The
 # network of 16 units is lazy at $\alpha = 100$ in either parameterization. Against $\kappa$, measured before the first step, all four are near
-# one line, within a factor of about three over four decades. (The wide networks lie to the right, and $\kappa$ falls by 2.3 with the width instead of $\sqrt{16} = 4$: $\lVert D^2h \rVert$ sees the
-# one unit that bends most, and among 256 units there is a worse one than among 16. That unit decides $\kappa$, but not the training.)
+# one line, within a factor of about three over four decades.
+#
+# **One prediction failed.** $\kappa$ of the NTK parameterization should fall by $\sqrt{16} = 4$ with the width, and falls by 2.3; the change of the Jacobian falls as it should.
+# $\lVert D^2h \rVert$ sees the one unit that bends most, and among 256 units there is a worse one than among 16. That unit decides $\kappa$, but not the training.
+# So a small $\kappa$ says that training will be lazy. It is not a ruler, and it need not put two networks in the right order (exercise 05.6).
 #
 # ## A minimum next door
 #
@@ -982,7 +986,7 @@ for (name, stop), (gap, error) in gaps.items():
 # - With $h(w_0) = 0$ and at fixed time: distance travelled $\propto 1/\alpha$, with a constant that the kernel knows; distance to the linear trajectory $\propto 1/\alpha^2$; gap of the outputs $\propto 1/\alpha$,
 #   but $1/\alpha^2$ for a doubled model or a zero readout, by a symmetry.
 # - With $h(w_0) \ne 0$ the scale alone does nothing: the parameters travel as far as it takes to unlearn $h(w_0)$. Bounded $\alpha h(w_0)$ is enough.
-# - $\kappa_h$ tells before training. Width enters through the scale only: the NTK parameterization is the mean-field one with $\alpha = \sqrt n$.
+# - $\kappa_h$ warns before training, within a factor of a few; it does not order networks. Width enters through the scale only: the NTK parameterization is the mean-field one with $\alpha = \sqrt n$.
 # - The minimum next door exists because the Jacobian has full rank. Training only walks there.
 # - Lazy means no features. What it costs depends on the task: here a factor of almost four in test loss where two directions matter, three errors in a hundred on digits.
 #

@@ -414,7 +414,7 @@ assert np.abs(end_loss.mean(0) - predicted_loss).max() < 0.2
 # $$\frac1{\theta_{l+1}} = \frac1{\theta_l} + \nu + \tfrac32 \nu^2\, \theta_l + \dots \quad\Longrightarrow\quad
 # \frac1{\theta_l} = \nu\,\big(l + \tfrac32 \log l + \dots\big), \qquad \chi(c_l) = 1 - \frac{\theta_l}\pi = 1 - \frac{3}{l + \frac32\log l + \dots}.$$
 #
-# **Smooth.** $\delta_{l+1} = \delta_l - \frac\beta2 \delta_l^2 + \frac\gamma6 \delta_l^3 - \dots$, where $\beta$ and $\gamma$ are the second and third derivative of the correlation map at 1 (`ntk.critical_point` has them). So
+# **Smooth**, with $\phi''$ continuous. $\delta_{l+1} = \delta_l - \frac\beta2 \delta_l^2 + \frac\gamma6 \delta_l^3 - \dots$, where $\beta$ and $\gamma$ are the second and third derivative of the correlation map at 1 (`ntk.critical_point` has them). Both must be finite. So
 #
 # $$\frac1{\delta_{l+1}} = \frac1{\delta_l} + \frac\beta2 + \Big(\frac{\beta^2}4 - \frac\gamma6\Big)\delta_l + \dots \quad\Longrightarrow\quad
 # \frac1{\delta_l} = \frac\beta2\,\big(l + h \log l + \dots\big), \quad h = 1 - \frac{2\gamma}{3\beta^2}, \qquad \chi(c_l) = 1 - \beta\delta_l + \dots = 1 - \frac{2}{l + h\log l + \dots}.$$
@@ -429,9 +429,27 @@ assert np.abs(end_loss.mean(0) - predicted_loss).max() < 0.2
 # $$\boxed{\;\; \frac{\Theta^L(x, x')}{q L} = \frac1{1 + a} + \kappa\,\frac{\log L}{L} + O\Big(\frac1L\Big), \qquad \frac{1}{1+a} = \begin{cases} \frac14 & \text{ReLU} \\ \frac13 & \text{smooth}\end{cases}, \qquad
 # \kappa = \frac{h}{1 + a} = \begin{cases} \frac38 \\ \frac13 - \frac{2\gamma}{9\beta^2}\end{cases} \;\;} \tag{3}$$
 #
-# The limit does not know the inputs: *any* two different images share a quarter (a third) of their squared gradient. And the rate is $\log L/L$ for **both** kinds. The source (in the version of 2019) has $O(1/L)$ for ReLU
-# and $\log L/L$ for smooth activations, and sees there the reason why tanh works better. Here is a test that tells the two apart: multiplied by $L$, the distance to the limit must rise with $\log L$ on a straight line of slope $\kappa$.
-# If the rate were $1/L$, it would be flat.
+# The limit does not know the inputs: *any* two different images share a quarter (a third) of their squared gradient.
+#
+# **A kink in the slope.** ELU is in between: $\phi''$ jumps at zero, by $\Delta = 1$. Then $\gamma = \infty$, and (3) does not hold.
+# (`critical_point(Elu(), 0.2).gamma` is 0.30: the average of $(\phi^{(3)})^2$ away from the jump, which means nothing here.)
+# Two Gaussians at the angle $\theta \approx \sqrt{2\delta}$ have different signs with probability $\theta/\pi$, so $\mathbb E[\phi''(u)\phi''(v)] = \mathbb E[\phi''^2] - \Delta^2\theta/2\pi + \dots$
+# Integrate twice:
+#
+# $$\chi(c) = 1 - \beta\delta + m\,\delta^{3/2} + \dots, \qquad \delta_{l+1} = \delta_l - \tfrac\beta2\delta_l^2 + \tfrac25 m\,\delta_l^{5/2} + \dots, \qquad m = \frac{\sqrt2}{3\pi}\, \sigma_w^2 q\, \Delta^2 .$$
+#
+# The same steps as above, with $p = \sqrt2\, m\, \beta^{-3/2}$, give $\chi(c_l) = 1 - \frac2l - \frac65\, p\, l^{-3/2}$, and with $\Theta^l = q\,(\frac13 l + B\, l^{1/2})$ in (1): $\frac12 B = -2B - \frac25 p$.
+# **Regularity decides the rate:**
+#
+# | $\phi$ | limit | distance to it |
+# |---|---|---|
+# | kink in $\phi$ (ReLU) | $\frac14$ | $\frac38 \log L/L$ |
+# | kink in $\phi'$ (ELU) | $\frac13$ | $-\frac4{25}\, p\, L^{-1/2} = -\frac{8}{75\pi}\, \sigma_w^2 q\, \Delta^2 \beta^{-3/2}\, L^{-1/2}$ |
+# | neither (tanh, erf, GELU) | $\frac13$ | $\big(\frac13 - \frac{2\gamma}{9\beta^2}\big) \log L/L$ |
+#
+# The source (in the version of 2019) has $O(1/L)$ for ReLU and $\log L/L$ for smooth activations, ELU among them, and sees there the reason why tanh works better.
+# A test that tells $O(1/L)$ from $\log L/L$: the distance to the limit times $L$ must rise with $\log L$ on a straight line of slope $\kappa$, where $O(1/L)$ would be flat.
+# (For ELU at $\sigma_b = 0.2$ the coefficient of $L^{-1/2}$ is $-0.4034$; one million layers of (1), extrapolated, give $-0.404$. That run is not in this notebook.)
 
 # %%
 ON_LINE = {
@@ -481,8 +499,10 @@ axes[0].set_ylabel("(ratio − limit) · L")
 _ = axes[0].legend(fontsize=8)
 
 # %% [markdown]
-# The slope for ReLU is 0.375, not 0. On a log–log plot over two decades nobody would see it: the distance falls with a local slope of about $-0.93$, and a straight line through it looks convincing. Also note that $\kappa < 0$ for
-# smooth activations: their ratio crosses $\frac13$ and comes back from below. Do not look for monotone convergence.
+# The slope for ReLU is 0.375, not 0. On a log–log plot over two decades nobody would see it: the distance falls with a local slope of about $-0.93$, and a straight line through it looks convincing.
+# The sign of $\kappa$ depends on the activation: $\kappa < 0$ where $\gamma > \frac32\beta^2$, as for erf, and then the ratio crosses $\frac13$ and comes back from below.
+# GELU and SiLU at $\sigma_b = 0.2$ have $\kappa > 0$ (0.087 and 0.187). Do not look for monotone convergence.
+# ELU is smoother than ReLU and has the slowest rate of all: regularity is not a ladder, and a rate says nothing yet about what is kept.
 #
 # ## Where tanh and ReLU do differ
 #
@@ -799,13 +819,13 @@ advantage, advantage_error = plotting.mean_and_error(better)
 assert advantage > 3 * advantage_error
 
 # %% [markdown]
-# Tanh wins clearly. Two reasons, of which the kernel knows only one:
+# Tanh wins clearly. But ReLU does not train here at all, so the run cannot say why. Two reasons are possible, of which the kernel knows only one:
 #
 # 1. The data-dependent part of its kernel is eight times larger (the spread above).
 # 2. These networks are about as deep as wide, so the infinite-width kernel describes neither. In a ReLU network $V(q) = q$: nothing brings a layer's variance back, and its random deviations, of relative size $\sqrt{5/n}$ per layer, multiply up over the layers. For tanh $\chi_q = 0.54$: half of each
 #    deviation is forgotten in the next layer. So the scale of a ReLU network's outputs and gradients differs from draw to draw, and one learning rate cannot suit them all.
 #
-# We have not separated the two; but both fade together with the depth: in the same run at depth 12 (rate $20/(qL)$, not shown) ReLU reaches 0.76 and tanh 0.85. This is a short run at a small scale: what we report is the difference, on three seeds.
+# We have not separated the two, and the mechanism is untested; both fade together with the depth: in the same run at depth 12 (rate $20/(qL)$, not shown) ReLU reaches 0.76 and tanh 0.85. This is a short run at a small scale: what we report is the difference, on three seeds.
 #
 # ## Residual nets
 #
@@ -915,7 +935,7 @@ assert np.abs(np.array(residual_kappa) * 8 / 3 - 1).max() < 0.03
 # | Off the line $\sup_{x, x'} \lvert\Theta^L - \lambda\rvert \le e^{-\gamma L}$, in both phases | ordered: yes. Chaotic: off-diagonal yes, diagonal $\sim \chi_1^L$ | high: one line of algebra, and Xiao et al. (2020) find the same |
 # | On the line, ReLU: distance $O(1/L)$ | $\frac38 \log L/L$ | high: expansion and $10^6$ layers agree to $10^{-3}$ |
 # | ... with $\sup$ over all $x \ne x'$ | cannot converge: see below | high: continuity |
-# | Tanh is slower by a $\log$, therefore better | same rate; a constant $\sim 1/\beta$ favours tanh | rate: high. That the constant is *why* deep tanh nets train better: moderate, finite width also matters |
+# | Smooth activations are slower by a $\log$, therefore better | tanh: same rate, a constant $\sim 1/\beta$ in its favor; ELU: slower, $L^{-1/2}$ | rate: high. That the constant is *why* deep tanh nets train better: moderate, finite width also matters |
 # | Residual nets: normaliser $2^L$ | $L(1 + \sigma_w^2/2)^{L-1}$ | high: exact solution |
 #
 # **The supremum.** $\Theta^L$ is continuous: as $x' \to x$, $\Theta^L(x, x') \to \Theta^L(x, x)$, which is $qL$ and not $qL/4$. At *every* depth there are pairs whose ratio is as near to 1 as you like, namely those with a head start $l_0 \gg L$. The statement
@@ -1042,6 +1062,7 @@ claim(
 # | chaotic | $\sim \chi_1^L$ | $qc^*/(1-\chi_{c^*})$ | $L\chi_{c^*}^L$ | memorises, outputs 0 elsewhere |
 # | critical, ReLU | $qL$ | $qL/4$ | $\frac38 \log L/L$ | $N\bar y/(N+3)$ |
 # | critical, smooth | $qL$ | $qL/3$ | $\kappa \log L/L$ | $N\bar y/(N+2)$ |
+# | critical, kink in $\phi'$ (ELU) | $qL$ | $qL/3$ | $\propto L^{-1/2}$ | $N\bar y/(N+2)$ |
 #
 # - *Invertible* is about memorising, *informative* about sharing: a kernel needs off-diagonal entries that differ.
 # - Smooth activations with small $\sigma_b$ are ahead by a constant, $1/\beta$. Residual branches scaled by $1/\sqrt L$ avoid the problem altogether.

@@ -62,7 +62,7 @@ check("07.1", ntk_at_depth)
 # else, also between a new input and the $N$ training inputs. Derive what kernel regression with a relative `ridge` predicts
 # there,
 #
-# $$ f(x) = k_0\lambda\,\mathbf 1^\top \big(K + \text{ridge}\cdotk_0\, I\big)^{-1} y, \qquad
+# $$ f(x) = k_0\lambda\,\mathbf 1^\top \big(K + \text{ridge}\cdot k_0\, I\big)^{-1} y, \qquad
 #    K = k_0\big[(1 - \lambda) I + \lambda\,\mathbf 1\mathbf 1^\top\big], $$
 #
 # and code the closed form: no matrix of size $N \times N$.
