@@ -9,10 +9,37 @@ setting.
 
 from typing import TYPE_CHECKING, Any
 
-from ntklib.critical import CriticalPoint, critical_point, edge_of_chaos
-from ntklib.cross_entropy import cross_entropy_flow
 from ntklib.data import Data, load, one_hot_centered
-from ntklib.depth import DepthProfile, ntk_depth_profile
+from ntklib.depth import (
+    CriticalPoint,
+    DepthProfile,
+    DepthScales,
+    chi,
+    correlation_map,
+    critical_point,
+    decorrelation_map,
+    depth_scales,
+    edge_of_chaos,
+    fixed_point,
+    fixed_points,
+    ntk_depth_profile,
+    phase,
+    variance_map,
+)
+from ntklib.dynamics import (
+    cross_entropy_flow,
+    ensemble_posterior,
+    gp_posterior,
+    gradient_descent,
+    gradient_flow,
+    langevin,
+    max_learning_rate,
+    mean_square_limit,
+    noise_covariance,
+    sgd_moments,
+    sgd_simulate,
+    stationary_covariance,
+)
 from ntklib.empirical import (
     MonteCarloKernel,
     empirical_nngp,
@@ -58,13 +85,7 @@ from ntklib.layers import (
 )
 from ntklib.linearization import center, linearize, scale_output, taylor
 from ntklib.models import functional
-from ntklib.noise import noise_covariance, sgd_moments, sgd_simulate
-from ntklib.noise_limits import langevin, mean_square_limit, stationary_covariance
 from ntklib.parameterization import MEAN_FIELD, MUP, NTK, STANDARD, Parameterization, convert, sgd
-from ntklib.phases import DepthScales, depth_scales, fixed_point, fixed_points, phase
-from ntklib.posterior import ensemble_posterior, gp_posterior
-from ntklib.predict import gradient_descent, gradient_flow, max_learning_rate
-from ntklib.propagation import chi, correlation_map, decorrelation_map, variance_map
 from ntklib.scale import CGSolution, NotConvergedError, cg_solve, gram
 from ntklib.training import History, train
 from ntklib.whitening import ZCA

@@ -29,15 +29,11 @@ with warnings.catch_warnings():
         [
             f"ntklib.{name}"
             for name in (
-                "_linalg",
                 "duals",
+                "dynamics",
                 "empirical",
                 "kernel",
                 "layers",
-                "noise",
-                "noise_limits",
-                "posterior",
-                "predict",
             )
         ],
         "beartype.beartype",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import assert_close
 
-from ntklib import _linalg
+from ntklib.dynamics import _linalg
 
 
 def test_large_numbers_of_steps_are_powers():

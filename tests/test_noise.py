@@ -14,7 +14,7 @@ import pytest
 from helpers import assert_close, normal
 
 import ntklib as ntk
-from ntklib import noise, noise_limits
+from ntklib.dynamics import noise, noise_limits
 
 N, M, K = 4, 3, 2
 

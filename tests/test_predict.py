@@ -10,7 +10,7 @@ import pytest
 from helpers import assert_close, normal, small_net
 
 import ntklib as ntk
-from ntklib import _linalg
+from ntklib.dynamics import _linalg
 from ntklib.training import optax
 
 N, M, K = 6, 4, 2

@@ -12,7 +12,8 @@ from flax import nnx
 from helpers import ACTIVATIONS, assert_close
 
 import ntklib as ntk
-from ntklib import critical, depth, phases, propagation
+from ntklib.depth import critical, phases, propagation
+from ntklib.depth import profile as depth
 
 STORED = json.loads((pathlib.Path(__file__).parent / "reference" / "eoc.json").read_text())
 NAMED = {name: ACTIVATIONS[name] for name in ("arctan", "elu", "erf", "gelu", "relu", "sigmoid", "silu", "tanh")} | {

@@ -7,7 +7,7 @@ from helpers import assert_close, normal
 from rounded import EPS, KERNEL_OF_RANK_2, TARGETS, X_TEST, N, X, flow, gauss, linear, reference, rounded
 
 import ntklib as ntk
-from ntklib import _spectrum
+from ntklib.dynamics import _spectrum
 
 
 def twins(dtype):

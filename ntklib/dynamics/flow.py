@@ -9,8 +9,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from ntklib import _checks, _linalg, _lost_digits, _spectrum
-from ntklib._spectrum import Projected, Spectrum
+from ntklib import _checks
+from ntklib.dynamics import _linalg, _lost_digits, _spectrum
+from ntklib.dynamics._spectrum import Projected, Spectrum
 
 Train = Float[Array, "*T N K"]
 TrainAndTest = tuple[Float[Array, "*T N K"], Float[Array, "*T M K"]]

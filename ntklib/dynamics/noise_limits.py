@@ -13,9 +13,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from ntklib import _checks, _linalg, _lost_digits, _spectrum
-from ntklib._spectrum import Spectrum
-from ntklib.predict import Problem, working_copies, working_precision
+from ntklib import _checks
+from ntklib.dynamics import _linalg, _lost_digits, _spectrum
+from ntklib.dynamics._spectrum import Spectrum
+from ntklib.dynamics.flow import Problem, working_copies, working_precision
 
 _MAX_STEPS = 2**16
 

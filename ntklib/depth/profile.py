@@ -16,9 +16,9 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from ntklib import _checks
+from ntklib.depth.phases import fixed_point, is_homogeneous
+from ntklib.depth.propagation import Pair, Scalar, checked, mean, pair, require_smooth, square
 from ntklib.layers import Elementwise
-from ntklib.phases import fixed_point, is_homogeneous
-from ntklib.propagation import Pair, Scalar, checked, mean, pair, require_smooth, square
 
 Residual = Literal["plain", "1/sqrt(l)", "1/sqrt(L)"]
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from ntklib import _checks
-from ntklib._spectrum import Evolve, Projected, Spectrum, weighted_norm
+from ntklib.dynamics._spectrum import Evolve, Projected, Spectrum, weighted_norm
 
 #: The relative error of the outputs beyond which a warning says so.
 TOLERANCE = 1e-2

@@ -10,10 +10,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from ntklib import _checks, _linalg, _lost_digits, _spectrum
-from ntklib._spectrum import Spectrum, weighted_norm
+from ntklib import _checks
+from ntklib.dynamics import _linalg, _lost_digits, _spectrum
+from ntklib.dynamics._spectrum import Spectrum, weighted_norm
+from ntklib.dynamics.flow import Scalar, working_copies, working_precision
 from ntklib.kernel import Kernel
-from ntklib.predict import Scalar, working_copies, working_precision
 
 
 def gp_posterior(

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ntklib.depth.phases import TABLE, is_homogeneous, table, variance_slope
+from ntklib.depth.propagation import Pair, Scalar, checked, mean, pair, require_smooth, square
 from ntklib.duals.integrals import derivative
 from ntklib.layers import Elementwise
-from ntklib.phases import TABLE, is_homogeneous, table, variance_slope
-from ntklib.propagation import Pair, Scalar, checked, mean, pair, require_smooth, square
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntklib import _checks
+from ntklib.depth.propagation import Scalar, checked, has_closed_form, mean, over, pair, require_smooth, square
 from ntklib.duals.integrals import derivative
 from ntklib.layers import Elementwise
-from ntklib.propagation import Scalar, checked, has_closed_form, mean, over, pair, require_smooth, square
 
 #: Variances at which the maps are tabulated to find every fixed point; 1/18 of an e-folding apart.
 TABLE = np.exp(np.log(1e-9) + np.log(1e16) / 659 * np.arange(1030))  # to 9.8e15

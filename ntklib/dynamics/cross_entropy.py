@@ -8,8 +8,9 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntklib import _checks, _linalg
-from ntklib.predict import Problem, Start, Train, TrainAndTest
+from ntklib import _checks
+from ntklib.dynamics import _linalg
+from ntklib.dynamics.flow import Problem, Start, Train, TrainAndTest
 
 _MAX_STEPS = 100_000
 

@@ -20,10 +20,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from ntklib import _checks, _linalg, _spectrum
-from ntklib._spectrum import Projected, Spectrum
-from ntklib.noise_limits import batch_noise, is_stable, noise_level, problem, product
-from ntklib.predict import Problem, working_copies, working_precision
+from ntklib import _checks
+from ntklib.dynamics import _linalg, _spectrum
+from ntklib.dynamics._spectrum import Projected, Spectrum
+from ntklib.dynamics.flow import Problem, working_copies, working_precision
+from ntklib.dynamics.noise_limits import batch_noise, is_stable, noise_level, problem, product
 
 Moments = tuple[Float[Array, "*T N K"], Float[Array, "*T N N"]]
 MomentsAtTest = tuple[Float[Array, "*T M K"], Float[Array, "*T M M"]]

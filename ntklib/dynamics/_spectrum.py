@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ntklib import _checks, _linalg
+from ntklib import _checks
+from ntklib.dynamics import _linalg
 
 #: σ in units of ε. Kernels of `gram` and `net.kernel` in float32 had 0.2 to 1 against float64, over networks of 2 to 6
 #: layers, six activations, and 20 to 600 inputs of 1 to 784 features.
