@@ -387,7 +387,7 @@ def trained_and_predicted(key, width):
         y,
         t=fine,
         f0=f(theta, x),
-        ntk_test=kernel[N:],
+        ntk_test_train=kernel[N:],
         f0_test=f(theta, x_test),
     )
     return run.records, jnp.concatenate([train, test], axis=1), kernel[:N]

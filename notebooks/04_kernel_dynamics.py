@@ -112,7 +112,7 @@ def descend(kernels, f0, learning_rate, momentum, at):
         theta = (kernel[:N] + kernel[:N].T) / 2  # rounding left it a little askew
         train_and_test = ntk.gradient_descent(
             theta, y.astype(float), learning_rate=learning_rate, momentum=momentum,
-            steps=at, f0=f0[:N, None], ntk_test=kernel[N:], f0_test=f0[N:, None],
+            steps=at, f0=f0[:N, None], ntk_test_train=kernel[N:], f0_test=f0[N:, None],
         )  # fmt: skip
         return jnp.concatenate(train_and_test, axis=1)[..., 0]
 
@@ -238,7 +238,7 @@ with jax.enable_x64(True):
     f0 = jnp.asarray(measured[0], float)[:, None]
     theta, theta_test, targets = limit_ntk[:N], limit_ntk[N:], jnp.asarray(y, float)
     by_hand = flow_by_hand(theta, theta_test, targets, f0[:N], f0[N:], 5.0)
-    test = {"ntk_test": theta_test, "f0_test": f0[N:]}
+    test = {"ntk_test_train": theta_test, "f0_test": f0[N:]}
     from_library = ntk.gradient_flow(theta, targets, t=5.0, f0=f0[:N], **test)
     for mine, theirs in zip(by_hand, from_library, strict=True):
         assert jnp.abs(mine - theirs).max() < 1e-12

@@ -942,7 +942,7 @@ def limit(apply_fn, w, x, y, x_test, y_test):
     kernel = functools.partial(ntk.empirical_ntk, (apply_fn, w))
     stable = 2 * len(x) / jnp.linalg.eigvalsh(kernel(x))[-1]
     times = jnp.logspace(0, 6, 300)
-    f, f_test = ntk.gradient_flow(kernel(x), y, t=times, ntk_test=kernel(x_test, x))
+    f, f_test = ntk.gradient_flow(kernel(x), y, t=times, ntk_test_train=kernel(x_test, x))
     losses = jnp.mean((f - y) ** 2, axis=(1, 2)) / 2
     first = [jnp.argmax(losses < stop) for stop in STOPS]
     return jnp.array([scores(f_test[i], x_test, y_test) for i in first]).T, stable  # [2, stops]

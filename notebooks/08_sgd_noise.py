@@ -89,7 +89,7 @@ def kernels(model, points=points):
     return {
         "ntk_train": theta[:N, :N],
         "f0": f0[:N],
-        "ntk_test": theta[N:, :N],
+        "ntk_test_train": theta[N:, :N],
         "f0_test": f0[N:],
     }
 
@@ -291,7 +291,7 @@ def with_disputes(problem):
     return problem | {
         "ntk_train": problem["ntk_train"][np.ix_(twice, twice)],
         "f0": problem["f0"][twice],
-        "ntk_test": problem["ntk_test"][:, twice],
+        "ntk_test_train": problem["ntk_test_train"][:, twice],
     }
 
 
@@ -315,7 +315,7 @@ for name, targets, of, bounds in (
             runs = ntk.sgd_simulate(**how, **p)[1]
             dots.append(runs.var(0, ddof=1).mean((1, 2)))
             inverse = jnp.linalg.pinv(p["ntk_train"], hermitian=True)
-            reach = p["ntk_test"] @ inverse
+            reach = p["ntk_test_train"] @ inverse
             rest.append(noise_variance(reach @ v @ reach.T))
         fate[name, size] = np.array(lines), np.array(dots), np.array(rest)
 

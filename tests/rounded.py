@@ -55,7 +55,7 @@ def said(call) -> tuple[Any, list[str]]:
 
 
 def flow(k, k_test, y, t, ridge):
-    (train, test), words = said(lambda: ntk.gradient_flow(k, y, t=t, ntk_test=k_test, ridge=ridge))
+    (train, test), words = said(lambda: ntk.gradient_flow(k, y, t=t, ntk_test_train=k_test, ridge=ridge))
     return (train, np.asarray(test)), words
 
 

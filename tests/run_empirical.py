@@ -124,7 +124,7 @@ def over_a_mesh():
                 turned = {"mean": (1, 0), "diagonal": (1, 0, 2), "full": (1, 0, 3, 2)}[outputs]
                 assert (known == known.transpose(turned)).all()
     four = jax.make_mesh((2, 1), ("a", "b"))
-    found["two axes, in small tiles"] = off(ntk.empirical_ntk(NET, X, mesh=four, batch_size=3), WANT["mean"])
+    found["two axes, in small tiles"] = off(ntk.empirical_ntk(NET, X, mesh=four, tile=3), WANT["mean"])
     return found
 
 

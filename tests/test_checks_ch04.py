@@ -22,7 +22,7 @@ def flow(theta, theta_test, y, f0, f0_test, t, *, zero_at=1e-6, n=None, at_zero=
 
 
 def by_library(theta, theta_test, y, f0, f0_test, t):
-    return ntk.gradient_flow(theta, y, t=t, f0=f0, ntk_test=theta_test, f0_test=f0_test)
+    return ntk.gradient_flow(theta, y, t=t, f0=f0, ntk_test_train=theta_test, f0_test=f0_test)
 
 
 def by_inverse(theta, theta_test, y, f0, f0_test, t):

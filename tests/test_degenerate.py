@@ -33,7 +33,7 @@ def starts(parts, y):
     """f0 and f0_test in the size of the targets."""
     return {
         "f0": F0[: len(parts[0]), : y.shape[1]].astype(y.dtype),
-        "ntk_test": parts[1],
+        "ntk_test_train": parts[1],
         "f0_test": F0_TEST[: len(parts[1]), : y.shape[1]].astype(y.dtype),
     }
 
@@ -45,7 +45,7 @@ def noisy(scale, **more) -> dict[str, Any]:
 #: Each function of (train, cross, test), targets, and the size of the kernel in units of which time is measured.
 CALLS: dict[str, Any] = {
     "gradient_flow": lambda p, y, s: ntk.gradient_flow(p[0], y, t=np.array([0.0, 1.0, 50.0]) / s, **starts(p, y)),
-    "flow to the end": lambda p, y, s: ntk.gradient_flow(p[0], y, t=jnp.inf, ntk_test=p[1], ridge=0.1),
+    "flow to the end": lambda p, y, s: ntk.gradient_flow(p[0], y, t=jnp.inf, ntk_test_train=p[1], ridge=0.1),
     "gradient_descent": lambda p, y, s: ntk.gradient_descent(
         p[0], y, learning_rate=0.5 / s, momentum=0.5, steps=[0, 1, 30, jnp.inf], **starts(p, y)
     ),
@@ -57,14 +57,14 @@ CALLS: dict[str, Any] = {
     )[0],
     "ensemble at training inputs": lambda p, y, s: ntk.ensemble_posterior(record(p[0]), y, t=2.0 / s)[0],
     "mean_square_limit": lambda p, y, s: jnp.asarray(ntk.mean_square_limit(p[0], 1) * s),
-    "sgd_moments": lambda p, y, s: ntk.sgd_moments(p[0], y, steps=[0, 5, 20], ntk_test=p[1], **noisy(s)),
+    "sgd_moments": lambda p, y, s: ntk.sgd_moments(p[0], y, steps=[0, 5, 20], ntk_test_train=p[1], **noisy(s)),
     "sgd_simulate": lambda p, y, s: ntk.sgd_simulate(
-        p[0], y, steps=[0, 5], ntk_test=p[1], key=jax.random.key(0), runs=2, **noisy(s, label_noise=0.0)
+        p[0], y, steps=[0, 5], ntk_test_train=p[1], key=jax.random.key(0), runs=2, **noisy(s, label_noise=0.0)
     ),
     "stationary_covariance": lambda p, y, s: ntk.stationary_covariance(p[0], y, **noisy(s)),
     "langevin": lambda p, y, s: ntk.langevin(p[0], y, learning_rate=0.1 / s, batch_size=1, t=np.array([0.0, 3.0]) / s),
     "cross_entropy_flow": lambda p, y, s: ntk.cross_entropy_flow(
-        p[0], LABELS[: len(p[0])].astype(y.dtype), t=np.array([0.0, 3.0]) / s, ntk_test=p[1]
+        p[0], LABELS[: len(p[0])].astype(y.dtype), t=np.array([0.0, 3.0]) / s, ntk_test_train=p[1]
     ),
 }
 
@@ -109,7 +109,7 @@ def test_outputs_are_linear_in_the_targets_and_covariances_quadratic(name, size)
         parts = [p.astype(np.float32) for p in PARTS]
         if name == "sgd_moments":
             how = {"learning_rate": 0.1, "batch_size": 1, "steps": 20, "label_noise": sigma}
-            return ntk.sgd_moments(parts[0], y, ntk_test=parts[1], **how)
+            return ntk.sgd_moments(parts[0], y, ntk_test_train=parts[1], **how)
         if name == "stationary_covariance":
             return (None, ntk.stationary_covariance(parts[0], y, learning_rate=0.1, batch_size=1, label_noise=sigma))
         if name == "langevin":
@@ -194,7 +194,7 @@ def test_one_input_and_one_output_have_closed_forms():
     y, f0 = np.array([[5.0]]), np.array([[1.0]])
     t = 0.7
     left = math.exp(-2 * t)
-    train, test = ntk.gradient_flow(theta, y, t=t, f0=f0, ntk_test=cross)
+    train, test = ntk.gradient_flow(theta, y, t=t, f0=f0, ntk_test_train=cross)
     assert_close(train, [[5 - 4 * left]], rtol=1e-14)
     assert_close(test, [[0.5 * 4 * (1 - left)]], rtol=1e-14)
     for steps, momentum in itertools.product((0, 1, 7), (0.0, 0.9)):
@@ -213,7 +213,7 @@ def test_one_input_and_one_output_have_closed_forms():
     assert_close(mean, [[5 * p]], rtol=1e-14)
     assert_close(cov, [[3 + 2 * p**2 - 2 * p]], rtol=1e-14)
     (mean, cov), _ = ntk.sgd_moments(
-        theta, y, learning_rate=0.1, batch_size=1, steps=2, label_noise=0.3, ntk_test=cross
+        theta, y, learning_rate=0.1, batch_size=1, steps=2, label_noise=0.3, ntk_test_train=cross
     )
     assert_close(mean, [[5 * (1 - 0.8**2)]], rtol=1e-14)
     assert_close(cov, [[0.04 * 0.09 * (1 + 0.64)]], rtol=1e-13)
@@ -231,7 +231,7 @@ def test_a_kernel_of_zeros_moves_nothing(dtype):
     y = y + Y.astype(dtype)
     own = PARTS[2].astype(dtype)
     f0, f0_test = F0.astype(dtype), F0_TEST.astype(dtype)
-    same: Any = {"f0": f0, "ntk_test": cross, "f0_test": f0_test}
+    same: Any = {"f0": f0, "ntk_test_train": cross, "f0_test": f0_test}
     for got in (
         *(ntk.gradient_flow(zero, y, t=t, **same) for t in (0.0, 1.0, 1e30, jnp.inf)),
         *(ntk.gradient_flow(zero, y, t=t, ridge=0.1, **same) for t in (1.0, jnp.inf)),  # relative: of nothing
@@ -248,9 +248,9 @@ def test_a_kernel_of_zeros_moves_nothing(dtype):
     mean, cov = ntk.ensemble_posterior(record(zero), y, record(cross), record(own), t=jnp.inf)
     assert not mean.any()
     assert_close(cov, own, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"`k_train` is singular .* inputs that are zero"):
+    with pytest.raises(ValueError, match=r"`nngp_train` is singular .* inputs that are zero"):
         ntk.gp_posterior(zero, y, cross, own, ridge=0.1)
-    assert_close(ntk.gradient_flow(zero, y, t=1.0, ntk_test=np.ones((M, N), dtype))[0], np.zeros((N, K)))
+    assert_close(ntk.gradient_flow(zero, y, t=1.0, ntk_test_train=np.ones((M, N), dtype))[0], np.zeros((N, K)))
 
 
 # ----------------------------------------------------------------------------------------------------- equal inputs
@@ -274,19 +274,19 @@ def test_equal_inputs_count_as_one_of_the_mean_target(dtype):
     double, single, y = ([p.astype(dtype) for p in double], [p.astype(dtype) for p in single], y.astype(dtype))
     merged = np.concatenate([y[:2].mean(0, keepdims=True), y[2:]])
     rtol = 1e-10 if dtype == np.float64 else 1e-5
-    want = ntk.gradient_flow(single[0], merged, t=jnp.inf, ntk_test=single[1])
-    got = ntk.gradient_flow(double[0], y, t=jnp.inf, ntk_test=double[1])
+    want = ntk.gradient_flow(single[0], merged, t=jnp.inf, ntk_test_train=single[1])
+    got = ntk.gradient_flow(double[0], y, t=jnp.inf, ntk_test_train=double[1])
     assert_close(got[1], want[1], rtol=rtol)
     assert_close(got[0][0], merged[0], rtol=rtol)
-    got = ntk.gradient_descent(double[0], y, learning_rate=0.1, steps=1e25, ntk_test=double[1])
+    got = ntk.gradient_descent(double[0], y, learning_rate=0.1, steps=1e25, ntk_test_train=double[1])
     assert_close(got[1], want[1], rtol=rtol)
     got = ntk.ensemble_posterior(record(double[0]), y, record(double[1]), record(double[2]), t=1e25)
     ours = ntk.ensemble_posterior(record(single[0]), merged, record(single[1]), record(single[2]), t=1e25)
     assert_close(got[0], ours[0], rtol=rtol)
     assert_close(got[1], ours[1], rtol=10 * rtol)
-    late = ntk.sgd_moments(double[0], y, learning_rate=0.1, batch_size=6, steps=20_000, ntk_test=double[1])
+    late = ntk.sgd_moments(double[0], y, learning_rate=0.1, batch_size=6, steps=20_000, ntk_test_train=double[1])
     assert_close(late[1][0], want[1], rtol=max(rtol, 1e-4))
-    with pytest.raises(ValueError, match="`k_train` is singular"):
+    with pytest.raises(ValueError, match="`nngp_train` is singular"):
         ntk.gp_posterior(double[0], y, double[1], double[2], ridge=0.0)
 
 
@@ -295,8 +295,8 @@ def test_logits_of_equal_inputs_with_two_labels_settle():
     double = twins()[0]
     y = np.eye(2)[[0, 1, 0, 1, 0, 1]]
     parts = [p.astype(np.float32) for p in double]
-    f = ntk.cross_entropy_flow(parts[0], y.astype(np.float32), t=1e4, ntk_test=parts[1])
-    want = ntk.cross_entropy_flow(double[0], y, t=1e4, ntk_test=double[1], rtol=1e-8)
+    f = ntk.cross_entropy_flow(parts[0], y.astype(np.float32), t=1e4, ntk_test_train=parts[1])
+    want = ntk.cross_entropy_flow(double[0], y, t=1e4, ntk_test_train=double[1], rtol=1e-8)
     for got, exact in zip(f, want, strict=True):
         assert_close(np.asarray(got), np.asarray(exact), rtol=1e-3)
     assert_close(f[0][0], f[0][1], rtol=1e-6)
@@ -306,7 +306,7 @@ def test_logits_of_equal_inputs_with_two_labels_settle():
 
 
 def test_at_time_zero_nothing_has_moved():
-    same: Any = {"f0": F0, "ntk_test": PARTS[1], "f0_test": F0_TEST}
+    same: Any = {"f0": F0, "ntk_test_train": PARTS[1], "f0_test": F0_TEST}
     for got in (
         ntk.gradient_flow(PARTS[0], Y, t=0.0, ridge=0.1, **same),
         ntk.gradient_descent(PARTS[0], Y, learning_rate=0.1, steps=0, momentum=0.9, **same),
@@ -327,7 +327,7 @@ def test_at_time_zero_nothing_has_moved():
 def test_a_rate_of_zero_moves_nothing_and_the_stability_limit_has_no_end(momentum):
     theta, y = PARTS[0].astype(np.float32), Y.astype(np.float32)
     for steps in (5, 2**35, jnp.inf):
-        still = ntk.gradient_descent(theta, y, learning_rate=0, steps=steps, momentum=momentum, ntk_test=theta)
+        still = ntk.gradient_descent(theta, y, learning_rate=0, steps=steps, momentum=momentum, ntk_test_train=theta)
         assert not still[0].any()
         assert not still[1].any()
     limit = float(ntk.max_learning_rate(theta, momentum))
@@ -475,14 +475,14 @@ def calls(k, kt, own, y, x):
     record = lambda a: ntk.Kernel(a, a, np.zeros(len(a)), np.zeros(a.shape[1]), features=1)
     noisy = {"learning_rate": 0.01, "batch_size": 2}
     return [
-        ntk.gradient_flow(k, y, t=[1.0, 2.0], ntk_test=kt),
-        ntk.gradient_descent(k, y, learning_rate=0.1, steps=3, ntk_test=kt),
+        ntk.gradient_flow(k, y, t=[1.0, 2.0], ntk_test_train=kt),
+        ntk.gradient_descent(k, y, learning_rate=0.1, steps=3, ntk_test_train=kt),
         ntk.gp_posterior(k, y, kt, own, ridge=0.1),
         ntk.ensemble_posterior(record(k), y, record(kt), record(own), t=1.0),
         ntk.max_learning_rate(k),
         ntk.mean_square_limit(k, 1),
-        ntk.sgd_moments(k, y, steps=3, ntk_test=kt, **noisy),
-        ntk.sgd_simulate(k, y, steps=3, ntk_test=kt, key=jax.random.key(0), runs=2, **noisy),
+        ntk.sgd_moments(k, y, steps=3, ntk_test_train=kt, **noisy),
+        ntk.sgd_simulate(k, y, steps=3, ntk_test_train=kt, key=jax.random.key(0), runs=2, **noisy),
         ntk.stationary_covariance(k, y, label_noise=0.1, **noisy),
         ntk.langevin(k, y, t=1.0, **noisy),
         ntk.noise_covariance(y, 2),

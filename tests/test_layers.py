@@ -119,7 +119,7 @@ def test_wide_networks_have_the_kernel_of_the_limit(name):
 
     def sample(params):
         net = nnx.merge(graph, params)
-        return ntk.empirical_nngp(net, x), ntk.empirical_ntk(net, x, method="jacobian", batch_size=3)
+        return ntk.empirical_nngp(net, x), ntk.empirical_ntk(net, x, method="jacobian", tile=3)
 
     limit = kernel(limit, x)
     samples = jax.lax.map(sample, parameters_of_wide_networks())
@@ -145,7 +145,7 @@ def test_residual_sum_flatten_and_layer_norm_against_wide_networks():
         )
 
     samples = jax.lax.map(
-        lambda key: ntk.empirical_ntk(build(nnx.Rngs(params=key)), images, method="jacobian", batch_size=3),
+        lambda key: ntk.empirical_ntk(build(nnx.Rngs(params=key)), images, method="jacobian", tile=3),
         jax.random.split(jax.random.key(1), 24),
     )
     drawn, want = np.asarray(samples), kernel(build(nnx.Rngs(0)), images).ntk

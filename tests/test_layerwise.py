@@ -206,7 +206,7 @@ def test_layers_are_found_and_nothing_is_approximated(name):
 def test_every_output_with_and_without_second_inputs_in_blocks(name, outputs):
     model, x, full = case(name)
     want = reduced(full, outputs)
-    kernel = functools.partial(ntk.empirical_ntk, model, outputs=outputs, method="layerwise", batch_size=2)
+    kernel = functools.partial(ntk.empirical_ntk, model, outputs=outputs, method="layerwise", tile=2)
     assert_close(kernel(x[:2], x), want[:2], rtol=1e-12)
     assert_close(kernel(x[:3]), want[:3, :3], rtol=1e-12)  # two blocks that overlap
 
@@ -357,7 +357,7 @@ def test_the_counts_themselves(outputs):
 def test_inside_jit_and_vmap_and_with_traced_inputs():
     def kernel(key, x):
         net = ntk.mlp([3, 4, 2], w_std=1.0, rngs=nnx.Rngs(params=key))
-        return ntk.empirical_ntk(net, x, method="layerwise", batch_size=2)
+        return ntk.empirical_ntk(net, x, method="layerwise", tile=2)
 
     keys, x = jax.random.split(jax.random.key(0), 2), normal(0, 3, 3)
     want = jnp.stack([kernel(key, x) for key in keys])
@@ -377,7 +377,7 @@ def test_networks_of_one_architecture_compile_once():
         net = doubled(ntk.mlp([3, 6, 2], activation=ntk.Erf(), w_std=1.0, rngs=nnx.Rngs(seed)))
         x = normal(seed, 5, 3)
         with compilations() as compiled:
-            ntk.empirical_ntk(net, x, method="layerwise", batch_size=2)
+            ntk.empirical_ntk(net, x, method="layerwise", tile=2)
         counts.append(len(compiled))
     assert counts[0] > 0
     assert counts[1] == 0
@@ -393,7 +393,7 @@ def test_a_bar_counts_the_tiles_and_is_silent_in_ci(monkeypatch):
             bars.append((self, keywords["disable"]))
 
     monkeypatch.setattr(blocks, "tqdm", Bar)
-    kernel = functools.partial(ntk.empirical_ntk, model, outputs="full", method="layerwise", batch_size=2)
+    kernel = functools.partial(ntk.empirical_ntk, model, outputs="full", method="layerwise", tile=2)
     kernel(x[:3])
     monkeypatch.delenv("CI")
     kernel(x[:3])

@@ -99,7 +99,7 @@ def test_posteriors_say_what_is_lost(name, small):
     got = call(ROUNDED, small)
     assert np.abs(np.asarray(got[0][0]) - np.asarray(want[0][0])).max() > 0.03 * np.abs(np.asarray(want[0][0])).max()
     assert got[1]
-    assert ("k_train" if name == "gp" else "kernel_train.ntk") in got[1][0]
+    assert ("nngp_train" if name == "gp" else "kernel_train.ntk") in got[1][0]
     want, got = call(EXACT, enough), call(ROUNDED, enough)
     assert not want[1]
     assert not got[1]
@@ -114,7 +114,7 @@ def test_sgd_says_what_is_lost(name):
     more = {"key": jax.random.key(0), "runs": 1} if name == "sgd_simulate" else {}
 
     def call(parts, steps):
-        settings: Any = {"learning_rate": 2.0, "batch_size": N, "steps": steps, "ntk_test": parts[1]}
+        settings: Any = {"learning_rate": 2.0, "batch_size": N, "steps": steps, "ntk_test_train": parts[1]}
         return said(lambda: getattr(ntk, name)(parts[0], y, **settings, **more))
 
     assert call(ROUNDED, 10**6)[1]

@@ -81,7 +81,7 @@ def test_moments_are_those_of_all_batch_sequences(size, replace, rank):
         steps=3,
         replace=replace,
         f0=f0,
-        ntk_test=theta_test,
+        ntk_test_train=theta_test,
         f0_test=f0_test,
     )
     assert_close(train[0], mean[:N], rtol=1e-12)
@@ -94,7 +94,7 @@ def test_one_step_is_the_kernel_times_the_noise_covariance():
     theta, _, y, f0, _ = problem()
     for size, replace in ((1, True), (3, False)):
         cov = moments(theta, y, learning_rate=0.01, batch_size=size, steps=1, f0=f0, replace=replace)[1]
-        of_batch = noise.noise_covariance(f0 - y, size, replace)
+        of_batch = noise.noise_covariance(f0 - y, size, replace=replace)
         assert_close(cov, 0.01**2 * theta @ of_batch @ theta, rtol=1e-12)
 
 
@@ -105,12 +105,12 @@ def test_noise_covariance_is_that_of_all_batches(size, replace):
     draws = np.stack([np.bincount(b, minlength=N)[:, None] * r / size for b in map(list, batches)])
     draws = draws - draws.mean(0)
     want = np.einsum("sik,sjk->ij", draws, draws) / len(draws)
-    assert_close(noise.noise_covariance(r, size, replace), want, rtol=1e-13)
+    assert_close(noise.noise_covariance(r, size, replace=replace), want, rtol=1e-13)
 
 
 def test_several_step_numbers_are_single_ones_together():
     theta, theta_test, y, f0, f0_test = problem()
-    rest = {"learning_rate": 0.02, "batch_size": 2, "f0": f0, "ntk_test": theta_test, "f0_test": f0_test}
+    rest = {"learning_rate": 0.02, "batch_size": 2, "f0": f0, "ntk_test_train": theta_test, "f0_test": f0_test}
     together = moments(theta, y, steps=[0, 1, 1, 7], **rest)
     for i, steps in enumerate([0, 1, 1, 7]):
         alone = moments(theta, y, steps=steps, **rest)
@@ -122,7 +122,7 @@ def test_several_step_numbers_are_single_ones_together():
 
 def test_full_batch_without_replacement_is_gradient_descent():
     theta, theta_test, y, f0, f0_test = problem()
-    same = {"learning_rate": 0.03, "steps": [1, 50], "f0": f0, "ntk_test": theta_test, "f0_test": f0_test}
+    same = {"learning_rate": 0.03, "steps": [1, 50], "f0": f0, "ntk_test_train": theta_test, "f0_test": f0_test}
     descent = ntk.gradient_descent(theta, y, **same)
     for (mean, cov), want in zip(moments(theta, y, batch_size=N, **same), descent, strict=True):
         assert_close(mean, want, rtol=1e-12)
@@ -156,9 +156,9 @@ def test_outputs_add_up():
 def test_simulation_agrees_with_the_moments(size, replace):
     n, runs = 24, 200_000 if size > 1 else 100_000
     theta, theta_test, y, f0, f0_test = problem(7, n=n, rank=40, outputs=1, tests=3)
-    rate = 0.5 * noise_limits.mean_square_limit(theta, size, replace)
+    rate = 0.5 * noise_limits.mean_square_limit(theta, size, replace=replace)
     same = {"learning_rate": rate, "batch_size": size, "steps": 60, "replace": replace, "f0": f0}
-    same |= {"ntk_test": theta_test, "f0_test": f0_test}
+    same |= {"ntk_test_train": theta_test, "f0_test": f0_test}
     sampled = simulate(theta, y, key=jax.random.key(size), runs=runs, **same)
     for f, (mean, cov) in zip(sampled, moments(theta, y, **same), strict=True):
         assert_close(f.mean(0), mean, rtol=0.01)
@@ -227,7 +227,7 @@ def test_the_same_key_gives_the_same_runs():
 )
 def test_stationary_covariance_is_the_long_run(size, replace, sigma):
     theta, _, y, f0, _ = problem(20, n=6, rank=3)
-    rate = 0.6 * noise_limits.mean_square_limit(theta, size, replace)
+    rate = 0.6 * noise_limits.mean_square_limit(theta, size, replace=replace)
     same = {"learning_rate": rate, "batch_size": size, "replace": replace, "label_noise": sigma, "f0": f0}
     late = moments(theta, y, steps=20_000, **same)[1]
     assert_close(stationary(theta, y, **same), late, rtol=1e-9)
@@ -277,7 +277,7 @@ def test_interpolation_leaves_no_noise():
 def test_second_moments_decay_below_the_limit_and_grow_above(size, replace, rank):
     theta, _, y, _, _ = problem(30, n=8, rank=rank, outputs=1)
     y = theta @ y  # reachable, so that nothing keeps the noise alive
-    limit = noise_limits.mean_square_limit(theta, size, replace)
+    limit = noise_limits.mean_square_limit(theta, size, replace=replace)
     for factor, grows in ((0.99, False), (1.01, True)):
         same = {"learning_rate": factor * limit, "batch_size": size, "steps": [2000, 4000], "replace": replace}
         cov = quiet_moments(theta, y, **same)[1]
@@ -289,7 +289,7 @@ def test_limit_between_its_bounds(n):
     theta = problem(31, n=n, rank=60)[0]
     top, diagonal = float(jnp.linalg.eigvalsh(theta)[-1]), float(jnp.diagonal(theta).max())
     for size in (1, 2, 3, n):
-        with_, without = (noise_limits.mean_square_limit(theta, size, replace) for replace in (True, False))
+        with_, without = (noise_limits.mean_square_limit(theta, size, replace=replace) for replace in (True, False))
         of_mean = 2 * n / top
         s = (n - size) / (size * (n - 1))
         assert 2 / (diagonal / size + (1 - 1 / size) * top / n) <= with_ * (1 + 1e-12)
@@ -306,7 +306,7 @@ def test_limit_is_the_spectral_radius_of_the_map():
     """M ↦ AMA + η² s Θ [diag(M)/N − M/N²] Θ as an N² × N² matrix, at the limit; for both eigenvalue routines."""
     theta, n = problem(32, n=7, rank=20)[0], 7
     for size, replace in ((1, True), (3, False)):
-        rate = noise_limits.mean_square_limit(theta, size, replace)
+        rate = noise_limits.mean_square_limit(theta, size, replace=replace)
         s = noise_limits.noise_level(n, size, replace)
 
         def step(m, rate=rate, s=s):
@@ -359,7 +359,7 @@ def test_diffusion_ends_in_the_exact_stationary_law_for_small_steps():
 def test_float32_stays_float32_and_close():
     theta, theta_test, y, f0, f0_test = (a.astype(jnp.float32) for a in problem(50, n=40, rank=90))
     same = {"learning_rate": 0.02, "batch_size": 2, "f0": f0}
-    tests = {"ntk_test": theta_test, "f0_test": f0_test}
+    tests = {"ntk_test_train": theta_test, "f0_test": f0_test}
     got = moments(theta, y, steps=[10, 50], **same, **tests)
     wide = {k: v.astype(jnp.float64) if isinstance(v, jax.Array) else v for k, v in (same | tests).items()}
     want = moments(theta.astype(jnp.float64), y.astype(jnp.float64), steps=[10, 50], **wide)
@@ -380,7 +380,7 @@ def test_float32_stays_float32_and_close():
 def test_all_of_it_compiles_over_learning_rates():
     theta, theta_test, y, f0, _ = problem(51, rank=2)
     rates = jnp.array([0.01, 0.02])
-    of_moments = lambda rate: moments(theta, y, learning_rate=rate, batch_size=1, steps=5, ntk_test=theta_test)  # noqa: E731
+    of_moments = lambda rate: moments(theta, y, learning_rate=rate, batch_size=1, steps=5, ntk_test_train=theta_test)  # noqa: E731
     of_rest = lambda rate: stationary(theta, y, learning_rate=rate, batch_size=1, f0=f0)  # noqa: E731
     for function in (of_moments, of_rest):
         mapped = jax.jit(jax.vmap(function))(rates)
@@ -397,7 +397,7 @@ def test_one_example_has_no_noise():
         mean, cov = moments(theta, y, learning_rate=0.3, batch_size=1, steps=2, replace=replace)
         assert_close(mean, [[1 - 0.4**2]])
         assert cov.tolist() == [[0.0]]
-        assert_close(noise_limits.mean_square_limit(theta, 1, replace), 1.0)
+        assert_close(noise_limits.mean_square_limit(theta, 1, replace=replace), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -412,8 +412,8 @@ def test_one_example_has_no_noise():
         ({"steps": 1.5}, ["`steps`", "whole"]),
         ({"steps": jnp.inf}, ["`steps`", "finite", "stationary_covariance"]),
         ({"f0": jnp.ones((N, 1))}, ["`f0`", "(4, 2)"]),
-        ({"ntk_test": jnp.ones((N, M))}, ["`ntk_test`", "ntk_test.T"]),
-        ({"f0_test": jnp.ones((M, K))}, ["`f0_test`", "`ntk_test`"]),
+        ({"ntk_test_train": jnp.ones((N, M))}, ["`ntk_test_train`", "ntk_test_train.T"]),
+        ({"f0_test": jnp.ones((M, K))}, ["`f0_test`", "`ntk_test_train`"]),
     ],
 )
 def test_wrong_calls(change, words):

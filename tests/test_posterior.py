@@ -40,7 +40,7 @@ class TestReference:
         train, cross, _ = stored(entry)
         y, f0, f0_test = (jnp.asarray(ARRAYS[entry["arrays"][name]]) for name in ("y_train", "f0_train", "f0_test"))
         t = jnp.array([float(v) for v in entry["t"]]) * entry["learning_rate"] / y.shape[1]
-        got = ntk.gradient_flow(train.ntk, y, t=t, f0=f0, ntk_test=cross.ntk, f0_test=f0_test, ridge=reg)
+        got = ntk.gradient_flow(train.ntk, y, t=t, f0=f0, ntk_test_train=cross.ntk, f0_test=f0_test, ridge=reg)
         for part, name in zip(got, ("train", "test"), strict=True):
             want = ARRAYS[entry["arrays"][f"reg{reg}/gd_mse/{name}"]]
             for got_t, want_t in zip(part, want, strict=True):
@@ -100,7 +100,7 @@ def test_ensemble_is_what_sampled_starts_do_under_the_flow(ridge, kind):
     f0 = jnp.linalg.cholesky(joint + 1e-12 * jnp.eye(10)) @ normal(3, 10, draws)
     theta, theta_test = getattr(TRAIN, kind), getattr(CROSS, kind)
     y = jnp.broadcast_to(Y[:, :1], (6, draws))
-    train, test = ntk.gradient_flow(theta, y, t=t, f0=f0[:6], ntk_test=theta_test, f0_test=f0[6:], ridge=ridge)
+    train, test = ntk.gradient_flow(theta, y, t=t, f0=f0[:6], ntk_test_train=theta_test, f0_test=f0[6:], ridge=ridge)
     for outputs, arguments in ((train, ()), (test, (CROSS, TEST))):
         mean, cov = ntk.ensemble_posterior(TRAIN, Y[:, :1], *arguments, t=t, ridge=ridge, kernel=kind)
         for i in range(2):
@@ -140,7 +140,7 @@ def test_a_singular_kernel_is_refused_in_either_precision(dtype):
     twice = jnp.concatenate([X, X[:1]])
     k, cross, test = (NET.kernel(*pair).nngp.astype(dtype) for pair in ((twice,), (X_TEST, twice), (X_TEST,)))
     y = normal(0, 7, 1).astype(dtype)
-    with pytest.raises(ValueError, match=r"`k_train` is singular .*`ridge` = 0.*ridge=1e-4"):
+    with pytest.raises(ValueError, match=r"`nngp_train` is singular .*`ridge` = 0.*ridge=1e-4"):
         ntk.gp_posterior(k, y, cross, test, ridge=0.0)
     mean, cov = ntk.gp_posterior(k, y, cross, test, ridge=1e-3)
     assert bool(jnp.isfinite(mean).all() & jnp.isfinite(cov).all())

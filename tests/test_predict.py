@@ -21,7 +21,7 @@ TIMES = jnp.array([0.0, 0.1, 1.0, 10.0, jnp.inf])
 
 
 def flow(t: Any = TIMES, theta=THETA, **changes) -> Any:
-    arguments: Any = {"f0": F0, "ntk_test": THETA_TEST, "f0_test": F0_TEST} | changes
+    arguments: Any = {"f0": F0, "ntk_test_train": THETA_TEST, "f0_test": F0_TEST} | changes
     return ntk.gradient_flow(theta, Y, t=t, **arguments)
 
 
@@ -47,7 +47,7 @@ def test_flow_is_the_limit_of_small_gradient_steps_on_a_linear_model():
         w = ntk.train(
             (apply_fn, jnp.zeros((20, K))), x, Y, optimizer=ntk.training.optax.sgd(eta), steps=round(t / eta)
         ).params
-        train, test = ntk.gradient_flow(THETA, Y, t=t, ntk_test=THETA_TEST)
+        train, test = ntk.gradient_flow(THETA, Y, t=t, ntk_test_train=THETA_TEST)
         errors.append([float(jnp.abs(apply_fn(w, x) - train).max()), float(jnp.abs(apply_fn(w, x_test) - test).max())])
     assert np.all(np.array(errors[1]) < 0.02)
     assert_close(np.array(errors[0]) / np.array(errors[1]), np.array([2.0, 2.0]), rtol=0.1)
@@ -61,7 +61,7 @@ def test_one_data_point_by_hand():
 def test_null_space_keeps_its_start():
     j = J[:, :3]  # rank 3 of 6
     theta, theta_test = j @ j.T, J_TEST[:, :3] @ j.T
-    train, test = flow(t=jnp.inf, theta=theta, ntk_test=theta_test)
+    train, test = flow(t=jnp.inf, theta=theta, ntk_test_train=theta_test)
     u = np.linalg.svd(np.asarray(j))[0]
     assert_close(u[:, 3:].T @ train, u[:, 3:].T @ F0, rtol=1e-9)
     assert_close(u[:, :3].T @ train, u[:, :3].T @ Y, rtol=1e-9)
@@ -103,7 +103,7 @@ def test_a_trained_wide_network_follows_its_kernel(width):
     x, x_test, y = normal(5, N, 3), normal(6, M, 3), Y
     theta, theta_test = ntk.empirical_ntk(net, x), ntk.empirical_ntk(net, x_test, x)
     f0, f0_test = net(x), net(x_test)
-    train, test = ntk.gradient_flow(theta, y, t=5.0, f0=f0, ntk_test=theta_test, f0_test=f0_test)
+    train, test = ntk.gradient_flow(theta, y, t=5.0, f0=f0, ntk_test_train=theta_test, f0_test=f0_test)
     ntk.train(net, x, y, optimizer=ntk.sgd(net, 0.1), steps=50)
     assert float(jnp.abs(net(x) - train).max()) < 0.1 * float(jnp.abs(f0 - y).max())
     assert float(jnp.abs(net(x_test) - test).max()) < 0.1 * float(jnp.abs(f0 - y).max())
@@ -121,7 +121,7 @@ def test_ridge_flow_is_the_flow_of_the_regularised_kernel():
         assert_close(train[i], Y + decay @ (F0 - Y), rtol=1e-12)
         p = THETA_TEST @ jnp.linalg.solve(regular, jnp.eye(N) - decay)
         assert_close(test[i], F0_TEST + p @ (Y - F0), rtol=1e-11)
-    fit = ntk.gradient_flow(THETA, Y, t=jnp.inf, ntk_test=THETA, ridge=ridge)[1]
+    fit = ntk.gradient_flow(THETA, Y, t=jnp.inf, ntk_test_train=THETA, ridge=ridge)[1]
     assert_close(fit, THETA @ jnp.linalg.solve(regular, Y), rtol=1e-12)
 
 
@@ -129,7 +129,7 @@ def test_ridge_flow_is_the_flow_of_the_regularised_kernel():
 
 
 def descent(theta=THETA, **changes) -> Any:
-    arguments: Any = {"learning_rate": 0.05, "f0": F0, "ntk_test": THETA_TEST, "f0_test": F0_TEST} | changes
+    arguments: Any = {"learning_rate": 0.05, "f0": F0, "ntk_test_train": THETA_TEST, "f0_test": F0_TEST} | changes
     return ntk.gradient_descent(theta, Y, **arguments)
 
 
@@ -146,7 +146,7 @@ def test_descent_is_optax_on_the_linearised_network(momentum):
     at = [0, 1, 2, 3, 17, 200]
     train, test = ntk.gradient_descent(
         theta, Y[:, :1], learning_rate=eta, steps=at, momentum=momentum,
-        f0=one[0](params, x), ntk_test=theta_test, f0_test=one[0](params, x_test),
+        f0=one[0](params, x), ntk_test_train=theta_test, f0_test=one[0](params, x_test),
     )  # fmt: skip
     history = ntk.train(
         one, x, Y[:, :1], optimizer=optax.sgd(eta, momentum or None), steps=200, record_at=at,
@@ -166,7 +166,9 @@ def test_descent_is_the_recursion_also_for_ridge_and_singular_kernels(momentum):
         for _ in range(40):
             v = momentum * v + (f - Y)
             f, g = f - eta / N * regular @ v, g - eta / N * theta_test @ v
-        train, test = descent(theta, learning_rate=eta, steps=40, momentum=momentum, ntk_test=theta_test, ridge=ridge)
+        train, test = descent(
+            theta, learning_rate=eta, steps=40, momentum=momentum, ntk_test_train=theta_test, ridge=ridge
+        )
         assert_close(train, f, rtol=1e-12)
         assert_close(test, g, rtol=1e-12)
 
@@ -181,7 +183,7 @@ def test_descent_with_small_steps_is_flow_and_its_end_is_the_end_of_flow():
     for one, other in zip(descent(steps=10**7), flow(jnp.inf), strict=True):
         assert_close(one, other, rtol=1e-8)
     j = J[:, :3]  # the null space stays at its start, at the end as well
-    ends = descent(j @ j.T, steps=[10**6, jnp.inf], ntk_test=J_TEST[:, :3] @ j.T, learning_rate=0.2)
+    ends = descent(j @ j.T, steps=[10**6, jnp.inf], ntk_test_train=J_TEST[:, :3] @ j.T, learning_rate=0.2)
     assert_close(ends[0][0], ends[0][1], rtol=1e-8)
     assert_close(ends[1][0], ends[1][1], rtol=1e-8)
 
@@ -231,7 +233,7 @@ def test_cross_entropy_flow_is_the_limit_of_small_steps_on_the_linearised_model(
     x, x_test = J, J_TEST
     linear = (lambda w, x: x @ w, jnp.zeros((20, 3)))
     at = jnp.array([0.0, 0.5, 2.0])
-    train, test = ntk.cross_entropy_flow(THETA, LABELS, t=at, ntk_test=THETA_TEST, rtol=1e-9)
+    train, test = ntk.cross_entropy_flow(THETA, LABELS, t=at, ntk_test_train=THETA_TEST, rtol=1e-9)
     errors = []
     for eta in (0.01, 0.005):
         stops = [round(float(t) / eta) for t in at]
@@ -258,7 +260,7 @@ def test_cross_entropy_flow_starts_where_it_is_told_and_conserves_the_sum_of_log
     start, start_test = normal(7, N, 3), normal(8, M, 3)
 
     def flow_of(t: Any) -> Any:
-        return ntk.cross_entropy_flow(THETA, LABELS, t=t, f0=start, ntk_test=THETA_TEST, f0_test=start_test)
+        return ntk.cross_entropy_flow(THETA, LABELS, t=t, f0=start, ntk_test_train=THETA_TEST, f0_test=start_test)
 
     train, test = flow_of(jnp.array([0.0, 3.0]))
     assert_close(train[0], start, rtol=1e-14)

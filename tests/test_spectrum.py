@@ -35,12 +35,14 @@ def test_a_null_mode_stays_where_it_is_at_any_time(dtype, t):
     (theta, theta_test, y, f0), exact = twins(dtype)
     want = exact(t)
     rtol = 1e-11 if dtype == np.float64 else 2e-6
-    got = ntk.gradient_flow(theta, y, t=t, f0=f0, ntk_test=theta_test)
+    got = ntk.gradient_flow(theta, y, t=t, f0=f0, ntk_test_train=theta_test)
     for one, other in zip(got, want, strict=True):
         assert_close(one, other, rtol=rtol)
     rate = 1e-3
     if t >= 1.0 and np.isfinite(t):
-        got = ntk.gradient_descent(theta, y, learning_rate=rate, steps=round(t / rate), f0=f0, ntk_test=theta_test)
+        got = ntk.gradient_descent(
+            theta, y, learning_rate=rate, steps=round(t / rate), f0=f0, ntk_test_train=theta_test
+        )
         for one, other in zip(got, exact(np.inf) if t >= 1e3 else want, strict=True):
             assert_close(one, other, rtol=max(rtol, 3e-3 if t < 1e5 else 0.0))
 
@@ -50,7 +52,7 @@ def test_a_null_mode_stays_where_it_is_after_any_number_of_steps(momentum):
     (theta, theta_test, y, f0), exact = twins(np.float32)
     for steps in (2**31, 2**40, 10**15, 1e100):
         got = ntk.gradient_descent(
-            theta, y, learning_rate=0.1, steps=steps, momentum=momentum, f0=f0, ntk_test=theta_test
+            theta, y, learning_rate=0.1, steps=steps, momentum=momentum, f0=f0, ntk_test_train=theta_test
         )
         for one, other in zip(got, exact(np.inf), strict=True):
             assert_close(one, other, rtol=2e-6)
@@ -82,7 +84,7 @@ def test_early_outputs_keep_what_unknown_modes_add_to_them():
     """At first f(x) = (t/N) Θ(x, X) y whatever the eigenvalues: modes below the rounding level are in it."""
     train, test = rounded(gauss(X, X), 0), rounded(gauss(X_TEST, X), 1)
     y = normal(5, N, 1).astype(jnp.float32)
-    got = ntk.gradient_flow(train, y, t=1e-3, ntk_test=test)[1]
+    got = ntk.gradient_flow(train, y, t=1e-3, ntk_test_train=test)[1]
     assert_close(got, 1e-3 / N * test.astype(float) @ np.asarray(y, float), rtol=2e-3)
     assert_close(got, reference(gauss(X, X), gauss(X_TEST, X), np.asarray(y, float), 1e-3, 0.0), rtol=1e-5)
 

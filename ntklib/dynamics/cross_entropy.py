@@ -28,7 +28,7 @@ def cross_entropy_flow(
     *,
     t: ArrayLike,
     f0: Start = None,
-    ntk_test: ArrayLike,
+    ntk_test_train: ArrayLike,
     f0_test: Start = None,
     rtol: float = 1e-6,
 ) -> TrainAndTest: ...
@@ -40,7 +40,7 @@ def cross_entropy_flow(
     *,
     t: ArrayLike,
     f0: Start = None,
-    ntk_test: ArrayLike | None = None,
+    ntk_test_train: ArrayLike | None = None,
     f0_test: Start = None,
     rtol: float = 1e-6,
 ) -> Train | TrainAndTest:
@@ -65,7 +65,9 @@ def cross_entropy_flow(
     if not _checks.is_traced(times) and np.isinf(times).any():
         raise ValueError("`t` must be finite: on data that can be separated the logits grow for ever.")
     _no_labels(y)
-    problem = Problem(ntk_train, y, f0, ntk_test, f0_test, numbers=(times, rtol), at_once=not _linalg.inside_jit())
+    problem = Problem(
+        ntk_train, y, f0, ntk_test_train, f0_test, numbers=(times, rtol), at_once=not _linalg.inside_jit()
+    )
     _probabilities("y", problem.y)
     with problem.precision():
         unit = problem.unit()
@@ -89,7 +91,7 @@ def _without_null_modes(problem: Problem) -> tuple[Array, Array | None]:
     the coefficients grow with t, and so would the errors.
     """
     if not problem.known:
-        return problem.ntk, problem.ntk_test
+        return problem.ntk, problem.ntk_test_train
     spectrum = problem.spectrum()
     u, points = spectrum.modes, problem.projected(spectrum)
     return u * spectrum.values[None, :] @ u.T, None if points is None else points.rows @ u.T

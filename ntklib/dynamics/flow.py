@@ -32,7 +32,7 @@ def gradient_flow(
     *,
     t: ArrayLike,
     f0: Start = None,
-    ntk_test: ArrayLike,
+    ntk_test_train: ArrayLike,
     f0_test: Start = None,
     ridge: Scalar = 0.0,
 ) -> TrainAndTest: ...
@@ -44,7 +44,7 @@ def gradient_flow(
     *,
     t: ArrayLike,
     f0: Start = None,
-    ntk_test: ArrayLike | None = None,
+    ntk_test_train: ArrayLike | None = None,
     f0_test: Start = None,
     ridge: Scalar = 0.0,
 ) -> Train | TrainAndTest:
@@ -58,12 +58,12 @@ def gradient_flow(
 
     ntk_train: Θ(X, X), [N, N].  y: targets, [N, K].  f0: outputs at t = 0, [N, K] (zero by default).
     t: one time or several [T], ascending; `jnp.inf` is the end of training.
-    ntk_test: Θ(x, X), [M, N], rows for the test points; f0_test: their outputs at t = 0, [M, K].
+    ntk_test_train: Θ(x, X), [M, N], rows for the test points; f0_test: their outputs at t = 0, [M, K].
     ridge: Θ + ridge · tr(Θ)/N · 1 takes the place of Θ(X, X). Each training point then has a feature of its own, of
         that variance, which fits what the kernel does not: the training outputs still reach `y`, test outputs become
-        those of ridge regression. The ridge fit at the training points themselves is `ntk_test=ntk_train`.
+        those of ridge regression. The ridge fit at the training points themselves is `ntk_test_train=ntk_train`.
 
-    Returns f_t(X), [N, K] for one time and [T, N, K] for several; with `ntk_test` a pair, f_t(X) and f_t(x) [(T,) M,
+    Returns f_t(X), [N, K] for one time and [T, N, K] for several; with `ntk_test_train` a pair, f_t(X) and f_t(x) [(T,) M,
     K]. As t → ∞ the training outputs reach `y` on the range of Θ and keep `f0` on its null space. Modes whose
     eigenvalues cannot be told from zero count as null at all times: with errors of ε in the entries, those below some
     4ε√N times the diagonal.
@@ -83,7 +83,7 @@ def gradient_flow(
     """
     times = _checks.times("t", t)
     _checks.real("ridge", ridge, minimum=0.0)
-    problem = Problem(ntk_train, y, f0, ntk_test, f0_test, numbers=(times, ridge))
+    problem = Problem(ntk_train, y, f0, ntk_test_train, f0_test, numbers=(times, ridge))
     with problem.precision():
         ts = _linalg.vector(times, problem.ntk.dtype)
         outputs = problem.evolved(problem.spectrum(ridge), _spectrum.flow_until(ts))
@@ -112,7 +112,7 @@ def gradient_descent(
     steps: ArrayLike | Sequence[int | float],
     momentum: Scalar = 0.0,
     f0: Start = None,
-    ntk_test: ArrayLike,
+    ntk_test_train: ArrayLike,
     f0_test: Start = None,
     ridge: Scalar = 0.0,
 ) -> TrainAndTest: ...
@@ -126,7 +126,7 @@ def gradient_descent(
     steps: ArrayLike | Sequence[int | float],
     momentum: Scalar = 0.0,
     f0: Start = None,
-    ntk_test: ArrayLike | None = None,
+    ntk_test_train: ArrayLike | None = None,
     f0_test: Start = None,
     ridge: Scalar = 0.0,
 ) -> Train | TrainAndTest:
@@ -150,7 +150,7 @@ def gradient_descent(
     _checks.real("learning_rate", learning_rate, minimum=0.0)
     _checks.real("ridge", ridge, minimum=0.0)
     _checks.momentum("momentum", momentum)
-    problem = Problem(ntk_train, y, f0, ntk_test, f0_test, numbers=(counts, learning_rate, momentum, ridge))
+    problem = Problem(ntk_train, y, f0, ntk_test_train, f0_test, numbers=(counts, learning_rate, momentum, ridge))
     with problem.precision():
         spectrum, stable = problem.spectrum(ridge), True
         if not _checks.is_traced(spectrum.values, learning_rate, counts):
@@ -213,7 +213,7 @@ class Problem:
         ntk_train: ArrayLike,
         y: ArrayLike,
         f0: Start,
-        ntk_test: Start,
+        ntk_test_train: Start,
         f0_test: Start,
         numbers: tuple[Any, ...] = (),
         at_once: bool = True,
@@ -224,25 +224,27 @@ class Problem:
         start = None if f0 is None else _checks.host_targets("f0", f0, self.n)
         if start is not None:
             _checks.same_shape("f0", start, "y", targets)
-        cross = None if ntk_test is None else _checks.cross_kernel("ntk_test", ntk_test, self.n)
+        cross = None if ntk_test_train is None else _checks.cross_kernel("ntk_test_train", ntk_test_train, self.n)
         test_start = None
         if f0_test is not None:
             if cross is None:
                 raise ValueError(
-                    "`f0_test` is given without `ntk_test`, the kernel between test and training inputs [M, N]."
+                    "`f0_test` is given without `ntk_test_train`, the kernel between test and training inputs [M, N]."
                 )
             test_start = _checks.host_targets("f0_test", f0_test, len(cross))
             _checks.same_outputs("f0_test", test_start, "y", targets)
-        arrays = [("ntk_train", ntk), ("y", targets), ("f0", start), ("ntk_test", cross), ("f0_test", test_start)]
+        arrays = [("ntk_train", ntk), ("y", targets), ("f0", start), ("ntk_test_train", cross), ("f0_test", test_start)]
         self.known, self.dtype, self.eps = working_precision(
             ntk, cross, arrays=(targets, start, test_start), numbers=numbers
         )
         self.known &= at_once
         with self.precision():
-            self.ntk, self.y, self.f0, self.ntk_test, self.f0_test = working_copies(arrays, self.known, self.dtype)
+            self.ntk, self.y, self.f0, self.ntk_test_train, self.f0_test = working_copies(
+                arrays, self.known, self.dtype
+            )
             self.f0 = jnp.zeros_like(self.y) if f0 is None else self.f0
-            if self.ntk_test is not None and f0_test is None:
-                self.f0_test = jnp.zeros((len(self.ntk_test), self.y.shape[1]), self.y.dtype)
+            if self.ntk_test_train is not None and f0_test is None:
+                self.f0_test = jnp.zeros((len(self.ntk_test_train), self.y.shape[1]), self.y.dtype)
 
     def precision(self) -> Any:
         """The context to compute in."""
@@ -279,7 +281,7 @@ class Problem:
 
     def projected(self, spectrum: Spectrum) -> Projected | None:
         """The test points' kernel with the modes, where there are such points."""
-        return None if self.ntk_test is None else _spectrum.projected(spectrum, self.ntk_test)
+        return None if self.ntk_test_train is None else _spectrum.projected(spectrum, self.ntk_test_train)
 
     def returned(self, outputs: tuple[Array, Array | None], *, several: bool) -> Any:
         """Training outputs, and those at the test points where there are any, as the user gets them."""

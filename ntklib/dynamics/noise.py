@@ -33,7 +33,7 @@ RunsAtTest = Float[Array, "runs *T M K"]
 Steps = int | Sequence[int] | ArrayLike
 
 
-def noise_covariance(residual: ArrayLike, batch_size: int, replace: bool = False) -> Float[Array, "N N"]:
+def noise_covariance(residual: ArrayLike, batch_size: int, *, replace: bool = False) -> Float[Array, "N N"]:
     """Covariance of the mini-batch residual D r/B, summed over the K outputs: s [diag(Σ_k r_k²)/N − r rᵀ/N²], [N, N].
 
     An SGD step moves f(x) by −η Θ(x, X) D r/B; this is its noise before the kernel spreads it. residual: f − y, [N, K].
@@ -62,7 +62,7 @@ def sgd_moments(
     f0: ArrayLike | None = None,
     replace: bool = False,
     label_noise: float | Array = 0.0,
-    ntk_test: ArrayLike | None = None,
+    ntk_test_train: ArrayLike | None = None,
     f0_test: ArrayLike | None = None,
 ) -> Moments | tuple[Moments, MomentsAtTest]:
     """Exact mean and covariance of the outputs under SGD on 1/(2N) Σ_i ‖f(x_i) − y_i‖² with a constant kernel:
@@ -76,11 +76,11 @@ def sgd_moments(
     ntk_train: Θ(X, X), [N, N].  y: targets, [N, K].  f0: outputs at the start, [N, K] (zero by default).
     steps: one number of steps or several [T], ascending; 0 is the start.  replace: see `noise_covariance`.
     label_noise: standard deviation σ of a fresh N(0, σ²) error in the target of every draw and output.
-    ntk_test, f0_test: Θ(x, X), [M, N], and the outputs there at the start, [M, K].
+    ntk_test_train, f0_test: Θ(x, X), [M, N], and the outputs there at the start, [M, K].
 
     The kernel is decomposed as in `gradient_flow`, in float64; the steps run in the type of the result.
 
-    Returns (mean [(T,) N, K], cov [(T,) N, N]); with `ntk_test` a pair of such pairs, for training and test points.
+    Returns (mean [(T,) N, K], cov [(T,) N, N]); with `ntk_test_train` a pair of such pairs, for training and test points.
     `cov` is Σ_k Cov(f_k(x_i), f_k(x_j)), summed over the K outputs: the expected loss is (‖mean − y‖² + tr cov)/(2N).
     Warns if second moments grow without bound at this learning rate, which is tested (at the price of some 30 steps)
     only where neither 2N/λ_max nor a sufficient bound decides; and where rounding errors in the kernels move the
@@ -96,7 +96,7 @@ def sgd_moments(
     ([0.25, -0.25], [[0.5625, 0.5625], [0.5625, 0.5625]])
     """
     stops, several = _stops(steps)
-    given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test, f0_test, numbers=(stops,))
+    given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
     n, outputs = given.y.shape
     level = noise_level(n, batch_size, replace)
     with given.precision():
@@ -175,7 +175,7 @@ def sgd_simulate(
     replace: bool = False,
     label_noise: float | Array = 0.0,
     reshuffle: bool = False,
-    ntk_test: ArrayLike | None = None,
+    ntk_test_train: ArrayLike | None = None,
     f0_test: ArrayLike | None = None,
 ) -> Runs | tuple[Runs, RunsAtTest]:
     """Outputs in `runs` independent runs of SGD with a constant kernel; arguments as for `sgd_moments`.
@@ -184,11 +184,11 @@ def sgd_simulate(
     reshuffle: go through the data in epochs, each a fresh permutation cut into batches. Batches of an epoch depend on
         each other and their noise nearly cancels over it: `sgd_moments` does not describe this.
 
-    Returns f_t(X), [runs, (T,) N, K]; with `ntk_test` a pair, that and f_t(x), [runs, (T,) M, K].
+    Returns f_t(X), [runs, (T,) N, K]; with `ntk_test_train` a pair, that and f_t(x), [runs, (T,) M, K].
     Raises ValueError if `reshuffle` is on and `batch_size` does not divide N, or `replace` is on too.
     Cost: N²K multiplications and N random numbers a step and run. Runs go in groups: beside what is returned, and
     the coefficients c [runs, (T,) N, K], some 2¹⁸ numbers are held (or one run's, where that is more). 2·10⁵ runs of 60
-    steps at N = 24 take 3 to 7 s on two CPU cores. With `ntk_test` an eigendecomposition more; warnings then as for
+    steps at N = 24 take 3 to 7 s on two CPU cores. With `ntk_test_train` an eigendecomposition more; warnings then as for
     `sgd_moments`.
 
     >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
@@ -197,7 +197,7 @@ def sgd_simulate(
     ((100, 2, 1), [(-0.5, -1.0), (1.0, 0.5)])
     """
     stops, several = _stops(steps)
-    given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test, f0_test, numbers=(stops,))
+    given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
     noise_level(given.n, batch_size, replace)
     _checks.count("runs", runs)
     _checks.key("key", key)
@@ -216,7 +216,7 @@ def sgd_simulate(
     parts = [array.astype(given.dtype) for array in arrays]
     c = _runs(jax.random.split(key, runs), *parts, stops, batch_size, draws, noisy)
     train = _from_start(given.f0.astype(given.dtype), parts[0], c)
-    if given.ntk_test is None:
+    if given.ntk_test_train is None:
         return train if several else train[:, 0]
     test = _simulated_test(given, c, rate, stops, train)
     return (train, test) if several else (train[:, 0], test[:, 0])

@@ -21,7 +21,7 @@ from ntklib.dynamics.flow import Problem, working_copies, working_precision
 _MAX_STEPS = 2**16
 
 
-def mean_square_limit(ntk_train: ArrayLike, batch_size: int, replace: bool = False) -> float:
+def mean_square_limit(ntk_train: ArrayLike, batch_size: int, *, replace: bool = False) -> float:
     """The learning rate below which the second moments of SGD stay bounded, and above which they grow without bound.
 
     Never larger than `max_learning_rate`, 2N/λ_max, where the mean diverges; equal to it for a full batch without
@@ -198,7 +198,7 @@ def problem(
     f0: Any,
     rate: Any,
     sigma: Any = 0.0,
-    ntk_test: Any = None,
+    ntk_test_train: Any = None,
     f0_test: Any = None,
     numbers: tuple[Any, ...] = (),
     at_once: bool = True,
@@ -206,7 +206,7 @@ def problem(
     """The checked data of one regression by SGD."""
     _checks.real("learning_rate", rate, minimum=0.0)
     _checks.real("label_noise", sigma, minimum=0.0)
-    given = Problem(ntk_train, y, f0, ntk_test, f0_test, numbers=(rate, sigma, *numbers), at_once=at_once)
+    given = Problem(ntk_train, y, f0, ntk_test_train, f0_test, numbers=(rate, sigma, *numbers), at_once=at_once)
     with given.precision():
         residual = jnp.abs(given.y - given.f0).max()
     most = float(jnp.finfo(given.dtype).max) ** 0.5 / (10 * given.n)

@@ -18,7 +18,7 @@ from ntklib.kernel import Kernel
 
 
 def gp_posterior(
-    k_train: ArrayLike, y: ArrayLike, k_test_train: ArrayLike, k_test: ArrayLike, *, ridge: Scalar
+    nngp_train: ArrayLike, y: ArrayLike, nngp_test_train: ArrayLike, nngp_test: ArrayLike, *, ridge: Scalar
 ) -> tuple[Float[Array, "M K"], Float[Array, "M M"]]:
     """Mean and covariance, at test inputs, of a Gaussian process with kernel k that was seen at the training inputs:
 
@@ -28,7 +28,7 @@ def gp_posterior(
     of them says whose last layer alone was trained. With the NTK the mean is that of trained networks, the covariance
     is not: see `ensemble_posterior`.
 
-    k_train [N, N], k_test_train [M, N], k_test [M, M]: the kernel of the training inputs, between test and training
+    nngp_train [N, N], nngp_test_train [M, N], nngp_test [M, M]: the kernel of the training inputs, between test and training
         inputs, of the test inputs.  y: targets [N, K].
     ridge: the variance of the noise on `y`, as a share of the mean variance tr(k)/N. Not negative; 0 needs a kernel
         that is not singular.
@@ -46,8 +46,8 @@ def gp_posterior(
     >>> mean.tolist(), cov.tolist()
     ([[1.0]], [[0.75]])
     """
-    names = ("k_train", "k_test_train", "k_test")
-    given = _checked(names, k_train, k_test_train, k_test)
+    names = ("nngp_train", "nngp_test_train", "nngp_test")
+    given = _checked(names, nngp_train, nngp_test_train, nngp_test)
     y = _checks.host_targets("y", y, len(given.train))
     _checks.real("ridge", ridge, minimum=0.0)
     known, dtype, eps = working_precision(given.train, given.cross, given.test, arrays=(y,), numbers=(ridge,))
@@ -63,7 +63,7 @@ def gp_posterior(
             errors = _gp_errors(k, y, ridge, factor, eps)
             _refuse_negative(names, cov, errors)
             retry = lambda ridge: _gp_errors(k, y, ridge, _factor(k.train, ridge, eps), eps)  # noqa: E731
-            _warn_of_lost_digits("k_train", eps, ridge, errors, retry, mean, cov, k.test)
+            _warn_of_lost_digits("nngp_train", eps, ridge, errors, retry, mean, cov, k.test)
         return mean.astype(dtype), _not_negative(cov).astype(dtype)
 
 
@@ -251,7 +251,7 @@ def _factor(kernel: Array, ridge: Any, eps: float) -> Array:
     floor = 4 * n**0.5 * eps * jnp.diagonal(regular)
     if not _checks.is_traced(pivots) and not bool((pivots > floor).all()):
         raise ValueError(
-            f"`k_train` is singular to the precision of its type with `ridge` = {ridge:g}: inputs that are zero, equal "
+            f"`nngp_train` is singular to the precision of its type with `ridge` = {ridge:g}: inputs that are zero, equal "
             f"or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or compute it in float64."
         )
     return factor

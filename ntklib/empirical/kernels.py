@@ -30,7 +30,7 @@ def empirical_ntk(
     outputs: Outputs = "mean",
     method: Method = "auto",
     max_memory: int | float = 1e9,
-    batch_size: int | None = None,
+    tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> Float[Array, "N M"] | Float[Array, "N M K"] | Float[Array, "N M K K"]:
     """The NTK of a finite network at its present parameters.
@@ -68,7 +68,7 @@ def empirical_ntk(
         max_memory: bytes to work in, besides inputs, parameters and the result. By default 1 GB; more is used to hold
             several blocks at a time, which saves computing those of x2 again, less where less is as fast. Not kept
             inside `jit`, where the compiler decides what is in memory at a time.
-        batch_size: at most so many rows and columns computed at a time; by default what `max_memory` allows.
+        tile: at most so many rows and columns computed at a time; by default what `max_memory` allows.
         mesh: a `jax.sharding.Mesh`. Its devices share the rows, N/devices each, and work at the same time, each
             within `max_memory`. The result is sharded by rows, as that of `ntklib.gram`, and equal to that of one
             device up to rounding (1e-6 of the largest entry in float32), as tiles have other sizes. Each device has a
@@ -104,14 +104,14 @@ def empirical_ntk(
     _checks.choice("outputs", outputs, ("mean", "full", "diagonal"))
     _checks.choice("method", method, METHODS)
     _checks.real("max_memory", max_memory, above=0.0)
-    if batch_size is not None:
-        _checks.count("batch_size", batch_size)
+    if tile is not None:
+        _checks.count("tile", tile)
     function, arguments, x1, x2, _ = given = ready(model, x1, x2)
     if mesh is not None:
         sharded.check_mesh(mesh, x1, x2, arguments)
     if not arguments.leaves:
         raise ValueError("`model` has no parameters, so no tangent kernel.")
-    plan = planned(given, outputs=outputs, method=method, max_memory=float(max_memory), batch_size=batch_size)
+    plan = planned(given, outputs=outputs, method=method, max_memory=float(max_memory), tile=tile)
     check_outputs(function, arguments, x1, x2, plan.precision)
     if mesh is not None:
         return check_kernel(sharded.compute(plan, arguments, x1, x2, mesh))

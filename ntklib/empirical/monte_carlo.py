@@ -146,7 +146,7 @@ def _kernels(
     """NTK and NNGP of each network."""
     first = _built(build, keys[0])
     given, hidden = ready(first, x1, x2), ready(by_representation(first)[0], x1, x2)
-    plan = planned(given, outputs="mean", method=method, max_memory=max_memory, batch_size=None)
+    plan = planned(given, outputs="mean", method=method, max_memory=max_memory, tile=None)
     check_outputs(given.function, given.arguments, given.x1, given.x2, plan.precision)
     draw, (_, kernel) = _drawing(build, given, hidden, keys[0]), by_representation(first)
     for k in keys:

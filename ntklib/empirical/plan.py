@@ -22,7 +22,7 @@ class Plan(NamedTuple):
     precision: float
 
 
-def planned(given: Ready, *, outputs: Outputs, method: Method, max_memory: float, batch_size: int | None) -> Plan:
+def planned(given: Ready, *, outputs: Outputs, method: Method, max_memory: float, tile: int | None) -> Plan:
     """The method and the tiles for a model and its inputs."""
     function, arguments, x1, x2, k = given
     n, m = x1.shape[0], (x1 if x2 is None else x2).shape[0]
@@ -33,7 +33,7 @@ def planned(given: Ready, *, outputs: Outputs, method: Method, max_memory: float
         raise TypeError(costs.NO_PUSH)
     # Wide enough for matrix products at full speed, small enough to skip the lower triangle.
     widest = max(8, 640 // k) if outputs == "full" else 256
-    most = min(max(n, m), batch_size or min(widest, max(-(-n // 2), widest // 4)))
+    most = min(max(n, m), tile or min(widest, max(-(-n // 2), widest // 4)))
     memory, piece = functools.partial(cost.memory, method), functools.partial(cost.piece, method)
     tiling = blocks.choose(memory, piece, k, most, max_memory)
     return Plan(methods.way(method, function, outputs, k), tiling, cost.dtype, cost.precision)
