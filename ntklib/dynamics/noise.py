@@ -80,8 +80,9 @@ def sgd_moments(
 
     The kernel is decomposed as in `gradient_flow`, in float64; the steps run in the type of the result.
 
-    Returns (mean [(T,) N, K], cov [(T,) N, N]); with `ntk_test_train` a pair of such pairs, for training and test points.
-    `cov` is Σ_k Cov(f_k(x_i), f_k(x_j)), summed over the K outputs: the expected loss is (‖mean − y‖² + tr cov)/(2N).
+    Returns (mean [(T,) N, K], cov [(T,) N, N]); with `ntk_test_train` a pair of such pairs, for training and test
+    points. `cov` is Σ_k Cov(f_k(x_i), f_k(x_j)), summed over the K outputs: the expected loss is
+    (‖mean − y‖² + tr cov)/(2N).
     Warns if second moments grow without bound at this learning rate, which is tested (at the price of some 30 steps)
     only where neither 2N/λ_max nor a sufficient bound decides; and where rounding errors in the kernels move the
     mean at the last step by more than a hundredth of the largest (the covariance is less sensitive). Not under jit.

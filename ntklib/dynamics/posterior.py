@@ -251,8 +251,8 @@ def _factor(kernel: Array, ridge: Any, eps: float) -> Array:
     floor = 4 * n**0.5 * eps * jnp.diagonal(regular)
     if not _checks.is_traced(pivots) and not bool((pivots > floor).all()):
         raise ValueError(
-            f"`nngp_train` is singular to the precision of its type with `ridge` = {ridge:g}: inputs that are zero, equal "
-            f"or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or compute it in float64."
+            f"`nngp_train` is singular to the precision of its type with `ridge` = {ridge:g}: inputs that are zero, "
+            f"equal or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or float64."
         )
     return factor
 
