@@ -509,6 +509,41 @@ print("agree", len(theta.sharding.device_set))
 """
 
 
+WIDE_NETWORKS = """
+import jax, jax.numpy as jnp, numpy as np
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+import ntklib as ntk
+
+jax.config.update("jax_num_cpu_devices", 4)
+rng, rngs = np.random.default_rng(0), nnx.Rngs(0)
+x, x2, images = (rng.normal(size=shape).astype(np.float32) for shape in [(8, 3), (4, 3), (4, 4, 4, 1)])
+x[1] = x[0] * (1 + 1e-6)
+mlp = ntk.mlp([3, 4, 4, 2], w_std=1.4, b_std=0.1, rngs=rngs)
+cnn = ntk.cnn((4, 4, 1), [2], 2, w_std=1.4, rngs=rngs)
+mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Explicit, AxisType.Explicit))
+put = lambda x, axis: jax.device_put(x, NamedSharding(mesh, P(axis)))
+for kernel, one, other, rows, columns in [
+    (mlp.kernel, (put(x, "a"),), (x,), "a", None),
+    (jax.jit(mlp.kernel), (put(x, "a"), x2), (x, x2), "a", None),
+    (jax.jit(mlp.kernel), (x2, put(x, "b")), (x2, x), None, "b"),
+    (mlp.kernel, (put(x, "a"), put(x2, "b")), (x, x2), "a", "b"),
+    (jax.jit(cnn.kernel), (put(images, ("a", "b")),), (images,), ("a", "b"), None),
+]:
+    with jax.set_mesh(mesh):
+        got = kernel(*one)
+    assert tuple(got.ntk.sharding.spec)[:2] == (rows, columns), got.ntk.sharding
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(kernel(*other)), strict=True):
+        assert np.allclose(np.asarray(a), np.asarray(b), rtol=2e-6, atol=1e-7)
+print("agree")
+"""
+
+
+def test_kernels_of_wide_networks_stay_sharded_over_explicit_axes():
+    done = subprocess.run([sys.executable, "-c", WIDE_NETWORKS], capture_output=True, text=True, timeout=600)
+    assert done.stdout == "agree\n", done.stdout + done.stderr
+
+
 def test_kernels_on_several_devices_are_gathered():
     """Sharded over automatic and explicit axes, inside and outside a mesh, and as `gram` returns them."""
     done = subprocess.run([sys.executable, "-c", SEVERAL_DEVICES], capture_output=True, text=True, timeout=600)
