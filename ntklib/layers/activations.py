@@ -1,4 +1,4 @@
-"""Activations as layers: a scalar function on every unit, and its dual on kernels."""
+"""Activations as layers: a scalar function applied to every unit, and its dual applied to kernels."""
 
 import contextlib
 import contextvars
@@ -21,31 +21,44 @@ from ntklib.duals.integrals import LIMITS
 from ntklib.kernel import Kernel
 from ntklib.layers.base import Layer
 
-#: Where `gram` looks ahead: a list that notes the variances before each activation; else None.
+#: While `gram` looks ahead, the list in which each activation notes the variances of its inputs; otherwise None.
 _noted: contextvars.ContextVar[list[tuple[Activation, Array, Array]] | None] = contextvars.ContextVar(
     "noted", default=None
 )
 
 
 class Elementwise(Layer):
-    """A scalar function φ applied to every unit; it follows an affine layer.
+    """Applies a scalar function φ to every unit.
 
-    Kernel map: Σ' = E[φ(u) φ(v)], Θ' = Θ · E[φ'(u) φ'(v)], (u, v) ~ N(0, Σ) for each pair of inputs; 1/n sums over
-    units have become expectations.
+    It must follow an affine layer, so that its inputs are Gaussian in the limit of infinite width. In that limit the
+    means over units become expectations, and the kernel map is, for each pair of inputs::
 
-    fn: a JAX function of one number that works elementwise on arrays, smooth but for kinks or jumps at zero.
-    dual: (q12, q1, q2) -> (E[φφ], E[φ'φ']), differentiable, where a closed form is known; by default a quadrature.
-    name: how errors call it.
+        Σ' = E[φ(u) φ(v)],   Θ' = Θ · E[φ'(u) φ'(v)],   (u, v) ~ N(0, Σ).
 
-    The kernel is computed by quadrature (`ntklib.duals.expectation`), by `gram` with tables that are made for the
-    variances in use and take an entry in some nanoseconds. Both are accurate for variances up to 1e4, or less for
-    functions that bend or jump away from zero, or oscillate: how far is measured, once for each function. Beyond, the
-    call is refused, and under `jit`, `grad` and `vmap`, where nothing can be refused, the result is NaN. A function
-    with such bends and a `dual` of its own is computed by that alone, with half of the digits of 1 − ρ near |ρ| = 1.
+    Args:
+        fn: φ, a JAX function of one number that works elementwise on arrays. It must be smooth, except for kinks or
+            jumps at zero.
+        dual: A function (q12, q1, q2) -> (E[φφ], E[φ'φ']), differentiable, for a φ whose dual is known in closed form.
+            By default the two expectations are computed by quadrature.
+        name: The name by which error messages call the layer; by default that of `fn`.
 
-    >>> arctan = Elementwise(jnp.arctan)
-    >>> round(float(arctan.dual(0.5, 1.0, 1.0)[0]), 4)
-    0.2171
+    Raises:
+        TypeError: If `fn` or `dual` is not a function.
+        ValueError: If `fn` does not work elementwise; and, from `kernel`, if the variances of the units are larger than
+            those for which the accuracy is known.
+
+    Example:
+        >>> arctan = Elementwise(jnp.arctan)
+        >>> round(float(arctan.dual(0.5, 1.0, 1.0)[0]), 4)
+        0.2171
+
+    Note:
+        `kernel` uses quadrature (`ntklib.duals.expectation`). `gram` uses tables, which it makes for the variances in
+        use and which take a few nanoseconds an entry. Both are accurate for variances up to 1e4. The limit is lower
+        for functions that bend or jump away from zero, or oscillate; it is measured once for each function. Larger
+        variances raise an error. Under `jit`, `grad` and `vmap` nothing can be raised, and the result is NaN.
+        For a function with bends away from zero that comes with a `dual`, only `dual` is used. Near ρ = ±1 it gives
+        half of the digits of 1 − ρ.
     """
 
     def __init__(
@@ -65,17 +78,17 @@ class Elementwise(Layer):
 
     @property
     def fn(self) -> Callable[[Array], Array]:
-        """φ."""
+        """The function φ."""
         return self.activation.fn
 
     @property
     def name(self) -> str:
-        """How errors call it."""
+        """The name by which error messages call the layer."""
         return self.activation.name
 
     @property
     def dual(self) -> Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Array, Array]]:
-        """(q12, q1, q2) -> (E[φφ], E[φ'φ']), for arrays that broadcast against each other."""
+        """The function (q12, q1, q2) -> (E[φφ], E[φ'φ']), for arrays that broadcast against each other."""
         return self.activation.dual
 
     def __call__(self, x: Array) -> Array:
@@ -104,14 +117,14 @@ class Elementwise(Layer):
         if math.isfinite(activation.limit(k.nngp.dtype)):
             values, slopes = (jnp.where(known, a, jnp.nan) for a in (values, slopes))
         if k.pools:
-            q1, q2 = (self._within_image(*own, table) for own in k.within())
+            q1, q2 = (self._within_image(*arguments, table) for arguments in k.within())
         else:
             q1, q2 = moment(k.q1), moment(k.q2)
         delta = jax.lax.stop_gradient(delta)
         return k.replace(nngp=values, ntk=k.ntk * slopes, q1=q1, q2=q2, gaussian=False, delta=delta)
 
     def _within_image(self, q12: Array, v1: Array, v2: Array, table: Any) -> Array:
-        """E[φφ] for the pairs of pixels of one image."""
+        """Return E[φφ] for the pairs of pixels of one image."""
         delta = correlation.from_covariance(q12, v1, v2)
         if table is None:
             return _dual(self.activation, q12, v1, v2, delta)[0]
@@ -125,7 +138,10 @@ def _values(k1: Array, k2: Array, delta: Array) -> Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _dual(activation: Activation, q12: Array, q1: Array, q2: Array, delta: Array) -> tuple[Array, Array, Array]:
-    """(E[φφ], E[φ'φ'], δ of φ(u) and φ(v)); values by δ, derivatives by the dual from covariances."""
+    """Return E[φφ], E[φ'φ'], and δ of φ(u) and φ(v).
+
+    The values are computed from δ. Derivatives are those of the dual from covariances.
+    """
     slopes, new = activation.near(delta, q1, q2)
     slopes = jnp.broadcast_to(slopes, new.shape)
     return _values(activation.moment(q1), activation.moment(q2), new), slopes, new
@@ -141,7 +157,7 @@ def _dual_jvp(activation: Activation, primals: tuple, tangents: tuple) -> tuple[
 
 
 def check_variances(activation: Activation, *variances: Array | np.ndarray) -> None:
-    """Refuse variances for which an activation's accuracy is not known, where the variances are known."""
+    """Refuse variances for which an activation's accuracy is not known. Traced variances are not checked."""
     for q in variances:
         if _checks.is_traced(q) or not q.size:
             continue
@@ -150,9 +166,9 @@ def check_variances(activation: Activation, *variances: Array | np.ndarray) -> N
             raise ValueError(_too_large(activation, largest, q.dtype))
         if smallest < 1e-6 and not activation.moment(jnp.asarray([smallest], q.dtype))[0] > jnp.finfo(q.dtype).tiny:
             raise ValueError(
-                f"The units before the activation {activation.name!r} have a variance of {smallest:.3g}, and behind "
-                f"it one that is too small to be a number in {q.dtype.name}. Standardize the inputs, or use a larger "
-                f"w_std."
+                f"The units before the activation {activation.name!r} have a variance of {smallest:.3g}. After it "
+                f"their variance is too small to be a number in {q.dtype.name}. Standardize the inputs, or use a "
+                f"larger w_std."
             )
 
 
@@ -163,7 +179,7 @@ def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:
         ways.append("use float64")
     if activation.measured and limit < LIMITS[0]:
         ways.append("give Elementwise its `dual`")
-        why = " (it bends or jumps away from zero, or oscillates, and integrals of larger ones do not converge)"
+        why = " (it bends or jumps away from zero, or oscillates, and the quadrature does not converge beyond)"
     return (
         f"The units before the activation {activation.name!r} have a variance of {largest:.3g}; its accuracy is "
         f"known up to {limit:.3g} in {dtype.name}{why}. Standardize the inputs, or {', or '.join(ways)}."
@@ -172,7 +188,7 @@ def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:
 
 @contextlib.contextmanager
 def noting() -> Iterator[list[tuple[Activation, Array, Array]]]:
-    """Kernel maps inside follow the variances only, and note their range before each activation."""
+    """A context in which kernel maps compute variances only, and each activation notes the range of its inputs'."""
     found: list[tuple[Activation, Array, Array]] = []
     token = _noted.set(found)
     try:
@@ -182,7 +198,7 @@ def noting() -> Iterator[list[tuple[Activation, Array, Array]]]:
 
 
 def of(activation: Activation) -> Elementwise:
-    """The layer of a record."""
+    """Return the layer of an activation's record."""
     return Elementwise(activation)
 
 
@@ -190,69 +206,225 @@ def of(activation: Activation) -> Elementwise:
 
 
 def Relu() -> Elementwise:
-    """max(x, 0)."""
+    """The activation φ(x) = max(x, 0).
+
+    The kernel is in closed form: the arc-cosine kernel of order 1.
+
+    Returns:
+        The layer.
+
+    References:
+        Cho & Saul 2009, "Kernel Methods for Deep Learning".
+
+    Example:
+        >>> Relu()(jnp.array([-1.0, 2.0])).tolist()
+        [0.0, 2.0]
+    """
     return of(rectified.relu_record())
 
 
 def LeakyRelu(slope: float = 0.01) -> Elementwise:
-    """The function x for x > 0 and slope·x otherwise."""
+    """The activation φ(x) = x for x ≥ 0 and slope · x for x < 0.
+
+    The kernel is in closed form.
+
+    Args:
+        slope: The slope for negative x; any real number.
+
+    Returns:
+        The layer.
+
+    Raises:
+        TypeError: If `slope` is not a real number.
+
+    Example:
+        >>> LeakyRelu(0.5)(jnp.array([-1.0, 2.0])).tolist()
+        [-0.5, 2.0]
+    """
     _checks.real("slope", slope)
     return of(rectified.leaky(float(slope)))
 
 
 def Abs() -> Elementwise:
-    """|x|."""
+    """The activation φ(x) = abs(x), the absolute value.
+
+    The kernel is in closed form.
+
+    Returns:
+        The layer.
+
+    Example:
+        >>> Abs()(jnp.array([-1.0, 2.0])).tolist()
+        [1.0, 2.0]
+    """
     return of(rectified.abs_record())
 
 
 def RectifiedMonomial(degree: int) -> Elementwise:
-    """max(x, 0)^degree: the arc-cosine kernels of any order, 0 (a step), 1 (ReLU), 2, …"""
+    """The activation φ(x) = max(x, 0)^degree, whose dual is the arc-cosine kernel of that order.
+
+    The kernel is in closed form. Degree 0 is a step from 0 to 1, degree 1 is ReLU.
+
+    Args:
+        degree: A whole number from 0.
+
+    Returns:
+        The layer.
+
+    Raises:
+        TypeError: If `degree` is not a whole number.
+        ValueError: If it is negative.
+
+    References:
+        Cho & Saul 2009, "Kernel Methods for Deep Learning".
+
+    Example:
+        >>> RectifiedMonomial(2)(jnp.array([-1.0, 3.0])).tolist()
+        [0.0, 9.0]
+    """
     _checks.count("degree", degree, minimum=0)
     return of(rectified.rectified_record(int(degree)))
 
 
 def Sign() -> Elementwise:
-    """sign(x); its slope, and with it the tangent kernel of all layers before it, is 0."""
+    """The activation φ(x) = sign(x).
+
+    The kernel is in closed form. The derivative of φ is 0, so all layers before this one add nothing to the tangent
+    kernel.
+
+    Returns:
+        The layer.
+
+    Example:
+        >>> Sign()(jnp.array([-3.0, 2.0])).tolist()
+        [-1.0, 1.0]
+    """
     return of(rectified.sign_record())
 
 
 def Identity() -> Elementwise:
-    """The function x itself: a deep linear network's activation."""
+    """The activation φ(x) = x, of a deep linear network. The kernel map changes nothing.
+
+    Returns:
+        The layer.
+
+    Example:
+        >>> Identity()(jnp.array([-1.0, 2.0])).tolist()
+        [-1.0, 2.0]
+    """
     return of(rectified.identity_record())
 
 
 def Erf() -> Elementwise:
-    """erf(x), not erf(x/√2)."""
+    """The activation φ(x) = erf(x); not erf(x/√2), which some papers use.
+
+    The kernel is in closed form: the arc-sine kernel.
+
+    Returns:
+        The layer.
+
+    References:
+        Williams 1997, "Computing with Infinite Networks".
+
+    Example:
+        >>> [round(v, 4) for v in Erf()(jnp.array([0.0, 1.0])).tolist()]
+        [0.0, 0.8427]
+    """
     return of(sigmoidal.erf_record())
 
 
 def Gelu() -> Elementwise:
-    """x Φ(x), exact; not the approximation by tanh."""  # noqa: D403
+    """The activation φ(x) = x Φ(x), with Φ the distribution function of N(0, 1).
+
+    This is the exact function, not its approximation by tanh. The kernel is in closed form.
+
+    Returns:
+        The layer.
+
+    Example:
+        >>> [round(v, 4) for v in Gelu()(jnp.array([0.0, 1.0])).tolist()]
+        [0.0, 0.8413]
+    """
     return of(sigmoidal.gelu_record())
 
 
 def Tanh() -> Elementwise:
-    """tanh(x); no closed form."""
+    """The activation φ(x) = tanh(x). Its dual has no closed form and is computed by quadrature.
+
+    Returns:
+        The layer.
+
+    Example:
+        >>> [round(v, 4) for v in Tanh()(jnp.array([0.0, 1.0])).tolist()]
+        [0.0, 0.7616]
+    """
     return of(sigmoidal.tanh_record())
 
 
 def Silu() -> Elementwise:
-    """x/(1 + exp(−x)), also known as Swish; no closed form."""
+    """The activation φ(x) = x/(1 + exp(−x)), also known as Swish.
+
+    Its dual has no closed form and is computed by quadrature.
+
+    Returns:
+        The layer.
+
+    Example:
+        >>> [round(v, 4) for v in Silu()(jnp.array([0.0, 1.0])).tolist()]
+        [0.0, 0.7311]
+    """
     return of(sigmoidal.silu_record())
 
 
 def Elu() -> Elementwise:
-    """The function x for x > 0 and exp(x) − 1 otherwise; no closed form."""
+    """The activation φ(x) = x for x > 0 and exp(x) − 1 otherwise.
+
+    Its dual has no closed form and is computed by quadrature.
+
+    Returns:
+        The layer.
+
+    Example:
+        >>> [round(v, 4) for v in Elu()(jnp.array([-1.0, 1.0])).tolist()]
+        [-0.6321, 1.0]
+    """
     return of(sigmoidal.elu_record())
 
 
 def Sigmoid() -> Elementwise:
-    """1/(1 + exp(−x)); no closed form."""
+    """The activation φ(x) = 1/(1 + exp(−x)). Its dual has no closed form and is computed by quadrature.
+
+    Returns:
+        The layer.
+
+    Example:
+        >>> Sigmoid()(jnp.array([0.0])).tolist()
+        [0.5]
+    """
     return of(sigmoidal.sigmoid_record())
 
 
 def Sin(frequency: float = 1.0, *, amplitude: float = 1.0, phase: float = 0.0) -> Elementwise:
-    """Amplitude · sin(frequency · x + phase)."""
+    """The activation φ(x) = amplitude · sin(frequency · x + phase).
+
+    The kernel is in closed form.
+
+    Args:
+        frequency: A positive number, in radians per unit of x.
+        amplitude: A positive number.
+        phase: In radians.
+
+    Returns:
+        The layer.
+
+    Raises:
+        TypeError: If an argument is not a real number.
+        ValueError: If `frequency` or `amplitude` is not positive.
+
+    Example:
+        >>> [round(v, 4) for v in Sin(2.0)(jnp.array([0.0, 1.0])).tolist()]
+        [0.0, 0.9093]
+    """
     _checks.real("frequency", frequency, above=0.0)
     _checks.real("amplitude", amplitude, above=0.0)
     _checks.real("phase", phase)
@@ -260,26 +432,97 @@ def Sin(frequency: float = 1.0, *, amplitude: float = 1.0, phase: float = 0.0) -
 
 
 def Cos(frequency: float = 1.0, *, amplitude: float = 1.0) -> Elementwise:
-    """Amplitude · cos(frequency · x)."""
+    """The activation φ(x) = amplitude · cos(frequency · x).
+
+    The kernel is in closed form.
+
+    Args:
+        frequency: A positive number, in radians per unit of x.
+        amplitude: A positive number.
+
+    Returns:
+        The layer.
+
+    Raises:
+        TypeError: If an argument is not a real number.
+        ValueError: If `frequency` or `amplitude` is not positive.
+
+    Example:
+        >>> [round(v, 4) for v in Cos(2.0)(jnp.array([0.0, 1.0])).tolist()]
+        [1.0, -0.4161]
+    """
     _checks.real("frequency", frequency, above=0.0)
     _checks.real("amplitude", amplitude, above=0.0)
     return of(oscillating.sine_record(float(frequency), float(amplitude), math.pi / 2, "cos"))
 
 
 def Rbf(gamma: float = 1.0) -> Elementwise:
-    """√2 sin(√(2γ) x + π/4), whose dual is the Gaussian (RBF) kernel, E[φ(u)φ(v)] = exp(−γ E[(u − v)²])."""
+    """The activation φ(x) = √2 sin(√(2γ) x + π/4), whose dual is the Gaussian (RBF) kernel.
+
+    For (u, v) Gaussian with mean 0::
+
+        E[φ(u) φ(v)] = exp(−γ E[(u − v)²]).
+
+    Args:
+        gamma: γ, a positive number.
+
+    Returns:
+        The layer.
+
+    Raises:
+        TypeError: If `gamma` is not a real number.
+        ValueError: If it is not positive.
+
+    Example:
+        >>> [round(v, 4) for v in Rbf()(jnp.array([0.0])).tolist()]
+        [1.0]
+    """
     _checks.real("gamma", gamma, above=0.0)
     return of(oscillating.sine_record(math.sqrt(2 * gamma), math.sqrt(2), math.pi / 4, "rbf"))
 
 
 def Gaussian(rate: float = 1.0) -> Elementwise:
-    """exp(−rate · x²)."""
+    """The activation φ(x) = exp(−rate · x²).
+
+    The kernel is in closed form.
+
+    Args:
+        rate: A positive number.
+
+    Returns:
+        The layer.
+
+    Raises:
+        TypeError: If `rate` is not a real number.
+        ValueError: If it is not positive.
+
+    Example:
+        >>> [round(v, 4) for v in Gaussian()(jnp.array([0.0, 1.0])).tolist()]
+        [1.0, 0.3679]
+    """
     _checks.real("rate", rate, above=0.0)
     return of(oscillating.gaussian_record(float(rate)))
 
 
 def Exp(rate: float = 1.0) -> Elementwise:
-    """exp(rate · x)."""
+    """The activation φ(x) = exp(rate · x).
+
+    The kernel is in closed form.
+
+    Args:
+        rate: A number other than 0.
+
+    Returns:
+        The layer.
+
+    Raises:
+        TypeError: If `rate` is not a real number.
+        ValueError: If it is 0, which would make the function constant.
+
+    Example:
+        >>> [round(v, 4) for v in Exp(-1.0)(jnp.array([0.0, 1.0])).tolist()]
+        [1.0, 0.3679]
+    """
     _checks.real("rate", rate)
     if rate == 0:
         raise ValueError("`rate` must not be 0: the function would be constant.")
@@ -287,12 +530,46 @@ def Exp(rate: float = 1.0) -> Elementwise:
 
 
 def Monomial(degree: int) -> Elementwise:
-    """x^degree."""
+    """The activation φ(x) = x^degree.
+
+    The kernel is in closed form.
+
+    Args:
+        degree: A whole number from 1.
+
+    Returns:
+        The layer.
+
+    Raises:
+        TypeError: If `degree` is not a whole number.
+        ValueError: If it is not positive.
+
+    Example:
+        >>> Monomial(3)(jnp.array([-1.0, 2.0])).tolist()
+        [-1.0, 8.0]
+    """
     _checks.count("degree", degree)
     return of(polynomials.polynomial_record((0.0,) * int(degree) + (1.0,), f"monomial({degree})"))
 
 
 def Hermite(degree: int) -> Elementwise:
-    """The Hermite polynomial He_n(x)/√n! of degree n: E[φ(u)φ(v)] = ρ^n for units of variance 1."""
+    """The activation φ(x) = He_n(x)/√(n!), the normalized Hermite polynomial of degree n.
+
+    The kernel is in closed form. For units u, v of variance 1 and correlation ρ, E[φ(u) φ(v)] = ρ^n.
+
+    Args:
+        degree: n, a whole number from 1.
+
+    Returns:
+        The layer.
+
+    Raises:
+        TypeError: If `degree` is not a whole number.
+        ValueError: If it is not positive.
+
+    Example:
+        >>> [round(v, 4) for v in Hermite(2)(jnp.array([0.0, 1.0])).tolist()]  # (x² − 1)/√2
+        [-0.7071, 0.0]
+    """
     _checks.count("degree", degree)
     return of(polynomials.polynomial_record(polynomials.hermite(int(degree)), f"hermite({degree})"))

@@ -13,12 +13,12 @@ from ntklib import _checks
 from ntklib.layers.activations import Elementwise, Relu
 from ntklib.layers.base import Layer
 from ntklib.layers.combinators import Serial
-from ntklib.layers.conv import AvgPool, Conv, GlobalAvgPool, Padding, Pair
+from ntklib.layers.conv import AvgPool, Conv, GlobalAvgPool, HeightWidth, Padding
 from ntklib.layers.dense import Dense
 from ntklib.layers.norm import Flatten
 from ntklib.parameterization import NTK, Parameterization
 
-#: Convolutions before each pooling layer of the Myrtle networks; with the readout they are `depth` affine layers.
+#: For each depth, the number of convolutions before each pooling layer. Convolutions and readout add up to `depth`.
 _MYRTLE = {5: (2, 1, 1), 7: (2, 2, 2), 10: (3, 3, 3)}
 
 
@@ -31,12 +31,28 @@ def mlp(
     parameterization: Parameterization = NTK,
     rngs: nnx.Rngs,
 ) -> Serial:
-    """A fully connected network: `widths` = [inputs, hidden..., outputs], `activation` (ReLU by default) between.
+    """Build a fully connected network: affine layers with an activation between them.
 
-    >>> import jax.numpy as jnp
-    >>> net = mlp([784, 512, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
-    >>> net(jnp.zeros((5, 784))).shape
-    (5, 10)
+    Args:
+        widths: [d, n_1, ..., K]: the numbers of inputs, of units in each hidden layer, and of outputs.
+        activation: The layer between two affine layers; ReLU by default.
+        w_std: σ_w of all affine layers, not squared.
+        b_std: σ_b of all affine layers, not squared.
+        parameterization: Where the scales stand; see `Dense`. The roles of the layers are set here.
+        rngs: The random numbers from which parameters are drawn, e.g. `nnx.Rngs(0)`.
+
+    Returns:
+        A `Serial` network, which maps [N, d] to [N, K].
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If there are fewer than two widths, or if a width or a scale is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> net = mlp([784, 512, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
+        >>> net(jnp.zeros((5, 784))).shape
+        (5, 10)
     """
     if not isinstance(widths, Sequence | np.ndarray) or isinstance(widths, str):
         raise TypeError(
@@ -61,8 +77,8 @@ def cnn(
     channels: Sequence[int],
     outputs: int,
     *,
-    kernel_size: Pair = 3,
-    strides: Pair = 1,
+    kernel_size: HeightWidth = 3,
+    strides: HeightWidth = 1,
     padding: Padding = "SAME",
     readout: Literal["flatten", "pool"] = "flatten",
     activation: Elementwise | None = None,
@@ -71,18 +87,39 @@ def cnn(
     parameterization: Parameterization = NTK,
     rngs: nnx.Rngs,
 ) -> Serial:
-    """A convolutional network on images `input_shape` = (H, W, C): one convolution for each number in `channels`,
-    `activation` (ReLU by default) after it, then a dense readout with `outputs` units.
+    """Build a convolutional network: convolutions, an activation after each, and a dense readout.
 
-    kernel_size, strides, padding: of every convolution; see `Conv`.
-    readout: "flatten" gives each place of the image weights of its own, and the infinite-width kernel compares equal
-        places only, N·M·H·W numbers; "pool" reads the mean over all places, as translation asks for, and needs all
-        pairs of them, N·M·(H·W)².
+    Args:
+        input_shape: (H, W, C), the shape of one image.
+        channels: The number of output channels of each convolution, in their order.
+        outputs: The number of outputs, K.
+        kernel_size: The size of a patch in every convolution; see `Conv`.
+        strides: The strides of every convolution; see `Conv`.
+        padding: The padding of every convolution; see `Conv`.
+        readout: "flatten" gives the readout a weight for each pixel and channel. "pool" first takes the mean over all
+            pixels; with padding "CIRCULAR" and strides 1 the outputs are then invariant under translations.
+        activation: The layer after each convolution; ReLU by default.
+        w_std: σ_w of all affine layers, not squared.
+        b_std: σ_b of all affine layers, not squared.
+        parameterization: Where the scales stand; see `Dense`. The roles of the layers are set here.
+        rngs: The random numbers from which parameters are drawn, e.g. `nnx.Rngs(0)`.
 
-    >>> import jax.numpy as jnp
-    >>> net = cnn((28, 28, 1), [32, 32], 10, w_std=2**0.5, rngs=nnx.Rngs(0))
-    >>> net(jnp.zeros((5, 28, 28, 1))).shape
-    (5, 10)
+    Returns:
+        A `Serial` network, which maps [N, H, W, C] to [N, K].
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a shape, a size or a choice is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> net = cnn((28, 28, 1), [32, 32], 10, w_std=2**0.5, rngs=nnx.Rngs(0))
+        >>> net(jnp.zeros((5, 28, 28, 1))).shape
+        (5, 10)
+
+    Note:
+        With "flatten" the infinite-width kernel compares equal pixels only, N · M · H · W numbers. With "pool" it
+        compares all pairs of pixels, N · M · (H · W)² numbers.
     """
     height, width, c_in = _input_shape(input_shape)
     _channels(channels)
@@ -96,7 +133,7 @@ def cnn(
         conv = Conv(n_in, n_out, kernel_size, strides=strides, padding=padding, role=role, **every)
         layers += [conv, activation]
     layers.append(Flatten() if readout == "flatten" else GlobalAvgPool())
-    # The layers themselves say how many units reach the readout.
+    # Trace the layers on one image to learn the number of units that reach the readout.
     image = jax.ShapeDtypeStruct((1, height, width, c_in), jnp.result_type(float))
     units = jax.eval_shape(Serial(*layers), image).shape[-1]
     return Serial(*layers, Dense(units, outputs, role="output", **every))
@@ -114,21 +151,44 @@ def myrtle(
     parameterization: Parameterization = NTK,
     rngs: nnx.Rngs,
 ) -> Serial:
-    """A Myrtle network: three groups of 3×3 convolutions with ReLU, 2×2 average pooling after the first and the second,
-    the mean over all that is left after the third, and a dense readout. `depth` counts convolutions and readout: the
-    groups have 2, 1, 1 convolutions at depth 5, 2, 2, 2 at 7, and 3, 3, 3 at 10.
+    """Build a Myrtle network: three groups of 3 × 3 convolutions with pooling, and a dense readout.
 
-    On 32×32 images the mean is what three more 2×2 poolings give, as the network is usually written; this form takes
-    images of any size from 4×4. The infinite-width kernel holds all pairs of pixels of the full image, N·M·(H·W)²
-    numbers: pass few images at a time.
+    An activation follows each convolution. A 2 × 2 average pooling follows the first and the second group. After the
+    third group the mean over all pixels that are left is taken, and a dense readout follows.
 
-    Source: Shankar et al. 2020, "Neural Kernels Without Tangents" (NNGP and other kernels of this architecture on
-    CIFAR-10).
+    Args:
+        depth: The number of affine layers, readout included. The three groups have 2, 1, 1 convolutions at depth 5,
+            2, 2, 2 at depth 7, and 3, 3, 3 at depth 10.
+        channels: The number of channels of every convolution.
+        outputs: The number of outputs, K.
+        c_in: The number of channels of the images.
+        activation: The layer after each convolution; ReLU by default.
+        w_std: σ_w of all affine layers, not squared.
+        b_std: σ_b of all affine layers, not squared.
+        parameterization: Where the scales stand; see `Dense`. The roles of the layers are set here.
+        rngs: The random numbers from which parameters are drawn, e.g. `nnx.Rngs(0)`.
 
-    >>> import jax.numpy as jnp
-    >>> net = myrtle(5, 16, 10, rngs=nnx.Rngs(0))
-    >>> net(jnp.zeros((2, 32, 32, 3))).shape
-    (2, 10)
+    Returns:
+        A `Serial` network, which maps [N, H, W, c_in] to [N, K], for images of any size from 4 × 4.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If `depth` is not 5, 7 or 10, or if another argument is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> net = myrtle(5, 16, 10, rngs=nnx.Rngs(0))
+        >>> net(jnp.zeros((2, 32, 32, 3))).shape
+        (2, 10)
+
+    Note:
+        The infinite-width kernel holds all pairs of pixels of the full image, N · M · (H · W)² numbers: pass few
+        images at a time.
+
+    References:
+        Shankar et al. 2020, "Neural Kernels Without Tangents" (NNGP and other kernels of this architecture on
+        CIFAR-10). The network is usually written with three more 2 × 2 poolings in the place of the mean; on 32 × 32
+        images the two are the same.
     """
     if depth not in _MYRTLE:
         raise ValueError(f"`depth` of a Myrtle network must be 5, 7 or 10; got {depth!r}. For others see ntklib.cnn.")

@@ -1,4 +1,4 @@
-"""The one base class: what every layer has."""
+"""The base class of all layers."""
 
 import abc
 import dataclasses
@@ -16,48 +16,83 @@ from ntklib.kernel import Kernel
 
 
 class Layer(nnx.Module):
-    """A layer, or a network of layers, with two readings: `__call__` maps activations, `kernel_map` maps covariances.
+    """A layer, or a network of layers: the base class of both.
 
-    The first is the finite network, the second its limit as all hidden widths go to infinity. `kernel_map` reads
-    hyperparameters only, never parameters: training or another seed cannot change it.
+    A layer has two readings. `__call__` maps activations: it is the finite network. `kernel_map` maps covariances: it
+    is the limit of the network as all hidden widths go to infinity. `kernel_map` reads hyperparameters only and never
+    parameters, so that neither training nor another seed can change it.
+
+    A layer of your own is a subclass that defines both methods. It states by the class attributes `ends_affine`,
+    `wants_vectors` and `pools` what containers need to know of it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> class Double(Layer):
+        ...     def __call__(self, x):
+        ...         return 2 * x
+        ...
+        ...     def kernel_map(self, k):
+        ...         return k.scaled(4.0)
+        >>> Double().kernel(jnp.ones((1, 3))).nngp.tolist()
+        [[4.0]]
     """
 
-    #: Whether the outputs are centred Gaussian in the limit and independent of everything before: the layer ends
-    #: affinely.
+    #: Whether the layer ends affinely, so that in the limit its outputs are centered Gaussian and independent of
+    #: everything before them.
     ends_affine: bool = False
-    #: Whether the last layer is a Dense, whose outputs at every pixel of an image are hardly ever meant.
+    #: Whether the last layer is a Dense: given images it would have outputs at every pixel, which is hardly ever meant.
     wants_vectors: bool = False
-    #: How many pooling layers there are, one after the other: they need the covariances of all pairs of pixels.
+    #: The number of pooling layers that an input passes. Pooling needs the covariances of all pairs of pixels.
     pools: int = 0
 
     @abc.abstractmethod
     def __call__(self, x: Array) -> Array:
-        """The outputs of the finite layer."""
+        """Return the outputs of the finite layer."""
 
     @abc.abstractmethod
     def kernel_map(self, k: Kernel) -> Kernel:
-        """The kernel of the outputs, from that of the inputs."""
+        """Return the kernel of the outputs, given the kernel of the inputs."""
 
     def kernel(self, x1: ArrayLike, x2: ArrayLike | None = None) -> Kernel:
-        """NNGP and NTK of the infinitely wide network between the inputs `x1` [N, d] and `x2` [M, d], per output unit.
+        """Return NNGP and NTK of the infinitely wide network between two sets of inputs, per output unit.
 
-        nngp is E[f(x) f(x')] over initialisations, ntk the sum over all parameters of E[∂f(x)/∂θ ∂f(x')/∂θ], θ as the
-        parameterization has them and with no learning rates in it; under NTK that is the recursion of Jacot et al.
-        2018. Without `x2` the kernel is that of `x1` with itself. Memory: a few times N·M numbers, for images before
-        they are flattened times the pixels H·W, or (H·W)² with pooling.
-        Differentiable in the inputs, also at equal and at zero inputs. Inputs may be sharded over explicit axes of a
-        mesh: the rows of the kernel then are as those of `x1`.
+        With expectations over initializations and sums over all parameters::
 
-        >>> import jax.numpy as jnp, ntklib as ntk
-        >>> net = ntk.mlp([2, 64, 1], w_std=2**0.5, b_std=0.0, rngs=nnx.Rngs(0))
-        >>> k = net.kernel(jnp.array([[1.0, 0.0], [0.0, 1.0]]))
-        >>> [[round(float(e), 4) for e in row] for row in k.ntk]
-        [[2.0, 0.3183], [0.3183, 2.0]]
+            Σ(x, x') = E[f(x) f(x')],   Θ(x, x') = Σ_θ E[∂f(x)/∂θ ∂f(x')/∂θ].
+
+        The parameters θ are those of the parameterization, and no learning rates enter. Under `NTK` this is the
+        recursion of Jacot et al. 2018. The kernel is differentiable in the inputs, also where inputs are equal or zero.
+
+        Args:
+            x1: Inputs [N, d], or images [N, H, W, C].
+            x2: Inputs [M, d], or images [M, H, W, C]. By default the kernel is between `x1` and itself.
+
+        Returns:
+            A `Kernel`, whose `nngp` and `ntk` are [N, M].
+
+        Raises:
+            TypeError: If the inputs are not arrays of floating-point numbers.
+            ValueError: If the inputs do not fit the network or each other, if a layer has no kernel where it stands, or
+                if variances leave the range in which an activation's accuracy is known.
+
+        Example:
+            >>> import jax.numpy as jnp, ntklib as ntk
+            >>> net = ntk.mlp([2, 64, 1], w_std=2**0.5, b_std=0.0, rngs=nnx.Rngs(0))
+            >>> k = net.kernel(jnp.array([[1.0, 0.0], [0.0, 1.0]]))
+            >>> [[round(float(e), 4) for e in row] for row in k.ntk]
+            [[2.0, 0.3183], [0.3183, 2.0]]
+
+        Note:
+            Memory: a few times N · M numbers. For images before they are flattened it is H · W times as much, and
+            with pooling (H · W)² times. `ntklib.gram` computes large kernels in tiles.
+
+        References:
+            Jacot et al. 2018, Theorem 1.
         """
         k = _on_explicit_axes(self._of_inputs, x1, x2)
         if k.q1.ndim > 1 and self.wants_vectors:
             raise ValueError(
-                f"The network ends in a Dense layer, but its input there still has pixels, {k.q1.shape[1:]}: put "
+                f"The network ends in a Dense layer, whose inputs still have pixels, {k.q1.shape[1:]}: put "
                 f"ntklib.Flatten() or ntklib.GlobalAvgPool() before it. For outputs at every pixel end with an "
                 f"ntklib.Conv of kernel_size=1."
             )

@@ -1,4 +1,4 @@
-"""Networks made of layers."""
+"""Networks made of layers: one after the other, with a skip connection, or side by side."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,26 @@ from ntklib.layers.base import Layer
 
 
 class Serial(Layer):
-    """Layers one after the other.
+    """Applies layers one after the other.
 
-    The kernel is exact in the limit where each activation and each `LayerNorm` sees centred Gaussian units, that is
-    where it follows an affine layer or a sum of such; `kernel` refuses anything else.
+    Args:
+        *layers: The layers in the order in which they are applied. No two of them may share weights.
 
-    >>> import jax.numpy as jnp, ntklib as ntk
-    >>> dense = lambda n_in, n_out: ntk.Dense(n_in, n_out, w_std=1.0, rngs=nnx.Rngs(n_in))
-    >>> net = Serial(dense(4, 64), ntk.Relu(), dense(64, 1))
-    >>> net.kernel(jnp.ones((2, 4)), jnp.ones((3, 4))).ntk.shape
-    (2, 3)
+    Raises:
+        TypeError: If an argument is not a `Layer`.
+        ValueError: If there are no layers, or if two share weights. `kernel` also raises it where an activation or a
+            `LayerNorm` does not follow an affine layer or a sum of such layers.
+
+    Example:
+        >>> import jax.numpy as jnp, ntklib as ntk
+        >>> dense = lambda n_in, n_out: ntk.Dense(n_in, n_out, w_std=1.0, rngs=nnx.Rngs(n_in))
+        >>> net = Serial(dense(4, 64), ntk.Relu(), dense(64, 1))
+        >>> net.kernel(jnp.ones((2, 4)), jnp.ones((3, 4))).ntk.shape
+        (2, 3)
+
+    Note:
+        The kernel is exact in the limit of infinite width if the inputs of each activation and each `LayerNorm` are
+        centered Gaussian units. They are if the layer follows an affine layer or a sum of affine layers.
     """
 
     def __init__(self, *layers: Layer):
@@ -42,10 +52,29 @@ class Serial(Layer):
 
 
 class Residual(Layer):
-    """x + scale · branch(x). Kernel map: Σ' = Σ + scale² Σ_branch, Θ' = Θ + scale² Θ_branch.
+    """Adds a branch to its input: x + scale · branch(x).
 
-    The cross terms vanish because the branch ends in an affine layer of its own, with centred weights and, without loss
-    in the limit, nothing in common with x; a branch that does not is refused.
+    Kernel map::
+
+        Σ' = Σ + scale² Σ_branch,   Θ' = Θ + scale² Θ_branch.
+
+    The cross terms vanish because the branch must end in an affine layer, whose weights are centered and independent
+    of x.
+
+    Args:
+        branch: A layer that ends affinely and has outputs of the shape of its inputs.
+        scale: The factor on the branch; any real number.
+
+    Raises:
+        TypeError: If `branch` is not a `Layer`, or `scale` not a number.
+        ValueError: If the branch does not end in an affine layer, if it pools, or, when it is called, if its outputs do
+            not have the shape of its inputs.
+
+    Example:
+        >>> import jax.numpy as jnp, ntklib as ntk
+        >>> net = Residual(ntk.Dense(3, 3, w_std=1.0, rngs=nnx.Rngs(0)), scale=0.5)
+        >>> net.kernel(jnp.ones((1, 3))).nngp.tolist()
+        [[1.25]]
     """
 
     def __init__(self, branch: Layer, scale: float = 1.0):
@@ -72,8 +101,27 @@ class Residual(Layer):
 
 
 class Sum(Layer):
-    """The sum of branches that start from the same input and have no layer in common. Kernels add; each branch ends
-    in an affine layer of its own, so that they are independent.
+    """Adds the outputs of branches that start from the same input.
+
+    Kernel map: the kernels of the branches add. The cross terms vanish because each branch ends in an affine layer of
+    its own, so that the branches are independent.
+
+    Args:
+        *branches: Layers that end affinely, have outputs of one shape, share no weights, and have equally many pooling
+            layers.
+
+    Raises:
+        TypeError: If a branch is not a `Layer`.
+        ValueError: If the branches do not fit what is said above.
+
+    Example:
+        >>> import jax.numpy as jnp, ntklib as ntk
+        >>> net = Sum(*[ntk.Dense(3, 2, w_std=1.0, rngs=nnx.Rngs(seed)) for seed in (0, 1)])
+        >>> net.kernel(jnp.ones((1, 3))).nngp.tolist()
+        [[2.0]]
+
+    See Also:
+        `Residual`, for a skip connection.
     """
 
     ends_affine = True
@@ -105,12 +153,12 @@ class Sum(Layer):
 
 
 def _not_shared(what: str, layers: Sequence[Layer]) -> None:
-    """Refuse one set of weights in two places: the kernel takes them for independent."""
+    """Refuse layers that share weights: the kernel takes the weights of different layers to be independent."""
     params = [id(v) for layer in layers for v in _params(layer)]
     if len(params) != len(set(params)):
         raise ValueError(
-            f"{what} must not share weights: the infinite-width kernel takes each layer's for independent of all "
-            f"others'. Make a layer of its own for each place."
+            f"{what} must not share weights: the infinite-width kernel takes the weights of each layer to be "
+            f"independent of those of all others. Make a new layer for each place."
         )
 
 
@@ -122,8 +170,8 @@ def _same_shape(where: str, one: tuple[int, ...], other: tuple[int, ...]) -> Non
     """Refuse to add arrays that would broadcast."""
     if one != other:
         raise ValueError(
-            f"{where} adds outputs of one shape; got {one} and {other}. The branches must have as many outputs as each "
-            f"other, and a skip connection as many as its input."
+            f"{where} adds outputs of one shape; got {one} and {other}. All branches must have the same number of "
+            f"outputs; with a skip connection this is also the number of inputs."
         )
 
 

@@ -13,30 +13,56 @@ from jax import Array
 from ntklib import _checks
 from ntklib.kernel import Kernel
 from ntklib.layers.base import Layer
-from ntklib.layers.dense import affine_kernel, check_affine, draw
+from ntklib.layers.dense import affine_kernel, check_affine, standard_normal
 from ntklib.parameterization import NTK, Parameterization, Role
 
 Padding = Literal["SAME", "VALID", "CIRCULAR"]
-Pair = int | tuple[int, int]
+#: Sizes along height and width: one number for both, or a pair (height, width).
+HeightWidth = int | tuple[int, int]
 
 
 class Conv(Layer):
-    """Affine layer over patches of pixels: a `Dense` layer of fan-in n = c_in·kh·kw, with the same weights at every
-    pixel.
+    """A convolution: an affine layer over patches of pixels, with the same weights at every pixel.
 
-    Kernel map under NTK, with A the mean over the kh·kw places of a patch, shifted together in both images:
-    Σ'(p, p') = σ_w² A[Σ](p, p') + σ_b², Θ' = Σ' + σ_w² A[Θ] (Novak et al. 2019; Arora et al. 2019). Other
-    parameterizations as for `Dense`.
+    It maps [N, H, W, c_in] to [N, H', W', c_out]. Each output is that of a `Dense` layer whose inputs are the
+    n = c_in · kh · kw numbers of a patch of kh × kw pixels.
 
-    kernel_size, strides: a number or a pair (height, width).
-    padding: "VALID", none; "SAME", zeros so that the output has ⌈H/stride⌉ rows; "CIRCULAR", the opposite edge in the
-        place of zeros. Zeros count in the fan-in: outputs at the edge are smaller.
-    w_std, b_std, use_bias, parameterization, role: as for `Dense`; with b_std=0 the bias adds nothing as long as
-        `ntklib.sgd` trains.
+    Kernel map under NTK for pixels p and p'. A is the mean over the kh · kw places of a patch; the place in the patch
+    of p and the place in the patch of p' are the same::
 
-    >>> layer = Conv(3, 8, (3, 3), w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
-    >>> layer(jnp.ones((2, 28, 28, 3))).shape
-    (2, 28, 28, 8)
+        Σ'(p, p') = σ_w² A[Σ](p, p') + σ_b²,   Θ'(p, p') = Σ'(p, p') + σ_w² A[Θ](p, p').
+
+    Other parameterizations change the factors as for `Dense`.
+
+    Args:
+        c_in: The number of input channels.
+        c_out: The number of output channels.
+        kernel_size: The size of a patch: a number, or a pair (height, width).
+        strides: The distance between neighboring patches: a number, or a pair (height, width).
+        padding: "VALID" adds no pixels. "SAME" adds zeros, so that the output has ⌈H/stride⌉ rows. "CIRCULAR" adds as
+            many pixels as "SAME", but takes them from the opposite edge.
+        w_std: σ_w ≥ 0, not squared.
+        b_std: σ_b ≥ 0, not squared. With 0 the bias adds nothing as long as `ntklib.sgd` trains (see `Dense`).
+        use_bias: Whether there is a bias at all.
+        parameterization: As for `Dense`.
+        role: As for `Dense`.
+        rngs: The random numbers from which W and b are drawn, e.g. `nnx.Rngs(0)`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range; and, when the layer is called, if the inputs are not images with
+            `c_in` channels, or are smaller than a patch with padding "VALID".
+
+    Example:
+        >>> layer = Conv(3, 8, (3, 3), w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
+        >>> layer(jnp.ones((2, 28, 28, 3))).shape
+        (2, 28, 28, 8)
+
+    Note:
+        The zeros of "SAME" count in the fan-in, so that outputs at the edge are smaller.
+
+    References:
+        Novak et al. 2019; Arora et al. 2019.
     """
 
     ends_affine = True
@@ -45,9 +71,9 @@ class Conv(Layer):
         self,
         c_in: int,
         c_out: int,
-        kernel_size: Pair,
+        kernel_size: HeightWidth,
         *,
-        strides: Pair = 1,
+        strides: HeightWidth = 1,
         padding: Padding = "SAME",
         w_std: float,
         b_std: float = 0.0,
@@ -58,18 +84,21 @@ class Conv(Layer):
     ):
         _checks.count("c_in", c_in)
         _checks.count("c_out", c_out)
-        self.kernel_size, self.strides = _pair("kernel_size", kernel_size), _pair("strides", strides)
+        self.kernel_size, self.strides = (
+            _height_and_width("kernel_size", kernel_size),
+            _height_and_width("strides", strides),
+        )
         _checks.choice("padding", padding, ("SAME", "VALID", "CIRCULAR"))
         check_affine(w_std, b_std, use_bias, parameterization, rngs)
         self.c_in, self.c_out, self.padding = c_in, c_out, padding
         self.w_std, self.b_std, self.use_bias = w_std, b_std, use_bias
         self.parameterization, self.role = parameterization, role
         scales = self.scales()
-        self.W = nnx.Param(scales["W"][1] * draw(rngs, *self.kernel_size, c_in, c_out))
-        self.b = nnx.Param(scales["b"][1] * draw(rngs, c_out)) if use_bias else None
+        self.W = nnx.Param(scales["W"][1] * standard_normal(rngs, *self.kernel_size, c_in, c_out))
+        self.b = nnx.Param(scales["b"][1] * standard_normal(rngs, c_out)) if use_bias else None
 
     def scales(self) -> dict[str, tuple[float, float, float]]:
-        """(multiplier, initial standard deviation, learning-rate factor) of each parameter."""
+        """Return (multiplier, initial standard deviation, learning-rate factor) of each parameter, by its name."""
         p, area = self.parameterization, math.prod(self.kernel_size)
         scales = {"W": p.weight(self.role, self.c_in * area, self.c_out, self.w_std)}
         return scales | {"b": p.bias(self.role, self.c_out, self.b_std)} if self.use_bias else scales
@@ -96,21 +125,34 @@ class Conv(Layer):
 
 
 class AvgPool(Layer):
-    """The mean over windows of pixels, `strides` apart (by default the window's size, so that windows do not overlap).
+    """The mean over windows of pixels.
 
-    Kernel map: the same mean over both pixels of Σ(p, p') and Θ(p, p'). It needs the covariances of all pairs of
-    pixels, and so do all layers before it: N·M·(H·W)² numbers. padding as in `Conv`; under "SAME" the mean is over the
-    pixels that are there.
+    Kernel map: the same mean over p and over p' of Σ(p, p') and Θ(p, p').
 
-    >>> AvgPool(2)(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
-    [[2.5, 4.5], [10.5, 12.5]]
+    Args:
+        window: The size of a window: a number, or a pair (height, width).
+        strides: The distance between neighboring windows: a number, or a pair (height, width). By default it is the
+            size of the window, so that windows do not overlap.
+        padding: As for `Conv`. Under "SAME" the mean is over those pixels of a window that lie in the image.
+
+    Raises:
+        TypeError: If a size is not a whole number.
+        ValueError: If an argument is out of range, or if the inputs are not images.
+
+    Example:
+        >>> AvgPool(2)(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+        [[2.5, 4.5], [10.5, 12.5]]
+
+    Note:
+        The kernel needs the covariances of all pairs of pixels, in this layer and in all layers before it:
+        N · M · (H · W)² numbers.
     """
 
     pools = 1
 
-    def __init__(self, window: Pair, *, strides: Pair | None = None, padding: Padding = "VALID"):
-        self.window = _pair("window", window)
-        self.strides = self.window if strides is None else _pair("strides", strides)
+    def __init__(self, window: HeightWidth, *, strides: HeightWidth | None = None, padding: Padding = "VALID"):
+        self.window = _height_and_width("window", window)
+        self.strides = self.window if strides is None else _height_and_width("strides", strides)
         _checks.choice("padding", padding, ("SAME", "VALID", "CIRCULAR"))
         self.padding = padding
 
@@ -123,7 +165,7 @@ class AvgPool(Layer):
         return k.map(lambda a, axes: self._mean(a, zip(*axes, strict=True))).pooled()
 
     def _mean(self, a: Array, images: "Sequence[tuple[int, int]] | zip") -> Array:
-        """Over the windows of each image of an array, given by its axes (height, width)."""
+        """Return the mean over windows. `images` has a pair of axes (height, width) for each image of the array."""
         for axes in images:
             for axis, i in zip(axes, (0, 1), strict=True):
                 size = a.shape[axis]
@@ -136,7 +178,21 @@ class AvgPool(Layer):
 
 
 class GlobalAvgPool(Layer):
-    """The mean over all pixels, [N, H, W, C] -> [N, C]. Kernel map: that over all pairs of pixels; see `AvgPool`."""
+    """The mean over all pixels: [N, H, W, C] -> [N, C].
+
+    Kernel map: the mean over all pairs of pixels (p, p') of Σ(p, p') and Θ(p, p'). It needs as much memory as that of
+    `AvgPool`.
+
+    Raises:
+        ValueError: If the inputs are not images.
+
+    Example:
+        >>> GlobalAvgPool()(jnp.arange(16.0).reshape(1, 4, 4, 1)).tolist()
+        [[7.5]]
+
+    See Also:
+        `Flatten`, whose kernel compares equal pixels only.
+    """
 
     pools = 1
 
@@ -149,13 +205,13 @@ class GlobalAvgPool(Layer):
         return k.map(lambda a, axes: jnp.mean(a, axis=tuple(itertools.chain(*axes)))).pooled()
 
 
-def _pair(argument: str, value: Pair) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(pair, Sequence) or len(pair) != 2:
+def _height_and_width(argument: str, value: HeightWidth) -> tuple[int, int]:
+    both = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(both, Sequence) or len(both) != 2:
         raise ValueError(f"`{argument}` must be a number or a pair (height, width); got {value!r}.")
-    for number in pair:
+    for number in both:
         _checks.count(argument, number)
-    return pair[0], pair[1]
+    return both[0], both[1]
 
 
 def _images(shape: tuple[int, ...], fits: bool) -> None:
@@ -167,7 +223,7 @@ def _images(shape: tuple[int, ...], fits: bool) -> None:
 
 
 def _edges(size: int, window: int, stride: int, padding: Padding) -> tuple[int, int, int]:
-    """How many pixels to add before and after, and how many outputs there are (as XLA has it)."""
+    """Return how many pixels to add before and after, and the number of outputs, by XLA's conventions."""
     if padding == "VALID":
         if window > size:
             raise ValueError(f"An image of {size} pixels is smaller than the window of {window}, with padding 'VALID'.")
@@ -178,7 +234,10 @@ def _edges(size: int, window: int, stride: int, padding: Padding) -> tuple[int, 
 
 
 def _windows(a: Array, axes: tuple[int, ...], window: int, stride: int, padding: Padding) -> Array:
-    """Sum over the shifts within a window, the same along each of the axes: a sum of slices, no convolution."""
+    """Sum over the places of a window, at the same place along each of the axes.
+
+    It is computed as a sum of slices: no convolution is needed.
+    """
     low, high, out = _edges(a.shape[axes[0]], window, stride, padding)
     widths = [(low, high) if axis in axes else (0, 0) for axis in range(a.ndim)]
     a = jnp.pad(a, widths, mode="wrap" if padding == "CIRCULAR" else "constant")
@@ -193,7 +252,10 @@ def _windows(a: Array, axes: tuple[int, ...], window: int, stride: int, padding:
 
 
 def _patch_mean(a: Array, axes: tuple[tuple[int, ...], ...], window: tuple, strides: tuple, padding: Padding) -> Array:
-    """A[a]: first over rows, then over columns; `axes` are those of the heights and those of the widths."""
+    """Return A[a], the mean over patches, first over rows and then over columns.
+
+    `axes` are the axes of the heights and the axes of the widths.
+    """
     for i in (0, 1):
         a = _windows(a, axes[i], window[i], strides[i], padding)
     return a / math.prod(window)

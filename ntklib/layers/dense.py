@@ -15,25 +15,58 @@ from ntklib.parameterization import NTK, Parameterization, Role
 
 
 class Dense(Layer):
-    """Affine layer z = s·xW + s_b·b over the last axis. In the NTK parameterization s = σ_w/√n and s_b = σ_b with W,
-    b ~ N(0, 1), n the fan-in; other parameterizations put the factors elsewhere (see `ntklib.parameterization`).
+    """An affine layer over the last axis.
 
-    Kernel map, with Σ = `nngp`, Θ = `ntk`, under NTK: Σ' = σ_w² Σ + σ_b², Θ' = Σ' + σ_w² Θ (Jacot et al. 2018,
-    Theorem 1). In general, with v the standard deviation of the draw of W and v_b that of b:
-    Σ' = n s² v² Σ + s_b² v_b²,  Θ' = n s² Σ + s_b² + n s² v² Θ; the terms are the weights', the bias's, and all
-    earlier parameters'. Under STANDARD this is n Σ + 1 + σ_w² Θ: the width is that of the layer as built.
+    With the fan-in n and the multipliers s of the weights and s_b of the bias::
 
-    w_std, b_std: σ_w and σ_b, not squared. σ_b is the scale of what the bias adds to the outputs; with b_std=0, the
-        default, it adds nothing, at the start and while `ntklib.sgd` trains. Under NTK and MEAN_FIELD its multiplier
-        is 0. Under STANDARD and MUP it starts at 0 and its rate, σ_b² times a power of the fan-out, is 0. Yet it is a
-        parameter with multiplier 1: `optax.sgd`, which has one rate for all parameters, trains it, and Θ counts 1 for
-        it, since J Jᵀ has no rates in it. For a bias that starts at zero and that `ntklib.sgd` trains, as is usual in
-        PyTorch: b_std=1, and then `layer.b[...] = 0.0`. use_bias=False: no bias at all.
-    role: "input", "hidden" or "output"; needed only where the parameterization tells them apart. `mlp` sets it.
+        z = s · x W + s_b · b.
 
-    >>> layer = Dense(3, 5, w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
-    >>> layer(jnp.ones((2, 3))).shape
-    (2, 5)
+    In the NTK parameterization s = σ_w/√n and s_b = σ_b, with W, b ~ N(0, 1). Other parameterizations put the factors
+    elsewhere (see `ntklib.parameterization`).
+
+    Kernel map under NTK, with Σ = `nngp` and Θ = `ntk` (Jacot et al. 2018, Theorem 1)::
+
+        Σ' = σ_w² Σ + σ_b²,   Θ' = Σ' + σ_w² Θ.
+
+    In general, with v and v_b the standard deviations with which W and b are drawn::
+
+        Σ' = n s² v² Σ + s_b² v_b²,   Θ' = n s² Σ + s_b² + n s² v² Θ.
+
+    The three terms of Θ' come from the weights, the bias, and all earlier parameters. Under STANDARD, Θ' is
+    n Σ + 1 + σ_w² Θ, where n is the fan-in of the layer as it was built.
+
+    Args:
+        n_in: The number of inputs, n.
+        n_out: The number of outputs.
+        w_std: σ_w ≥ 0, not squared.
+        b_std: σ_b ≥ 0, not squared: the scale of what the bias adds to the outputs. With 0, the default, the bias adds
+            nothing, neither at the start nor while `ntklib.sgd` trains; see the note.
+        use_bias: Whether there is a bias at all.
+        parameterization: One of `NTK`, `STANDARD`, `MEAN_FIELD` and `MUP`, or a `Parameterization` of your own.
+        role: "input", "hidden" or "output". It is needed only under a parameterization that tells them apart (`MUP`,
+            `MEAN_FIELD`). `mlp` sets it.
+        rngs: The random numbers from which W and b are drawn, e.g. `nnx.Rngs(0)`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a size or a scale is out of range, or if b_std > 0 and use_bias=False; and, when the layer is
+            called, if the inputs do not have `n_in` features.
+
+    Example:
+        >>> layer = Dense(3, 5, w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
+        >>> layer(jnp.ones((2, 3))).shape
+        (2, 5)
+
+    Note:
+        With b_std=0 the parameter `b` still exists. Under NTK and MEAN_FIELD its multiplier is 0, so that nothing
+        depends on it. Under STANDARD and MUP its multiplier is 1; it starts at 0, and `ntklib.sgd` keeps it there,
+        because its rate is σ_b² times a power of the fan-out. `optax.sgd` has one rate for all parameters and does
+        train it. Θ = J Jᵀ has no rates in it and counts 1 for this bias.
+        For a bias that starts at zero and that `ntklib.sgd` trains, as is usual in PyTorch, pass b_std=1 and then set
+        `layer.b[...] = 0.0`.
+
+    References:
+        Jacot et al. 2018, Theorem 1.
     """
 
     ends_affine = wants_vectors = True
@@ -56,11 +89,11 @@ class Dense(Layer):
         self.n_in, self.n_out, self.w_std, self.b_std, self.use_bias = n_in, n_out, w_std, b_std, use_bias
         self.parameterization, self.role = parameterization, role
         scales = self.scales()
-        self.W = nnx.Param(scales["W"][1] * draw(rngs, n_in, n_out))
-        self.b = nnx.Param(scales["b"][1] * draw(rngs, n_out)) if use_bias else None
+        self.W = nnx.Param(scales["W"][1] * standard_normal(rngs, n_in, n_out))
+        self.b = nnx.Param(scales["b"][1] * standard_normal(rngs, n_out)) if use_bias else None
 
     def scales(self) -> dict[str, tuple[float, float, float]]:
-        """(multiplier, initial standard deviation, learning-rate factor) of each parameter."""
+        """Return (multiplier, initial standard deviation, learning-rate factor) of each parameter, by its name."""
         p = self.parameterization
         scales = {"W": p.weight(self.role, self.n_in, self.n_out, self.w_std)}
         return scales | {"b": p.bias(self.role, self.n_out, self.b_std)} if self.use_bias else scales
@@ -80,7 +113,7 @@ class Dense(Layer):
 
 
 def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_in: int, features: int) -> Kernel:
-    """The kernel of `features` outputs that are affine in `fan_in` units, from the mean kernel of these units."""
+    """Return the kernel of `features` outputs that are affine in `fan_in` units, given the units' mean kernel."""
     s, v, _ = scales["W"]
     s_b, v_b, _ = scales.get("b", (0.0, 0.0, 0.0))
     weights, bias = fan_in * s**2, s_b**2
@@ -96,13 +129,14 @@ def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_
     return new.with_delta(correlation.with_bias(k.delta, *correlation.once(shares)))  # type: ignore
 
 
-def draw(rngs: nnx.Rngs, *shape: int) -> Array:
-    """Standard normal numbers. Drawn in a row they are the same, and compile up to four times as fast."""
+def standard_normal(rngs: nnx.Rngs, *shape: int) -> Array:
+    """Draw an array of standard normal numbers."""
+    # A vector that is reshaped has the same numbers as an array of that shape, and compiles up to four times as fast.
     return rngs.params.normal((math.prod(shape),)).reshape(shape)
 
 
 def check_affine(w_std: float, b_std: float, use_bias: bool, parameterization: object, rngs: object) -> None:
-    """Refuse what no affine layer can be made of."""
+    """Refuse arguments of which no affine layer can be made."""
     _checks.real("w_std", w_std, minimum=0.0)
     _checks.real("b_std", b_std, minimum=0.0)
     _checks.flag("use_bias", use_bias)

@@ -1,4 +1,4 @@
-"""Layers that reshape or normalise."""
+"""Layers that reshape or normalize."""
 
 import math
 
@@ -13,11 +13,29 @@ from ntklib.layers.base import Layer
 
 
 class LayerNorm(Layer):
-    """z' = (z − mean(z)) / √(var(z) + ε) over the units (channels), without a learned scale or shift; it follows an
-    affine layer.
+    """Normalizes each example over its units (for images, each pixel over its channels).
 
-    Kernel map: Σ' = Σ/√((q + ε)(q' + ε)), Θ' = Θ/√((q + ε)(q' + ε)) with q, q' the variances of the two inputs. In the
-    limit mean and variance over units are 0 and q exactly, and their own derivatives vanish like 1/n.
+    The layer has no learned scale or shift. With mean and variance over the n units::
+
+        z' = (z − mean(z)) / √(var(z) + ε).
+
+    It must follow an affine layer. Kernel map, with q and q' the variances of the two inputs::
+
+        Σ' = Σ/√((q + ε)(q' + ε)),   Θ' = Θ/√((q + ε)(q' + ε)).
+
+    In the limit of infinite width, mean and variance over the units are exactly 0 and q, and what the layer adds to the
+    derivatives through them vanishes like 1/n.
+
+    Args:
+        epsilon: ε ≥ 0, in the units of a variance.
+
+    Raises:
+        TypeError: If `epsilon` is not a number.
+        ValueError: If it is negative; and, from `kernel`, if the layer does not follow an affine layer.
+
+    Example:
+        >>> [round(v, 4) for v in LayerNorm()(jnp.array([[1.0, 3.0]]))[0].tolist()]
+        [-1.0, 1.0]
     """
 
     def __init__(self, epsilon: float = 1e-12):
@@ -25,8 +43,8 @@ class LayerNorm(Layer):
         self.epsilon = epsilon
 
     def __call__(self, x: Array) -> Array:
-        centred = x - jnp.mean(x, axis=-1, keepdims=True)
-        return centred / jnp.sqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + self.epsilon)
+        centered = x - jnp.mean(x, axis=-1, keepdims=True)
+        return centered / jnp.sqrt(jnp.mean(centered**2, axis=-1, keepdims=True) + self.epsilon)
 
     def kernel_map(self, k: Kernel) -> Kernel:
         k.require_gaussian("LayerNorm")
@@ -38,8 +56,20 @@ class LayerNorm(Layer):
 
 
 class Flatten(Layer):
-    """[N, H, W, C] -> [N, H·W·C]. Kernel map: the mean over equal pixels, since units are pixels and channels alike
-    then.
+    """Makes vectors of images: [N, H, W, C] -> [N, H·W·C].
+
+    Each pair of a pixel and a channel becomes a unit. Kernel map: the mean over pixels p of Σ(p, p) and Θ(p, p), which
+    compares equal pixels of the two images only.
+
+    Raises:
+        ValueError: From `kernel`, if a pooling layer follows.
+
+    Example:
+        >>> Flatten()(jnp.zeros((2, 4, 4, 3))).shape
+        (2, 48)
+
+    See Also:
+        `GlobalAvgPool`, whose kernel compares all pairs of pixels.
     """
 
     def __call__(self, x: Array) -> Array:
@@ -47,7 +77,7 @@ class Flatten(Layer):
 
     def kernel_map(self, k: Kernel) -> Kernel:
         if k.pools:
-            raise ValueError("Flatten must stand after the pooling layers: nothing can be pooled behind it.")
+            raise ValueError("Flatten must stand after the pooling layers: after it there are no pixels to pool.")
         pixels = k.q1.shape[1:]
         nngp, ntk = (a.mean(axis=tuple(range(2, a.ndim))) for a in (k.nngp, k.ntk))
         q1, q2 = k.sizes()
