@@ -1,4 +1,4 @@
-"""What a kernel map carries from layer to layer: covariances (NNGP) and tangent kernels (NTK) of a layer's outputs."""
+"""`Kernel`: covariances (NNGP) and tangent kernels (NTK) of a layer's outputs, which go from layer to layer."""
 
 import dataclasses
 import functools
@@ -18,30 +18,44 @@ from ntklib.duals import correlation
 from ntklib.duals.correlation import inverse, sqrt
 from ntklib.duals.tables import Tables
 
-#: Below these distances 1 − |ρ| between inputs products have lost digits, and differences are taken.
+#: Where 1 − |ρ| of two inputs is smaller than this, products lose digits, and δ is computed from differences.
 _NEAR = {"float32": 0.01, "float64": 1e-5}
-#: So many channels at most are compared one by one at every pair of pixels.
+#: Up to this number of channels, pixels are compared channel by channel instead of by products.
 _CHANNELS = 8
-_HIGHEST = jax.lax.Precision.HIGHEST  # on accelerators the default rounds factors, and covariances with them
+_HIGHEST = jax.lax.Precision.HIGHEST  # by default accelerators round the factors, which costs digits of covariances
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """Kernels between N and M inputs, per output unit: the kernel of a network with K outputs is this times the
-    identity.
+    """Kernels between two sets of N and M inputs, per output unit.
 
-    nngp: Σ(x, x') = E[z(x) z(x')], [N, M]; for images one entry per pixel as well, [N, M, H, W].
-    ntk:  Θ(x, x') = Σ over all parameters θ of E[∂z(x)/∂θ ∂z(x')/∂θ], of the same shape.
-    q1, q2: the variances Σ(x, x) of the two sets of inputs, [N] and [M] (images: [N, H, W] and [M, H, W]).
-    features: how many units carry it (channels, for images); that of the network as built, whatever the limit.
-    gaussian: whether those units are centered Gaussian in the limit, as an activation needs them; inputs are not.
-    pools: how many pooling layers are still to come. Images keep the covariances of equal pixels only, unless pooling
-        will ask for all pairs of pixels: then nngp and ntk are [N, M, H, W, H, W] and q1 [N, H, W, H, W].
-    delta: 1 − |ρ| with the sign of ρ, ρ = Σ/√(q1 q2), as `nngp`; it keeps the digits near |ρ| = 1 that Σ loses
-        (`ntklib.duals.correlation`). Derivatives do not pass through it but through nngp, q1 and q2. By default it is
-        computed from these, with half of the digits.
-    tables: of activations, where `gram` has made some; else None.
+    The kernel of a network with K outputs is this one times the identity over the outputs. For the units z of a layer
+    and all parameters θ up to it::
+
+        Σ(x, x') = E[z(x) z(x')],   Θ(x, x') = Σ_θ E[∂z(x)/∂θ ∂z(x')/∂θ].
+
+    Images have an entry for each pair of equal pixels. If a pooling layer is still to come, they have an entry for each
+    pair of pixels.
+
+    Args:
+        nngp: Σ, [N, M]; for images [N, M, H, W], before pooling [N, M, H, W, H, W].
+        ntk: Θ, of the shape of `nngp`.
+        q1: The variances Σ(x, x) of the first inputs, [N]; for images [N, H, W], before pooling [N, H, W, H, W].
+        q2: The variances of the second inputs, [M]; for images as `q1`.
+        features: The number of units (for images, channels) of the network as it was built.
+        gaussian: Whether the units are centered Gaussian in the limit, as the inputs of an activation must be. The
+            inputs of the network are not.
+        pools: The number of pooling layers still to come.
+        delta: 1 − abs(ρ) with the sign of ρ, where ρ = Σ/√(q1 q2); of the shape of `nngp`. Near ρ = ±1 it keeps the
+            digits that Σ loses (see `ntklib.duals.correlation`). By default it is computed from `nngp`, `q1` and `q2`,
+            which gives half of the digits. Derivatives pass through these three and not through `delta`.
+        tables: Tables of activations, which `gram` makes; otherwise None.
+
+    Example:
+        >>> k = Kernel.from_inputs(jnp.array([[3.0, 4.0], [0.0, 2.0]]))
+        >>> k.nngp.tolist(), k.ntk.tolist()
+        ([[12.5, 4.0], [4.0, 2.0]], [[0.0, 0.0], [0.0, 0.0]])
     """
 
     nngp: Float[Array, "N M *pixels"]
@@ -51,7 +65,7 @@ class Kernel:
     features: int = dataclasses.field(metadata={"static": True})
     gaussian: bool = dataclasses.field(default=False, metadata={"static": True})
     pools: int = dataclasses.field(default=0, metadata={"static": True})
-    delta: Any = None  # as `nngp`; never None once it is made
+    delta: Any = None  # None only until `__post_init__`
     tables: Tables | None = None
 
     def __post_init__(self) -> None:
@@ -62,11 +76,24 @@ class Kernel:
 
     @classmethod
     def from_inputs(cls, x1: ArrayLike, x2: ArrayLike | None = None, *, pools: int = 0) -> "Kernel":
-        """The kernel of the inputs themselves: Σ = x·x'/d and Θ = 0, d the number of features (channels, for images).
+        """Return the kernel of the inputs themselves: Σ = x·x'/d and Θ = 0.
 
-        >>> k = Kernel.from_inputs(jnp.array([[1.0, 1.0], [1.0, -1.0]]))
-        >>> k.nngp.tolist(), k.q1.tolist()
-        ([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0])
+        Args:
+            x1: Inputs [N, d], or images [N, H, W, C], for which d is the number of channels C.
+            x2: Inputs [M, d], or images; by default `x1`.
+            pools: The number of pooling layers of the network that follows.
+
+        Returns:
+            The `Kernel`, with `features` = d and `gaussian` = False.
+
+        Raises:
+            TypeError: If the inputs are not arrays of floating-point numbers.
+            ValueError: If the inputs do not fit each other, or if `pools` > 0 and they are not images.
+
+        Example:
+            >>> k = Kernel.from_inputs(jnp.array([[1.0, 1.0], [1.0, -1.0]]))
+            >>> k.nngp.tolist(), k.q1.tolist()
+            ([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0])
         """
         x1 = _checks.inputs("x1", x1)
         x2 = x1 if x2 is None else _checks.inputs("x2", x2)
@@ -89,21 +116,23 @@ class Kernel:
             # δ is more accurate than the product; derivatives go through the product.
             better = sqrt(q1)[:, None] * sqrt(q2)[None] * correlation.rho(delta)
             nngp = nngp + jax.lax.stop_gradient(better - nngp)
-        if x1 is x2:  # the variances are the diagonal to the last bit
-            own = jnp.eye(len(x1), dtype=bool).reshape(len(x1), len(x1), *(1,) * (x1.ndim - 2))
-            nngp = jnp.where(own, q1[:, None], nngp)
+        if x1 is x2:  # the diagonal must equal the variances to the last bit
+            diagonal = jnp.eye(len(x1), dtype=bool).reshape(len(x1), len(x1), *(1,) * (x1.ndim - 2))
+            nngp = jnp.where(diagonal, q1[:, None], nngp)
         return cls(nngp, jnp.zeros_like(nngp), q1, q2, d, delta=delta)
 
     def variances(self) -> tuple[Array, Array]:
-        """q1 and q2 with an axis for the other set of inputs, so that they broadcast against `nngp`."""
-        if not self.pools or self.q1.ndim == 1:  # one number an image, behind the last pooling
+        """Return the variances of both units of each pair, with axes of length 1 so that they broadcast to `nngp`."""
+        if not self.pools or self.q1.ndim == 1:  # after the last pooling there is one number for each image
             return self.q1[:, None], self.q2[None, :]
         v1, v2 = (_pixel_variances(q) for q in (self.q1, self.q2))
         return v1[:, None, :, :, None, None], v2[None, :, None, None]
 
     def within(self) -> list[tuple[Array, Array, Array]]:
-        """The covariances within q1 and within q2, each with the variances of its two units: all three are the same,
-        but for the pairs of pixels of one image.
+        """Return the arguments (covariance, variance, variance) of an activation's dual, for q1 and for q2.
+
+        If q1 and q2 are variances, all three are the same. Before pooling they have the covariances of all pairs of
+        pixels of an image, and the three differ.
         """
         if not self.pools:
             return [(q, q, q) for q in (self.q1, self.q2)]
@@ -111,12 +140,13 @@ class Kernel:
         return [(q, v[:, :, :, None, None], v[:, None, None]) for q, v in each]
 
     def map(self, fn: Callable[[Array, tuple[tuple[int, ...], ...]], Array]) -> "Kernel":
-        """fn(array, axes) of all arrays, for a mean fn over pixels; `axes` are those of heights and of widths, one each
-        or two.
+        """Apply `fn(array, axes)`, a mean over pixels, to all arrays.
+
+        `axes` are the axes of the heights and the axes of the widths: one of each, or two before pooling.
         """
         axes = {n: ((n, n + 2), (n + 1, n + 3)) if self.pools else ((n,), (n + 1,)) for n in (1, 2)}
-        # Each pixel enters several windows. Without a barrier the compiler makes it anew for each of them, with the
-        # whole activation before it, which takes several times as long on a CPU.
+        # Each pixel enters several windows. Without a barrier the compiler computes the activation before this layer
+        # again for each window, which takes several times as long on a CPU.
         now = jax.lax.optimization_barrier(self)
         nngp, ntk = (fn(a, axes[2]) for a in (now.nngp, now.ntk))
         q1, q2 = (fn(a, axes[1]) for a in (now.q1, now.q2))
@@ -132,13 +162,14 @@ class Kernel:
         )
 
     def sizes(self) -> tuple[Array, Array]:
-        """The mean variance of each image."""
+        """Return the mean variance of each image of the two sets, [N] and [M]."""
         q1, q2 = (q.mean(axis=tuple(range(1, q.ndim))) for q in (self.q1, self.q2))
         return q1, q2
 
     def shares(self, size1: Array, size2: Array) -> tuple[Array, Array]:
-        """√(q/size) for each image and pixel, with an axis for the other set of inputs: what a pixel's standard
-        deviation is in units of its image's, so that brightness does not matter.
+        """Return √(q/size) for each image and pixel, with an axis for the other set of inputs.
+
+        It is the standard deviation of a pixel in units of that of its image, and does not depend on brightness.
         """
         pixels = (1,) * (self.q1.ndim - 1)
         r1, r2 = (
@@ -147,13 +178,19 @@ class Kernel:
         return r1[:, None], r2[None]
 
     def distances(self) -> tuple[Array, Array]:
-        """½ E[(z/√size ∓ z'/√size')²] for each pair of images and pixel: means over pixels keep their digits."""
+        """Return ½ E[(z/√size ∓ z'/√size')²] for each pair of images and each pixel.
+
+        Both are sums of positive terms, so that their means over pixels keep all digits.
+        """
         r1, r2 = self.shares(*self.sizes())
         apart, both = jnp.square(r1 - r2) / 2, r1 * r2
         return apart + both * correlation.one_minus(self.delta), apart + both * correlation.one_plus(self.delta)
 
     def pooled(self) -> "Kernel":
-        """One pooling layer fewer to come; after the last the covariances of equal pixels are enough."""
+        """Return the kernel with one pooling layer fewer to come.
+
+        After the last pooling layer only the covariances of equal pixels are kept.
+        """
         if self.pools == 1 and self.q1.ndim == 5:
             nngp, ntk = (jnp.einsum("nmhwhw->nmhw", a) for a in (self.nngp, self.ntk))
             k = self.replace(
@@ -164,7 +201,7 @@ class Kernel:
         return self.replace(pools=max(self.pools - 1, 0))
 
     def require_gaussian(self, layer: str) -> None:
-        """Refuse a layer whose kernel map is an expectation over Gaussian units where the units are not Gaussian."""
+        """Refuse non-Gaussian units before a layer whose kernel map is an expectation over Gaussian units."""
         if not self.gaussian:
             raise ValueError(
                 f"{layer} has no kernel here: in the limit it must see centered Gaussian units, so it must follow an "
@@ -173,12 +210,12 @@ class Kernel:
             )
 
     def scaled(self, factor: float) -> "Kernel":
-        """The kernel of the outputs times √factor."""
+        """Return the kernel of the units multiplied by √factor."""
         nngp, ntk, q1, q2 = (factor * a for a in (self.nngp, self.ntk, self.q1, self.q2))
         return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=self.delta)  # a factor changes no correlation
 
     def __add__(self, other: "Kernel") -> "Kernel":
-        """The kernel of the sum of two independent outputs: kernels and variances add."""
+        """Return the kernel of the sum of two sets of independent units: kernels and variances add."""
         if not isinstance(other, Kernel):
             return NotImplemented
         if self.features != other.features:
@@ -197,11 +234,14 @@ class Kernel:
         return total.with_delta(correlation.sum_of(shares, [self.delta, other.delta], (v1 == 0) | (v2 == 0)))  # type: ignore
 
     def with_delta(self, delta: Array) -> "Kernel":
-        """With another δ, through which no derivative passes."""
+        """Return a copy with the given δ, through which no derivative passes."""
         return self.replace(delta=jax.lax.stop_gradient(delta))
 
     def replace(self, **changes: Any) -> "Kernel":
-        """A copy with some fields changed; δ follows new covariances and variances, unless it is given too."""
+        """Return a copy with some fields changed.
+
+        If covariances or variances change and `delta` is not given, δ is computed from them.
+        """
         if "delta" not in changes and not changes.keys().isdisjoint(("nngp", "q1", "q2")):
             changes["delta"] = None
         return dataclasses.replace(self, **changes)
@@ -215,14 +255,14 @@ def _pixel_variances(q: Array) -> Array:
 
 
 def _unit(x: Array) -> tuple[Array, Array]:
-    """x/‖x‖ over the last axis, and whether x is zero."""
+    """Return x/‖x‖ over the last axis, and whether x is zero."""
     size = jnp.max(jnp.abs(x), -1, keepdims=True)
     scaled = x * inverse(size)
     return scaled * inverse(sqrt(_sum(jnp.square(scaled))))[..., None], size[..., 0] == 0
 
 
 def _sum(x: Array) -> Array:
-    """The sum over the last axis, in groups of √d: that rounds much less than number by number."""
+    """Sum over the last axis in groups of √d entries, which rounds much less than a sum entry by entry."""
     group = math.isqrt(x.shape[-1])
     if group < 4:
         return jnp.sum(x, -1)
@@ -231,7 +271,10 @@ def _sum(x: Array) -> Array:
 
 
 def _directions(x1: Array, x2: Array) -> Array:
-    """δ between the last axes of arrays that broadcast, by differences: for a few channels."""
+    """Return δ between vectors along the last axes of arrays that broadcast.
+
+    For a few channels it is computed from differences, otherwise from products.
+    """
     (u1, zero1), (u2, zero2) = (_unit(jax.lax.stop_gradient(x)) for x in (x1, x2))
     if u1.shape[-1] > _CHANNELS:
         rho = jnp.einsum("...c,...c->...", u1, u2, precision=_HIGHEST)
@@ -245,10 +288,11 @@ def _directions(x1: Array, x2: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=2)
 def _vector_directions(x1: Array, x2: Array, same: bool) -> Array:
-    """δ between vectors, [N, M]: by a matrix product, and where some are near in direction by differences.
+    """Return δ between vectors, [N, M].
 
-    1 − ρ = ½ ‖u − c‖² + ½ ‖v − c‖² − (u − c)·(v − c) for the directions u, v and any c. With their mean as c the
-    products have either sign, and their sum a tenth of the rounding error that it has for images, say.
+    It is computed by a matrix product, and again from differences for pairs of nearly the same direction.
+    For the directions u, v and any center c, 1 − ρ = ½ ‖u − c‖² + ½ ‖v − c‖² − (u − c)·(v − c). With c the mean
+    direction, the terms of the product have both signs. For images this makes its rounding error ten times smaller.
     """
     x1, x2 = jax.lax.stop_gradient(x1), jax.lax.stop_gradient(x2)
     (u1, zero1), (u2, zero2) = _unit(x1), _unit(x2)
@@ -275,11 +319,11 @@ def _vector_directions(x1: Array, x2: Array, same: bool) -> Array:
 
 
 def _exact(x: Array, others: Array) -> Array:
-    """δ between one vector and all others, with the digits that the inputs have, however near they are. The largest
-    entries are between ½ and 1.
+    """Return δ between one vector and all others, with as many digits as the inputs have, however near they are.
 
-    o = x' − c x, c = x·x'/x·x, is orthogonal to x, and sin θ = ‖o‖/‖x'‖. c x is rounded to as many digits as x', so the
-    product is taken in halves, which are exact; what c's own rounding leaves along x is taken out once more.
+    The largest entry of each vector must lie between ½ and 1. With c = x·x'/x·x the vector o = x' − c x is orthogonal
+    to x, and sin θ = ‖o‖/‖x'‖. The rounding error of the product c x would be as large as that of x', so the product
+    is taken in halves, which are exact. The rounding error of c leaves a part of o along x, which is then removed.
     """
     x = x[None]
     length = inverse(jnp.sum(jnp.square(x)))
@@ -293,15 +337,15 @@ def _exact(x: Array, others: Array) -> Array:
 
 
 def _scaled(x: Array) -> Array:
-    """X times a power of two, which rounds nothing, so that the largest entry lies between ½ and 1."""
+    """Multiply each vector by a power of two, so that its largest entry lies between ½ and 1. This rounds nothing."""
     exponent = jnp.frexp(jnp.max(jnp.abs(x), -1, keepdims=True))[1]
     return jnp.ldexp(x, -exponent)
 
 
 def _halves(x: Array) -> tuple[Array, Array]:
-    """X as a sum of two numbers of half as many digits, whose products with such are exact."""
+    """Split x into a sum of two numbers of half as many digits. Products of such numbers are exact."""
     if x.dtype == jnp.float64:
-        return x, jnp.zeros_like(x)  # the digits of x itself suffice
+        return x, jnp.zeros_like(x)  # the rounding error of float64 is small enough
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & np.uint32(0xFFFFF000)
     high = jax.lax.bitcast_convert_type(bits, jnp.float32)
     return high, x - high

@@ -1,6 +1,7 @@
-"""Models made from models: the Taylor expansion in the parameters, the output centred, the output scaled.
+"""Models made from models: the Taylor expansion in the parameters, the centered output, the scaled output.
 
-What comes out goes where a model goes, and they combine: `linearize(center(net))`, `scale_output(center(net), 10.0)`.
+The results can be used wherever a model can, so that they combine: `linearize(center(net))`,
+`scale_output(center(net), 10.0)`.
 """
 
 import dataclasses
@@ -17,46 +18,79 @@ from ntklib.models import ApplyFn, Model, Params, functional
 
 
 def linearize(model: Model) -> ApplyFn:
-    """The model to first order in its parameters around where they are now, θ_0:
+    """Return a model to first order in its parameters around their present values θ_0.
 
-        f_lin(θ, x) = f(θ_0, x) + ∇_θ f(θ_0, x)·(θ − θ_0).
+    The linearized model is affine in the parameters, and as nonlinear in x as the model::
 
-    Returns f_lin(params, x) -> [N, K], nonlinear in x as the model is, affine in `params`; to train it, pass
-    `(f_lin, params)` on, with `params` from `functional(model)`. Its tangent kernel is that of the model at θ_0,
-    for all parameters: what kernel gradient descent predicts is exact for it.
+        f_lin(θ, x) = f(θ_0, x) + ∇_θ f(θ_0, x) · (θ − θ_0).
 
-    A call costs about two of the model's and as much memory (one Jacobian-vector product). Raises ValueError if
-    `params` have another structure or other shapes than the model's, TypeError if they and `x` are swapped.
-    Source: Lee et al. 2019, §2.2; Chizat et al. 2019, §1.
+    Its tangent kernel does not depend on the parameters: it is that of the model at θ_0. The predictions of
+    `gradient_flow` and `gradient_descent` are therefore exact for it.
 
-    >>> square = (lambda w, x: x * w**2, jnp.array([3.0]))
-    >>> f_lin = linearize(square)
-    >>> f_lin(jnp.array([3.5]), jnp.ones((1, 1))).tolist()  # 9 + 6 · 0.5; the square itself would be 12.25
-    [[12.0]]
+    Args:
+        model: A model as `functional` takes it.
+
+    Returns:
+        f_lin(params, x), which maps inputs to outputs [N, K]. To train it, pass on the pair `(f_lin, params)` with
+        `params` from `functional(model)`.
+
+    Raises:
+        TypeError: If `model` is not a model; and, from f_lin, if `params` and `x` are swapped.
+        ValueError: From f_lin, if `params` do not have the structure and the shapes of the model's parameters.
+
+    Example:
+        >>> square = (lambda w, x: x * w**2, jnp.array([3.0]))
+        >>> f_lin = linearize(square)
+        >>> f_lin(jnp.array([3.5]), jnp.ones((1, 1))).tolist()  # 9 + 6 · 0.5; the square itself would be 12.25
+        [[12.0]]
+
+    Note:
+        A call takes about twice the time and memory of a call of the model: it is one Jacobian-vector product.
+
+    References:
+        Lee et al. 2019, §2.2; Chizat et al. 2019, §1.
+
+    See Also:
+        `taylor`, for higher orders.
     """
     return taylor(model, 1)
 
 
 def taylor(model: Model, order: int) -> ApplyFn:
-    """The model's Taylor polynomial in its parameters around where they are now:
+    """Return the Taylor polynomial of a model in its parameters around their present values θ_0.
 
-        f_k(θ, x) = Σ_{j ≤ k} (1/j!) ∂^j/∂s^j f(θ_0 + s (θ − θ_0), x) at s = 0,
+    For a model that is a polynomial of degree k in its parameters it is exact::
 
-    exact for a model that is a polynomial of degree k in its parameters. Order 0 is the model as it stands, order 1
-    `linearize`. Returns f_k(params, x) -> [N, K]; arguments and errors as there.
+        f_k(θ, x) = Σ_{j ≤ k} (1/j!) ∂^j/∂s^j f(θ_0 + s (θ − θ_0), x) at s = 0.
 
-    By derivatives of derivatives along one direction: a call costs and holds about 2^k times the model's.
+    Args:
+        model: A model as `functional` takes it.
+        order: k ≥ 0. With 0 it is the model at θ_0 whatever the parameters, with 1 it is `linearize(model)`.
 
-    >>> square = (lambda w, x: x * w**2, jnp.array([3.0]))
-    >>> taylor(square, 2)(jnp.array([3.5]), jnp.ones((1, 1))).tolist()
-    [[12.25]]
+    Returns:
+        f_k(params, x), which maps inputs to outputs [N, K].
+
+    Raises:
+        TypeError: If `model` is not a model or `order` not a whole number; and, from f_k, if `params` and `x` are
+            swapped.
+        ValueError: If `order` is negative; and, from f_k, if `params` do not have the structure and the shapes of the
+            model's parameters.
+
+    Example:
+        >>> square = (lambda w, x: x * w**2, jnp.array([3.0]))
+        >>> taylor(square, 2)(jnp.array([3.5]), jnp.ones((1, 1))).tolist()
+        [[12.25]]
+
+    Note:
+        It takes derivatives of derivatives along one direction. A call takes about 2^k times the time and memory of a
+        call of the model.
     """
     _checks.count("order", order, minimum=0)
     apply_fn, start = functional(model)
     return _Taylor(apply_fn, start, int(order))
 
 
-# Functions of models are pytrees: what is compiled for one serves all of the same structure (see `functional`).
+# These functions are pytrees, so that what is compiled for one serves all of the same structure (see `functional`).
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["apply_fn", "start"], meta_fields=["order"])
@@ -83,15 +117,30 @@ class _Taylor:
 
 
 def center(model: Model) -> tuple[ApplyFn, Params]:
-    """The model minus what it says now, f(θ, x) − f(θ_0, x), as (apply_fn, params): zero at the start for every x, the
-    same tangent kernel.
+    """Return a model minus its present outputs: f(θ, x) − f(θ_0, x).
 
-    It removes the random function that training would otherwise leave in at points away from the data. A call costs
-    two of the model's. Source: Chizat et al. 2019, §1; Lee et al. 2020, §3.2.
+    It is zero at the start for every x, and has the same tangent kernel as the model. The random function f(θ_0, x) is
+    removed everywhere. Training alone would not remove it away from the data.
 
-    >>> centered = center((lambda w, x: x * w, jnp.array([3.0])))
-    >>> centered[0](jnp.array([5.0]), jnp.ones((1, 1))).tolist()
-    [[2.0]]
+    Args:
+        model: A model as `functional` takes it.
+
+    Returns:
+        (apply_fn, params), with `params` at θ_0.
+
+    Raises:
+        TypeError: If `model` is not a model.
+
+    Example:
+        >>> centered = center((lambda w, x: x * w, jnp.array([3.0])))
+        >>> centered[0](jnp.array([5.0]), jnp.ones((1, 1))).tolist()
+        [[2.0]]
+
+    Note:
+        A call takes the time of two calls of the model.
+
+    References:
+        Chizat et al. 2019, §1; Lee et al. 2020, §3.2.
     """
     apply_fn, start = functional(model)
     return _Centered(apply_fn, start), start
@@ -109,14 +158,30 @@ class _Centered:
 
 
 def scale_output(model: Model, alpha: float) -> tuple[ApplyFn, Params]:
-    """The model times α > 0, as (apply_fn, params): its tangent kernel is α² times as large.
+    """Return a model multiplied by α > 0.
 
-    Trained on the loss divided by α², that is with the learning rate η/α², it moves at the model's own pace in
-    function space while its parameters travel 1/α as far: the lazy regime of Chizat et al. 2019, §1.
+    Its tangent kernel is α² times that of the model. If it is trained on the loss divided by α², that is with the
+    learning rate η/α², its outputs move as fast as those of the model, while its parameters travel 1/α as far. For
+    large α this is the lazy regime.
 
-    >>> scaled = scale_output((lambda w, x: x * w, jnp.array([3.0])), 10.0)
-    >>> scaled[0](jnp.array([5.0]), jnp.ones((1, 1))).tolist()
-    [[50.0]]
+    Args:
+        model: A model as `functional` takes it.
+        alpha: α, a positive number.
+
+    Returns:
+        (apply_fn, params), with the parameters of the model.
+
+    Raises:
+        TypeError: If `model` is not a model or `alpha` not a number.
+        ValueError: If `alpha` is not positive.
+
+    Example:
+        >>> scaled = scale_output((lambda w, x: x * w, jnp.array([3.0])), 10.0)
+        >>> scaled[0](jnp.array([5.0]), jnp.ones((1, 1))).tolist()
+        [[50.0]]
+
+    References:
+        Chizat et al. 2019, §1.
     """
     _checks.real("alpha", alpha, above=0.0)
     apply_fn, params = functional(model)
@@ -134,7 +199,7 @@ class _Scaled:
 
 
 def _difference(params: Any, start: Any, x: Any) -> Any:
-    """θ − θ_0, refusing parameters that are not those of the model."""
+    """Return θ − θ_0. Refuse parameters of another structure or other shapes than the model's."""
     given, expected = jax.tree.structure(params), jax.tree.structure(start)
     if given != expected:
         if jax.tree.structure(x) == expected:

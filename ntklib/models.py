@@ -1,4 +1,4 @@
-"""One form for every model: a pure function and its parameters."""
+"""Every model in one form: a pure function and its parameters."""
 
 import dataclasses
 import functools
@@ -16,34 +16,44 @@ from ntklib import _checks
 
 Params = Any
 ApplyFn = Callable[[Params, Array], Array]
-#: What every function on finite networks takes: an `nnx.Module`, a bound Linen module, or a pair (apply_fn, params).
+#: Every function on finite networks takes an `nnx.Module`, a bound Linen module, or a pair (apply_fn, params).
 Model = nnx.Module | tuple[ApplyFn, Params] | Any
 
 
 def functional(model: Model) -> tuple[ApplyFn, Params]:
-    """(apply_fn, params) of a model, with apply_fn(params, x) -> [N, K] pure and differentiable.
+    """Return a model as a pure function and its parameters.
 
-    - An `nnx.Module` is read as it is now, in evaluation mode: Dropout passes everything, BatchNorm uses its running
-      statistics, so that examples do not see each other. The parameters are its `nnx.Param`s, as a nested dict of
-      arrays; a parameter that is shared by several layers is there once. Other state (running statistics, random keys,
-      caches) is held fixed: what a call writes into it is forgotten, so that two calls agree, and the module itself
-      is left alone.
-    - A Linen module, bound to its variables (`module.bind(variables)`) or as a pair (module, variables); the
-      parameters are the collection "params". One that must be told to be in evaluation mode is passed as a function:
-      see the next line.
-    - A pair (apply_fn, params) is returned as it is. `params` may be any pytree of floating-point or complex numbers.
+    Args:
+        model: One of the following.
 
-    Functions of modules of one architecture have one structure as pytrees (the state that is held fixed is in their
-    leaves), so that what ntklib compiles for the first serves them all. For a pair, `apply_fn` itself is what
-    compiled code is found again by: a `lambda` that is made anew at each call is compiled anew at each call.
+            - An `nnx.Module`. It is read as it is now, in evaluation mode: Dropout passes everything, and BatchNorm
+              uses its running statistics, so that no example depends on another. Its parameters are its `nnx.Param`
+              variables, as a nested dict of arrays; a parameter that several layers share is there once. All other
+              state (running statistics, random keys, caches) is held fixed. What a call writes into it is forgotten,
+              so that two calls agree, and the module itself does not change.
+            - A Linen module, bound to its variables (`module.bind(variables)`) or as a pair (module, variables). Its
+              parameters are the collection "params". A module that must be told to be in evaluation mode is passed as
+              a function, which is the next form.
+            - A pair (apply_fn, params). It is returned as it is. `params` may be any pytree of floating-point or
+              complex numbers.
 
-    Raises TypeError where `model` is none of these, where a module cannot be called with inputs alone, and where a
-    parameter is no floating-point or complex number.
+    Returns:
+        (apply_fn, params), where apply_fn(params, x) maps inputs to outputs [N, K]. It is pure and differentiable.
 
-    >>> net = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
-    >>> apply_fn, params = functional(net)
-    >>> apply_fn(params, jnp.ones((5, 3))).shape, sorted(params)
-    ((5, 2), ['bias', 'kernel'])
+    Raises:
+        TypeError: If `model` is none of these, if a module cannot be called with inputs alone, or if a parameter is
+            not made of floating-point or complex numbers.
+
+    Example:
+        >>> net = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+        >>> apply_fn, params = functional(net)
+        >>> apply_fn(params, jnp.ones((5, 3))).shape, sorted(params)
+        ((5, 2), ['bias', 'kernel'])
+
+    Note:
+        The functions of all modules of one architecture have the same structure as pytrees: the state that is held
+        fixed is in their leaves. What ntklib compiles for the first therefore serves them all. For a pair, compiled
+        code is found by `apply_fn` itself: a `lambda` that is made anew for each call is compiled anew for each call.
     """
     apply_fn, params = _functional(model)
     for path, leaf in jax.tree.leaves_with_path(params):
@@ -81,19 +91,20 @@ def _check_parameter(path: str, leaf: Any) -> None:
     given = f"{leaf.dtype} of shape {leaf.shape}" if hasattr(leaf, "dtype") else f"{type(leaf).__name__} {leaf!r}"
     raise TypeError(
         f"`params{path}` must hold floating-point or complex numbers, as every parameter of `model` must: the kernel "
-        f"is made of derivatives by them; got {given}. A number is written 1.0, not 1; a constant goes into the "
-        f"function, `(lambda p, x: apply_fn({{**p, ...}}, x), params)`, in a module into an `nnx.Variable`."
+        f"is made of derivatives by them; got {given}. Write a number as 1.0, not 1. Move a constant into the "
+        f"function, `(lambda p, x: apply_fn({{**p, ...}}, x), params)`, or in a module into an `nnx.Variable`."
     )
 
 
 def check_finite(params: Params) -> None:
-    """Refuse parameters that are NaN or infinite, by name; what is traced is let pass."""
+    """Refuse parameters that are NaN or infinite, by name. Traced ones are not checked."""
     for path, leaf in jax.tree.leaves_with_path(params):
         if _checks.is_traced(leaf) or not getattr(leaf, "is_fully_addressable", True):
             continue
-        known = np.asarray(leaf)  # NumPy: inside `jit`, JAX traces even what is known
+        known = np.asarray(leaf)  # NumPy, because inside `jit` JAX traces operations on known values too
         with np.errstate(all="ignore"):
-            if np.isfinite(np.vdot(known, known)):  # a fifth of the time; one that overflows proves nothing
+            # The sum of squares takes a fifth of the time. If it overflows, the entries may still be finite.
+            if np.isfinite(np.vdot(known, known)):
                 continue
         bad = np.size(known) - np.count_nonzero(np.isfinite(known))
         if bad:
@@ -106,9 +117,9 @@ def check_finite(params: Params) -> None:
 def check_output(
     apply_fn: Any, params: Any, x: Any, *, eval_shape: Callable[..., Any] = jax.eval_shape
 ) -> tuple[int, ...]:
-    """The output shape [N, K] of a model on `x`, found without computing anything; another rank is refused.
+    """Return the output shape [N, K] of a model on `x` without computing anything, and refuse any other rank.
 
-    Of `x` only shape and type matter. `eval_shape` may be one that remembers what it has found.
+    Only the shape and the type of `x` are used. `eval_shape` may be a version that caches its results.
     """
     try:
         out: Any = eval_shape(apply_fn, params, x)
@@ -146,13 +157,13 @@ def check_output(
 
 
 class Static:
-    """A value that belongs to a function's structure: compared by value, and hashed once, as graphs are long."""
+    """A value that belongs to the structure of a function. It is compared by value, and hashed only once."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
         try:
             self.hash = hash(value)
-        except TypeError:  # something without a hash among the attributes: such functions differ from all others
+        except TypeError:  # an attribute has no hash: such a function differs from all others
             self.hash = id(self)
 
     def __hash__(self) -> int:
@@ -163,15 +174,16 @@ class Static:
             return True
         return isinstance(other, Static) and self.hash == other.hash and bool(self.value == other.value)
 
-    def __repr__(self) -> str:  # JAX asks for the text at each call, and that of a graph is long
+    def __repr__(self) -> str:  # JAX asks for the text at each call, and the text of a graph is long
         return f"<{type(self.value).__name__}>"
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["module"])
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _Function:
-    """The function of a Flax module, its state beside the parameters as leaves. Without such state functions of one
-    architecture are equal; with it they have one structure.
+    """The function of a Flax module. The module's state other than its parameters is held as leaves.
+
+    Functions of modules of one architecture have the same structure. If there is no such state, they are also equal.
     """
 
     module: Static
@@ -190,10 +202,10 @@ class _Function:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["module"])
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _NnxFunction(_Function):
-    """Of an `nnx.Module`: its graph, and all that is no `nnx.Param`."""
+    """The function of an `nnx.Module`: `module` is its graph, `state` all variables that are not `nnx.Param`."""
 
     def __call__(self, params: Params, x: Array) -> Array:
-        # A module of its own at each call, of variables of its own: `eval` and what the call writes stay in here.
+        # Each call builds a new module of new variables, so that `eval` and what the call writes change nothing else.
         state = jax.tree.map(lambda leaf: leaf, self.state)
         module: Any = nnx.merge(self.module.value, nnx.State(params), state)
         module.eval()
@@ -203,7 +215,7 @@ class _NnxFunction(_Function):
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["module"])
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _LinenFunction(_Function):
-    """Of a Linen module, with all collections but the parameters."""
+    """The function of a Linen module: `state` has all collections except the parameters."""
 
     def __call__(self, params: Params, x: Array) -> Array:
         return self.module.value.apply({"params": params, **self.state}, x)
@@ -229,7 +241,7 @@ def _check_takes_inputs_alone(module: Any) -> None:
 
 
 def _is_linen(value: object) -> bool:
-    """Whether it is a Linen module, found without importing Linen for those who do not use it."""
+    """Whether a value is a Linen module. Linen is not imported for this, since most users do not need it."""
     return any(c.__module__.startswith("flax.linen") and c.__name__ == "Module" for c in type(value).__mro__)
 
 

@@ -1,10 +1,11 @@
 """Parameterizations: where the scale of a layer stands, and how fast its parameters learn.
 
-An affine layer with fan-in n and fan-out m computes z = n^-a · σ · x W + ..., with W drawn with standard deviation
-n^-b and trained by SGD with the rate η n^-c m^-e. Each role of a layer (first, hidden, last) has its exponents. The
-factors σ_w and σ_b stand either in the multiplier or in the initial draw; in the latter case the rates of those
-tensors carry σ², so that moving a factor from one place to the other never changes a trajectory (Yang & Hu 2021, the
-symmetry of abc-parametrizations). So σ_b = 0 means the same everywhere: the bias adds nothing, at the start and later.
+An affine layer with fan-in n and fan-out m computes z = n^-a · σ · x W + ..., where W is drawn with standard deviation
+n^-b and trained by SGD with the rate η n^-c m^-e. Each role of a layer (first, hidden, last) has exponents of its own.
+The factors σ_w and σ_b stand either in the multiplier or in the initial standard deviation. In the second case the
+rates of W and b contain σ². Moving a factor from one place to the other therefore never changes a trajectory (Yang & Hu
+2021, the symmetry of abc-parametrizations), and σ_b = 0 means the same under all parameterizations: the bias adds
+nothing, neither at the start nor later.
 """
 
 import dataclasses
@@ -22,8 +23,14 @@ Role = Literal["input", "hidden", "output"]
 
 @dataclasses.dataclass(frozen=True)
 class Exponents:
-    """Exponents of one role: the weight enters as fan_in^-multiplier · W, W ~ N(0, fan_in^(-2·init)), and learns
-    with the rate η · fan_in^-rate · fan_out^-rate_out; its bias with η · fan_out^-bias_rate_out.
+    """The exponents of one role of a layer.
+
+    Args:
+        multiplier: The weight enters as fan_in^-multiplier · W.
+        init: W is drawn from N(0, fan_in^(-2 · init)).
+        rate: W learns with the rate η · fan_in^-rate · fan_out^-rate_out.
+        rate_out: See `rate`.
+        bias_rate_out: The bias learns with the rate η · fan_out^-bias_rate_out.
     """
 
     multiplier: float
@@ -39,7 +46,30 @@ class Exponents:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Parameterization:
-    """A named record of exponents per role of a layer, and of where σ_w and σ_b stand ("multiplier" or "init")."""
+    """A convention for the scales of layers and the learning rates of their parameters.
+
+    The library has `NTK`, `STANDARD`, `MEAN_FIELD` and `MUP`; see `sgd` for their learning rates.
+
+    Args:
+        name: The name by which messages call it.
+        input: The `Exponents` of the first layer.
+        hidden: Those of hidden layers.
+        output: Those of the last layer.
+        std: Where σ_w and σ_b stand: "multiplier", or "init" for the initial standard deviation.
+
+    Raises:
+        TypeError: If one of the roles has no `Exponents`.
+        ValueError: If `std` is neither of the two.
+
+    Example:
+        >>> NTK.weight("hidden", fan_in=4, fan_out=3, w_std=2.0)  # (multiplier, initial standard deviation, rate)
+        (1.0, 1.0, 1.0)
+        >>> STANDARD.weight("hidden", fan_in=4, fan_out=3, w_std=2.0)
+        (1.0, 1.0, 1.0)
+
+    References:
+        Yang & Hu 2021, "Feature Learning in Infinite-Width Neural Networks".
+    """
 
     name: str
     input: Exponents
@@ -56,7 +86,7 @@ class Parameterization:
         return f"ntklib.{self.name}" if globals().get(self.name) == self else f"Parameterization({self.name!r})"
 
     def exponents(self, role: Role | None) -> Exponents:
-        """The exponents of a role; None will do where all roles have the same."""
+        """Return the exponents of a role. It may be None if all roles have the same exponents."""
         if role is None:
             if not self.input == self.hidden == self.output:
                 raise ValueError(
@@ -68,7 +98,7 @@ class Parameterization:
         return getattr(self, role)
 
     def weight(self, role: Role | None, fan_in: int, fan_out: int, w_std: float) -> tuple[float, float, float]:
-        """(multiplier, initial standard deviation, learning-rate factor) of a weight matrix."""
+        """Return (multiplier, initial standard deviation, learning-rate factor) of a weight matrix."""
         e = self.exponents(role)
         multiplier, init = fan_in**-e.multiplier, fan_in**-e.init
         rate = fan_in**-e.rate * fan_out**-e.rate_out
@@ -77,7 +107,7 @@ class Parameterization:
         return multiplier, w_std * init, w_std**2 * rate
 
     def bias(self, role: Role | None, fan_out: int, b_std: float) -> tuple[float, float, float]:
-        """(multiplier, initial standard deviation, learning-rate factor) of a bias vector."""
+        """Return (multiplier, initial standard deviation, learning-rate factor) of a bias vector."""
         rate = fan_out ** -self.exponents(role).bias_rate_out
         if self.std == "multiplier":
             return b_std, 1.0, rate
@@ -85,16 +115,17 @@ class Parameterization:
 
 
 _ntk = Exponents(multiplier=0.5, init=0.0)
-#: z = σ_w/√n · xW + σ_b b with W, b ~ N(0, 1); one rate for all (Jacot et al. 2018).
+#: z = σ_w/√n · xW + σ_b b with W, b ~ N(0, 1). All parameters have the same learning rate (Jacot et al. 2018).
 NTK = Parameterization("NTK", _ntk, _ntk, _ntk, std="multiplier")
 
 _standard = Exponents(multiplier=0.0, init=0.5, rate=1.0)
-#: z = xW + b with W ~ N(0, σ_w²/n), b ~ N(0, σ_b²). With the rates η σ_w²/n and η σ_b² it is NTK step by step.
+#: z = xW + b with W ~ N(0, σ_w²/n), b ~ N(0, σ_b²). With the learning rates η σ_w²/n and η σ_b² each step of SGD
+#: changes the function exactly as under NTK.
 STANDARD = Parameterization("STANDARD", _standard, _standard, _standard, std="init")
 
-#: f = σ_w/n Σ_i a_i φ(w_i·x/√d), everything drawn N(0, 1), rates η n (Mei et al. 2018): meant for one hidden layer.
-#: A further hidden layer with iid weights and the factor 1/n is nearly silent at the start, its outputs like n^-1/2:
-#: use MUP there.
+#: f = σ_w/n Σ_i a_i φ(w_i·x/√d), with all parameters drawn from N(0, 1) and learning rates η n (Mei et al. 2018). It is
+#: meant for one hidden layer. The outputs of a second one, with iid weights and the factor 1/n, start at n^-1/2 and
+#: vanish with the width: use MUP for deeper networks.
 MEAN_FIELD = Parameterization(
     "MEAN_FIELD",
     input=Exponents(multiplier=0.5, init=0.0, rate_out=-1.0, bias_rate_out=-1.0),
@@ -103,8 +134,9 @@ MEAN_FIELD = Parameterization(
     std="multiplier",
 )
 
-#: Maximal update (Yang & Hu 2021; SGD rates of Yang et al. 2022): all layers learn features at every width. The first
-#: layer's rate has 1/d besides, a constant, so that with one hidden layer this is MEAN_FIELD step by step.
+#: Maximal update (Yang & Hu 2021; SGD rates of Yang et al. 2022): all layers learn features at every width. The rate of
+#: the first layer also has the constant factor 1/d. With one hidden layer each step of SGD then changes the function
+#: exactly as under MEAN_FIELD.
 MUP = Parameterization(
     "MUP",
     input=Exponents(multiplier=0.0, init=0.5, rate=1.0, rate_out=-1.0, bias_rate_out=-1.0),
@@ -115,8 +147,10 @@ MUP = Parameterization(
 
 
 def scales(net: nnx.Module) -> dict[tuple, dict[str, tuple[float, float, float]]]:
-    """(multiplier, initial standard deviation, learning-rate factor) of each parameter of each layer that states them,
-    by the layer's path in the network and the parameter's name.
+    """Return (multiplier, initial standard deviation, learning-rate factor) of the parameters of a network.
+
+    They are found by the path of the layer in the network and the name of the parameter. Layers without a method
+    `scales` are left out.
     """
     return {path: module.scales() for path, module in nnx.iter_modules(net) if hasattr(module, "scales")}
 
@@ -124,9 +158,9 @@ def scales(net: nnx.Module) -> dict[tuple, dict[str, tuple[float, float, float]]
 def sgd(
     net: nnx.Module, learning_rate: optax.ScalarOrSchedule, momentum: float | None = None
 ) -> optax.GradientTransformation:
-    """SGD in which each parameter of `net` has the rate that its parameterization asks for: η times its factor.
+    """Return an SGD in which each parameter of a network has the learning rate of its parameterization.
 
-    The factors, for a layer with fan-in n and fan-out m:
+    The rate is η times a factor. For a layer with fan-in n and fan-out m the factors are::
 
                       input           hidden          output
                     W       b       W       b       W       b
@@ -135,16 +169,29 @@ def sgd(
         MEAN_FIELD  m       m       n m     m       n       1
         MUP         σ_w²m/n σ_b² m  σ_w²    σ_b² m  σ_w²/n  σ_b²
 
-    Training under STANDARD is then that under NTK with the same η, step by step. With σ_b = 0 a bias adds nothing to
-    the outputs under any of them: its multiplier is 0, or it starts at 0 and its factor keeps it there (see `Dense`).
-    Parameters of layers that are not ntklib's have the factor 1.
+    With these factors and the same η, each step changes the function under STANDARD exactly as under NTK. With σ_b = 0
+    a bias adds nothing to the outputs: its multiplier is 0, or it starts at 0 and its factor is 0 (see `Dense`).
 
-    learning_rate: η, a number or an Optax schedule.  momentum: heavy ball as in `optax.sgd`, 0 ≤ μ < 1; None is 0.
-    Works on `nnx.state(net, nnx.Param)` and on the parameters of `functional(net)` alike.
+    Args:
+        net: The network. Parameters of layers that are not ntklib's have the factor 1.
+        learning_rate: η ≥ 0, a number or an Optax schedule.
+        momentum: μ of the heavy ball as in `optax.sgd`, 0 ≤ μ < 1; None is 0.
 
-    >>> import ntklib as ntk
-    >>> net = ntk.Dense(4, 3, w_std=1.0, parameterization=ntk.STANDARD, rngs=nnx.Rngs(0))
-    >>> optimizer = nnx.Optimizer(net, ntk.sgd(net, learning_rate=0.5), wrt=nnx.Param)
+    Returns:
+        An Optax transformation. It works on `nnx.state(net, nnx.Param)` and on the parameters of `functional(net)`.
+
+    Raises:
+        TypeError: If `net` is not an `nnx.Module`, or the rate neither a number nor a schedule.
+        ValueError: If the rate or the momentum is out of range; and, from its `update`, if the gradients do not have
+            the shapes of the parameters of `net`.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> net = ntk.Dense(4, 3, w_std=1.0, parameterization=ntk.STANDARD, rngs=nnx.Rngs(0))
+        >>> optimizer = nnx.Optimizer(net, ntk.sgd(net, learning_rate=0.5), wrt=nnx.Param)
+
+    References:
+        Yang & Hu 2021; Yang et al. 2022 for the rates of MUP.
     """
     _module("net", net, "`ntklib.sgd(net, 0.1)`")
     if not callable(learning_rate):
@@ -163,7 +210,7 @@ def sgd(
         leaves, tree = jax.tree.flatten(updates)
         if [leaf.shape for leaf in leaves] != shapes:
             raise ValueError(
-                "The gradients are not those of the network that `sgd` was made for: "
+                "The gradients do not belong to the network with which `sgd` was called: "
                 f"expected {len(shapes)} arrays of shapes {shapes}, got {[leaf.shape for leaf in leaves]}."
             )
         return jax.tree.unflatten(tree, [f * leaf for f, leaf in zip(factors, leaves, strict=True)])
@@ -172,18 +219,32 @@ def sgd(
 
 
 def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Net:
-    """The same function in another parameterization: a copy of `net` whose parameters are rescaled, layer by layer,
-    by the ratio of the old multiplier to the new one.
+    """Return a copy of a network that is the same function in another parameterization.
 
-    Between NTK and STANDARD training with `sgd` goes on as before too. MUP and MEAN_FIELD have other learning rates:
-    they start from the same function and leave it differently.
+    Each parameter of the copy is multiplied by the ratio of its old multiplier to the new one.
 
-    >>> import ntklib as ntk
-    >>> net = ntk.mlp([3, 8, 1], w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
-    >>> standard = ntk.convert(net, ntk.STANDARD)
-    >>> x = jnp.ones((1, 3))
-    >>> bool(jnp.allclose(net(x), standard(x), atol=1e-6))
-    True
+    Args:
+        net: The network. Layers that are not ntklib's are copied as they are.
+        parameterization: The parameterization of the copy.
+
+    Returns:
+        A network of the type of `net`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a parameter that is not 0 would get the multiplier 0.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> net = ntk.mlp([3, 8, 1], w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
+        >>> standard = ntk.convert(net, ntk.STANDARD)
+        >>> x = jnp.ones((1, 3))
+        >>> bool(jnp.allclose(net(x), standard(x), atol=1e-6))
+        True
+
+    Note:
+        From NTK to STANDARD and back, training with `sgd` goes on as before. MUP and MEAN_FIELD have other learning
+        rates: training starts from the same function, but changes it differently.
     """
     _module("net", net, "`ntklib.convert(net, ntklib.NTK)`")
     if not isinstance(parameterization, Parameterization):
@@ -202,7 +263,7 @@ def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Ne
             if now == 0.0 and old != 0.0 and bool(jnp.any(param[...] != 0.0)):
                 raise ValueError(
                     f"{'.'.join(map(str, path))}.{name} is not zero but would get the multiplier 0 under "
-                    f"{parameterization.name}: its w_std or b_std is 0. No value of it gives the same function."
+                    f"{parameterization.name}, because its w_std or b_std is 0. No value of it gives the same function."
                 )
             param[...] = param[...] * (old / now if now else 1.0)
     return new

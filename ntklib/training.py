@@ -1,4 +1,4 @@
-"""One small Optax loop, with a progress bar and a recorder."""
+"""Training by an Optax loop with a progress bar, which records what it is asked for on the way."""
 
 import dataclasses
 import os
@@ -21,19 +21,35 @@ Loss = Callable[[Array, Array], Array]
 
 
 def mse(outputs: Array, targets: Array) -> Array:
-    """1/(2N) Σ_i ‖f(x_i) − y_i‖², the one squared loss of this library.
+    """Return the squared loss 1/(2N) Σ_i ‖f(x_i) − y_i‖², the only squared loss of this library.
 
-    >>> mse(jnp.array([[1.0], [3.0]]), jnp.zeros((2, 1))).item()
-    2.5
+    Args:
+        outputs: f(x), [N, K].
+        targets: y, [N, K].
+
+    Returns:
+        One number.
+
+    Example:
+        >>> mse(jnp.array([[1.0], [3.0]]), jnp.zeros((2, 1))).item()
+        2.5
     """
     return 0.5 * jnp.mean(jnp.sum((outputs - targets) ** 2, axis=-1))
 
 
 def cross_entropy(logits: Array, targets: Array) -> Array:
-    """Mean cross-entropy (nats) of softmax(logits) [N, K] with integer labels [N] or probabilities [N, K].
+    """Return the mean cross-entropy of softmax(logits) with the targets, in nats.
 
-    >>> round(float(cross_entropy(jnp.zeros((3, 2)), jnp.array([0, 1, 1]))), 4)
-    0.6931
+    Args:
+        logits: [N, K].
+        targets: Integer labels [N], or probabilities [N, K].
+
+    Returns:
+        One number.
+
+    Example:
+        >>> round(float(cross_entropy(jnp.zeros((3, 2)), jnp.array([0, 1, 1]))), 4)
+        0.6931
     """
     if jnp.issubdtype(targets.dtype, jnp.integer):
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
@@ -41,10 +57,18 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
 
 
 def accuracy(outputs: Array, labels: Array) -> Array:
-    """The share of rows of `outputs` [N, K] whose largest entry stands at the label [N].
+    """Return the share of examples whose largest output is that of the label.
 
-    >>> accuracy(jnp.array([[0.2, 0.8], [0.9, 0.1]]), jnp.array([1, 1])).item()
-    0.5
+    Args:
+        outputs: [N, K].
+        labels: Integers from 0, [N].
+
+    Returns:
+        A number between 0 and 1.
+
+    Example:
+        >>> accuracy(jnp.array([[0.2, 0.8], [0.9, 0.1]]), jnp.array([1, 1])).item()
+        0.5
     """
     return jnp.mean(jnp.argmax(outputs, axis=-1) == labels)
 
@@ -52,8 +76,14 @@ def accuracy(outputs: Array, labels: Array) -> Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class History:
-    """What `train` returns: `steps` [T] at which it looked, `loss` [T] over all training data there, `records` (what
-    `record` returned, stacked along a first axis T; None without one) and `params` at the end.
+    """The result of `train`.
+
+    Args:
+        steps: The step numbers at which the loss was recorded, [T].
+        loss: The loss over all training data at these steps, [T].
+        records: The values that `record` returned at these steps, stacked along a first axis of length T; None if
+            there was no `record`.
+        params: The parameters at the end.
     """
 
     steps: Array
@@ -76,29 +106,44 @@ def train(
     record_at: Sequence[int] | None = None,
     progress: bool | None = None,
 ) -> History:
-    """Train a model by gradient steps on `loss`.
+    """Train a model by gradient steps on a loss.
 
-    model: an `nnx.Module`, whose parameters are replaced by the trained ones at the end, or (apply_fn, params). Modules
-        are trained as `functional` reads them, in evaluation mode: no dropout, fixed BatchNorm statistics.
-    x, y: inputs [N, ...] and targets [N, K]; for "cross_entropy" labels [N], integers from 0, or probabilities [N, K].
-    optimizer: any Optax transformation, e.g. `ntklib.sgd(net, 1.0)`, `optax.adam(1e-3)` or `optax.lbfgs()`: those that
-        search along a line are given the loss and its value.
-    batch_size: each step draws that many different examples, independently of other steps, with `key`; None is full
-    batch. record, record_at: `record(params)` is called at these step numbers (0 is before the first); by default at
-    0 and the end.
-    loss: "mse", "cross_entropy", or a function of outputs and targets that returns one number.
-    progress: a bar on stderr; by default on, off where the environment variable CI is set.
+    Args:
+        model: A model as `functional` takes it, and in evaluation mode as there: without dropout, and with fixed
+            BatchNorm statistics. At the end the parameters of an `nnx.Module` are replaced by the trained ones.
+        x: Inputs [N, ...].
+        y: Targets [N, K]. For "cross_entropy" they are labels [N], integers from 0, or probabilities [N, K].
+        optimizer: Any Optax transformation, e.g. `ntklib.sgd(net, 1.0)`, `optax.adam(1e-3)` or `optax.lbfgs()`. Those
+            that search along a line get the loss function and its value.
+        steps: The number of updates.
+        batch_size: The number of examples in each step. They are all different, and drawn with `key` independently of
+            other steps. By default each step uses all examples.
+        loss: "mse", "cross_entropy", or a function of outputs and targets that returns one number.
+        key: A JAX key; needed with `batch_size`.
+        record: A function of the parameters, called at the steps `record_at`.
+        record_at: Ascending step numbers, where 0 is before the first update; by default 0 and `steps`.
+        progress: Whether to show a bar on stderr. By default it is shown, unless the environment variable CI is set.
 
-    Interrupted by Ctrl-C it returns what it has, the module updated. Raises FloatingPointError when the loss stops
-    being finite. Everything compiles once; inside `jax.vmap` or `jax.jit` it works too (over seeds, say), without
-    bar and raising. Arrays sharded over explicit axes of a mesh are gathered to one device.
+    Returns:
+        A `History`. After Ctrl-C it has what was recorded until then, and the module is updated as well.
 
-    >>> import ntklib as ntk
-    >>> net = ntk.mlp([1, 64, 1], w_std=1.0, rngs=nnx.Rngs(0))
-    >>> x = jnp.linspace(-1, 1, 8)[:, None]
-    >>> history = train(net, x, x**2, optimizer=ntk.sgd(net, 1.0), steps=100, progress=False)
-    >>> bool(history.loss[-1] < history.loss[0])
-    True
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, or if shapes do not fit.
+        FloatingPointError: If the loss is no longer finite when it is recorded.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> net = ntk.mlp([1, 64, 1], w_std=1.0, rngs=nnx.Rngs(0))
+        >>> x = jnp.linspace(-1, 1, 8)[:, None]
+        >>> history = train(net, x, x**2, optimizer=ntk.sgd(net, 1.0), steps=100, progress=False)
+        >>> bool(history.loss[-1] < history.loss[0])
+        True
+
+    Note:
+        Everything compiles once. `train` also works inside `jax.vmap` (over seeds, for instance) and `jax.jit`. There
+        it shows no bar and raises no FloatingPointError. Arrays sharded over explicit axes of a mesh are gathered to
+        one device.
     """
     apply_fn, params = functional(model)
     params = jax.tree.map(_gathered, params)
@@ -126,11 +171,11 @@ def train(
             rows = jax.random.choice(jax.random.fold_in(key, i), len(inputs), (batch_size,), replace=False)
             objective = lambda p: loss_fn(apply_fn(p, inputs[rows]), targets[rows])  # noqa: E731
         value, grads = jax.value_and_grad(objective)(params)
-        more = {"value": value, "grad": grads, "value_fn": objective}  # for line searches; others take no notice
+        more = {"value": value, "grad": grads, "value_fn": objective}  # for line searches; others ignore it
         updates, opt_state = transformation.update(grads, opt_state, params, **more)
         return optax.apply_updates(params, updates), opt_state
 
-    # The number of steps is an argument of the compiled loop, not part of it: chunks of any length compile once.
+    # The number of steps is an argument of the compiled loop, so that loops of all lengths share one compilation.
     advance = jax.jit(lambda state, start, stop: jax.lax.fori_loop(start, stop, step, state))
     look = jax.jit(lambda params: (full_loss(params), None if record is None else record(params)))
 
@@ -145,7 +190,7 @@ def train(
 
 
 def _gathered(array: Array) -> Array:
-    """The array as it is, but if it is sharded over explicit axes, whole: the loop picks batches from it."""
+    """Gather an array that is sharded over explicit axes, since the loop picks batches from it."""
     if _checks.is_traced(array) or not isinstance(array, jax.Array) or not any(jax.typeof(array).sharding.spec):
         return array
     return jnp.asarray(np.asarray(array))
@@ -161,7 +206,10 @@ def _run(
     *,
     checked: bool,
 ) -> tuple[tuple[Params, Any], list[tuple[Array, Any]]]:
-    """The state after the last step, or after the last before Ctrl-C, and what `look` returned at the `stops`."""
+    """Run the loop to its end, or until Ctrl-C.
+
+    Returns: the state after the last step that was done, and the values that `look` returned at the `stops`.
+    """
     looks: list[tuple[Array, Any]] = []
     done, chunk = 0, steps if bar.disable else max(1, steps // 50)
     try:
@@ -205,7 +253,7 @@ def _loss(loss: Any) -> Loss:
 
 
 def _targets(loss: Loss, y: Any, rows: int, outputs: int) -> Array:
-    """The targets of `loss`, for a model with so many outputs."""
+    """Check and return the targets for a loss, given the number of examples and the number of outputs of the model."""
     y = _checks.plain("y", y)
     if y.ndim == 0 or len(y) != rows:
         raise ValueError(f"`y` must have one row per input: expected {rows} rows, got shape {y.shape}.")
@@ -228,7 +276,7 @@ def _one_number(loss: Loss, apply_fn: ApplyFn, params: Params, x: Array, y: Arra
 
 
 def _transformation(optimizer: Any) -> optax.GradientTransformationExtraArgs:
-    """The optimizer as one that may be given the loss and its value."""
+    """Return the optimizer as one whose `update` also accepts the loss function and its value."""
     wanted = "`optimizer` must be an Optax transformation, e.g. `optax.adam(1e-3)` or `ntklib.sgd(net, 0.1)`"
     if isinstance(optimizer, nnx.Optimizer):
         raise TypeError(f"{wanted}; got an nnx.Optimizer. Pass the transformation in it, `optimizer.tx`.")
@@ -241,7 +289,7 @@ def _transformation(optimizer: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def _stops(record_at: Any, steps: int) -> list[int]:
-    """The step numbers at which to look."""
+    """Return the step numbers at which the loss is recorded."""
     if record_at is None:
         return [0, steps]
     numbers = np.asarray(_checks.plain("record_at", record_at))

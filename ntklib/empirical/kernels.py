@@ -33,66 +33,70 @@ def empirical_ntk(
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> Float[Array, "N M"] | Float[Array, "N M K"] | Float[Array, "N M K K"]:
-    """The NTK of a finite network at its present parameters.
+    """Return the NTK of a finite network at its present parameters.
 
-        Θ_kl(x, x') = Σ_p ∂f_k(x)/∂θ_p ∂f_l(x')/∂θ_p
+    With the outputs f_k and the parameters θ_p::
 
-    Every parameter counts once, with no learning rates; a complex one counts as two real ones, its real and imaginary
-    part, so that Θ = Re(J Jᴴ) with J the gradients of JAX.
+        Θ_kl(x, x') = Σ_p ∂f_k(x)/∂θ_p ∂f_l(x')/∂θ_p.
+
+    Every parameter counts once, and no learning rates enter. A complex parameter counts as two real ones, its real and
+    its imaginary part, so that Θ = Re(J Jᴴ) with J the gradients of JAX.
 
     Args:
-        model: an `nnx.Module`, a Linen module with its variables, or (apply_fn, params); see `ntklib.functional`.
-            It must treat each example by itself (BatchNorm and Dropout in evaluation mode) and have real outputs; of a
-            complex f pass real and imaginary part side by side. For a holomorphic f then
-            J Jᴴ = ½ (Θ_rr + Θ_ii + i (Θ_ir − Θ_ri)), of the blocks of the full kernel.
-        x1: inputs, [N, ...], of any type that the model takes: bytes and booleans too, integers for embeddings.
-        x2: inputs, [M, ...]; by default x1, and then only the upper triangle is computed.
-        outputs: "mean" (1/K) Σ_k Θ_kk, which tends to `net.kernel(x1, x2).ntk`; "full" Θ_kl; "diagonal" Θ_kk.
-        method: three ways to the same numbers.
-
-            "layerwise": a dense layer with inputs a and derivatives δ of the outputs by its own contributes
-            (a·a' + 1)(δ·δ'), and no Jacobian is formed: about 2 (n_in + K² n_out) operations a pair of inputs
-            ("full"; K instead of K² otherwise). A layer used at T positions (a convolution, a sequence) contributes
-            the sum over T² pairs of them, or by its own Jacobian, whichever counts less. Layers are found in any
-            model, see `ntklib.empirical.affine`; a weight that is used twice, or in a loop, and whatever belongs to
-            no affine layer (scales of norms, embeddings) contributes by its Jacobian, too: nothing is approximated.
-
-            "jacobian" forms the Jacobians of all parameters, [B, K, P], and contracts them: about 2 K P operations a
-            pair ("full": 2 K² P).
-
-            "products" pulls each output of x2 back and pushes the result forward through x1: about 3 K F operations a
-            pair, F those of one evaluation, without ever holding a Jacobian of x1.
-
-            "auto" counts the operations of all three, for these N, M and K, and takes the smallest: "layerwise"
-            nearly always, "products" where K is large and weights are shared between many positions.
-        max_memory: bytes to work in, besides inputs, parameters and the result. By default 1 GB; more is used to hold
-            several blocks at a time, which saves computing those of x2 again, less where less is as fast. Not kept
-            inside `jit`, where the compiler decides what is in memory at a time.
-        tile: at most so many rows and columns computed at a time; by default what `max_memory` allows.
-        mesh: a `jax.sharding.Mesh`. Its devices share the rows, N/devices each, and work at the same time, each
-            within `max_memory`. The result is sharded by rows, as that of `ntklib.gram`, and equal to that of one
-            device up to rounding (1e-6 of the largest entry in float32), as tiles have other sizes. Each device has a
-            program of its own to compile. Under `jax.distributed` each process computes the rows of its devices.
+        model: An `nnx.Module`, a Linen module with its variables, or (apply_fn, params); see `ntklib.functional`.
+            The outputs of an example must not depend on other examples (BatchNorm and Dropout in evaluation mode), and
+            must be real. For a complex f pass real and imaginary part as outputs side by side. For a holomorphic f
+            the kernel is then J Jᴴ = ½ (Θ_rr + Θ_ii + i (Θ_ir − Θ_ri)), made of the blocks of the full kernel.
+        x1: Inputs, [N, ...], of any type that the model takes: also bytes, booleans, and integers for embeddings.
+        x2: Inputs, [M, ...]. By default they are `x1`, and only the upper triangle of the kernel is computed.
+        outputs: "mean" for (1/K) Σ_k Θ_kk, which tends to `net.kernel(x1, x2).ntk`; "full" for Θ_kl; "diagonal" for
+            Θ_kk.
+        method: "layerwise", "jacobian", "products", or "auto". All give the same numbers; see the note.
+        max_memory: The bytes to work in, besides inputs, parameters and the result; by default 1 GB. Less is used
+            where less is as fast. With more, several blocks of examples are held at a time, and blocks of x2 are
+            computed less often. Inside `jit` the compiler decides what is in memory, and the bound is not kept.
+        tile: The largest number of rows and columns to compute at a time; by default what `max_memory` allows.
+        mesh: A `jax.sharding.Mesh`. Each device computes N/devices of the rows, at the same time as the others and
+            within `max_memory`, and compiles a program of its own. The result is sharded by rows, as that of
+            `ntklib.gram`. Since tiles have other sizes, it differs from the result of one device by rounding (1e-6 of
+            the largest entry in float32). Under `jax.distributed` each process computes the rows of its devices.
 
     Returns:
         [N, M] for "mean", [N, M, K, K] for "full", [N, M, K] for "diagonal", in the precision of the outputs. Inputs,
-        parameters and outputs of fewer than 32 bits are taken in float32; a model that computes in half precision
+        parameters and outputs of fewer than 32 bits are converted to float32; a model that computes in half precision
         inside has no more digits than that.
 
     Raises:
-        ValueError: inputs or outputs of the wrong shape; parameters or outputs that are not finite; examples that see
-            each other; unknown options; too little `max_memory` for a pair of inputs (the message says what would do).
-        TypeError: inputs that are no array; parameters that are no floating-point or complex numbers.
-        FloatingPointError: a model without a derivative at some input.
+        ValueError: If inputs or outputs have the wrong shape, if parameters or outputs are not finite, if the outputs
+            of an example depend on other examples, if an option is unknown, or if `max_memory` is too small for a pair
+            of inputs (the message says what is enough).
+        TypeError: If inputs are not arrays, or parameters not floating-point or complex numbers.
+        FloatingPointError: If the model has no derivative at some input.
 
     Note:
-        Models of one architecture compile once, so that this can stand in a loop over seeds or training steps. It works
-        inside `jit`, `vmap` and `jax.shard_map` (each shard its rows), where values are not checked. Arrays sharded
-        over explicit mesh axes are gathered first. Long runs show a progress bar, unless the environment variable CI
-        is set.
+        The methods are these. F is the number of operations of one evaluation, P the number of parameters.
 
-    Reference:
-        Jacot et al. 2018; "products" and layers by their structure: Novak et al. 2022.
+        - "layerwise" forms no Jacobian. A dense layer with inputs a, and with derivatives δ of the outputs with respect
+          to the layer's outputs, contributes (a·a' + 1)(δ·δ'). That takes about 2 (n_in + K n_out) operations for each
+          pair of inputs, or 2 (n_in + K² n_out) for "full". A layer that is used at T positions (a convolution, a
+          sequence) contributes the sum over the T² pairs of positions; if its Jacobian takes fewer operations, that is
+          used. Layers are found in any model (see `ntklib.empirical.affine`). Weights that are used twice or in a loop,
+          and parameters that belong to no affine layer (scales of norms, embeddings), contribute by their Jacobians.
+          Nothing is approximated.
+        - "jacobian" computes the Jacobians of all parameters, [B, K, P], and contracts them: about 2 K P operations for
+          each pair, or 2 K² P for "full".
+        - "products" pulls each output back through x2 and pushes the result forward through x1: about 3 K F operations
+          for each pair. It never holds a Jacobian of x1.
+        - "auto" counts the operations of all three for these N, M and K, and takes the method with the fewest. That is
+          nearly always "layerwise"; it is "products" where K is large and many positions share weights.
+
+        Models of one architecture compile once, so that this function can be called in a loop over seeds or training
+        steps. It works inside `jit`, `vmap` and `jax.shard_map` (where each shard computes its rows); there, values are
+        not checked. Arrays sharded over explicit axes of a mesh are gathered first. Long runs show a progress bar,
+        unless the environment variable CI is set.
+
+    References:
+        Jacot et al. 2018; Novak et al. 2022 for "products" and for the use of a layer's structure.
 
     Example:
         >>> import ntklib as ntk
@@ -119,22 +123,31 @@ def empirical_ntk(
 
 
 def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> Float[Array, "N M"]:
-    """One network's estimate of the NNGP kernel E[f_k(x) f_k(x')] over initializations; average it over networks.
+    """Return the estimate that one network gives of the NNGP kernel E[f_k(x) f_k(x')] over initializations.
 
-    For any model (1/K) Σ_k f_k(x) f_k(x'), without bias at every width for outputs of mean zero, but with a relative
-    noise of √(2/K). For a `Serial` network ending in `Dense` the readout is integrated out, which leaves its last
-    hidden layer h: σ_w² h(x)·h(x')/n + σ_b² (NTK parameterization), the same mean with a noise that vanishes like 1/√n.
+    For a `Serial` network that ends in `Dense`, the expectation over the readout is taken exactly. In the NTK
+    parameterization, with the last hidden layer h of n units::
+
+        σ_w² h(x)·h(x')/n + σ_b².
+
+    Its noise vanishes like 1/√n. For any other model the estimate is the mean over outputs::
+
+        (1/K) Σ_k f_k(x) f_k(x').
+
+    Both have the right mean at every width, the second if the outputs have mean zero. The relative noise of the second
+    is √(2/K): average it over networks.
 
     Args:
-        model: as in `empirical_ntk`.
-        x1: inputs, [N, ...].
-        x2: inputs, [M, ...]; by default x1.
+        model: A model as in `empirical_ntk`.
+        x1: Inputs, [N, ...].
+        x2: Inputs, [M, ...]; by default `x1`.
 
     Returns:
         [N, M].
 
     Raises:
-        ValueError, TypeError: as `empirical_ntk`.
+        ValueError: As for `empirical_ntk`.
+        TypeError: As for `empirical_ntk`.
 
     Example:
         >>> import ntklib as ntk
@@ -142,6 +155,9 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
         >>> net = ntk.Serial(ntk.Dense(2, 1, w_std=1.0, rngs=nnx.Rngs(0)))
         >>> empirical_nngp(net, jnp.eye(2)).tolist()
         [[0.5, 0.0], [0.0, 0.5]]
+
+    See Also:
+        `monte_carlo_kernel`, which averages over networks and gives standard errors.
     """
     represented, kernel = by_representation(model)
     function, arguments, x1, x2, _ = ready(represented, x1, x2)
@@ -150,8 +166,10 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
 
 
 def by_representation(model: Model) -> tuple[Model, Callable[[Array, Array | None], Array]]:
-    """What `empirical_nngp` is made of, [N, p]: the last hidden layer or the outputs, as a model, and the function of
-    these for two sets of inputs or one.
+    """Return what `empirical_nngp` needs of a model: a representation of the inputs, and the kernel made of it.
+
+    Returns: a model with outputs [N, p], which are the last hidden layer or the outputs of `model`, and the function
+    that makes the kernel of these for one or two sets of inputs.
     """
     if not (isinstance(model, Serial) and isinstance(model.layers[-1], Dense)):
         return model, _mean_product

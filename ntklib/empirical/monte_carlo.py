@@ -29,8 +29,13 @@ from ntklib.models import Model, functional
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MonteCarloKernel:
-    """What `monte_carlo_kernel` returns: the means over draws of the empirical NTK (`ntk`) and NNGP (`nngp`), and the
-    standard errors of these means, all [N, M].
+    """The result of `monte_carlo_kernel`: means over networks, with their standard errors.
+
+    Args:
+        ntk: The mean of the empirical NTK, [N, M].
+        nngp: The mean of the empirical NNGP kernel, [N, M].
+        ntk_error: The standard error of `ntk`, [N, M].
+        nngp_error: The standard error of `nngp`, [N, M].
     """
 
     ntk: Float[Array, "N M"]
@@ -50,37 +55,41 @@ def monte_carlo_kernel(
     max_memory: int | float = 1e9,
     progress: bool | None = None,
 ) -> MonteCarloKernel:
-    """Mean and standard error of the empirical kernels of a network over independent initializations.
+    """Return mean and standard error of the empirical kernels of a network over independent initializations.
 
-        Θ̄ = (1/D) Σ_d Θ_d,    with the standard error √( Σ_d (Θ_d − Θ̄)² / (D (D − 1)) ), entry by entry
+    With Θ_d = `empirical_ntk(build(rngs_d), x1, x2)`, the mean over outputs, for the networks d = 1, ..., D::
 
-    with Θ_d = `empirical_ntk(build(rngs_d), x1, x2)`, the mean over outputs, and likewise for `empirical_nngp`. As the
-    width grows the means tend to `net.kernel(x1, x2)`, where there is one: here any architecture has its kernels, up
-    to noise and to what a finite width changes.
+        Θ̄ = (1/D) Σ_d Θ_d,    with the standard error √( Σ_d (Θ_d − Θ̄)² / (D (D − 1)) ), entry by entry,
+
+    and likewise for `empirical_nngp`. As the width grows, the means tend to `net.kernel(x1, x2)`. For an architecture
+    without `kernel` this function estimates its kernels, up to noise and to the effect of a finite width.
 
     Args:
-        build: a function of `nnx.Rngs` that makes a network, e.g. `lambda rngs: nnx.Sequential(...)`. It gets
-            `nnx.Rngs(k)`, with a key k of its own for each draw. All draws must have one structure.
-        x1: inputs, [N, ...], as in `empirical_ntk`.
-        x2: inputs, [M, ...]; by default x1.
-        draws: D, at least 2.
-        key: a JAX random key; the same key gives the same numbers.
-        method: as in `empirical_ntk`.
-        max_memory: bytes to work in, as there. Networks are drawn one after the other, so that memory does not grow
-            with their number; besides there are six arrays of the size of the result.
-        progress: a bar over the draws; by default unless the environment variable CI is set.
+        build: A function of `nnx.Rngs` that makes a network, e.g. `lambda rngs: nnx.Sequential(...)`. It is called
+            with `nnx.Rngs(k)`, where k is another key for each network. All networks must have one structure.
+        x1: Inputs, [N, ...], as in `empirical_ntk`.
+        x2: Inputs, [M, ...]; by default `x1`.
+        draws: D, the number of networks, at least 2.
+        key: A JAX random key; the same key gives the same numbers.
+        method: As in `empirical_ntk`.
+        max_memory: The bytes to work in, as in `empirical_ntk`. Networks are drawn one after the other, so that memory
+            does not grow with their number. There are also six arrays of the size of the result.
+        progress: Whether to show a bar over the networks. By default it is shown, unless the environment variable CI
+            is set.
 
     Returns:
         A `MonteCarloKernel`: `ntk`, `nngp`, `ntk_error`, `nngp_error`, each [N, M].
 
     Raises:
-        ValueError, TypeError, FloatingPointError: as `empirical_ntk`; and on a wrong `build`, `draws` or `key`.
+        ValueError: As for `empirical_ntk`; if `draws` is below 2, or if the networks differ in structure.
+        TypeError: As for `empirical_ntk`; if `build` is not such a function, or `key` not one key.
+        FloatingPointError: As for `empirical_ntk`.
 
     Note:
-        It costs D times one kernel, and compiles once for all draws, `build` included where JAX can trace it; a
-        `build` that must know its numbers is called as it is.
+        It takes D times the time of one kernel, and compiles once for all networks. `build` is compiled as well if JAX
+        can trace it; a `build` that needs the values of its random numbers is called as it is.
 
-    Reference:
+    References:
         Novak et al. 2019, §4.
 
     Example:
@@ -111,7 +120,7 @@ def monte_carlo_kernel(
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _add(moments: Any, drawn: Any, count: ArrayLike) -> Any:
-    """Mean and sum of squared deviations with one more draw (Welford 1962): no large numbers to subtract."""
+    """Add a network to means and sums of squared deviations, without subtracting large numbers (Welford 1962)."""
     means, squares = moments
     steps = jax.tree.map(jnp.subtract, drawn, means)
     means = jax.tree.map(lambda mean, step: mean + step / count, means, steps)
@@ -143,7 +152,7 @@ def _split(key: Any, draws: int) -> Array:
 def _kernels(
     build: Callable[[nnx.Rngs], Model], x1: Any, x2: Any, keys: Array, method: Method, max_memory: float
 ) -> Iterator[tuple[Array, Array]]:
-    """NTK and NNGP of each network."""
+    """Yield NTK and NNGP of each network."""
     first = _built(build, keys[0])
     given, hidden = ready(first, x1, x2), ready(by_representation(first)[0], x1, x2)
     plan = planned(given, outputs="mean", method=method, max_memory=max_memory, tile=None)
@@ -169,13 +178,13 @@ def _built(build: Callable[[nnx.Rngs], Model], key: Array) -> Model:
 def _draw(
     build: Callable[[nnx.Rngs], Model], whole: Function, part: Function, key: Array
 ) -> tuple[Arguments, Arguments]:
-    """The arrays of a network, and those of the part of it whose outputs make its NNGP."""
+    """Draw a network. Return its arrays, and the arrays of the part of it whose outputs make its NNGP."""
     model = _built(build, key)
     (function, arguments), (hidden, others) = (pure(*functional(m)) for m in (model, by_representation(model)[0]))
     if (function, hidden) != (whole, part):
         raise ValueError(
-            "`build` must make networks of one structure; two draws differ in theirs. Make sizes, activations and "
-            "functions (each `lambda` is another) outside of it, and parameters inside."
+            "`build` must make networks of one structure; two draws differ in theirs. Create sizes, activations and "
+            "functions outside of `build` (a `lambda` is a new function each time), and parameters inside."
         )
     return arguments, others
 
@@ -184,16 +193,16 @@ _draw_compiled = jax.jit(_draw, static_argnums=(0, 1, 2))
 
 
 def _drawing(build: Callable[[nnx.Rngs], Model], given: Ready, hidden: Ready, key: Array) -> Callable[..., Any]:
-    """Compiled, unless something in `build` must know its numbers."""
+    """Return `_draw`, compiled unless `build` needs the values of its random numbers."""
     try:
         jax.eval_shape(functools.partial(_draw_compiled, build, given.function, hidden.function), key)
-    except Exception:  # whatever else is wrong shows when it is called
+    except Exception:  # any other error shows again when `build` is called
         return _draw
     return _draw_compiled
 
 
 def _in_parts(hidden: Ready, arguments: Arguments, x: Array, max_memory: float) -> Array:
-    """Outputs of many inputs, at most as many at a time as memory is allowed for."""
+    """Return the outputs for many inputs, of which each batch is as large as `max_memory` allows."""
     used = costs.of(hidden.function, arguments, costs.example(x), "mean").bytes_of_example
     size = int(max(1, min(len(x), max_memory // used)))
     parts = [batched(hidden.function, arguments, x[i : i + size]) for i in range(0, len(x), size)]

@@ -1,4 +1,4 @@
-"""Θ(x1, x2) v without Θ: one pull back through x2 and one push forward through x1."""
+"""The product Θ(x1, x2) v without forming Θ: a pull back through x2, then a push forward through x1."""
 
 import functools
 from typing import Any
@@ -19,34 +19,38 @@ from ntklib.models import Model
 def ntk_vector_product(
     model: Model, x1: ArrayLike, x2: ArrayLike | None, v: ArrayLike
 ) -> Float[Array, "N K"] | Float[Array, " N"]:
-    """The empirical NTK times a vector, without forming the kernel.
+    """Return the empirical NTK times a vector, without forming the kernel.
 
-    For v [M, K] the full kernel, and for v [M] its mean over outputs, as `empirical_ntk(outputs="mean")` has it:
+    With v [M, K] it is the full kernel that multiplies v, and with v [M] its mean over outputs, which is
+    `empirical_ntk(outputs="mean")`::
 
-        (Θ v)_k(x) = Σ_{x'} Σ_l Θ_kl(x, x') v_l(x'),    (Θ v)(x) = (1/K) Σ_k Σ_{x'} Θ_kk(x, x') v(x')
+        (Θ v)_k(x) = Σ_x' Σ_l Θ_kl(x, x') v_l(x'),    (Θ v)(x) = (1/K) Σ_k Σ_x' Θ_kk(x, x') v(x').
 
     Args:
-        model: as in `ntklib.empirical_ntk`.
-        x1: inputs, [N, ...].
-        x2: inputs, [M, ...], or None for x1.
-        v: real, [M, K] or [M].
+        model: A model as in `ntklib.empirical_ntk`.
+        x1: Inputs, [N, ...].
+        x2: Inputs, [M, ...], or None for `x1`.
+        v: Real numbers, [M, K] or [M].
 
     Returns:
         [N, K] or [N].
 
     Raises:
-        ValueError, TypeError, FloatingPointError: as `ntklib.empirical_ntk`; and where `v` does not fit x2 and K.
+        ValueError: As for `ntklib.empirical_ntk`; and if `v` does not fit x2 and K.
+        TypeError: As for `ntklib.empirical_ntk`; and if `v` is not real.
+        FloatingPointError: As for `ntklib.empirical_ntk`.
 
     Note:
-        For v [M, K]: the derivative Σ_{x'} vᵀ ∂f(x')/∂θ, once backward through x2, and its product with ∂f(x)/∂θ, once
-        forward through x1: about 3 F (N + M) operations, F those of one evaluation. For v [M] K times as many, one
-        output after the other. Memory: that of one backward pass through all of x2 and one forward pass through x1;
-        more inputs go in parts, Θ(x1, x2) v = Σ_i Θ(x1, x2_i) v_i.
+        For v [M, K] one backward pass through x2 gives the derivative Σ_x' v(x')ᵀ ∂f(x')/∂θ, and one forward pass
+        through x1 its product with ∂f(x)/∂θ. That takes about 3 F (N + M) operations, where F is the number of one
+        evaluation. For v [M] there are K times as many, one output after the other. The memory is that of one backward
+        pass through all of x2 and one forward pass through x1. More inputs can be taken in parts:
+        Θ(x1, x2) v = Σ_i Θ(x1, x2_i) v_i.
 
-        It compiles once for models of one architecture and inputs of one shape, so that it can stand in the loop of a
-        solver, and works inside `jit`, `vmap` and `jax.shard_map`.
+        The function compiles once for models of one architecture and inputs of one shape, so that a solver can call it
+        in a loop. It works inside `jit`, `vmap` and `jax.shard_map`.
 
-    Reference:
+    References:
         Novak et al. 2022, §3.2.
 
     Example:
@@ -92,7 +96,7 @@ def _product(function: Function, arguments: Arguments, x1: Array, x2: Array, v: 
     _, push = jax.linearize(functools.partial(outputs, x1), arguments.leaves)
 
     def of_output(i: Array) -> Array:
-        """Σ_x' Θ_ii(x, x') v(x')"""
+        """Return Σ_x' Θ_ii(x, x') v(x')."""
         (direction,) = pull(v[:, None] * (jnp.arange(k) == i)[None].astype(v.dtype))
         return push(direction)[:, i]
 
