@@ -54,7 +54,7 @@ class Kernel:
 
     Example:
         >>> k = Kernel.from_inputs(jnp.array([[3.0, 4.0], [0.0, 2.0]]))
-        >>> k.nngp.tolist(), k.ntk.tolist()
+        >>> k.nngp.round(4).tolist(), k.ntk.tolist()
         ([[12.5, 4.0], [4.0, 2.0]], [[0.0, 0.0], [0.0, 0.0]])
     """
 
@@ -92,7 +92,7 @@ class Kernel:
 
         Example:
             >>> k = Kernel.from_inputs(jnp.array([[1.0, 1.0], [1.0, -1.0]]))
-            >>> k.nngp.tolist(), k.q1.tolist()
+            >>> k.nngp.round(4).tolist(), k.q1.tolist()
             ([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0])
         """
         x1 = _checks.inputs("x1", x1)

@@ -10,18 +10,25 @@ import numpy as np
 from jax import Array
 
 from ntklib.depth.phases import TABLE, is_homogeneous, table, variance_slope
-from ntklib.depth.propagation import Pair, Scalar, checked, mean, pair, require_smooth, square
+from ntklib.depth.propagation import DropAndSlope, ScalarFunction, checked, drop_and_slope, mean, require_smooth, square
 from ntklib.duals.integrals import derivative
 from ntklib.layers import Elementwise
 
 
 @dataclasses.dataclass(frozen=True)
 class CriticalPoint:
-    """A point of the edge of chaos: χ_1 = 1 at a fixed point q of the variance.
+    """A point of the edge of chaos, where χ_1 = 1 at a fixed point q of the variance.
 
-    q is 0 for the limit of small variances, and nan where any variance is one (ReLU). `stable`: whether the variance
-    comes back to q, |χ_q| < 1, or stays (χ_q = 1, ReLU). beta = σ_w² q E[φ''²] and gamma = σ_w² q² E[φ'''²] are the
-    second and third derivative of the correlation map at 1: 1 − c_l ~ 2/(β l) (β = ∞ at a kink, where it is ~ l⁻²).
+    Args:
+        w_std: σ_w.
+        b_std: σ_b.
+        q: The fixed point of the variance. It is 0 for the limit of small variances, and nan if every variance is a
+            fixed point (ReLU).
+        chi_q: χ_q, the slope of the variance map at q.
+        beta: β = σ_w² q E[φ''²], the second derivative of the correlation map at 1. The correlation c_l after l layers
+            tends to 1 like 1 − c_l ~ 2/(β l). At a kink β is ∞, and 1 − c_l ~ l⁻².
+        gamma: γ = σ_w² q² E[φ'''²], the third derivative of the correlation map at 1.
+        stable: Whether a variance near q returns to q (χ_q between −1 and 1) or stays where it is (χ_q = 1, ReLU).
     """
 
     w_std: float
@@ -34,28 +41,47 @@ class CriticalPoint:
 
 
 def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
-    """The point of the edge of chaos with this σ_b, from the line's parametrisation by the variance q:
+    """Return the point of the edge of chaos with a given σ_b.
 
-        σ_w² = 1/E[φ'(√q Z)²],  σ_b² = q − E[φ(√q Z)²]/E[φ'(√q Z)²],
+    The edge of chaos is a line, whose points have the variance q as a parameter::
 
-    solved for q between 1e-9 and 1e16. At σ_b = 0 with φ(0) = 0 it is the limit σ_w = 1/|φ'(0)|, and for leaky ReLUs,
-    whose line is the one point σ_b = 0, σ_w² = 2/(1 + slope²), any q is a fixed point.
+        σ_w² = 1/E[φ'(√q Z)²],  σ_b² = q − E[φ(√q Z)²]/E[φ'(√q Z)²].
 
-    Raises ValueError where there is none (softplus: none at all; leaky ReLUs: σ_b > 0). Some are of little use, and
-    `stable`, `q` and `w_std` say so: for GELU below σ_b = 0.416 and SiLU below 0.745 the variance leaves q for good,
-    and for the sigmoid q = 46 and σ_w = 10 at the least. Source: Hayou et al. 2019; the parametrisation: chapter 06.
+    The second equation is solved for q between 1e-9 and 1e16. At σ_b = 0, if φ(0) = 0, the point is the limit of small
+    variances, with σ_w = 1/abs(φ'(0)). For leaky ReLUs the line is the single point σ_b = 0, σ_w² = 2/(1 + slope²), and
+    every q is a fixed point.
 
-    >>> import ntklib as ntk
-    >>> with jax.enable_x64(True):
-    ...     point = critical_point(ntk.Tanh(), 0.2)
-    >>> round(point.w_std, 6), round(point.q, 6), point.stable
-    (1.304146, 0.512079, True)
+    Args:
+        activation: φ.
+        b_std: σ_b ≥ 0, not squared.
+
+    Returns:
+        A `CriticalPoint`.
+
+    Raises:
+        TypeError: If `activation` is not an `Elementwise`.
+        ValueError: If there is no such point (softplus has none; leaky ReLUs have none with σ_b > 0), if `b_std` is
+            negative, or if float64 is off.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> with jax.enable_x64(True):
+        ...     point = critical_point(ntk.Tanh(), 0.2)
+        >>> round(point.w_std, 6), round(point.q, 6), point.stable
+        (1.304146, 0.512079, True)
+
+    Note:
+        Some points are of little use, which `stable`, `q` and `w_std` show. For GELU with σ_b < 0.416 and SiLU with
+        σ_b < 0.745 the variance leaves q and never returns. For the sigmoid, q is at least 46 and σ_w at least 10.
+
+    References:
+        Hayou et al. 2019; chapter 06 for the parametrization by q.
     """
     fn, (b,) = checked(activation, b_std=b_std)
     slope = derivative(fn)
     at_zero = float(jnp.abs(slope(jnp.zeros(()))))
     if is_homogeneous(fn):
-        w_std = float(pair(activation)(jnp.ones(()), jnp.zeros(()))[1]) ** -0.5
+        w_std = float(drop_and_slope(activation)(jnp.ones(()), jnp.zeros(()))[1]) ** -0.5
         if float(b) > 0:
             raise ValueError(
                 f"`b_std` must be 0 on the edge of chaos of {activation.name}, whose variance map is a straight line: "
@@ -72,7 +98,7 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
         line = f"it exists for b_std ≥ {known.min() ** 0.5:.3g}" if len(known) else "it has none at any b_std"
         raise ValueError(f"{activation.name} has no edge of chaos with `b_std` = {float(b):g}: {line}.")
     low, high = (jnp.asarray(TABLE[crossings[0] + i]) for i in (0, 1))
-    numbers = pair(activation)
+    numbers = drop_and_slope(activation)
     q = _critical_root(fn, numbers, b, low, high)
     require_smooth(activation, q)
     w2 = 1 / numbers(q, jnp.zeros(()))[1]
@@ -87,23 +113,39 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
 
 
 def edge_of_chaos(activation: Elementwise, b_std: float) -> float:
-    """σ_w on the edge of chaos, where χ_1 = 1, for a given σ_b; `critical_point` has the variance q and more.
+    """Return σ_w on the edge of chaos, where χ_1 = 1, for a given σ_b.
 
-    Inputs must be scaled so that the first layer has the variance q, where q is not reached from elsewhere: a warning
-    says when the variance leaves it for good (GELU, SiLU at small σ_b), and when it is far from any in use (sigmoid).
-    Raises ValueError where there is none.
+    Args:
+        activation: φ.
+        b_std: σ_b ≥ 0, not squared.
 
-    >>> import ntklib as ntk
-    >>> with jax.enable_x64(True):
-    ...     round(edge_of_chaos(ntk.Relu(), 0.0) ** 2, 12), round(edge_of_chaos(ntk.Erf(), 0.2), 8)
-    (2.0, 1.15279541)
+    Returns:
+        σ_w, not squared.
+
+    Raises:
+        TypeError: If `activation` is not an `Elementwise`.
+        ValueError: If there is no such σ_w, if `b_std` is negative, or if float64 is off.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> with jax.enable_x64(True):
+        ...     round(edge_of_chaos(ntk.Relu(), 0.0) ** 2, 12), round(edge_of_chaos(ntk.Erf(), 0.2), 8)
+        (2.0, 1.15279541)
+
+    Note:
+        A warning is given if the fixed point q of the variance repels (GELU, SiLU at small σ_b). The inputs must then
+        be scaled so that the first layer has the variance q. A warning is also given if q is far from the variances in
+        use (sigmoid).
+
+    See Also:
+        `critical_point`, which also returns q and the slopes there.
     """
     point = critical_point(activation, b_std)
     if not point.stable:
         warnings.warn(
             f"On the edge of chaos of {activation.name} at b_std = {b_std:g} the variance's fixed point "
-            f"q = {point.q:.4g} repels (χ_q = {point.chi_q:.4g} > 1): inputs must start at q exactly, and deep "
-            f"networks leave it all the same.",
+            f"q = {point.q:.4g} repels (χ_q = {point.chi_q:.4g} > 1): even if inputs start at q exactly, rounding "
+            f"errors make deep networks leave it.",
             stacklevel=2,
         )
     if point.q > 30:
@@ -115,16 +157,16 @@ def edge_of_chaos(activation: Elementwise, b_std: float) -> float:
     return point.w_std
 
 
-def _chi_q(fn: Scalar, q: float) -> float:
-    """χ_q at the point of the critical line that belongs to q."""
+def _chi_q(fn: ScalarFunction, q: float) -> float:
+    """Return χ_q at the point of the critical line with the variance q."""
     at = jnp.asarray(q)
     return float(variance_slope(fn, at) / mean(square(derivative(fn)), at))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _critical_root(fn: Scalar, numbers: Pair, b: Array, low: Array, high: Array) -> Array:
-    """The q on the critical line with σ_b² = q − E[φ²]/E[φ'²], increasing in the bracket, by bisection."""
-    # E[φ'²] as the depth profile has it: over a million layers the last digit of χ_1 matters.
+def _critical_root(fn: ScalarFunction, numbers: DropAndSlope, b: Array, low: Array, high: Array) -> Array:
+    """Find the q with σ_b² = q − E[φ²]/E[φ'²] by bisection in a bracket where the right side increases."""
+    # E[φ'²] is computed as in the depth profile: over a million layers the last digit of χ_1 matters.
     bias = lambda q: q - mean(square(fn), q) / numbers(q, jnp.zeros(()))[1] - b**2  # noqa: E731
 
     def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Fixed points of signal propagation: the phases, and the depths to which signals reach."""
+"""Fixed points of signal propagation, the phases, and the depths that signals reach."""
 
 import dataclasses
 import functools
@@ -11,27 +11,43 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntklib import _checks
-from ntklib.depth.propagation import Scalar, checked, has_closed_form, mean, over, pair, require_smooth, square
+from ntklib.depth.propagation import (
+    ScalarFunction,
+    checked,
+    drop_and_slope,
+    has_closed_form,
+    mean,
+    over,
+    require_smooth,
+    square,
+)
 from ntklib.duals.integrals import derivative
 from ntklib.layers import Elementwise
 
-#: Variances at which the maps are tabulated to find every fixed point; 1/18 of an e-folding apart.
-TABLE = np.exp(np.log(1e-9) + np.log(1e16) / 659 * np.arange(1030))  # to 9.8e15
-_FAR = 1e7  # where slopes are taken for a variance that grows for ever
-_PLAIN, _WIDE = 1e4, 1e12  # up to here 64 x 64, and 128 x 96, nodes are enough
-_CRITICAL = 1e-9  # how far χ_1 may be from 1 on the edge of chaos
+#: Variances from 1e-9 to 9.8e15 at which the maps are tabulated to find all fixed points; ratio e^(1/18).
+TABLE = np.exp(np.log(1e-9) + np.log(1e16) / 659 * np.arange(1030))
+_FAR = 1e7  # the variance at which slopes are computed if the variance grows for ever
+_PLAIN, _WIDE = 1e4, 1e12  # the largest variances for which 64 x 64 nodes, and 128 x 96 nodes, are enough
+_CRITICAL = 1e-9  # the tolerance of χ_1 = 1 on the edge of chaos
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DepthScales:
-    """Where variance and correlation end in a deep network, and how soon; arrays of one shape (see `depth_scales`).
+    """The limits of variance and correlation in a deep network, and how soon they are reached.
 
-    q: the variance's fixed point, ∞ where it diverges.  c: the correlation's, 1 unless chaotic.
-    chi_q: slope of the variance map at q.  chi_1: σ_w² E[φ'²] at q, the slope of the correlation map at 1.
-    chi_c: σ_w² E[φ'(u)φ'(v)] at q and c, the slope of the correlation map at c.
-    xi_q, xi_c: depth scales, |q_l − q| ~ e^(−l/ξ_q) and |c_l − c| ~ e^(−l/ξ_c); −1/log|χ_q| and −1/log χ_c, and ∞ on
-        the critical line, where the approach is like a power of the depth.
+    All fields are arrays of one shape; see `depth_scales`.
+
+    Args:
+        q: The fixed point of the variance; ∞ if the variance diverges.
+        c: The fixed point of the correlation; 1 unless the phase is chaotic.
+        chi_q: χ_q, the slope of the variance map at q.
+        chi_1: χ_1 = σ_w² E[φ'²] at q, the slope of the correlation map at 1.
+        chi_c: χ_c = σ_w² E[φ'(u)φ'(v)] at q and c, the slope of the correlation map at c.
+        xi_q: The depth scale of the variance, ξ_q = −1/log(abs(χ_q)), in layers: the variance q_l after l layers tends
+            to q like e^(−l/ξ_q).
+        xi_c: The depth scale of the correlation, ξ_c = −1/log χ_c, in layers. It is ∞ on the critical line, where the
+            correlation tends to its limit like a power of the depth.
     """
 
     q: Array
@@ -44,23 +60,40 @@ class DepthScales:
 
     @property
     def phase(self) -> Any:
-        """One of "ordered", "critical", "chaotic", by χ_1 below, at (to 1e-9) or above 1; an array for arrays."""
+        """Return "ordered" for χ_1 < 1, "critical" for χ_1 = 1 (to 1e-9), "chaotic" for χ_1 > 1; arrays for arrays."""
         chi_1 = np.asarray(self.chi_1)
         names = np.where(chi_1 > 1 + _CRITICAL, "chaotic", np.where(chi_1 < 1 - _CRITICAL, "ordered", "critical"))
         return str(names) if names.ndim == 0 else names
 
 
 def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tuple[float, float]]:
-    """All fixed points q of the variance map between 1e-9 and 1e16, ascending, each with the slope χ_q there:
-    attracting where |χ_q| < 1, repelling where above. 0 is one if σ_b = 0 and φ(0) = 0.
+    """Return all fixed points of the variance map, each with the slope of the map there.
 
-    GELU and SiLU have two with small σ_b: the larger one repels, and what starts beyond it grows for ever. Two that
-    are less than 5 % apart can be missed. Empty for a map that is the identity (ReLU at σ_w² = 2): every q is one.
+    A fixed point q = V(q) attracts if its slope χ_q lies between −1 and 1, and repels otherwise. GELU and SiLU have two
+    fixed points with small σ_b; the larger one repels, and a variance that starts above it grows for ever.
 
-    >>> import ntklib as ntk
-    >>> with jax.enable_x64(True):
-    ...     [(round(q, 4), round(slope, 4)) for q, slope in fixed_points(ntk.Silu(), 1.6795316, 0.2)]
-    [(0.194, 0.8707), (0.6895, 1.0987)]
+    Args:
+        activation: φ.
+        w_std: σ_w ≥ 0, not squared.
+        b_std: σ_b ≥ 0, not squared.
+
+    Returns:
+        A list of pairs (q, χ_q), ascending, with q between 1e-9 and 1e16, and q = 0 if σ_b = 0 and φ(0) = 0. It is
+        empty if the map is the identity, where every q is a fixed point (ReLU at σ_w² = 2).
+
+    Raises:
+        TypeError: If `activation` is not an `Elementwise`.
+        ValueError: If `w_std` or `b_std` is negative, if float64 is off, or if the means of φ are not known at a fixed
+            point.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> with jax.enable_x64(True):
+        ...     [(round(q, 4), round(slope, 4)) for q, slope in fixed_points(ntk.Silu(), 1.6795316, 0.2)]
+        [(0.194, 0.8707), (0.6895, 1.0987)]
+
+    Note:
+        Two fixed points that are less than 5 % apart can be missed.
     """
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
     found = []
@@ -79,16 +112,31 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
 
 
 def fixed_point(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *, start: float = 1.0) -> Array:
-    """The fixed point of the variance map to which networks go whose first layer has variance `start`; ∞ where it grows
-    for ever. σ_w and σ_b broadcast.
+    """Return the variance that deep networks tend to if their first layer has the variance `start`.
 
-    Found in a table of the map at 1030 variances up to 1e16, and polished by Newton steps within a bracket. Takes the
-    map to be increasing, as it is for the library's activations.
+    Args:
+        activation: φ.
+        w_std: σ_w ≥ 0, not squared.
+        b_std: σ_b ≥ 0, not squared. It broadcasts with `w_std`.
+        start: The variance after the first layer.
 
-    >>> import ntklib as ntk
-    >>> with jax.enable_x64(True):  # σ_b²/(1 − σ_w²/2)
-    ...     float(fixed_point(ntk.Relu(), 1.0, 0.5))
-    0.5
+    Returns:
+        A fixed point of the variance map; ∞ if the variance grows for ever. It has the broadcast shape.
+
+    Raises:
+        TypeError: If `activation` is not an `Elementwise`.
+        ValueError: If `w_std` or `b_std` is negative, if float64 is off, or if the means of φ are not known at the
+            fixed point.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> with jax.enable_x64(True):  # σ_b²/(1 − σ_w²/2)
+        ...     float(fixed_point(ntk.Relu(), 1.0, 0.5))
+        0.5
+
+    Note:
+        The map is tabulated at 1030 variances up to 1e16, and the fixed point is found by Newton steps between two of
+        them. The map is assumed to be increasing, as it is for the library's activations.
     """
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
     if is_homogeneous(fn):
@@ -102,48 +150,78 @@ def fixed_point(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *, 
 
 
 def depth_scales(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *, start: float = 1.0) -> DepthScales:
-    """Fixed points of variance and correlation, their slopes and depth scales; see `DepthScales`. σ_w and σ_b
-    broadcast: a phase diagram is one call on a grid (`w_std[:, None]`, `b_std[None, :]`).
+    """Return the fixed points of variance and correlation, with their slopes and depth scales.
 
-    start: the variance after the first layer, which decides where there are several fixed points. Grids larger than
-        1,000 points take coarser quadratures (errors about 1e-6) in the chaotic phase, for activations without a
-        closed form.
-    Source: Schoenholz et al. 2017; Hayou et al. 2019.
+    Args:
+        activation: φ.
+        w_std: σ_w ≥ 0, not squared.
+        b_std: σ_b ≥ 0, not squared. It broadcasts with `w_std`: for a phase diagram pass `w_std[:, None]` and
+            `b_std[None, :]` in one call.
+        start: The variance after the first layer. If there are several fixed points, it decides which is reached.
 
-    >>> import ntklib as ntk
-    >>> with jax.enable_x64(True):
-    ...     scales = depth_scales(ntk.Tanh(), 1.5, 0.3)
-    ...     scales.phase, round(float(scales.q), 4), round(float(scales.xi_c), 2)
-    ('chaotic', 0.9608, 19.92)
+    Returns:
+        A `DepthScales` with arrays of the broadcast shape.
+
+    Raises:
+        TypeError: If `activation` is not an `Elementwise`.
+        ValueError: If `w_std` or `b_std` is negative, if float64 is off, or if the means of φ are not known at a fixed
+            point.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> with jax.enable_x64(True):
+        ...     scales = depth_scales(ntk.Tanh(), 1.5, 0.3)
+        ...     scales.phase, round(float(scales.q), 4), round(float(scales.xi_c), 2)
+        ('chaotic', 0.9608, 19.92)
+
+    Note:
+        For activations without a closed form, grids of more than 1,000 points use coarser quadratures in the chaotic
+        phase, with errors of about 1e-6.
+
+    References:
+        Schoenholz et al. 2017; Hayou et al. 2019.
     """
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
     q = fixed_point(activation, w, b, start=start)
-    # Where the variance vanishes or diverges, slopes are those of the limit: at very small and very large variances.
+    # If the variance vanishes or diverges, compute the slopes at a very small or a very large variance.
     inside = jnp.where(jnp.isfinite(q), jnp.maximum(q, TABLE[0] * 1e-3), _FAR)
     chi_q = w**2 * variance_slope(fn, inside)
-    numbers = pair(activation, _nodes(activation, inside))
+    numbers = drop_and_slope(activation, _nodes(activation, inside))
     chi_1 = w**2 * mean(square(derivative(fn)), inside)
     delta = _correlation(numbers, w, inside, chi_1 > 1 + _CRITICAL)
-    # The variance must be at rest for the correlation map to have a fixed point.
+    # The correlation map has a fixed point only if the variance has one.
     delta = jnp.where(jnp.isfinite(q) & (q > 0), delta, 0.0)
     chi_c = jnp.where(delta > 0, w**2 * over(numbers, inside, delta)[1], chi_1)
     return DepthScales(q, 1 - delta, chi_q, chi_1, chi_c, _scale(chi_q), _scale(chi_c))
 
 
 def phase(activation: Elementwise, w_std: float, b_std: float) -> Literal["ordered", "critical", "chaotic"]:
-    """The phase of a network: "ordered", where all inputs become equal with depth (χ_1 < 1), "chaotic", where they part
-    (χ_1 > 1), or "critical" between the two, to 1e-9.
+    """Return the phase of a network, which says what depth does to two inputs.
 
-    >>> import ntklib as ntk
-    >>> with jax.enable_x64(True):
-    ...     phase(ntk.Erf(), 1.0, 0.1), phase(ntk.Relu(), 2**0.5, 0.0)
-    ('ordered', 'critical')
+    Args:
+        activation: φ.
+        w_std: σ_w ≥ 0, not squared.
+        b_std: σ_b ≥ 0, not squared.
+
+    Returns:
+        "ordered" if inputs become equal with depth (χ_1 < 1), "chaotic" if they become different (χ_1 > 1), "critical"
+        if χ_1 = 1 to 1e-9.
+
+    Raises:
+        TypeError: If `activation` is not an `Elementwise`.
+        ValueError: As `depth_scales`.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> with jax.enable_x64(True):
+        ...     phase(ntk.Erf(), 1.0, 0.1), phase(ntk.Relu(), 2**0.5, 0.0)
+        ('ordered', 'critical')
     """
     return depth_scales(activation, w_std, b_std).phase
 
 
 def _nodes(activation: Elementwise, q: Array) -> tuple[int, int]:
-    """Enough nodes for these variances, where the activation has no closed form."""
+    """Return the numbers of quadrature nodes that are enough for variances q, without a closed form."""
     if _checks.is_traced(q):
         return (64, 64)
     largest = float(q.max(initial=0.0))
@@ -161,39 +239,39 @@ def _nodes(activation: Elementwise, q: Array) -> tuple[int, int]:
 
 
 @functools.cache
-def table(fn: Scalar) -> tuple[Array, Array]:
-    """E[φ²] and E[φ'²] at the tabulated variances."""
+def table(fn: ScalarFunction) -> tuple[Array, Array]:
+    """Return E[φ²] and E[φ'²] at the variances of `TABLE`."""
     with jax.ensure_compile_time_eval():
         return mean(square(fn), jnp.asarray(TABLE)), mean(square(derivative(fn)), jnp.asarray(TABLE))
 
 
 @functools.cache
-def is_homogeneous(fn: Scalar) -> bool:
+def is_homogeneous(fn: ScalarFunction) -> bool:
     """Whether φ(ax) = aφ(x) for a > 0, as for leaky ReLUs: the variance map is then a straight line."""
     with jax.ensure_compile_time_eval():
         x = jnp.array([-3.0, -0.7, 0.2, 1.1, 4.0])
         return bool(jnp.allclose(fn(7.0 * x), 7.0 * fn(x), rtol=1e-12, atol=0.0))
 
 
-def variance_slope(fn: Scalar, q: Array) -> Array:
-    """dE[φ²]/dq = E[φ φ' Z]/√q."""
+def variance_slope(fn: ScalarFunction, q: Array) -> Array:
+    """Return dE[φ²]/dq = E[φ φ' Z]/√q."""
     return mean(_times(fn), q) / q
 
 
 @functools.cache
-def _times(fn: Scalar) -> Scalar:
+def _times(fn: ScalarFunction) -> ScalarFunction:
     return lambda x: x * fn(x) * derivative(fn)(x)
 
 
 def _gain(activation: Elementwise) -> Array:
-    """E[φ²]/q of a homogeneous activation, exact."""
-    return pair(activation)(jnp.ones(()), jnp.zeros(()))[1]
+    """Return E[φ²]/q of a homogeneous activation; it is exact."""
+    return drop_and_slope(activation)(jnp.ones(()), jnp.zeros(()))[1]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _root(fn: Scalar, w: Array, b: Array, low: Array, high: Array) -> Array:
-    """The root of V(q) = q in a bracket: Newton steps, with bisection where one would leave it."""
-    rising = b**2 + w**2 * mean(square(fn), low) - low > 0  # above the root the map is then below the identity
+def _root(fn: ScalarFunction, w: Array, b: Array, low: Array, high: Array) -> Array:
+    """Find the root of V(q) = q in a bracket by Newton steps, or by bisection if such a step would leave it."""
+    rising = b**2 + w**2 * mean(square(fn), low) - low > 0  # whether V(q) > q below the root, and V(q) < q above it
 
     def step(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         low, high, q = state
@@ -208,8 +286,11 @@ def _root(fn: Scalar, w: Array, b: Array, low: Array, high: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _attractor(fn: Scalar, start: Array, w: Array, b: Array) -> Array:
-    """Of an increasing map: the first fixed point above the start where the map is above it, else the first below."""
+def _attractor(fn: ScalarFunction, start: Array, w: Array, b: Array) -> Array:
+    """Find the fixed point of an increasing map that iterations from `start` tend to.
+
+    If V(start) > start it is the next fixed point above `start`, otherwise the next one below.
+    """
     grid, values = jnp.asarray(TABLE), table(fn)[0]
 
     def bracket(w: Array, b: Array) -> tuple[Array, Array, Array]:
@@ -221,7 +302,8 @@ def _attractor(fn: Scalar, start: Array, w: Array, b: Array) -> Array:
         below = jnp.where((index < here) & up, index, -1).max()
         high = jnp.where(grows, above, below + 1)
         low = jnp.where(grows, jnp.maximum(above - 1, 0), below)
-        end = jnp.where(high >= len(grid), jnp.inf, jnp.where(low < 0, 0.0, jnp.nan))  # nan: a bracket
+        # ∞ above the table, 0 below it, and nan if the fixed point lies between two entries.
+        end = jnp.where(high >= len(grid), jnp.inf, jnp.where(low < 0, 0.0, jnp.nan))
         return grid[jnp.clip(low, 0)], grid[jnp.clip(high, 0, len(grid) - 1)], end
 
     low, high, end = over(bracket, w, b)
@@ -230,15 +312,17 @@ def _attractor(fn: Scalar, start: Array, w: Array, b: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _correlation(numbers: Any, w: Array, q: Array, chaotic: Array) -> Array:
-    """δ = 1 − c at the fixed point of the correlation map: Newton steps from c = 0. The map is a power series in c with
-    coefficients that are not negative, so convex, and they come from one side.
+    """Find δ = 1 − c at the fixed point of the correlation map by Newton steps from c = 0.
+
+    The map is a power series in c whose coefficients are not negative. It is therefore convex, and all steps stay on
+    one side of the fixed point.
     """
 
     def one(w: Array, q: Array, chaotic: Array) -> Array:
         def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             delta, _, i = state
-            gap, slope = numbers(q, delta)
-            new = delta - (w**2 * gap - 1) * delta / jnp.minimum(w**2 * slope - 1, -1e-15)
+            drop, slope = numbers(q, delta)
+            new = delta - (w**2 * drop - 1) * delta / jnp.minimum(w**2 * slope - 1, -1e-15)
             new = jnp.clip(new, 0.0, 1.0)
             return new, jnp.abs(new - delta) > 1e-14 * delta, i + 1
 
@@ -249,7 +333,7 @@ def _correlation(numbers: Any, w: Array, q: Array, chaotic: Array) -> Array:
 
 
 def _scale(chi: Array) -> Array:
-    """−1/log|χ|; ∞ at 1 and beyond, 0 at 0."""
+    """Return −1/log(abs(χ)): 0 for χ = 0, and ∞ for values of 1 and above."""
     magnitude = jnp.abs(chi)
     inside = (magnitude < 1 - _CRITICAL) & (magnitude > 0)
     return jnp.where(inside, -1 / jnp.log(jnp.where(inside, magnitude, 0.5)), jnp.where(magnitude == 0, 0.0, jnp.inf))

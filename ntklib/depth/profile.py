@@ -17,20 +17,26 @@ from tqdm import tqdm
 
 from ntklib import _checks
 from ntklib.depth.phases import fixed_point, is_homogeneous
-from ntklib.depth.propagation import Pair, Scalar, checked, mean, pair, require_smooth, square
+from ntklib.depth.propagation import DropAndSlope, ScalarFunction, checked, drop_and_slope, mean, require_smooth, square
 from ntklib.layers import Elementwise
 
-Residual = Literal["plain", "1/sqrt(l)", "1/sqrt(L)"]
+ResidualScaling = Literal["plain", "1/sqrt(l)", "1/sqrt(L)"]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DepthProfile:
-    """Two inputs of equal variance through a deep network, one entry per depth (see `ntk_depth_profile`).
+    """The kernels of two inputs of equal variance in networks of several depths.
 
-    depths: numbers L of affine layers, [T].  one_minus_c: 1 − c of the outputs, [T] (and the axes of rho).
-    variance: Σ(x, x).  ntk_diagonal, ntk_off_diagonal: Θ(x, x) and Θ(x, x'); ∞ beyond 1e308.
-    ratio: Θ(x, x')/Θ(x, x), finite there too.
+    All fields except `depths` have the axis of `depths` and the axes of `rho`; see `ntk_depth_profile`.
+
+    Args:
+        depths: The numbers L of affine layers, [T].
+        one_minus_c: 1 − c, with c the correlation of the outputs.
+        variance: Σ(x, x).
+        ntk_diagonal: Θ(x, x); ∞ beyond 1e308.
+        ntk_off_diagonal: Θ(x, x'); ∞ beyond 1e308.
+        ratio: Θ(x, x')/Θ(x, x), which is finite there too.
     """
 
     depths: Array
@@ -50,32 +56,51 @@ def ntk_depth_profile(
     *,
     delta: ArrayLike | None = None,
     q: float | None = None,
-    residual: Residual | None = None,
+    residual: ResidualScaling | None = None,
 ) -> DepthProfile:
-    """Correlation and NTK of two inputs at several depths L, counted in affine layers:
+    """Return correlation and NTK of two inputs at several depths.
 
-        Σ' = σ_b² + σ_w² E[φ(u)φ(v)],  Θ' = Σ' + σ_w² E[φ'(u)φ'(v)] Θ,  with Θ = Σ at L = 1.
+    The depth L counts affine layers. From one layer to the next, with Θ = Σ at L = 1::
 
-    depths: ascending, [T].  rho: correlation(s) of the two inputs after the first layer, a number or an array.
-    delta: 1 − rho instead, for inputs closer than float64 tells apart in rho.
-    q: the variance after the first layer; by default the fixed point of the variance map (1 for ReLU on its critical
-        point), so that it is the same in all layers.
-    residual: None for a plain network. "plain" for z' = z + W φ(z) + b from layer to layer, that is `Residual`
-        blocks; "1/sqrt(l)" for branches scaled by 1/√l at the l-th block, "1/sqrt(L)" for all scaled by
-        1/√(number of blocks), those of the deepest network asked for: one less than the last of `depths`.
+        Σ' = σ_b² + σ_w² E[φ(u)φ(v)],  Θ' = Σ' + σ_w² E[φ'(u)φ'(v)] Θ.
 
-    More than 2^18 layers are taken in parts: a bar shows how far it is, and Ctrl-C stops it.
+    Args:
+        activation: φ.
+        w_std: σ_w ≥ 0, not squared.
+        b_std: σ_b ≥ 0, not squared.
+        depths: The depths L, ascending, [T].
+        rho: The correlation of the two inputs after the first layer: a number, or an array for several pairs.
+        delta: 1 − rho, which can be given in the place of `rho` for inputs whose correlation is too near to 1 for
+            float64.
+        q: The variance after the first layer. By default it is the fixed point of the variance map, so that the
+            variance is the same in all layers (1 for ReLU at its critical point).
+        residual: None for a plain network. "plain" is for `Residual` blocks, z' = z + W φ(z) + b. With "1/sqrt(l)" the
+            branch of the l-th block is scaled by 1/√l. With "1/sqrt(L)" all branches are scaled by 1/√(number of
+            blocks), where the number is that of the deepest network: the last of `depths` minus one.
 
-    1 − c keeps its relative precision however small it gets. By a scan: memory for the depths that are asked for, and
-    some microseconds a layer (closed forms: ReLUs, erf, sin), or a tenth of a millisecond (quadrature).
-    Raises ValueError on depths that are not positive whole numbers in ascending order, on |rho| > 1, and where the
-    variance has no fixed point and no `q` is given. Source: Jacot et al. 2018; Hayou et al. 1905.13654.
+    Returns:
+        A `DepthProfile`.
 
-    >>> import ntklib as ntk
-    >>> with jax.enable_x64(True):  # on the edge of chaos the diagonal is L q; the ratio falls towards 1/4
-    ...     profile = ntk_depth_profile(ntk.Relu(), 2**0.5, 0.0, [1, 1000, 100_000], rho=0.1)
-    ...     profile.ntk_diagonal.round(3).tolist(), profile.ratio.round(4).tolist()
-    ([1.0, 1000.0, 100000.0], [0.1, 0.2534, 0.2501])
+    Raises:
+        TypeError: If `activation` is not an `Elementwise`.
+        ValueError: If depths are not positive whole numbers in ascending order, if `rho` is not between −1 and 1, if
+            the variance has no fixed point and no `q` is given, or if float64 is off.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> with jax.enable_x64(True):  # on the edge of chaos the diagonal is L q; the ratio falls towards 1/4
+        ...     profile = ntk_depth_profile(ntk.Relu(), 2**0.5, 0.0, [1, 1000, 100_000], rho=0.1)
+        ...     profile.ntk_diagonal.round(3).tolist(), profile.ratio.round(4).tolist()
+        ([1.0, 1000.0, 100000.0], [0.1, 0.2534, 0.2501])
+
+    Note:
+        1 − c keeps its relative precision however small it is. Layers are computed one by one, and only the given
+        depths are kept in memory. A layer takes some microseconds if the activation has a closed form (ReLUs, erf,
+        sin), and a tenth of a millisecond if it needs quadrature. Beyond 2^18 layers a bar shows the progress, and
+        Ctrl-C stops the computation.
+
+    References:
+        Jacot et al. 2018; Hayou et al. 2022 (1905.13654).
     """
     stops = _depths(depths)
     if (rho is None) == (delta is None):
@@ -101,8 +126,8 @@ def ntk_depth_profile(
             )
     _checks.real("q", q, above=0.0)
     require_smooth(activation, jnp.asarray(q))
-    # By φ and its maps, which are equal for equal activations: two `Tanh()` compile once.
-    numbers = pair(activation, (64, 64) if q <= 1e4 else (128, 96))
+    # φ and its maps are the same objects for equal activations, so that two `Tanh()` compile once.
+    numbers = drop_and_slope(activation, (64, 64) if q <= 1e4 else (128, 96))
     first = _start(jnp.asarray(q, jnp.float64), start.ravel())
     state = _through(activation.fn, numbers, residual, w, b, first, stops)
     shape = (len(stops), *start.shape)
@@ -112,7 +137,7 @@ def ntk_depth_profile(
 
 
 class _State(NamedTuple):
-    """Two inputs at one depth: kernels as shares of the variance, which is q e^growth."""
+    """The state of pairs of inputs at one depth. The variance is q e^growth, and kernels are divided by it."""
 
     q: Float[Array, ""]
     growth: Float[Array, ""]
@@ -125,14 +150,20 @@ def _start(q: Array, delta: Array) -> _State:
     return _State(q, jnp.zeros(()), delta, jnp.ones_like(delta), 1 - delta)
 
 
-#: So many layers are one compiled call; between two calls an interrupt is seen, and a bar moves on.
+#: The number of layers in one compiled call. Between two calls the bar is updated, and an interrupt takes effect.
 _AT_ONCE = 2**18
 
 
 def _through(
-    fn: Scalar, numbers: Pair, residual: Residual | None, w: Array, b: Array, state: _State, stops: np.ndarray
+    fn: ScalarFunction,
+    numbers: DropAndSlope,
+    residual: ResidualScaling | None,
+    w: Array,
+    b: Array,
+    state: _State,
+    stops: np.ndarray,
 ) -> _State:
-    """The states at all stops."""
+    """Return the states at all stops."""
     last = int(stops[-1])
     if last <= _AT_ONCE:
         return _run(fn, numbers, residual, w, b, state, 1, last, jnp.asarray(stops))[1]
@@ -152,9 +183,9 @@ def _through(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _run(
-    fn: Scalar,
-    numbers: Pair,
-    residual: Residual | None,
+    fn: ScalarFunction,
+    numbers: DropAndSlope,
+    residual: ResidualScaling | None,
     w: Array,
     b: Array,
     state: _State,
@@ -162,25 +193,26 @@ def _run(
     last: ArrayLike,
     stops: Array,
 ) -> tuple[_State, _State]:
-    """The state at the last of the stops and the states at all of them, from the state at a depth."""
+    """Go from the state at one depth to the last of the stops. Return the state there and the states at all stops."""
     homogeneous = is_homogeneous(fn)
-    free = homogeneous and residual is not None  # the variance only scales everything: it may leave float64
+    # The variance of a homogeneous residual network only scales everything, so it may leave the range of float64.
+    free = homogeneous and residual is not None
 
     def layer(depth: Array, state: _State) -> _State:
         branch = {None: 1.0, "plain": 1.0, "1/sqrt(l)": 1 / depth, "1/sqrt(L)": 1 / jnp.maximum(last - 1, 1)}
         weight, bias = w**2 * branch[residual], b**2 * branch[residual]
         kept = 0.0 if residual is None else 1.0
-        gap, slope = jax.vmap(lambda d: numbers(state.q, d))(state.delta)
+        drop, slope = jax.vmap(lambda d: numbers(state.q, d))(state.delta)
         chi = weight * numbers(state.q, jnp.zeros(()))[1]
-        # A homogeneous map is a straight line, to the last digit: its error would grow with every layer.
+        # For a homogeneous map take E[φ²] from its exact form: an error of quadrature would grow with every layer.
         second = numbers(state.q, jnp.zeros(()))[1] * state.q if homogeneous else mean(square(fn), state.q)
         new = bias / jnp.exp(state.growth) + weight * second + kept * state.q
         factor = state.q / new
-        moved = factor * (weight * gap + kept) * state.delta
-        # Θ' = kept Θ + (Σ' − kept Σ) + weight E[φ'φ'] Θ, everything over the new variance
-        own = 1 - kept * factor
+        moved = factor * (weight * drop + kept) * state.delta
+        # Θ' = kept Θ + (Σ' − kept Σ) + weight E[φ'φ'] Θ, where everything is divided by the new variance
+        added = 1 - kept * factor
         shared = 1 - moved - kept * factor * (1 - state.delta)
-        diagonal = own + factor * (kept + chi) * state.diagonal
+        diagonal = added + factor * (kept + chi) * state.diagonal
         off = shared + factor * (kept + weight * slope) * state.off
         if free:
             return _State(state.q, state.growth - jnp.log(factor), moved, diagonal, off)

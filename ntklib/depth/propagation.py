@@ -1,14 +1,16 @@
-"""What one layer of an infinitely wide network does to variances and correlations, accurate next to ρ = 1.
+"""The maps of variance and correlation by one layer of an infinitely wide network, accurate near c = 1.
 
-For one activation φ, weights of variance σ_w² per fan-in and biases of variance σ_b²,
+For an activation φ, weights of variance σ_w² divided by the fan-in, and biases of variance σ_b²::
 
     q' = V(q) = σ_b² + σ_w² E[φ(√q Z)²],   q' c' = σ_b² + σ_w² E[φ(u) φ(v)],  (u, v) ~ N(0, q [[1, c], [c, 1]]).
 
-Deep networks bring c so near to 1 that 1 − c keeps no digits. Everything here is therefore in δ = 1 − c:
+In deep networks c comes so near to 1 that the floating-point number c keeps no digits of 1 − c. All computations here
+therefore use δ = 1 − c::
 
-    q' δ' = σ_w² E[(φ(u) − φ(v))²]/2,
+    q' δ' = σ_w² E[(φ(u) − φ(v))²]/2.
 
-computed without cancellation, by a closed form where there is one, else by quadrature. Needs float64.
+The right side is computed without cancellation, by a closed form if there is one, and otherwise by quadrature. Float64
+is needed.
 """
 
 import functools
@@ -28,23 +30,47 @@ from ntklib.duals.correlation import sqrt
 from ntklib.duals.integrals import crowded, derivative, line
 from ntklib.layers import Elementwise
 
-Scalar = Callable[[Array], Array]
-#: (q, δ) -> (E[(φ(u) − φ(v))²]/2δ, E[φ'(u)φ'(v)]): the first is the factor by which a layer with σ_w = 1 multiplies qδ.
-Pair = Callable[[Array, Array], tuple[Array, Array]]
+ScalarFunction = Callable[[Array], Array]
+#: A function (q, δ) -> (drop, slope), with slope = E[φ'(u)φ'(v)] and drop = E[(φ(u) − φ(v))²]/(2qδ), the factor by which
+#: a layer with σ_w = 1 multiplies qδ.
+DropAndSlope = Callable[[Array, Array], tuple[Array, Array]]
 
 _LINE = (1e-15, 0.05)  # the smallest z of the rule on a line, and the distance of its nodes
 _PLANE = (64, 64)  # radii, and angles in each sector
 
 
 def variance_map(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, q: ArrayLike) -> Array:
-    """V(q) = σ_b² + σ_w² E[φ(√q Z)²], the variance after an activation and an affine layer; arguments broadcast.
+    """Return the variance after an activation and an affine layer.
 
-    By a rule on each half-line whose nodes crowd near zero: kinks at zero cost nothing, and the relative error is below
-    1e-12 for the library's activations, at any q (waves: up to q = 1000/frequency²). Source: Poole et al. 2016.
+    With Z ~ N(0, 1)::
 
-    >>> with jax.enable_x64(True):
-    ...     round(float(variance_map(Elementwise(jax.nn.relu), 1.5, 0.1, 2.0)), 12)
-    2.26
+        V(q) = σ_b² + σ_w² E[φ(√q Z)²].
+
+    Args:
+        activation: φ.
+        w_std: σ_w ≥ 0, not squared.
+        b_std: σ_b ≥ 0, not squared.
+        q: The variance before the activation, not negative. The three numbers broadcast.
+
+    Returns:
+        V(q), of the broadcast shape.
+
+    Raises:
+        TypeError: If `activation` is not an `Elementwise`.
+        ValueError: If a number is negative, if float64 is off, or if the mean is not known at such a variance.
+
+    Example:
+        >>> with jax.enable_x64(True):
+        ...     round(float(variance_map(Elementwise(jax.nn.relu), 1.5, 0.1, 2.0)), 12)
+        2.26
+
+    Note:
+        The mean is computed by a quadrature rule on each half-line, whose nodes are dense near zero, so that a kink at
+        zero does no harm. The relative error is below 1e-12 for the library's activations at any q (for sine and
+        cosine up to q = 1000/frequency²).
+
+    References:
+        Poole et al. 2016.
     """
     fn, (w, b, q) = checked(activation, w_std=w_std, b_std=b_std, q=q)
     require_smooth(activation, q)
@@ -54,17 +80,40 @@ def variance_map(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, q:
 def correlation_map(
     activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, c: ArrayLike, *, q: ArrayLike
 ) -> Array:
-    """Correlation after an activation and an affine layer, of two inputs of variance q and correlation c:
+    """Return the correlation of two inputs after an activation and an affine layer.
+
+    For inputs u, v of variance q and correlation c::
 
         c' = (σ_b² + σ_w² E[φ(u) φ(v)]) / V(q).
 
-    With q the fixed point of the variance map (`depth_scales(...).q`) it is the map f of the theory, f(1) = 1 and
-    f'(1) = χ_1. Arguments broadcast. Source: Poole et al. 2016.
+    If q is the fixed point of the variance map (`depth_scales(...).q`), this is the correlation map of the theory, with
+    the value 1 and the slope χ_1 at c = 1.
 
-    >>> import ntklib as ntk
-    >>> with jax.enable_x64(True):
-    ...     round(float(correlation_map(ntk.Relu(), 2**0.5, 0.0, 0.0, q=1.0)), 6)  # 1/π
-    0.31831
+    Args:
+        activation: φ.
+        w_std: σ_w ≥ 0, not squared.
+        b_std: σ_b ≥ 0, not squared.
+        c: The correlation before the activation, between −1 and 1.
+        q: The variance before the activation, not negative. The four numbers broadcast.
+
+    Returns:
+        c', of the broadcast shape.
+
+    Raises:
+        TypeError: If `activation` is not an `Elementwise`.
+        ValueError: If a number is out of range, if float64 is off, or if the means are not known at such a variance.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> with jax.enable_x64(True):
+        ...     round(float(correlation_map(ntk.Relu(), 2**0.5, 0.0, 0.0, q=1.0)), 6)  # 1/π
+        0.31831
+
+    References:
+        Poole et al. 2016.
+
+    See Also:
+        `decorrelation_map`, which keeps all digits near c = 1.
     """
     _in_range("c", c, -1.0, 1.0)
     return 1 - decorrelation_map(activation, w_std, b_std, 1 - jnp.asarray(c), q=q)
@@ -73,39 +122,83 @@ def correlation_map(
 def decorrelation_map(
     activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, delta: ArrayLike, *, q: ArrayLike
 ) -> Array:
-    """The correlation map in δ = 1 − c: δ' = σ_w² E[(φ(u) − φ(v))²]/2V(q), to full relative precision however small δ.
+    """Return δ' = 1 − c' of two inputs after an activation and an affine layer, from δ = 1 − c before.
 
-    >>> import ntklib as ntk
-    >>> with jax.enable_x64(True):  # off the critical line δ is multiplied by χ_1 = σ_w²/2
-    ...     float(decorrelation_map(ntk.Relu(), 1.0, 0.1**0.5, 1e-40, q=0.2)) * 1e40
-    0.5...
+    It is the correlation map in other variables, and keeps all digits however small δ is::
+
+        δ' = σ_w² E[(φ(u) − φ(v))²] / (2 V(q)).
+
+    Args:
+        activation: φ.
+        w_std: σ_w ≥ 0, not squared.
+        b_std: σ_b ≥ 0, not squared.
+        delta: δ before the activation, between 0 and 2.
+        q: The variance before the activation, not negative. The four numbers broadcast.
+
+    Returns:
+        δ', of the broadcast shape.
+
+    Raises:
+        TypeError: If `activation` is not an `Elementwise`.
+        ValueError: If a number is out of range, if float64 is off, or if the means are not known at such a variance.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> with jax.enable_x64(True):  # off the critical line δ is multiplied by χ_1 = σ_w²/2
+        ...     float(decorrelation_map(ntk.Relu(), 1.0, 0.1**0.5, 1e-40, q=0.2)) * 1e40
+        0.5...
+
+    See Also:
+        `correlation_map`.
     """
     _in_range("delta", delta, 0.0, 2.0)
     fn, (w, b, delta, q) = checked(activation, w_std=w_std, b_std=b_std, delta=delta, q=q)
     require_smooth(activation, q)
-    gap, _ = over(pair(activation), q, delta)
-    return w**2 * gap * q * delta / (b**2 + w**2 * mean(square(fn), q))
+    drop, _ = over(drop_and_slope(activation), q, delta)
+    return w**2 * drop * q * delta / (b**2 + w**2 * mean(square(fn), q))
 
 
 def chi(activation: Elementwise, w_std: ArrayLike, *, q: ArrayLike, delta: ArrayLike = 0.0) -> Array:
-    """χ = σ_w² E[φ'(u) φ'(v)] for u, v of variance q and correlation 1 − δ: by what a layer multiplies the NTK on its
-    way, gradients on theirs, and, at a fixed point of the correlation map, what is left of a deviation from it. At
-    δ = 0 it is χ_1, whose comparison with 1 gives the phase. Source: Schoenholz et al. 2017.
+    """Return χ = σ_w² E[φ'(u) φ'(v)] for u, v of variance q and correlation 1 − δ.
 
-    >>> import ntklib as ntk
-    >>> with jax.enable_x64(True):
-    ...     float(chi(ntk.LeakyRelu(0.5), 1.0, q=3.0))
-    0.625
+    It is the factor by which a layer multiplies the NTK and squared gradient norms. At a fixed point of the correlation
+    map it is also the factor by which a layer multiplies deviations from the fixed point. At δ = 0 it is χ_1, which is
+    below 1 in the ordered phase and above 1 in the chaotic phase.
+
+    Args:
+        activation: φ.
+        w_std: σ_w ≥ 0, not squared.
+        q: The variance before the activation, not negative.
+        delta: δ before the activation, between 0 and 2. The three numbers broadcast.
+
+    Returns:
+        χ, of the broadcast shape.
+
+    Raises:
+        TypeError: If `activation` is not an `Elementwise`.
+        ValueError: If a number is out of range, if float64 is off, or if the means are not known at such a variance.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> with jax.enable_x64(True):
+        ...     float(chi(ntk.LeakyRelu(0.5), 1.0, q=3.0))
+        0.625
+
+    References:
+        Schoenholz et al. 2017.
     """
     _in_range("delta", delta, 0.0, 2.0)
     w, q, delta = checked(activation, w_std=w_std, q=q, delta=delta)[1]
     require_smooth(activation, q)
-    return w**2 * over(pair(activation), q, delta)[1]
+    return w**2 * over(drop_and_slope(activation), q, delta)[1]
 
 
-def checked(activation: Any, **values: ArrayLike) -> tuple[Scalar, list[Array]]:
-    """φ and the other arguments as float64 arrays of one shape; refuses what is negative, float32 mode and no scalar
-    activation.
+def checked(activation: Any, **values: ArrayLike) -> tuple[ScalarFunction, list[Array]]:
+    """Return φ, and the other arguments as float64 arrays of one shape.
+
+    Raises:
+        TypeError: If the activation is not an `Elementwise`.
+        ValueError: If an argument is negative or not finite, or if float64 is off.
     """
     _checks.instance("activation", activation, Elementwise, "such as ntklib.Tanh() or ntklib.Elementwise(jnp.arctan)")
     if not jax.config.read("jax_enable_x64"):
@@ -117,7 +210,7 @@ def checked(activation: Any, **values: ArrayLike) -> tuple[Scalar, list[Array]]:
     for name, value in values.items():
         value = jnp.asarray(value, jnp.float64)
         if not _checks.is_traced(value):
-            known = np.asarray(value)  # NumPy's: inside a trace, operations on JAX arrays are traced as well
+            known = np.asarray(value)  # NumPy, because inside a trace operations on JAX arrays are traced as well
             low = float(known.min())
             if not np.isfinite(known).all() or low < 0:
                 raise ValueError(f"`{name}` must be finite and not negative; got {low:g}.")
@@ -134,8 +227,8 @@ def _in_range(argument: str, value: ArrayLike, low: float, high: float) -> None:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def mean(f: Scalar, q: Array, step: float = _LINE[1]) -> Array:
-    """E[f(√q Z)] for an array of variances, f smooth on either side of zero."""
+def mean(f: ScalarFunction, q: Array, step: float = _LINE[1]) -> Array:
+    """Return E[f(√q Z)] for an array of variances, with f smooth on either side of zero."""
     z, weights = line(_LINE[0], step)
 
     def one(q: Array) -> Array:
@@ -146,8 +239,9 @@ def mean(f: Scalar, q: Array, step: float = _LINE[1]) -> Array:
 
 
 def require_smooth(activation: Elementwise, q: Array) -> None:
-    """Refuse variances, where they are known, at which twice as many nodes give another mean: there φ bends or jumps
-    away from zero, or runs through many periods.
+    """Refuse variances at which half of the nodes give another mean than all.
+
+    There φ bends or jumps away from zero, or oscillates many times. Traced variances are not checked.
     """
     if _checks.is_traced(q):
         return
@@ -167,14 +261,14 @@ def require_smooth(activation: Elementwise, q: Array) -> None:
 
 
 @functools.cache
-def square(f: Scalar) -> Scalar:
-    """f², the same object for the same f."""
+def square(f: ScalarFunction) -> ScalarFunction:
+    """Return f². It is the same object for the same f, so that it compiles once."""
     return lambda x: f(x) ** 2
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def over(f: Callable, *arrays: Array) -> Any:
-    """A function of numbers at each entry of arrays that broadcast, a few entries at a time."""
+    """Evaluate a function of numbers at each entry of arrays that broadcast, a few entries at a time."""
     arrays = tuple(jnp.broadcast_arrays(*arrays))
     if arrays[0].ndim == 0:
         return f(*arrays)
@@ -185,22 +279,20 @@ def over(f: Callable, *arrays: Array) -> Any:
 # ------------------------------------------------------------------------------------------------- two variables
 
 
-def pair(activation: Elementwise, nodes: tuple[int, int] = _PLANE) -> Pair:
-    """The two numbers of `Pair` as a function of the numbers (q, δ): in closed form where the activation's record has
-    one, by quadrature elsewhere.
-    """
+def drop_and_slope(activation: Elementwise, nodes: tuple[int, int] = _PLANE) -> DropAndSlope:
+    """Return the `DropAndSlope` of an activation, in closed form if its record has one, otherwise by quadrature."""
     record = activation.activation
     return _by_record(record) if has_closed_form(activation) else _quadrature(record.fn, nodes)
 
 
 def has_closed_form(activation: Elementwise) -> bool:
-    """Whether the numbers of `Pair` are known in closed form."""
+    """Whether an activation's `DropAndSlope` is known in closed form."""
     return activation.activation.near_form is not None or activation.activation.parts is not None
 
 
 @functools.cache
-def _by_record(record: Activation) -> Pair:
-    """E[(φ(u) − φ(v))²]/2 = k (1 − ρ') for units of one variance, k = E[φ²]; at δ = 0 its ratio to qδ is the slope."""
+def _by_record(record: Activation) -> DropAndSlope:
+    """Return the closed form: drop = E[φ²] (1 − ρ')/(qδ), where ρ' is the correlation after φ; at δ = 0 it is the slope."""
 
     def numbers(q: Array, delta: Array) -> tuple[Array, Array]:
         # δ beyond 1 is kept as −(1 + ρ) (`ntklib.duals.correlation`).
@@ -214,13 +306,17 @@ def _by_record(record: Activation) -> Pair:
 
 
 @functools.cache
-def _quadrature(f: Scalar, nodes: tuple[int, int]) -> Pair:
-    """In polar coordinates of the plane, u = m + b and v = m − b with m = √q r cos α cos(θ/2), b = √q r sin α sin(θ/2)
-    and δ = 2 sin²(θ/2): u and v have one sign in a sector of width π − θ and opposite signs in one of width θ, and the
-    mirror images of both. (φ(u) − φ(v))²/2δ = q r² sin²α ((φ(u) − φ(v))/2b)², whose quotient tends to φ'(m).
+def _quadrature(f: ScalarFunction, nodes: tuple[int, int]) -> DropAndSlope:
+    """Return a `DropAndSlope` by quadrature in polar coordinates of the plane.
 
-    The nodes crowd where u or v is small, the more so the larger q (`ntklib.duals.integrals.crowded`). Relative error
-    with 64 x 64 nodes: 1e-12 for q ≤ 1e4, 1e-7 for q ≤ 1e8; with 128 x 96: 1e-11 for q ≤ 1e8.
+    Let δ = 2 sin²(θ/2), m = √q r cos α cos(θ/2), b = √q r sin α sin(θ/2), u = m + b and v = m − b. There are two sectors
+    of angles α and the mirror images of both: one of width π − θ, in which u and v have the same sign, and one of width
+    θ, in which they have opposite signs. The integrand of the drop, (φ(u) − φ(v))²/(2δ), is
+    q r² sin²α ((φ(u) − φ(v))/2b)². The quotient (φ(u) − φ(v))/2b tends to φ'(m) as b tends to 0.
+
+    The nodes are denser where u or v is small, and the more so the larger q (`ntklib.duals.integrals.crowded`). The
+    relative error with 64 x 64 nodes is 1e-12 for q ≤ 1e4 and 1e-7 for q ≤ 1e8; with 128 x 96 nodes it is 1e-11 for
+    q ≤ 1e8.
     """
     rules = [np.polynomial.legendre.leggauss(n) for n in nodes]
     both = lambda x: jax.jvp(f, (x,), (jnp.ones_like(x),))  # noqa: E731
@@ -231,7 +327,7 @@ def _quadrature(f: Scalar, nodes: tuple[int, int]) -> Pair:
         half_sin = sqrt(jnp.clip(delta / 2, 0.0, 1.0))
         half_cos = sqrt(1 - half_sin**2)
         theta = 2 * jnp.arctan2(half_sin, half_cos)
-        gap = slope = jnp.zeros(())
+        drop = slope = jnp.zeros(())
         for start, width, same in (
             (-(jnp.pi - theta) / 2, jnp.pi - theta, True),
             ((jnp.pi - theta) / 2, theta, False),
@@ -241,14 +337,14 @@ def _quadrature(f: Scalar, nodes: tuple[int, int]) -> Pair:
             rise = jnp.sqrt(q) * radii * jnp.sin(alpha)
             b = rise * half_sin
             weight = weights * shares * width
-            near = jnp.abs(b) < 5e-6  # below, the quotient's rounding error is larger than its distance to its limit
+            near = jnp.abs(b) < 5e-6  # here the quotient's rounding error is larger than its distance to the limit
             for sign in (1.0, -1.0):
                 u, v = sign * (m + b), sign * (m - b)
                 (fu, du), (fv, dv) = both(u), both(v)
                 limit = (du + dv) / 2 if same else (u * du - v * dv) / jnp.where(b == 0, 1.0, 2 * sign * b)
                 quotient = jnp.where(near, limit, (fu - fv) / jnp.where(near, 1.0, 2 * sign * b))
-                gap += jnp.sum(weight * (rise * quotient) ** 2)
+                drop += jnp.sum(weight * (rise * quotient) ** 2)
                 slope += jnp.sum(weight * du * dv)
-        return gap / jnp.where(q > 0, q, 1.0), slope
+        return drop / jnp.where(q > 0, q, 1.0), slope
 
     return numbers

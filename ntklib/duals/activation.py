@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from ntklib.duals import integrals
 from ntklib.duals.correlation import from_covariance, rho, signed, size, turned
-from ntklib.duals.integrals import Dual, Scalar
+from ntklib.duals.integrals import Dual, ScalarFunction
 
 #: (δ, q1, q2) -> (E[φ'(u)φ'(v)], δ of φ(u) and φ(v)); see `ntklib.duals.correlation`.
 Near = Callable[[Array, Array, Array], tuple[Array, Array]]
@@ -43,7 +43,7 @@ class Activation:
     """
 
     name: str
-    fn: Scalar
+    fn: ScalarFunction
     closed: Dual | None = None
     near_form: Near | None = None
     parts: "Callable[[Array, Array, Array], Parts] | None" = None

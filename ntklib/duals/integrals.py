@@ -26,7 +26,7 @@ from jax.typing import ArrayLike
 
 from ntklib.duals.correlation import from_covariance, inverse, signed, size, sqrt
 
-Scalar = Callable[[Array], Array]
+ScalarFunction = Callable[[Array], Array]
 #: (q12, q1, q2) -> (E[φ(u)φ(v)], E[φ'(u)φ'(v)])
 Dual = Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Array, Array]]
 
@@ -48,7 +48,7 @@ def float_arrays(*values: ArrayLike) -> tuple[Array, ...]:
 
 
 def quadrature(
-    f: Scalar, q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, nodes: tuple[int, int] | None = None
+    f: ScalarFunction, q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, nodes: tuple[int, int] | None = None
 ) -> tuple[Array, Array]:
     """Dual of any scalar function by quadrature: (E[f f], E[f' f']). For accuracy see `expectation`.
 
@@ -60,8 +60,8 @@ def quadrature(
 
 
 def expectation(
-    f: Scalar,
-    g: Scalar,
+    f: ScalarFunction,
+    g: ScalarFunction,
     q12: ArrayLike,
     q1: ArrayLike,
     q2: ArrayLike,
@@ -84,7 +84,9 @@ def expectation(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _expectation(f: Scalar, g: Scalar, nodes: tuple[int, int] | None, q12: Array, q1: Array, q2: Array) -> Array:
+def _expectation(
+    f: ScalarFunction, g: ScalarFunction, nodes: tuple[int, int] | None, q12: Array, q1: Array, q2: Array
+) -> Array:
     def product(u: Array, v: Array) -> tuple[Array]:
         return (f(u) * g(v),)
 
@@ -93,7 +95,7 @@ def _expectation(f: Scalar, g: Scalar, nodes: tuple[int, int] | None, q12: Array
 
 @_expectation.defjvp
 def _expectation_jvp(
-    f: Scalar, g: Scalar, nodes: tuple[int, int] | None, primals: tuple, tangents: tuple
+    f: ScalarFunction, g: ScalarFunction, nodes: tuple[int, int] | None, primals: tuple, tangents: tuple
 ) -> tuple[Array, Array]:
     q12, q1, q2 = primals
     d12, d1, d2 = tangents
@@ -107,7 +109,7 @@ def _expectation_jvp(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def near(f: Scalar, delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
+def near(f: ScalarFunction, delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
     """(E[f'(u) f'(v)], δ of f(u) and f(v)) from the δ of u and v (see `ntklib.duals.correlation`), with
 
         1 ∓ ρ' = ½ E[(f(u)/√k_1 ∓ f(v)/√k_2)²],  k = E[f²],
@@ -218,7 +220,7 @@ def _line(dtype: Any) -> tuple[Array, Array]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def moment(f: Scalar, q: Array) -> Array:
+def moment(f: ScalarFunction, q: Array) -> Array:
     """E[f(u)²] for the variance q of u, by quadrature, relative error below 1e-12 (float32: 1e-7)."""
     z, weights = _line(q.dtype)
 
@@ -230,7 +232,7 @@ def moment(f: Scalar, q: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def collinear(f: Scalar, q1: Array, q2: Array) -> Array:
+def collinear(f: ScalarFunction, q1: Array, q2: Array) -> Array:
     """1 − ρ' of f(√q1 z) and f(√q2 z), that is at ρ = 1: ½ E[(f(√q1 z)/√k_1 − f(√q2 z)/√k_2)²], k = E[f²].
 
     Zero for equal variances, and for homogeneous f.
@@ -266,7 +268,7 @@ def sampler(fn: Callable) -> Callable[[np.ndarray], np.ndarray]:
 
 
 @functools.lru_cache(maxsize=256)
-def reach(f: Scalar) -> tuple[float, float]:
+def reach(f: ScalarFunction) -> tuple[float, float]:
     """The largest variance, at most `LIMITS`, up to which E[f²] and E[f'²] by the rule in the plane and by the rule on
     a line agree, to 1e-6 with the nodes of float32 and to 1e-10 with those of float64; 0 where they never do.
 
@@ -303,7 +305,7 @@ def _difference(f: Callable[[np.ndarray], np.ndarray], q: float, name: str) -> f
 
 
 @functools.cache
-def derivative(f: Scalar) -> Scalar:
+def derivative(f: ScalarFunction) -> ScalarFunction:
     """The derivative f' of a scalar function, elementwise on arrays (cached, so that equal calls compile once)."""
 
     def df(x: Array) -> Array:
@@ -313,5 +315,5 @@ def derivative(f: Scalar) -> Scalar:
 
 
 @functools.cache
-def _times_x(f: Scalar) -> Scalar:
+def _times_x(f: ScalarFunction) -> ScalarFunction:
     return lambda x: x * f(x)

@@ -12,11 +12,11 @@ from jax import Array
 
 @contextlib.contextmanager
 def double_precision(known: bool) -> Iterator[None]:
-    """A context in which JAX computes in float64 if all values are `known`, and that changes nothing otherwise.
+    """Return a context in which JAX computes in float64 if all values are `known`. Otherwise it changes nothing.
 
-    An eigendecomposition has errors of ε λ_max, and λ_max grows with N: in float32 they would exceed those of the
-    kernel's entries √N times. Inside a function that is being traced known values are computed at once, so that no
-    float64 enters a program in float32.
+    An eigendecomposition has errors of ε λ_max, and λ_max grows with N. In float32 they would be √N times as large as
+    the errors of the kernel's entries. Inside a function that is being traced, known values are computed immediately,
+    so that no float64 enters a program in float32.
     """
     if not known:
         yield
@@ -26,12 +26,12 @@ def double_precision(known: bool) -> Iterator[None]:
 
 
 def inside_jit() -> bool:
-    """Whether a function is being traced, so that all that JAX computes becomes a part of a program."""
+    """Whether a function is being traced. JAX then adds operations to a program instead of computing them."""
     return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def vector(values: Any, dtype: Any) -> Array:
-    """One time or several as an array [T]; known ones beyond the range of the type are its end, ∞."""
+    """Return one or several times as an array [T]. Known times beyond the range of the type become ∞."""
     if isinstance(values, jax.core.Tracer):
         return jnp.atleast_1d(values).astype(dtype)
     with np.errstate(over="ignore"):
@@ -39,9 +39,11 @@ def vector(values: Any, dtype: Any) -> Array:
 
 
 def decay(rate: Array, t: Array) -> tuple[Array, Array]:
-    """(1 − e^(−λt), (1 − e^(−λt))/λ) for λ ≥ 0 and 0 ≤ t ≤ ∞: the part of a mode that has been learned, and the
-    integral of its decay. By expm1, so that small λt keeps its digits; at λ = 0 they are 0 and t, at t = ∞ they are
-    1 and 1/λ, and at λ = 0, t = ∞ both are 0: a mode of no slope never moves.
+    """Return (1 − e^(−λt), (1 − e^(−λt))/λ) for rates λ ≥ 0 and times 0 ≤ t ≤ ∞.
+
+    These are the part of a mode that has been learned, and the integral of its decay. They are computed by expm1, so
+    that small λt keeps its digits. At λ = 0 they are 0 and t. At t = ∞ they are 1 and 1/λ. At λ = 0 and t = ∞ both are
+    0, because a mode with λ = 0 never moves.
     """
     positive = rate > 0
     safe = jnp.where(positive, rate, 1.0)
@@ -51,19 +53,20 @@ def decay(rate: Array, t: Array) -> tuple[Array, Array]:
 
 
 def descent(rate: Array, steps: Any, learning_rate: Array, momentum: Array) -> tuple[Array, Array]:
-    """The same two, (1 − p, (1 − p)/λ), where p is what `steps` steps of heavy ball leave of a mode of rate λ ≥ 0.
-    rate [N], steps [T] (∞ allowed where it converges) -> [T, N] each.
+    """Return (1 − p, (1 − p)/λ), where p is the share of a mode of rate λ ≥ 0 left after some steps of heavy ball.
 
-    The integral a obeys v ← μ v + 1 − λ a, a ← a + η v: an affine map, raised to its power by squaring. It never
-    divides by λ, so that small rates keep their digits, and double roots (critical damping) are no special case.
+    From rates [N] and steps [T] (∞ is allowed if the steps converge) it makes two arrays [T, N].
+    The integral a = (1 − p)/λ obeys v ← μ v + 1 − λ a, a ← a + η v. This is an affine map, whose power is computed by
+    repeated squaring. It never divides by λ, so that small rates keep their digits. Double roots (critical damping)
+    need no special case.
     """
     return _descent(rate, _bits(steps), jnp.isinf(steps), learning_rate, momentum)
 
 
 def _bits(steps: Any) -> Array:
-    """The binary digits of numbers of steps [T], the lowest first, [bits, T]; those of ∞ are 0.
+    """Return the binary digits of numbers of steps [T], the lowest first, [bits, T]. The digits of ∞ are 0.
 
-    Known ones may be as large as floating-point numbers get; those under jit are below 2³¹.
+    Known numbers may be as large as floating-point numbers can be. Numbers under jit are below 2³¹.
     """
     if isinstance(steps, jax.core.Tracer):
         finite = jnp.where(jnp.isinf(steps), 0, steps).astype(jnp.int32)
@@ -76,7 +79,7 @@ def _bits(steps: Any) -> Array:
 @jax.jit
 def _descent(rate: Array, bits: Array, at_the_end: Array, learning_rate: Array, momentum: Array) -> tuple[Array, Array]:
     one, zero = jnp.ones_like(rate), jnp.zeros_like(rate)
-    # On (a, v, 1), and less the identity: 1 − ηλ would keep no digit of a rate below ε.
+    # The matrix of one step on (a, v, 1), minus the identity: 1 − ηλ would lose all digits of a rate below ε.
     rows = [
         [-learning_rate * rate, learning_rate * momentum * one, learning_rate * one],
         [-rate, (momentum - 1) * one, one],
@@ -87,7 +90,7 @@ def _descent(rate: Array, bits: Array, at_the_end: Array, learning_rate: Array, 
 
     def square(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         state, power = carry
-        # The power may have overflowed where no bit is left to use it: it must not be multiplied with anything then.
+        # After the last bit that is set, the power may have overflowed, and must not be multiplied with anything.
         wanted = jnp.where(bits[i][:, None, None, None], power[None], 0.0)
         state = state + jnp.einsum("tnij,tnj->tni", wanted, state)
         return state, 2 * power + jnp.einsum("nij,njk->nik", power, power)  # (1 + P)² = 1 + 2P + P²

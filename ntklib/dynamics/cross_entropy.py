@@ -1,4 +1,4 @@
-"""Training in function space on the cross-entropy: an ordinary differential equation, there being no closed form."""
+"""Training in function space on the cross-entropy, by integrating an ordinary differential equation."""
 
 from typing import Any, overload
 
@@ -44,20 +44,42 @@ def cross_entropy_flow(
     f0_test: Start = None,
     rtol: float = 1e-6,
 ) -> Train | TrainAndTest:
-    """Logits under gradient flow of the mean cross-entropy of softmax(f) (nats), the kernel held constant:
+    """Return logits under gradient flow of the cross-entropy, with the tangent kernel held constant.
 
-        df(X)/dt = Θ (y − softmax f(X))/N,   df(x)/dt = Θ(x, X) (y − softmax f(X))/N,
+    The loss is the mean cross-entropy of softmax(f) in nats. With the training inputs X and test inputs x::
 
-    integrated by diffrax (explicit Runge-Kutta of order 5, error per step below `rtol`): there is no closed form.
+        df(X)/dt = Θ (y − softmax f(X))/N,   df(x)/dt = Θ(x, X) (y − softmax f(X))/N.
 
-    y: probabilities over K ≥ 2 classes, [N, K], such as `jax.nn.one_hot(labels, K)`.  t: finite, since on data that
-    can be separated the logits grow for ever.  The rest, and what is returned: as in `gradient_flow`.
-    Costs N²K operations an evaluation, some t λ_max(Θ)/N of them. Raises RuntimeError where 100,000 steps do not reach
-    `t` (not under jit: NaN there). Needs diffrax, `pip install diffrax`. Source: Lee et al. 2019, §2.2.
+    There is no closed form. The equation is integrated by diffrax, with an explicit Runge-Kutta method of order 5.
 
-    >>> one_point = cross_entropy_flow(jnp.eye(1), jnp.array([[1.0, 0.0]]), t=1e-3)
-    >>> (1e3 * one_point).round(2).tolist()  # at first it moves along y − 1/2
-    [[0.5, -0.5]]
+    Args:
+        ntk_train: Θ(X, X), [N, N].
+        y: Probabilities over K ≥ 2 classes, [N, K], such as `jax.nn.one_hot(labels, K)`.
+        t: One time, or several ascending times [T]. They must be finite, because on data that can be separated the
+            logits grow for ever.
+        f0: Training logits at t = 0, [N, K]; zero by default.
+        ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
+        f0_test: Test logits at t = 0, [M, K]; zero by default.
+        rtol: The bound on the error of a step.
+
+    Returns:
+        Logits, in the shapes that `gradient_flow` returns.
+
+    Raises:
+        ValueError: As `gradient_flow`; or if `y` does not hold probabilities, or `t` is infinite.
+        RuntimeError: If 100,000 steps do not reach `t`. Under jit the result is then NaN.
+        ImportError: If diffrax is missing (`pip install diffrax`).
+
+    Example:
+        >>> one_point = cross_entropy_flow(jnp.eye(1), jnp.array([[1.0, 0.0]]), t=1e-3)
+        >>> (1e3 * one_point).round(2).tolist()  # at first it moves along y − 1/2
+        [[0.5, -0.5]]
+
+    Note:
+        An evaluation takes N² K operations, and there are some t λ_max(Θ)/N of them.
+
+    References:
+        Lee et al. 2019, §2.2.
     """
     _checks.installed("diffrax", "cross_entropy_flow")
     times = _checks.times("t", t)
@@ -87,8 +109,9 @@ def cross_entropy_flow(
 
 
 def _without_null_modes(problem: Problem) -> tuple[Array, Array | None]:
-    """Θ(X, X) and Θ(x, X) without what rounding errors leave of null modes. In those the targets are never reached,
-    the coefficients grow with t, and so would the errors.
+    """Return Θ(X, X) and Θ(x, X) without the rounding errors along null modes.
+
+    Along null modes the targets are never reached and the coefficients grow with t, and so would these errors.
     """
     if not problem.known:
         return problem.ntk, problem.ntk_test_train
@@ -99,8 +122,10 @@ def _without_null_modes(problem: Problem) -> tuple[Array, Array | None]:
 
 @jax.jit
 def _integrated(ntk: Array, y: Array, f0: Array, ts: Array, rtol: Array) -> tuple[Array, Any]:
-    """N times the coefficients c of f = f_0 + Θ c at the times `ts`, for a kernel with entries of order 1: they have
-    the size of logits, and so has their tolerance. And whether all went well.
+    """Integrate the coefficients c of f = f_0 + Θ c, for a kernel with entries of order 1.
+
+    Returns: N c at the times `ts`, [T, N, K], and whether the integration succeeded. N c has the size of logits, as
+    the tolerance of the integrator must have.
     """
     import diffrax
 

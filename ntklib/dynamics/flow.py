@@ -16,12 +16,12 @@ from ntklib.dynamics._spectrum import Projected, Spectrum
 Train = Float[Array, "*T N K"]
 TrainAndTest = tuple[Float[Array, "*T N K"], Float[Array, "*T M K"]]
 Start = ArrayLike | None
-Scalar = float | int | Array
+Number = float | int | Array
 
 
 @overload
 def gradient_flow(
-    ntk_train: ArrayLike, y: ArrayLike, *, t: ArrayLike, f0: Start = None, ridge: Scalar = 0.0
+    ntk_train: ArrayLike, y: ArrayLike, *, t: ArrayLike, f0: Start = None, ridge: Number = 0.0
 ) -> Train: ...
 
 
@@ -34,7 +34,7 @@ def gradient_flow(
     f0: Start = None,
     ntk_test_train: ArrayLike,
     f0_test: Start = None,
-    ridge: Scalar = 0.0,
+    ridge: Number = 0.0,
 ) -> TrainAndTest: ...
 
 
@@ -46,40 +46,59 @@ def gradient_flow(
     f0: Start = None,
     ntk_test_train: ArrayLike | None = None,
     f0_test: Start = None,
-    ridge: Scalar = 0.0,
+    ridge: Number = 0.0,
 ) -> Train | TrainAndTest:
-    """Outputs under gradient flow of the loss 1/(2N) Σ_i ‖f(x_i) − y_i‖² with the kernel held constant:
+    """Return outputs under gradient flow of the squared loss, with the tangent kernel held constant.
+
+    The loss is 1/(2N) Σ_i ‖f(x_i) − y_i‖². With the training inputs X and test inputs x::
 
         df(X)/dt = −Θ (f − y)/N,  so  f_t(X) = y + e^(−Θt/N) (f_0 − y),
-        f_t(x) = f_0(x) + Θ(x, X) Θ⁻¹ (1 − e^(−Θt/N)) (y − f_0),
+        f_t(x) = f_0(x) + Θ(x, X) Θ⁻¹ (1 − e^(−Θt/N)) (y − f_0).
 
-    by one eigendecomposition. One gradient-descent step of size η advances `t` by η. For a loss without the 1/N, as
-    some papers have it, the same curve comes N times sooner.
+    One gradient-descent step of size η advances `t` by η. As t → ∞ the training outputs reach `y` on the range of Θ
+    and keep `f0` on its null space.
 
-    ntk_train: Θ(X, X), [N, N].  y: targets, [N, K].  f0: outputs at t = 0, [N, K] (zero by default).
-    t: one time or several [T], ascending; `jnp.inf` is the end of training.
-    ntk_test_train: Θ(x, X), [M, N], rows for the test points; f0_test: their outputs at t = 0, [M, K].
-    ridge: Θ + ridge · tr(Θ)/N · 1 takes the place of Θ(X, X). Each training point then has a feature of its own, of
-        that variance, which fits what the kernel does not: the training outputs still reach `y`, test outputs become
-        those of ridge regression. The ridge fit at the training points themselves is `ntk_test_train=ntk_train`.
+    Args:
+        ntk_train: Θ(X, X), [N, N].
+        y: Targets, [N, K].
+        t: One time, or several ascending times [T]; `jnp.inf` is the end of training.
+        f0: Training outputs at t = 0, [N, K]; zero by default.
+        ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
+        f0_test: Test outputs at t = 0, [M, K]; zero by default.
+        ridge: If it is not 0, Θ(X, X) is replaced by Θ + ridge · tr(Θ)/N · 1. This gives each training point a feature
+            of its own with that variance. The training outputs still reach `y`, because these features fit what the
+            kernel does not; the test outputs become those of ridge regression. For the ridge fit at the training
+            points pass `ntk_test_train=ntk_train`.
 
-    Returns f_t(X), [N, K] for one time and [T, N, K] for several; with `ntk_test_train` a pair, f_t(X) and f_t(x) [(T,) M,
-    K]. As t → ∞ the training outputs reach `y` on the range of Θ and keep `f0` on its null space. Modes whose
-    eigenvalues cannot be told from zero count as null at all times: with errors of ε in the entries, those below some
-    4ε√N times the diagonal.
-    The computation runs in float64 and on one device (a sharded kernel is gathered); under jit, vmap and grad it runs
-    in the type of the result. That is the widest type of the arrays given, and at least float32: also for float16 and
-    bfloat16.
-    Raises ValueError on a kernel that is not square, symmetric and positive semi-definite, on sizes that disagree, on
-    times that are negative or decrease.
-    Warns where the rounding errors of the kernel itself move the outputs at the last time by more than a hundredth of
-    the largest: modes of small eigenvalues matter then, as with rough targets, late times and no ridge. The warning
-    names the lost digits and what helps. Under jit there is none.
-    Memory: a few N² + N M numbers. Source: Jacot et al. 2018, §4; Lee et al. 2019, §2.2.
+    Returns:
+        f_t(X), [N, K] for one time and [T, N, K] for several; with `ntk_test_train` the pair of f_t(X) and f_t(x), the
+        latter [M, K] or [T, M, K]. The type is the widest type of the arrays given, and at least float32, also for
+        float16 and bfloat16.
 
-    >>> ntk, y = jnp.array([[2.0]]), jnp.array([[1.0]])
-    >>> [round(float(f), 4) for f in gradient_flow(ntk, y, t=jnp.array([0.0, 0.5, jnp.inf]))[:, 0, 0]]
-    [0.0, 0.6321, 1.0]
+    Raises:
+        ValueError: If the kernel is not square, symmetric and positive semi-definite, if sizes disagree, or if times
+            are negative or decrease.
+
+    Example:
+        >>> ntk, y = jnp.array([[2.0]]), jnp.array([[1.0]])
+        >>> [round(float(f), 4) for f in gradient_flow(ntk, y, t=jnp.array([0.0, 0.5, jnp.inf]))[:, 0, 0]]
+        [0.0, 0.6321, 1.0]
+
+    Note:
+        The computation takes one eigendecomposition, and the memory of a few N² + N M numbers. It runs in float64 and
+        on one device (a sharded kernel is gathered). Under jit, vmap and grad it runs in the type of the result.
+        An eigenvalue that cannot be distinguished from zero counts as zero at all times. If the entries of the kernel
+        have errors of ε, these are eigenvalues below some 4ε√N times the diagonal.
+        A warning is given if the rounding errors of the kernel move the outputs at the last time by more than 1 % of
+        the largest output. This happens where modes of small eigenvalues matter: for rough targets, late times and no
+        ridge. The warning says how many digits are lost and what helps. Under jit there is none.
+
+    References:
+        Jacot et al. 2018, §4; Lee et al. 2019, §2.2. With a loss without the 1/N, as some papers have it, the outputs
+        follow the same curve N times as fast.
+
+    See Also:
+        `gradient_descent` for steps of finite size; `cross_entropy_flow` for another loss.
     """
     times = _checks.times("t", t)
     _checks.real("ridge", ridge, minimum=0.0)
@@ -95,11 +114,11 @@ def gradient_descent(
     ntk_train: ArrayLike,
     y: ArrayLike,
     *,
-    learning_rate: Scalar,
+    learning_rate: Number,
     steps: ArrayLike | Sequence[int | float],
-    momentum: Scalar = 0.0,
+    momentum: Number = 0.0,
     f0: Start = None,
-    ridge: Scalar = 0.0,
+    ridge: Number = 0.0,
 ) -> Train: ...
 
 
@@ -108,13 +127,13 @@ def gradient_descent(
     ntk_train: ArrayLike,
     y: ArrayLike,
     *,
-    learning_rate: Scalar,
+    learning_rate: Number,
     steps: ArrayLike | Sequence[int | float],
-    momentum: Scalar = 0.0,
+    momentum: Number = 0.0,
     f0: Start = None,
     ntk_test_train: ArrayLike,
     f0_test: Start = None,
-    ridge: Scalar = 0.0,
+    ridge: Number = 0.0,
 ) -> TrainAndTest: ...
 
 
@@ -122,29 +141,52 @@ def gradient_descent(
     ntk_train: ArrayLike,
     y: ArrayLike,
     *,
-    learning_rate: Scalar,
+    learning_rate: Number,
     steps: ArrayLike | Sequence[int | float],
-    momentum: Scalar = 0.0,
+    momentum: Number = 0.0,
     f0: Start = None,
     ntk_test_train: ArrayLike | None = None,
     f0_test: Start = None,
-    ridge: Scalar = 0.0,
+    ridge: Number = 0.0,
 ) -> Train | TrainAndTest:
-    """Outputs after full-batch gradient-descent steps on the loss 1/(2N) Σ_i ‖f(x_i) − y_i‖², kernel held constant:
+    """Return outputs after full-batch gradient descent on the squared loss, with the tangent kernel held constant.
 
-        v ← μ v + (f − y),  f(X) ← f(X) − (η/N) Θ v,  f(x) ← f(x) − (η/N) Θ(x, X) v,
+    The loss is 1/(2N) Σ_i ‖f(x_i) − y_i‖². A step with momentum μ (heavy ball, as in `optax.sgd`) does::
 
-    heavy ball as in `optax.sgd(learning_rate, momentum)`; without momentum f_s(X) = y + (1 − ηΘ/N)^s (f_0 − y). All
-    steps at once: one eigendecomposition, and powers by repeated squaring.
+        v ← μ v + (f − y),  f(X) ← f(X) − (η/N) Θ v,  f(x) ← f(x) − (η/N) Θ(x, X) v.
 
-    learning_rate: η ≥ 0; above `max_learning_rate` the outputs diverge, and a warning says so.  momentum: 0 ≤ μ < 1.
-    steps: one number of steps or several [T], ascending, of any size (under jit below 2³¹); `jnp.inf` is the end of
-        training, which only rates below `max_learning_rate` have.
-    Everything else, and what is returned and raised: see `gradient_flow`.
+    Without momentum, f_s(X) = y + (1 − ηΘ/N)^s (f_0 − y) after s steps.
 
-    >>> ntk, y = jnp.array([[2.0]]), jnp.array([[1.0]])
-    >>> gradient_descent(ntk, y, learning_rate=0.25, steps=[0, 1, 2, jnp.inf])[:, 0, 0].tolist()
-    [0.0, 0.5, 0.75, 1.0]
+    Args:
+        ntk_train: Θ(X, X), [N, N].
+        y: Targets, [N, K].
+        learning_rate: η ≥ 0. Above `max_learning_rate` the outputs diverge, and a warning says so.
+        steps: One number of steps, or several ascending numbers [T], of any size (under jit below 2³¹). `jnp.inf` is
+            the end of training, which exists only for rates below `max_learning_rate`.
+        momentum: 0 ≤ μ < 1.
+        f0: Training outputs at the start, [N, K]; zero by default.
+        ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
+        f0_test: Test outputs at the start, [M, K]; zero by default.
+        ridge: As in `gradient_flow`.
+
+    Returns:
+        As `gradient_flow`, with numbers of steps in the place of times.
+
+    Raises:
+        ValueError: As `gradient_flow`; if `learning_rate` or `momentum` is out of range; or if `steps` is infinite and
+            there is no end of training.
+
+    Example:
+        >>> ntk, y = jnp.array([[2.0]]), jnp.array([[1.0]])
+        >>> gradient_descent(ntk, y, learning_rate=0.25, steps=[0, 1, 2, jnp.inf])[:, 0, 0].tolist()
+        [0.0, 0.5, 0.75, 1.0]
+
+    Note:
+        All steps are computed at once, by one eigendecomposition and by powers from repeated squaring. Precision,
+        memory and the warning about lost digits are those of `gradient_flow`.
+
+    References:
+        Lee et al. 2019, §2.2; Polyak 1964 for the heavy ball.
     """
     counts = _checks.steps("steps", steps)
     _checks.real("learning_rate", learning_rate, minimum=0.0)
@@ -161,15 +203,35 @@ def gradient_descent(
     return problem.returned(outputs, several=counts.ndim == 1)
 
 
-def max_learning_rate(ntk_train: ArrayLike, momentum: Scalar = 0.0) -> Float[Array, ""]:
-    """The learning rate up to which full-batch gradient descent is stable, 2(1 + μ)N/λ_max(Θ), for the loss
-    1/(2N) Σ_i ‖f(x_i) − y_i‖² with the kernel Θ = `ntk_train` [N, N] held constant; ∞ for a kernel of zeros.
+def max_learning_rate(ntk_train: ArrayLike, momentum: Number = 0.0) -> Float[Array, ""]:
+    """Return the largest learning rate at which full-batch gradient descent is stable.
 
-    The largest eigenvalue grows with N, its mode being nearly constant over the data, so that this limit does not.
-    For mini-batches it is lower: see `mean_square_limit`. Source: Lee et al. 2019, §2.2; heavy ball: Polyak 1964.
+    For the loss 1/(2N) Σ_i ‖f(x_i) − y_i‖² and a constant tangent kernel Θ::
 
-    >>> max_learning_rate(jnp.diag(jnp.array([4.0, 1.0]))).item()  # 2 · 2/4
-    1.0
+        η_max = 2(1 + μ)N/λ_max(Θ).
+
+    The largest eigenvalue grows like N, because its mode is nearly constant over the data. The limit therefore hardly
+    depends on N.
+
+    Args:
+        ntk_train: Θ(X, X), [N, N].
+        momentum: 0 ≤ μ < 1.
+
+    Returns:
+        One number; ∞ for a kernel of zeros.
+
+    Raises:
+        ValueError: If the kernel is not square, symmetric and positive semi-definite, or if `momentum` is out of range.
+
+    Example:
+        >>> max_learning_rate(jnp.diag(jnp.array([4.0, 1.0]))).item()  # 2 · 2/4
+        1.0
+
+    References:
+        Lee et al. 2019, §2.2; Polyak 1964 for the heavy ball.
+
+    See Also:
+        `mean_square_limit`, the lower limit for mini-batches.
     """
     ntk_train = _checks.square_kernel("ntk_train", ntk_train)
     _checks.momentum("momentum", momentum)
@@ -182,14 +244,16 @@ def max_learning_rate(ntk_train: ArrayLike, momentum: Scalar = 0.0) -> Float[Arr
 
 
 def _is_stable(top: float, problem: "Problem", learning_rate: float, momentum: float, counts: np.ndarray) -> bool:
-    """Whether steps do not grow; warns where they do. Refuses to go to the end where there is none: at the limit the
-    fastest mode swings for ever, and the limit is known as well as the kernel is.
+    """Whether the outputs stay bounded. Warn if they do not.
+
+    Refuse infinitely many steps if there is no end of training. At the limit itself the fastest mode oscillates for
+    ever, and the limit is known only to the precision of the kernel.
     """
     limit = 2 * (1 + momentum) * problem.n / top if top > 0 else np.inf
     if np.isinf(counts).any() and learning_rate >= limit * (1 - 4 * problem.eps):
         raise ValueError(
             f"`learning_rate` = {learning_rate:g} is not below the largest stable one, {limit:.6g}, to the precision "
-            f"of the kernel: there is no end of training. Lower it, or ask for finite `steps`."
+            f"of the kernel: there is no end of training. Use a smaller one, or finite `steps`."
         )
     if learning_rate <= limit * (1 + max(1e-6, 4 * problem.eps)):
         return True
@@ -201,11 +265,15 @@ def _is_stable(top: float, problem: "Problem", learning_rate: float, momentum: f
 
 
 class Problem:
-    """The checked data of one regression, and outputs f_t(x) = f_0(x) + Θ(x, X) c_t from coefficients c_t [T, N, K].
+    """The checked data of one regression, and what all dynamics need of it.
 
-    Its arrays are in float64 where all values are known, and otherwise in the type of the result, `dtype`.  eps: the
-    precision of the kernels as they came.  numbers: further arguments that must be known for that.  at_once: whether
-    the computation can run at once while a function around it is being traced; an integrator cannot.
+    The arrays are in float64 if all values are known, that is if none is traced. Otherwise they are in `dtype`, the
+    type of the result. `eps` is the precision of the kernels as they were given.
+
+    Args:
+        numbers: Further arguments that must be known for float64.
+        at_once: Whether the computation can run immediately while a function around it is being traced. An integrator
+            cannot.
     """
 
     def __init__(
@@ -247,26 +315,28 @@ class Problem:
                 self.f0_test = jnp.zeros((len(self.ntk_test_train), self.y.shape[1]), self.y.dtype)
 
     def precision(self) -> Any:
-        """The context to compute in."""
+        """Return the context in which to compute."""
         return _linalg.double_precision(self.known)
 
     def unit(self) -> Array:
-        """The power of two near the kernel's largest entry. In units of it squares do not leave the range of float32,
-        and to divide by it costs no digit. Time is measured in 1/unit then, and so is a learning rate.
+        """Return the power of two near the kernel's largest entry.
+
+        In units of it, squares do not leave the range of float32, and dividing by it costs no digits. Times and
+        learning rates are then in units of 1/unit.
         """
         largest = jnp.abs(self.ntk).max()
         return jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1), 1.0)
 
-    def spectrum(self, ridge: Scalar = 0.0) -> Spectrum:
-        """That of the training kernel."""
+    def spectrum(self, ridge: Number = 0.0) -> Spectrum:
+        """Return the spectrum of the training kernel."""
         return _spectrum.spectrum("ntk_train", self.ntk, ridge, self.eps)
 
     def evolved(
         self, spectrum: Spectrum, evolve: _spectrum.Evolve, *, trusted: bool = True
     ) -> tuple[Array, Array | None]:
-        """Training outputs and those at test points, [T, N, K] and [T, M, K].
+        """Return the outputs at training points [T, N, K] and at test points [T, M, K].
 
-        trusted: whether to look for lost digits; where outputs diverge there is nothing to find.
+        `trusted`: whether to estimate lost digits. For outputs that diverge the estimate means nothing.
         """
         learned, integral = spectrum.filters(evolve)
         wanted = spectrum.modes.T @ (self.y - self.f0)  # the target's components along the modes, [N, K]
@@ -280,11 +350,11 @@ class Problem:
         return train, test
 
     def projected(self, spectrum: Spectrum) -> Projected | None:
-        """The test points' kernel with the modes, where there are such points."""
+        """Return the kernel between test points and modes, or None if there are no test points."""
         return None if self.ntk_test_train is None else _spectrum.projected(spectrum, self.ntk_test_train)
 
     def returned(self, outputs: tuple[Array, Array | None], *, several: bool) -> Any:
-        """Training outputs, and those at the test points where there are any, as the user gets them."""
+        """Return training outputs, or the pair with test outputs, in the type and the shape that the user gets."""
         train, test = (None if f is None else f.astype(self.dtype) for f in outputs)
         train, test = (f if f is None or several else f[0] for f in (train, test))
         return train if test is None else (train, test)
@@ -298,9 +368,9 @@ class Problem:
         *,
         ridges: bool = True,
     ) -> None:
-        """Warn where the kernel's rounding errors move the outputs at the last time by more than a hundredth.
+        """Warn if the kernel's rounding errors move the outputs at the last time by more than 1 % of the largest.
 
-        ridges: whether a larger ridge is to be had.
+        `ridges`: whether the caller has a ridge that the warning may advise to increase.
         """
         if _checks.is_traced(spectrum.values, *outputs):
             return
@@ -326,7 +396,7 @@ class Problem:
         )
 
     def say_lost(self, what: str, error: float, spectrum: Spectrum, **ways_out: Any) -> None:
-        """Warn that `what` has this relative error."""
+        """Warn that `what` has a relative error of `error`."""
         sigma = float(spectrum.sigma)
         _lost_digits.warn(what, error, argument="ntk_train", eps=self.eps, sigma=sigma, **ways_out)
 
@@ -334,7 +404,7 @@ class Problem:
 def working_precision(
     *kernels: Any, arrays: tuple[Any, ...] = (), numbers: tuple[Any, ...] = ()
 ) -> tuple[bool, Any, float]:
-    """Whether all values are known, the type of the result, and the precision of the least precise of the kernels.
+    """Return whether all values are known, the type of the result, and the precision of the least precise kernel.
 
     The result has the widest type of the kernels and `arrays`, and at least float32.
     """
@@ -345,7 +415,7 @@ def working_precision(
 
 
 def working_copies(arrays: list[tuple[str, Any]], known: bool, dtype: Any) -> list[Any]:
-    """The named arrays in float64 and on one device, if all values are known, and in `dtype` otherwise."""
+    """Return the named arrays in float64 and on one device if all values are known, and in `dtype` otherwise."""
     if known:
         return [None if a is None else jnp.asarray(_checks.on_host(name, a)) for name, a in arrays]
     return [None if a is None else jnp.asarray(a).astype(dtype) for _, a in arrays]

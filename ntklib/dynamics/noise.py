@@ -1,12 +1,14 @@
 """Mini-batch noise in function space: SGD with a constant tangent kernel, its exact moments, and runs of it.
 
-Everything rests on one recursion. A step moves f(x) by Θ(x, X) times a vector, so f_t(x) = f_0(x) + Θ(x, X) c_t, and
+Everything follows from one recursion. A step adds Θ(x, X) times a vector to f(x), so that
+f_t(x) = f_0(x) + Θ(x, X) c_t with::
 
-    c_{t+1} = c_t − (η/B) D_t r_t,  r_t = f_t(X) − y,
+    c_{t+1} = c_t − (η/B) D_t r_t,  r_t = f_t(X) − y.
 
-where D_t = diag(n_i) counts how often the batch holds each example, Σ n_i = B, independently of other steps. The mean
-of D_t/B is 1/N; the covariance of D_t r/B is s [diag(r²)/N − r rᵀ/N²], with s = 1/B for draws with replacement and
-s = (N − B)/(B (N − 1)) without. That is linear in r rᵀ, so the first two moments close. Chapter 08 derives it.
+The matrix D_t = diag(n_i) counts how often the batch holds each example, with Σ n_i = B, independently of other steps.
+The mean of D_t/B is 1/N. The covariance of D_t r/B is s [diag(r²)/N − r rᵀ/N²], with s = 1/B for batches drawn with
+replacement and s = (N − B)/(B (N − 1)) without. It is linear in r rᵀ, so that mean and covariance of c_{t+1} depend on
+those of c_t only. Chapter 08 derives it.
 """
 
 import functools
@@ -34,14 +36,27 @@ Steps = int | Sequence[int] | ArrayLike
 
 
 def noise_covariance(residual: ArrayLike, batch_size: int, *, replace: bool = False) -> Float[Array, "N N"]:
-    """Covariance of the mini-batch residual D r/B, summed over the K outputs: s [diag(Σ_k r_k²)/N − r rᵀ/N²], [N, N].
+    """Return the covariance of the residual of a mini-batch, summed over the K outputs.
 
-    An SGD step moves f(x) by −η Θ(x, X) D r/B; this is its noise before the kernel spreads it. residual: f − y, [N, K].
-    replace: whether a batch may hold an example twice. Without, a full batch has no noise.
-    Raises ValueError on an empty batch, and on one larger than N without replacement.
+    An SGD step adds −η Θ(x, X) D r/B to f(x), where D counts how often the batch holds each example. The covariance of
+    D r/B is, with the factor s of the batch noise::
 
-    >>> noise_covariance(jnp.array([[2.0], [0.0]]), batch_size=1).tolist()
-    [[1.0, 0.0], [0.0, 0.0]]
+        s [diag(Σ_k r_k²)/N − r rᵀ/N²],   s = 1/B with replacement,  s = (N − B)/(B (N − 1)) without.
+
+    Args:
+        residual: r = f − y, [N, K].
+        batch_size: B, the number of examples in a batch.
+        replace: Whether a batch may hold an example twice. Without replacement a full batch has no noise.
+
+    Returns:
+        [N, N].
+
+    Raises:
+        ValueError: If the batch is empty, or larger than N without replacement.
+
+    Example:
+        >>> noise_covariance(jnp.array([[2.0], [0.0]]), batch_size=1).tolist()
+        [[1.0, 0.0], [0.0, 0.0]]
     """
     r: Any = _checks.checked("residual", residual, "N K", way_out="For one output pass `residual[:, None]`.")
     level = noise_level(len(r), batch_size, replace)
@@ -65,36 +80,54 @@ def sgd_moments(
     ntk_test_train: ArrayLike | None = None,
     f0_test: ArrayLike | None = None,
 ) -> Moments | tuple[Moments, MomentsAtTest]:
-    """Exact mean and covariance of the outputs under SGD on 1/(2N) Σ_i ‖f(x_i) − y_i‖² with a constant kernel:
+    """Return the exact mean and covariance of the outputs under SGD, with the tangent kernel held constant.
+
+    The loss is 1/(2N) Σ_i ‖f(x_i) − y_i‖². The outputs are f(x) = f_0(x) + Θ(x, X) c. In each step the mean c̄ and the
+    covariance C of the coefficients c change as follows::
 
         c̄ ← c̄ − (η/N) r̄,  C ← A C A + η² s [diag(M)/N − M/N²] + η²σ²K/(BN) 1,
         A = 1 − ηΘ/N,  M = Σ_k E[r_k r_kᵀ] = r̄ r̄ᵀ + Θ C Θ,
 
-    for the coefficients c of this module's head. No small step, large batch or Gaussian noise is assumed. The mean is
-    that of gradient descent. Batches are drawn afresh at each step: epochs are another process (see `sgd_simulate`).
+    with s as in `noise_covariance`. Small steps, large batches or Gaussian noise are not assumed. The mean is that of
+    gradient descent. Each batch is drawn independently of all others: this does not describe sampling by epochs (see
+    `sgd_simulate`).
 
-    ntk_train: Θ(X, X), [N, N].  y: targets, [N, K].  f0: outputs at the start, [N, K] (zero by default).
-    steps: one number of steps or several [T], ascending; 0 is the start.  replace: see `noise_covariance`.
-    label_noise: standard deviation σ of a fresh N(0, σ²) error in the target of every draw and output.
-    ntk_test_train, f0_test: Θ(x, X), [M, N], and the outputs there at the start, [M, K].
+    Args:
+        ntk_train: Θ(X, X), [N, N].
+        y: Targets, [N, K].
+        learning_rate: η ≥ 0.
+        batch_size: B, the number of examples in a batch.
+        steps: One number of steps, or several ascending numbers [T]; 0 is the start.
+        f0: Training outputs at the start, [N, K]; zero by default.
+        replace: Whether a batch may hold an example twice.
+        label_noise: The standard deviation σ of an error N(0, σ²) that is added to the targets, new for each output
+            each time that an example is drawn.
+        ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
+        f0_test: Test outputs at the start, [M, K]; zero by default.
 
-    The kernel is decomposed as in `gradient_flow`, in float64; the steps run in the type of the result.
+    Returns:
+        (mean, cov), [N, K] and [N, N] for one number of steps, [T, N, K] and [T, N, N] for several. With
+        `ntk_test_train` the result is a pair of such pairs, for training and for test points. `cov` is
+        Σ_k Cov(f_k(x_i), f_k(x_j)), so that the expected loss is (‖mean − y‖² + tr cov)/(2N).
 
-    Returns (mean [(T,) N, K], cov [(T,) N, N]); with `ntk_test_train` a pair of such pairs, for training and test
-    points. `cov` is Σ_k Cov(f_k(x_i), f_k(x_j)), summed over the K outputs: the expected loss is
-    (‖mean − y‖² + tr cov)/(2N).
-    Warns if second moments grow without bound at this learning rate, which is tested (at the price of some 30 steps)
-    only where neither 2N/λ_max nor a sufficient bound decides; and where rounding errors in the kernels move the
-    mean at the last step by more than a hundredth of the largest (the covariance is less sensitive). Not under jit.
-    Raises ValueError as `gradient_flow` does, on a batch that cannot be drawn, and on targets whose squares leave the
-    range of the type.
-    Cost: two N×N matrix products a step, 4 s for 1,000 steps at N = 512 on two CPU cores (float32: 3 s), and nothing
-    more for test points. Memory: a few N² + T (N² + M²) numbers, with test points and null modes T N M more.
+    Raises:
+        ValueError: As `gradient_flow`; if a batch cannot be drawn, or if squares of the targets leave the range of the
+            type.
 
-    >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
-    >>> mean, cov = sgd_moments(theta, y, learning_rate=0.5, batch_size=1, steps=1)
-    >>> mean[:, 0].round(4).tolist(), cov.round(4).tolist()  # f is (1, 0.5) or (−0.5, −1), by hand
-    ([0.25, -0.25], [[0.5625, 0.5625], [0.5625, 0.5625]])
+    Example:
+        >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
+        >>> mean, cov = sgd_moments(theta, y, learning_rate=0.5, batch_size=1, steps=1)
+        >>> mean[:, 0].round(4).tolist(), cov.round(4).tolist()  # f is (1, 0.5) or (−0.5, −1), by hand
+        ([0.25, -0.25], [[0.5625, 0.5625], [0.5625, 0.5625]])
+
+    Note:
+        A step takes two N × N matrix products; test points add nothing. 1,000 steps at N = 512 take 4 s on two CPU
+        cores (3 s in float32). Memory: a few N² + T (N² + M²) numbers; with test points and null modes T N M more.
+        The kernel is decomposed in float64 as in `gradient_flow`, and the steps run in the type of the result.
+        A warning is given if second moments grow without bound at this learning rate. If neither 2N/λ_max nor a
+        sufficient bound decides this, the test takes the time of some 30 steps. A warning is also given if rounding
+        errors of the kernels move the mean at the last step by more than 1 % of the largest (the covariance is less
+        sensitive). Under jit there is none.
     """
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
@@ -128,8 +161,9 @@ def sgd_moments(
 
 
 def _test_rows(given: Problem, spectrum: Spectrum, points: Projected, rate: Array, stops: Array) -> Array:
-    """Θ(x, X) U in units of the kernel, in which null modes fade with the time η · steps, [T, M, N]; [1, M, N] where
-    there are none.
+    """Return Θ(x, X) U in units of the kernel, [T, M, N], where null modes fade with the time η · steps.
+
+    Without null modes it is the same for all times, [1, M, N].
     """
     rows = points.rows[None] / given.unit()
     if not (_checks.is_traced(spectrum.null) or bool(spectrum.null.any())):
@@ -138,12 +172,12 @@ def _test_rows(given: Problem, spectrum: Spectrum, points: Projected, rate: Arra
 
 
 def _moments(start: Array, rows: Array, mean: Array, cov: Array) -> tuple[Array, Array]:
-    """Moments of f_0(x) + Θ(x, X) c, where rows = Θ(x, X) U, [T or 1, M, N]."""
+    """Return the moments of f_0(x) + Θ(x, X) c, given those of c and rows = Θ(x, X) U, [T or 1, M, N]."""
     return start[None] + product(rows, mean), product(product(rows, cov), jnp.swapaxes(rows, 1, 2))
 
 
 def _evolve(rate: Array, stops: Array) -> _spectrum.Evolve:
-    """What full-batch steps make of modes, which is the mean of SGD."""
+    """Return the evolution of modes under full-batch steps, which is the mean of SGD."""
     return lambda rates: _linalg.descent(rates, np.asarray(stops), rate, jnp.zeros_like(rate))
 
 
@@ -156,7 +190,7 @@ def _warn_of_lost_digits(
     train: Array,
     test: Array | None,
 ) -> None:
-    """Warn where the kernel's rounding errors move the mean outputs at the last step by more than a hundredth."""
+    """Warn if the kernel's rounding errors move the mean outputs at the last step by more than 1 % of the largest."""
     if _checks.is_traced(spectrum.values, rate, stops, train):
         return
     with given.precision():
@@ -179,23 +213,43 @@ def sgd_simulate(
     ntk_test_train: ArrayLike | None = None,
     f0_test: ArrayLike | None = None,
 ) -> Runs | tuple[Runs, RunsAtTest]:
-    """Outputs in `runs` independent runs of SGD with a constant kernel; arguments as for `sgd_moments`.
+    """Return outputs in independent runs of SGD, with the tangent kernel held constant.
 
-    key: the same key gives the same runs.
-    reshuffle: go through the data in epochs, each a fresh permutation cut into batches. Batches of an epoch depend on
-        each other and their noise nearly cancels over it: `sgd_moments` does not describe this.
+    Args:
+        ntk_train: Θ(X, X), [N, N].
+        y: Targets, [N, K].
+        learning_rate: η ≥ 0.
+        batch_size: B, the number of examples in a batch.
+        steps: One number of steps, or several ascending numbers [T]; 0 is the start.
+        key: A JAX key; the same key gives the same runs.
+        runs: The number of runs.
+        f0: Training outputs at the start, [N, K]; zero by default.
+        replace: Whether a batch may hold an example twice.
+        label_noise: As in `sgd_moments`.
+        reshuffle: Whether to go through the data in epochs, each of which is a new permutation cut into batches. The
+            batches of an epoch depend on each other, and their noise nearly cancels; `sgd_moments` does not describe
+            this.
+        ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
+        f0_test: Test outputs at the start, [M, K]; zero by default.
 
-    Returns f_t(X), [runs, (T,) N, K]; with `ntk_test_train` a pair, that and f_t(x), [runs, (T,) M, K].
-    Raises ValueError if `reshuffle` is on and `batch_size` does not divide N, or `replace` is on too.
-    Cost: N²K multiplications and N random numbers a step and run. Runs go in groups: beside what is returned, and
-    the coefficients c [runs, (T,) N, K], some 2¹⁸ numbers are held (or one run's, where that is more). 2·10⁵ runs of 60
-    steps at N = 24 take 3 to 7 s on two CPU cores. With `ntk_test_train` an eigendecomposition more; warnings then as for
-    `sgd_moments`.
+    Returns:
+        f_t(X), [runs, N, K] for one number of steps and [runs, T, N, K] for several; with `ntk_test_train` the pair of
+        f_t(X) and f_t(x), the latter with M in the place of N.
 
-    >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
-    >>> f = sgd_simulate(theta, y, learning_rate=0.5, batch_size=1, steps=1, key=jax.random.key(0), runs=100)
-    >>> f.shape, sorted({tuple(one) for one in f[..., 0].round(4).tolist()})
-    ((100, 2, 1), [(-0.5, -1.0), (1.0, 0.5)])
+    Raises:
+        ValueError: As `sgd_moments`; or if `reshuffle` is on and `batch_size` does not divide N or `replace` is on too.
+
+    Example:
+        >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
+        >>> f = sgd_simulate(theta, y, learning_rate=0.5, batch_size=1, steps=1, key=jax.random.key(0), runs=100)
+        >>> f.shape, sorted({tuple(one) for one in f[..., 0].round(4).tolist()})
+        ((100, 2, 1), [(-0.5, -1.0), (1.0, 0.5)])
+
+    Note:
+        A step of a run takes N² K multiplications and N random numbers. Runs are computed in groups. Besides the result
+        and the coefficients c [runs, T, N, K], a group holds some 2¹⁸ numbers, or those of one run if they are more.
+        2·10⁵ runs of 60 steps at N = 24 take 3 to 7 s on two CPU cores. With `ntk_test_train` there is also an
+        eigendecomposition, and a warning about lost digits as for `sgd_moments`.
     """
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
@@ -224,7 +278,7 @@ def sgd_simulate(
 
 
 def _simulated_test(given: Problem, c: Array, rate: Array, stops: Array, train: Array) -> Array:
-    """f_0(x) + Θ(x, X) c, but for what null modes would make of rounding errors in Θ(x, X), [runs, T, M, K]."""
+    """Return f_0(x) + Θ(x, X) c, [runs, T, M, K], without rounding errors of Θ(x, X) along null modes."""
     with given.precision():
         spectrum = given.spectrum()
         points: Any = given.projected(spectrum)
@@ -240,9 +294,12 @@ def _simulated_test(given: Problem, c: Array, rate: Array, stops: Array, train: 
 
 @jax.jit
 def _recursion(
-    values: Array, modes: Array, start: Array, rate: Array, level: Array, fresh: Array, gaps: Array
+    values: Array, modes: Array, start: Array, rate: Array, level: Array, fresh: Array, counts: Array
 ) -> tuple[Array, Array]:
-    """Mean [T, N, K] and covariance [T, N, N] of c in the eigenbasis, after each of the `gaps`; start is r_0 there."""
+    """Return mean [T, N, K] and covariance [T, N, N] of c in the eigenbasis.
+
+    `counts` [T] are the numbers of steps from each recorded time to the next. `start` is r_0 in the eigenbasis.
+    """
     n = values.shape[0]
     shrink = 1 - rate * values / n
 
@@ -254,18 +311,18 @@ def _recursion(
         cov = kept + rate**2 * level * batch_noise(modes, second) + fresh * jnp.eye(n, dtype=cov.dtype)
         return mean - rate / n * r, cov
 
-    def advance(state: tuple[Array, Array], gap: Array) -> tuple[Any, Any]:
-        state = jax.lax.fori_loop(0, gap, step, state)
+    def advance(state: tuple[Array, Array], count: Array) -> tuple[Any, Any]:
+        state = jax.lax.fori_loop(0, count, step, state)
         return state, state
 
-    return jax.lax.scan(advance, (jnp.zeros_like(start), jnp.zeros_like(modes)), gaps)[1]
+    return jax.lax.scan(advance, (jnp.zeros_like(start), jnp.zeros_like(modes)), counts)[1]
 
 
 @functools.partial(jax.jit, static_argnums=(6, 7, 8))
 def _runs(
     keys: Array, ntk: Array, start: Array, rate: Array, sigma: Array, stops: Array, size: int, draws: str, noisy: bool
 ) -> Float[Array, "runs T N K"]:
-    """The coefficients at each of the `stops`, a run for each key."""
+    """Return the coefficients at each of the `stops`, of one run for each key."""
     n = start.shape[0]
     in_order = jnp.arange(n, dtype=stops.dtype)
 
@@ -273,7 +330,7 @@ def _runs(
         def step(t: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
             c, epoch = state
             now = jax.random.fold_in(key, t)
-            if draws == "epochs":  # a batch is the examples that a permutation sends to its stretch
+            if draws == "epochs":  # the batch holds the examples that the permutation puts in its part of the epoch
                 place = t % (n // size)
                 epoch = jax.lax.cond(place == 0, lambda: jax.random.permutation(now, in_order), lambda: epoch)
                 drawn = epoch // size == place
@@ -300,7 +357,10 @@ def _with_replacement(key: Array, n: int, size: int) -> Array:
 
 
 def _without_replacement(key: Array, n: int, size: int) -> Array:
-    """Each subset alike, without sorting: take an example with probability (still to take)/(still to see)."""
+    """Draw each subset with equal probability, without sorting.
+
+    Visit the examples in order, and take each with probability (examples still to take)/(examples still to visit).
+    """
 
     def visit(left: Array, seen: tuple[Array, Array]) -> tuple[Array, Array]:
         u, remaining = seen
@@ -312,20 +372,20 @@ def _without_replacement(key: Array, n: int, size: int) -> Array:
 
 
 def _from_start(start: Array, rows: Array, c: Array) -> Array:
-    """f_0(x) + Θ(x, X) c, for any leading axes of c."""
+    """Return f_0(x) + Θ(x, X) c, for any leading axes of c."""
     moved = product(rows, c)
     return jnp.broadcast_to(start, moved.shape) + moved
 
 
 def _stops(steps: Steps) -> tuple[Array, bool]:
-    """Numbers of steps [T], and whether several were asked for."""
+    """Return the numbers of steps [T], and whether the caller gave several."""
     stops = _checks.steps("steps", steps)
     if not _checks.is_traced(stops):
         if not np.isfinite(stops).all():
             raise ValueError("`steps` must be finite; for the end of training see `stationary_covariance`.")
         if stops.max() >= 2**31:
             raise ValueError(
-                f"`steps` must be below 2³¹, each being computed after the other; got {stops.max():g}. For the end of "
+                f"`steps` must be below 2³¹, because they are computed one by one; got {stops.max():g}. For the end of "
                 f"training see `stationary_covariance`."
             )
         return jnp.asarray(np.atleast_1d(stops).astype(np.int32)), stops.ndim == 1

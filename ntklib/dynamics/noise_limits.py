@@ -22,20 +22,35 @@ _MAX_STEPS = 2**16
 
 
 def mean_square_limit(ntk_train: ArrayLike, batch_size: int, *, replace: bool = False) -> float:
-    """The learning rate below which the second moments of SGD stay bounded, and above which they grow without bound.
+    """Return the learning rate below which the second moments of SGD stay bounded, and above which they grow.
 
-    Never larger than `max_learning_rate`, 2N/λ_max, where the mean diverges; equal to it for a full batch without
-    replacement; 2/Θ_ii for B = 1 and a constant diagonal. It is the η at which the largest eigenvalue of s H(η) is 1:
+    It is the η at which the largest eigenvalue of s H(η) is 1, where H is symmetric, has no negative entries, and grows
+    with η::
 
-        H_ij = Σ_ab G_ab U_ia U_ja U_ib U_jb,  symmetric, not negative, growing with η,
+        H_ij = Σ_ab G_ab U_ia U_ja U_ib U_jb,
 
-    with U and G as in `stationary_covariance`. replace: see `noise_covariance`.
-    Returns ∞ for a kernel of zeros. Computed in float64, from known values. Cost: an eigendecomposition and some 50 to
-    300 N×N matrix products.
-    Raises ValueError as `gradient_flow` does; TypeError under jit, vmap and grad.
+    with s as in `noise_covariance`, and U and G as in `stationary_covariance`. It is never larger than
+    `max_learning_rate`, 2N/λ_max, at which the mean diverges. For a full batch without replacement the two are equal.
+    For B = 1 and a constant diagonal it is 2/Θ_ii.
 
-    >>> round(mean_square_limit(jnp.array([[2.0, 1.0], [1.0, 2.0]]), batch_size=1), 6)
-    1.0
+    Args:
+        ntk_train: Θ(X, X), [N, N]. It must be known: jit, vmap and grad do not work.
+        batch_size: B, the number of examples in a batch.
+        replace: Whether a batch may hold an example twice.
+
+    Returns:
+        One number; ∞ for a kernel of zeros.
+
+    Raises:
+        TypeError: Under jit, vmap and grad.
+        ValueError: As `gradient_flow`; or if a batch cannot be drawn.
+
+    Example:
+        >>> round(mean_square_limit(jnp.array([[2.0, 1.0], [1.0, 2.0]]), batch_size=1), 6)
+        1.0
+
+    Note:
+        It is computed in float64, by an eigendecomposition and some 50 to 300 N × N matrix products.
     """
     ntk: Any = _checks.square_kernel("ntk_train", ntk_train)
     level = noise_level(len(ntk), batch_size, replace)
@@ -59,26 +74,49 @@ def stationary_covariance(
     label_noise: float | Array = 0.0,
     small_steps: bool = False,
 ) -> Float[Array, "N N"]:
-    """Covariance of the outputs after infinitely many steps, [N, N], summed over the K outputs; see `sgd_moments`.
+    """Return the covariance of the outputs after infinitely many steps of SGD, summed over the K outputs.
 
-    The mean residual ends at r*, the part of f_0 − y in the null space of Θ. It keeps the noise alive, whose fixed
-    point in the eigenbasis Θ = U λ Uᵀ is
+    The mean residual tends to r_∞, the part of f_0 − y in the null space of Θ. As this residual remains, so does the
+    noise of the batches. In the eigenbasis Θ = U λ Uᵀ the stationary covariance V obeys::
 
         V_ab = G_ab [s (Uᵀ diag(d) U)_ab + (σ²K/B) δ_ab],  G_ab = η λ_a λ_b/(λ_a + λ_b − (1 − s)(η/N) λ_a λ_b),
 
-    with d = diag(r* r*ᵀ + V), a linear system for d of N unknowns. Without r* and σ, where the model interpolates, it
-    is zero. At test points the covariance is P V Pᵀ with P = Θ(x, X) Θ⁺.
-    learning_rate, batch_size, replace, label_noise: as for `sgd_moments`.
-    small_steps: the limit of small η instead, d = diag(r* r*ᵀ) and no third term in G: the Lyapunov equation of an
-        Ornstein-Uhlenbeck process. Its relative error is of order η.
-    Raises ValueError at and above `mean_square_limit`, and names it (not under jit).
-    Warns where r* depends on eigenvalues that are zero but for rounding errors of the kernel, so that they may not be.
-    Cost: that of `mean_square_limit`, and two N×N matrix products for each iteration of conjugate gradients.
+    where d is the diagonal of r_∞ r_∞ᵀ + V in the basis of the examples, and s is as in `noise_covariance`. This is a
+    linear system for the N numbers d. V is zero if r_∞ = 0 (the model interpolates) and σ = 0. At test points the
+    covariance is P V Pᵀ with P = Θ(x, X) Θ⁺.
 
-    >>> theta, y = jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([[1.0], [0.0]])
-    >>> noise = stationary_covariance(theta, y, learning_rate=0.1, batch_size=2, label_noise=1.0)
-    >>> np.asarray(noise, float).round(4).tolist()  # full batch: (ησ²λ/N)/(2 − ηλ/N)
-    [[0.0526, 0.0], [0.0, 0.0526]]
+    Args:
+        ntk_train: Θ(X, X), [N, N].
+        y: Targets, [N, K].
+        learning_rate: η > 0.
+        batch_size: B, the number of examples in a batch.
+        f0: Training outputs at the start, [N, K]; zero by default.
+        replace: Whether a batch may hold an example twice.
+        label_noise: σ, as in `sgd_moments`.
+        small_steps: Whether to return the limit of small η instead: d is the diagonal of r_∞ r_∞ᵀ alone, and G has no
+            third term. This is the Lyapunov equation of an Ornstein-Uhlenbeck process. Its relative error is of order
+            η.
+
+    Returns:
+        [N, N].
+
+    Raises:
+        ValueError: As `sgd_moments`; or if `learning_rate` is not below `mean_square_limit`, which the message names.
+            Under jit this is not checked.
+
+    Example:
+        >>> theta, y = jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([[1.0], [0.0]])
+        >>> noise = stationary_covariance(theta, y, learning_rate=0.1, batch_size=2, label_noise=1.0)
+        >>> np.asarray(noise, float).round(4).tolist()  # full batch: (ησ²λ/N)/(2 − ηλ/N)
+        [[0.0526, 0.0], [0.0, 0.0526]]
+
+    Note:
+        It takes the time of `mean_square_limit`, and two N × N matrix products for each iteration of conjugate
+        gradients. A warning is given if r_∞ depends on eigenvalues that rounding errors of the kernel make impossible
+        to distinguish from zero.
+
+    References:
+        Mandt et al. 2017 for the limit of small steps.
     """
     given = problem(ntk_train, y, f0, learning_rate, label_noise)
     _checks.real("learning_rate", learning_rate, above=0.0)
@@ -108,7 +146,7 @@ def stationary_covariance(
 
 
 def _warn_of_lost_floor(given: Problem, spectrum: Spectrum, parts: Array, squares: Array) -> None:
-    """Warn where a part of r*² depends on modes that may be null or not."""
+    """Warn if r_∞² depends on modes of which rounding errors hide whether they are null."""
     if _checks.is_traced(spectrum.values, squares):
         return
     missed = _lost_digits.of_null_modes(spectrum, _spectrum.flow_until(jnp.full(1, jnp.inf)), parts) ** 2
@@ -126,21 +164,44 @@ def langevin(
     f0: ArrayLike | None = None,
     replace: bool = False,
 ) -> tuple[Float[Array, "*T N K"], Float[Array, "*T N N"]]:
-    """Mean and covariance of the diffusion that SGD with small steps approaches, at times t = η · steps:
+    """Return mean and covariance of the diffusion that SGD approaches for small steps.
+
+    At the times t = η · steps the residual r = f − y obeys::
 
         dr = −(1/N) Θ r dt + √(η s) Θ [diag(r²)/N − r rᵀ/N²]^½ dW.
 
-    Its moments obey linear differential equations, integrated here with diffrax; no path is sampled. The relative error
-    is below 1e-7 where the result is in float64, 1e-4 in float32, until the covariance has fallen to 1e-12, or 1e-9,
-    of the squared targets. They differ from those of `sgd_moments` by a relative error of order η.
-    t: one time or several [T], ascending and finite.  Returns (mean [(T,) N, K], cov [(T,) N, N]), as `sgd_moments`.
-    Cost: two N×N matrix products an evaluation, some ten evaluations for each N/λ_max of time.
-    Raises RuntimeError where 65,536 steps do not reach `t` (not under jit: NaN there), ImportError where diffrax is
-    missing. Source: Li, Tai & E 2017 (1511.06251); Mandt et al. 2017 (1704.04289).
+    Its moments obey linear differential equations, which are integrated by diffrax; no path is sampled. They differ
+    from those of `sgd_moments` by a relative error of order η.
 
-    >>> mean, cov = langevin(jnp.ones((1, 1)), jnp.ones((1, 1)), learning_rate=0.1, batch_size=1, t=1.0)
-    >>> round(mean.item(), 4), cov.item()  # a single example: no noise
-    (0.6321, 0.0)
+    Args:
+        ntk_train: Θ(X, X), [N, N].
+        y: Targets, [N, K].
+        learning_rate: η ≥ 0, the size of the noise.
+        batch_size: B, the number of examples in a batch.
+        t: One time, or several ascending times [T]; finite.
+        f0: Training outputs at t = 0, [N, K]; zero by default.
+        replace: Whether a batch may hold an example twice.
+
+    Returns:
+        (mean, cov), as `sgd_moments`.
+
+    Raises:
+        ValueError: As `sgd_moments`; or if `t` is not finite.
+        RuntimeError: If 65,536 steps do not reach `t`. Under jit the result is then NaN.
+        ImportError: If diffrax is missing (`pip install diffrax`).
+
+    Example:
+        >>> mean, cov = langevin(jnp.ones((1, 1)), jnp.ones((1, 1)), learning_rate=0.1, batch_size=1, t=1.0)
+        >>> round(mean.item(), 4), cov.item()  # a single example: no noise
+        (0.6321, 0.0)
+
+    Note:
+        An evaluation takes two N × N matrix products, and there are some ten evaluations for each N/λ_max of time. In
+        float64 the relative error is below 1e-7 until the covariance has fallen to 1e-12 of the squared targets. In
+        float32 it is below 1e-4 until the covariance has fallen to 1e-9 of them.
+
+    References:
+        Li, Tai & E 2017 (1511.06251); Mandt et al. 2017 (1704.04289).
     """
     _checks.installed("diffrax", "langevin")
     times = _checks.times("t", t)
@@ -155,7 +216,8 @@ def langevin(
         start = product(modes.T, given.f0 - given.y)
         size = jnp.maximum(jnp.abs(start).max(), jnp.finfo(start.dtype).tiny)  # tolerances are in units of it
         rtol = jnp.asarray(1e-8 if given.dtype == jnp.float64 else 1e-5, ts.dtype)
-        # An explicit step is at most some 3.5 over the fastest rate, 2λ_max/N: see early that there would be too many.
+        # The fastest rate is 2λ_max/N, and an explicit step is at most some 3.5 divided by it. If that makes too many
+        # steps, say so before integrating.
         if not _checks.is_traced(values, ts) and float(2 * values[-1] / given.n * ts[-1]) > 3.5 * _MAX_STEPS:
             raise RuntimeError(_too_late(ts))
         cov, done = _diffused(values / unit, modes, start / size, scale, ts * unit, rtol)
@@ -181,7 +243,7 @@ product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def noise_level(n: int, batch_size: int, replace: bool) -> float:
-    """The factor s of the batch noise; refuses a batch that cannot be drawn."""
+    """Return the factor s of the batch noise. Refuse a batch that cannot be drawn."""
     _checks.count("batch_size", batch_size)
     _checks.flag("replace", replace)
     if not replace and batch_size > n:
@@ -203,7 +265,7 @@ def problem(
     numbers: tuple[Any, ...] = (),
     at_once: bool = True,
 ) -> Problem:
-    """The checked data of one regression by SGD."""
+    """Check the data of one regression by SGD."""
     _checks.real("learning_rate", rate, minimum=0.0)
     _checks.real("label_noise", sigma, minimum=0.0)
     given = Problem(ntk_train, y, f0, ntk_test_train, f0_test, numbers=(rate, sigma, *numbers), at_once=at_once)
@@ -213,14 +275,14 @@ def problem(
     if not _checks.is_traced(residual) and float(residual) > most:
         raise ValueError(
             f"`y` differs from the start by up to {float(residual):.3g}, whose square leaves the range of "
-            f"{jnp.dtype(given.dtype).name}. Divide `y` and `f0` by a number and multiply what comes by it."
+            f"{jnp.dtype(given.dtype).name}. Divide `y` and `f0` by a number, and multiply the result by it."
         )
     return given
 
 
 @jax.jit
 def _diffused(values: Array, modes: Array, start: Array, scale: Array, ts: Array, rtol: Array) -> tuple[Array, Any]:
-    """Covariance at the times `ts` of the diffusion, in the eigenbasis, [T, N, N], and whether all went well."""
+    """Return the diffusion's covariance in the eigenbasis at the times `ts`, [T, N, N], and whether it succeeded."""
     import diffrax
 
     n = len(values)
@@ -248,29 +310,29 @@ def _diffused(values: Array, modes: Array, start: Array, scale: Array, ts: Array
 
 @jax.jit
 def _at_rest(modes: Array, gain: Array, known: Array) -> Array:
-    """The d of (1 − sH) d = known; 1 − sH is symmetric and, below the mean-square limit, positive definite."""
+    """Solve (1 − sH) d = known for d. Below the mean-square limit 1 − sH is symmetric and positive definite."""
     tolerance = 10 * float(jnp.finfo(modes.dtype).eps)
     return jax.scipy.sparse.linalg.cg(lambda d: d - diagonal(modes, gain * rotate(modes, d)), known, tol=tolerance)[0]
 
 
 def rotate(modes: Array, d: Array) -> Array:
-    """Uᵀ diag(d) U."""
+    """Return Uᵀ diag(d) U."""
     return product(modes.T * d[None, :], modes)
 
 
 def diagonal(modes: Array, m: Array) -> Array:
-    """diag(U m Uᵀ)."""
+    """Return the diagonal of U m Uᵀ."""
     return jnp.sum(product(modes, m) * modes, axis=1)
 
 
 def batch_noise(modes: Array, second: Array) -> Array:
-    """diag(M)/N − M/N², for M and the result in the eigenbasis."""
+    """Return diag(M)/N − M/N², for M and the result in the eigenbasis."""
     n = modes.shape[0]
     return rotate(modes, diagonal(modes, second)) / n - second / n**2
 
 
 def is_stable(spectrum: Spectrum, level: float, rate: Any) -> bool:
-    """Whether second moments stay bounded, decided as cheaply as possible; warns where they do not."""
+    """Whether second moments stay bounded, decided as cheaply as possible. Warn if they do not."""
     if _checks.is_traced(spectrum.values, rate):
         return True
     n, top, rate = len(spectrum.values), float(spectrum.values[-1]), float(rate)
@@ -289,10 +351,11 @@ def is_stable(spectrum: Spectrum, level: float, rate: Any) -> bool:
 
 
 def _limit(values: np.ndarray, modes: np.ndarray, level: float) -> float:
-    """The η at which the largest eigenvalue of s H(η) is 1, by steps from above.
+    """Find the η at which the largest eigenvalue of s H(η) is 1, by steps from above.
 
-    For a fixed unit vector v, vᵀ s H(η) v is a known increasing function of η and never above the largest eigenvalue,
-    so the η at which it is 1 is never below the limit; with v the eigenvector at the last η this converges like Newton.
+    For a fixed unit vector v, vᵀ s H(η) v is a known increasing function of η, and never above the largest eigenvalue.
+    The η at which it is 1 is therefore never below the limit. Each step takes for v the eigenvector at the last η,
+    which converges like Newton's method.
     """
     n, top = len(values), float(values[-1])
     if top <= 0:
@@ -309,12 +372,12 @@ def _limit(values: np.ndarray, modes: np.ndarray, level: float) -> float:
 
 
 def _excess(values: np.ndarray, level: float, weights: np.ndarray, rate: float) -> float:
-    """vᵀ s H(η) v − 1, from the squares of s^½ Uᵀ diag(v) U."""
+    """Return vᵀ s H(η) v − 1. `weights` are s times the squares of Uᵀ diag(v) U."""
     return float(np.sum(weights * _gain(values, rate, (1 - level) * rate / len(values)))) - 1
 
 
 def _growth(values: np.ndarray, modes: np.ndarray, level: float, rate: float) -> tuple[float, np.ndarray]:
-    """The largest eigenvalue of s H(η), above 1 where second moments grow, and its unit eigenvector."""
+    """Return the largest eigenvalue of s H(η), which is above 1 if second moments grow, and its unit eigenvector."""
     n = len(values)
     gain = level * _gain(values, rate, (1 - level) * rate / n)
     h = lambda v: np.sum((modes @ (gain * ((modes.T * v) @ modes))) * modes, axis=1)  # noqa: E731
@@ -327,7 +390,7 @@ def _growth(values: np.ndarray, modes: np.ndarray, level: float, rate: float) ->
 
 
 def _gain(values, rate, correction):
-    """G, [N, N], of NumPy or JAX eigenvalues: η/(1/λ_a + 1/λ_b − correction), 0 where an eigenvalue is."""
+    """Return G = η/(1/λ_a + 1/λ_b − correction), [N, N], of NumPy or JAX eigenvalues; 0 where an eigenvalue is 0."""
     xp = np if isinstance(values, np.ndarray) else jnp
     inverse = xp.where(values > 0, 1 / xp.where(values > 0, values, 1.0), xp.inf)
     return rate / (inverse[:, None] + inverse[None, :] - correction)

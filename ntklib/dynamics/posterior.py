@@ -13,38 +13,53 @@ from jaxtyping import Float
 from ntklib import _checks
 from ntklib.dynamics import _linalg, _lost_digits, _spectrum
 from ntklib.dynamics._spectrum import Spectrum, weighted_norm
-from ntklib.dynamics.flow import Scalar, working_copies, working_precision
+from ntklib.dynamics.flow import Number, working_copies, working_precision
 from ntklib.kernel import Kernel
 
 
 def gp_posterior(
-    nngp_train: ArrayLike, y: ArrayLike, nngp_test_train: ArrayLike, nngp_test: ArrayLike, *, ridge: Scalar
+    nngp_train: ArrayLike, y: ArrayLike, nngp_test_train: ArrayLike, nngp_test: ArrayLike, *, ridge: Number
 ) -> tuple[Float[Array, "M K"], Float[Array, "M M"]]:
-    """Mean and covariance, at test inputs, of a Gaussian process with kernel k that was seen at the training inputs:
+    """Return the posterior mean and covariance of a Gaussian process at test inputs.
+
+    With the kernel k, training inputs X and test inputs x, x'::
 
         mean = k(x, X) R⁻¹ y,  cov = k(x, x') − k(x, X) R⁻¹ k(X, x'),  R = k(X, X) + ridge · tr(k(X, X))/N · 1.
 
-    With the NNGP kernel it is the Bayesian posterior of an infinitely wide network, and just as well what an ensemble
-    of them says whose last layer alone was trained. With the NTK the mean is that of trained networks, the covariance
-    is not: see `ensemble_posterior`.
+    With the NNGP kernel it is the Bayesian posterior of an infinitely wide network. It is also the law of the outputs
+    of an ensemble of such networks in which only the last layer is trained. With the NTK the mean is that of trained
+    networks, but the covariance is not: see `ensemble_posterior`.
 
-    nngp_train [N, N], nngp_test_train [M, N], nngp_test [M, M]: the kernel of the training inputs, between test and training
-        inputs, of the test inputs.  y: targets [N, K].
-    ridge: the variance of the noise on `y`, as a share of the mean variance tr(k)/N. Not negative; 0 needs a kernel
-        that is not singular.
+    Args:
+        nngp_train: k(X, X), [N, N].
+        y: Targets, [N, K].
+        nngp_test_train: k(x, X), [M, N].
+        nngp_test: k(x, x'), [M, M].
+        ridge: The variance of the noise on `y`, relative to the mean variance tr(k)/N; not negative. With 0 the kernel
+            must not be singular.
 
-    Returns the mean [M, K] and the covariance between the inputs [M, M], the same for each of the K outputs.
-    Variances that rounding leaves below zero are set to zero. Precision and type are those of `gradient_flow`.
-    Raises ValueError on a singular or indefinite R, on kernels that are not symmetric, on sizes that disagree, and on
-    three matrices that cannot be parts of one kernel: their variances would be negative.
-    Warns where rounding errors in the kernels move the mean, or the variances, by more than a hundredth of the
-    largest (variances: and by more than 1e-4 of those before training).
-    By Cholesky factorisations, 2N³/3 + M³/3 operations. Source: Rasmussen & Williams 2006, §2.2; Lee et al. 2018.
+    Returns:
+        The mean [M, K], and the covariance between test inputs [M, M], which is the same for each of the K outputs.
+        Variances that rounding leaves below zero are set to zero.
 
-    >>> k = jnp.array([[1.0, 0.5], [0.5, 1.0]])  # one training and one test input, each of variance 1
-    >>> mean, cov = gp_posterior(k[:1, :1], jnp.array([[2.0]]), k[1:, :1], k[1:, 1:], ridge=0.0)
-    >>> mean.tolist(), cov.tolist()
-    ([[1.0]], [[0.75]])
+    Raises:
+        ValueError: If R is singular or indefinite, if a kernel is not symmetric, if sizes disagree, or if the three
+            matrices cannot be parts of one kernel, because variances would be negative.
+
+    Example:
+        >>> k = jnp.array([[1.0, 0.5], [0.5, 1.0]])  # one training and one test input, each of variance 1
+        >>> mean, cov = gp_posterior(k[:1, :1], jnp.array([[2.0]]), k[1:, :1], k[1:, 1:], ridge=0.0)
+        >>> mean.tolist(), cov.tolist()
+        ([[1.0]], [[0.75]])
+
+    Note:
+        It takes Cholesky factorizations, 2N³/3 + M³/3 operations. Precision and type are those of `gradient_flow`.
+        A warning is given if rounding errors of the kernels move the mean or the variances by more than 1 % of the
+        largest. For the variances it is given only if they also move by more than 1e-4 of the variances before
+        training.
+
+    References:
+        Rasmussen & Williams 2006, §2.2; Lee et al. 2018.
     """
     names = ("nngp_train", "nngp_test_train", "nngp_test")
     given = _checked(names, nngp_train, nngp_test_train, nngp_test)
@@ -74,34 +89,52 @@ def ensemble_posterior(
     kernel_test: Kernel | None = None,
     *,
     t: ArrayLike,
-    ridge: Scalar = 0.0,
+    ridge: Number = 0.0,
     kernel: Literal["ntk", "nngp"] = "ntk",
 ) -> tuple[Float[Array, "*T M K"], Float[Array, "*T M M"]]:
-    """Mean and covariance, over initialisations, of the outputs of infinitely wide networks trained for a time t by
-    gradient flow of 1/(2N) Σ_i ‖f(x_i) − y_i‖². The start is Gaussian with the NNGP covariance Σ, and flow is linear:
+    """Return mean and covariance, over initializations, of infinitely wide networks trained for a time t.
+
+    They are trained by gradient flow of 1/(2N) Σ_i ‖f(x_i) − y_i‖². The outputs at the start are Gaussian with the NNGP
+    covariance Σ, and those at time t are linear in them::
 
         P_t = Θ(x, X) R⁻¹ (1 − e^(−Rt/N)),  R = Θ(X, X) + ridge · tr(Θ(X, X))/N · 1,
         mean = P_t y,  cov = Σ(x, x') + P_t Σ(X, X) P_tᵀ − P_t Σ(X, x') − Σ(x, X) P_tᵀ.
 
-    kernel_train, kernel_test_train, kernel_test: `net.kernel(X)`, `net.kernel(x, X)`, `net.kernel(x)`. Without the
-        last two the outputs at the training inputs, where 1 − e^(−Rt/N) takes the place of P_t.
-    y: targets [N, K].  t: one time or several [T], ascending, `jnp.inf` for the end.
-    kernel: "ntk" trains all layers. "nngp" trains the last one alone: Θ becomes Σ and the start has R for its
-        covariance at X, so that at t = ∞ this is `gp_posterior` with the same ridge. For "ntk" it is no posterior.
+    Args:
+        kernel_train: `net.kernel(X)`.
+        y: Targets, [N, K].
+        kernel_test_train: `net.kernel(x, X)`. Without it and `kernel_test` the outputs are those at the training
+            inputs, and P_t is 1 − e^(−Rt/N).
+        kernel_test: `net.kernel(x)`.
+        t: One time, or several ascending times [T]; `jnp.inf` is the end of training.
+        ridge: Not negative; see R above.
+        kernel: "ntk" trains all layers; the result is then not a Bayesian posterior. "nngp" trains the last layer only:
+            Θ is replaced by Σ, and the covariance of the start at X by R. At t = ∞ this is `gp_posterior` with the same
+            ridge.
 
-    Returns mean [(T,) M, K] and covariance [(T,) M, M], the same for each of the K outputs. Precision and warnings are
-    those of `gp_posterior`.
-    Raises ValueError as `gradient_flow` and `gp_posterior` do; TypeError where arrays are given for kernels.
-    Memory: N² + T M (N + M) numbers. Source: Lee et al. 2019, §2.4, equations (15) and (16).
+    Returns:
+        The mean, [M, K] or [T, M, K], and the covariance, [M, M] or [T, M, M], which is the same for each of the K
+        outputs.
 
-    >>> import ntklib as ntk
-    >>> from flax import nnx
-    >>> net = ntk.mlp([2, 8, 1], w_std=1.0, rngs=nnx.Rngs(0))
-    >>> x, new = jnp.eye(2), jnp.array([[1.0, 1.0]])
-    >>> y = jnp.ones((2, 1))
-    >>> mean, cov = ensemble_posterior(net.kernel(x), y, net.kernel(new, x), net.kernel(new), t=jnp.inf)
-    >>> mean.shape, cov.shape
-    ((1, 1), (1, 1))
+    Raises:
+        TypeError: If arrays are given instead of `Kernel` records.
+        ValueError: As `gradient_flow` and `gp_posterior`.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> from flax import nnx
+        >>> net = ntk.mlp([2, 8, 1], w_std=1.0, rngs=nnx.Rngs(0))
+        >>> x, new = jnp.eye(2), jnp.array([[1.0, 1.0]])
+        >>> y = jnp.ones((2, 1))
+        >>> mean, cov = ensemble_posterior(net.kernel(x), y, net.kernel(new, x), net.kernel(new), t=jnp.inf)
+        >>> mean.shape, cov.shape
+        ((1, 1), (1, 1))
+
+    Note:
+        Memory: N² + T M (N + M) numbers. Precision and warnings are those of `gp_posterior`.
+
+    References:
+        Lee et al. 2019, §2.4, equations (15) and (16).
     """
     for name, value in (
         ("kernel_train", kernel_train), ("kernel_test_train", kernel_test_train), ("kernel_test", kernel_test)
@@ -128,7 +161,7 @@ def ensemble_posterior(
         spectrum = _spectrum.spectrum(theta.names[0], theta.train, ridge, eps)
         evolve = _spectrum.flow_until(ts)
         start = nngp
-        if kernel == "nngp":  # the ridge is noise in the start as well
+        if kernel == "nngp":  # the start has the ridge as noise too
             start = dataclasses.replace(nngp, train=spectrum.modes * spectrum.values[None, :] @ spectrum.modes.T)
         mean, cov = _ensemble(theta, start, y, spectrum, *spectrum.filters(evolve))
         if not (theta.cross is None or _checks.is_traced(mean, cov)):
@@ -145,7 +178,7 @@ def ensemble_posterior(
 def _ensemble(
     theta: "_Parts", sigma: "_Parts", y: Array, spectrum: Spectrum, learned: Array, integral: Array
 ) -> tuple[Array, Array]:
-    """Mean [T, M, K] and covariance [T, M, M] at the test points, or where there are none at the training points."""
+    """Return mean [T, M, K] and covariance [T, M, M] at the test points, or without any at the training points."""
     u = spectrum.modes
     if theta.cross is None or sigma.cross is None or sigma.test is None:
         stays = jnp.einsum("ni,ti,mi->tnm", u, 1 - learned, u)
@@ -163,8 +196,10 @@ def _ensemble(
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """A kernel of the training inputs [N, N], between test and training inputs [M, N], and of the test inputs [M, M]
-    (None without test inputs), with the arguments' names.
+    """The three matrices of one kernel, with the names of the arguments that they came from.
+
+    `train` is [N, N], `cross` [M, N] between test and training inputs, and `test` [M, M]. Without test inputs the last
+    two are None.
     """
 
     names: tuple[str, str, str]
@@ -173,14 +208,16 @@ class _Parts:
     test: Any
 
     def working(self, known: bool, dtype: Any) -> "_Parts":
-        """The same in the precision to compute in."""
+        """Return the same matrices in the precision in which to compute."""
         arrays = zip(self.names, (self.train, self.cross, self.test), strict=True)
         return _Parts(self.names, *working_copies(list(arrays), known, dtype))
 
     def refuse_unlike(self, eps: float) -> None:
-        """Refuse parts that are not of one kernel: [[train, crossᵀ], [cross, test]] must be positive semi-definite up
-        to rounding. By Cholesky factorisations of its correlations, with a slack on the diagonal, which grows as far as
-        the training kernel alone needs it.
+        """Refuse matrices that are not parts of one kernel.
+
+        [[train, crossᵀ], [cross, test]] must be positive semi-definite up to rounding. This is tested by Cholesky
+        factorizations of its correlations, with a slack added to the diagonal. The slack is increased until the
+        training kernel alone can be factorized.
         """
         variances = jnp.concatenate([jnp.diagonal(self.train), jnp.diagonal(self.test)])
         largest = variances.max()
@@ -192,7 +229,7 @@ class _Parts:
         if factor is None:
             while slack < 0.1 and _cholesky(train, slack) is None:
                 slack = min(10 * slack, 0.1)
-            slack = min(10 * slack, 0.1)  # away from the edge
+            slack = min(10 * slack, 0.1)  # a margin, so that the factorization is well conditioned
             factor = _cholesky(train, slack)
         if factor is not None:
             half = jax.scipy.linalg.solve_triangular(factor, (self.cross / (b[:, None] * a[None, :])).T, lower=True)
@@ -202,7 +239,7 @@ class _Parts:
 
 
 def _cholesky(matrix: Array, slack: float) -> Array | None:
-    """The factor of a matrix with a slack on its diagonal; None where there is none."""
+    """Return the factor of a matrix with `slack` added to its diagonal, or None if the sum is not positive definite."""
     factor = jnp.linalg.cholesky(matrix + slack * jnp.eye(len(matrix)))
     return factor if bool(jnp.isfinite(factor).all()) else None
 
@@ -237,22 +274,24 @@ def _of_records(records: tuple[Kernel, Kernel | None, Kernel | None], kind: str)
 
 # ------------------------------------------------------------------------------------------------- rounding errors
 
-#: How far rounding errors of the kernels move the mean; and the variances [M]; σ of `_spectrum`.
+#: How far rounding errors of the kernels move the mean, how far they move the variances [M], and σ of `_spectrum`.
 _Errors = tuple[float, Array, float]
 
 
 def _factor(kernel: Array, ridge: Any, eps: float) -> Array:
-    """The Cholesky factor of K + ridge · tr(K)/N · 1."""
+    """Return the Cholesky factor of K + ridge · tr(K)/N · 1."""
     n = len(kernel)
     regular = kernel + ridge * jnp.trace(kernel) / n * jnp.eye(n, dtype=kernel.dtype)
     factor = jnp.linalg.cholesky(regular)
     pivots = jnp.diagonal(factor) ** 2
-    # A pivot is what is left of an entry's variance: below this it is rounding. NaN fails as well.
+    # A pivot is the conditional variance of an input, given those before it. Below the floor it is a rounding error.
+    # NaN fails the test as well.
     floor = 4 * n**0.5 * eps * jnp.diagonal(regular)
     if not _checks.is_traced(pivots) and not bool((pivots > floor).all()):
         raise ValueError(
             f"`nngp_train` is singular to the precision of its type with `ridge` = {ridge:g}: inputs that are zero, "
-            f"equal or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or float64."
+            f"equal or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or compute it in "
+            f"float64."
         )
     return factor
 
@@ -260,8 +299,8 @@ def _factor(kernel: Array, ridge: Any, eps: float) -> Array:
 def _gp_errors(k: _Parts, y: Array, ridge: Any, factor: Array, eps: float) -> _Errors:
     n, d = len(k.train), jnp.diagonal(k.train)
     added, lower = ridge * jnp.mean(d), (factor, True)
-    # Inverse iteration towards the smallest eigenvalue of R. Where that is less than the ridge, K has one below zero:
-    # a rounding error that can be seen.
+    # Inverse iteration gives the smallest eigenvalue of R. If that is less than the ridge, K has a negative eigenvalue,
+    # which shows the size of its rounding errors.
     v = jnp.cos(jnp.arange(float(n)))[:, None]
     for _ in range(20):
         v = jax.scipy.linalg.cho_solve(lower, v / jnp.linalg.norm(v))
@@ -273,7 +312,10 @@ def _gp_errors(k: _Parts, y: Array, ridge: Any, factor: Array, eps: float) -> _E
 
 
 def _ensemble_errors(theta: _Parts, sigma: _Parts, y: Array, spectrum: Spectrum, evolve: Any, eps: float) -> _Errors:
-    """With D = P Σ(X, X) − Σ(x, X): the covariance changes by D δPᵀ + δP Dᵀ, and by P δΣ Pᵀ and the like."""
+    """Estimate how far rounding errors δΘ and δΣ of the kernels move mean and covariance.
+
+    With D = P Σ(X, X) − Σ(x, X) the covariance changes by D δPᵀ + δP Dᵀ, and by terms such as P δΣ Pᵀ.
+    """
     u, n = spectrum.modes, len(spectrum.modes)
     g = spectrum.filters(evolve)[1][-1] / n
     points = _spectrum.projected(spectrum, theta.cross)
@@ -282,19 +324,19 @@ def _ensemble_errors(theta: _Parts, sigma: _Parts, y: Array, spectrum: Spectrum,
     operator = (points.rows * g[None, :]) @ u.T
     behind = ((operator @ sigma.train - sigma.cross) @ u * g[None, :]) @ u.T
     of_operator = 2 * spectrum.sigma * weighted_norm(spectrum.diagonal, behind) * reach
-    own = jnp.sqrt(jnp.maximum(jnp.diagonal(sigma.test), 0.0)) + weighted_norm(jnp.diagonal(sigma.train), operator)
-    return of_mean, of_operator + _spectrum.ENTRY * eps * own**2, float(spectrum.sigma)
+    prior = jnp.sqrt(jnp.maximum(jnp.diagonal(sigma.test), 0.0)) + weighted_norm(jnp.diagonal(sigma.train), operator)
+    return of_mean, of_operator + _spectrum.ENTRY * eps * prior**2, float(spectrum.sigma)
 
 
 def _refuse_negative(names: tuple[str, str, str], cov: Array, errors: _Errors) -> None:
-    """Refuse variances below zero by much more than rounding explains."""
+    """Refuse variances that are further below zero than rounding explains."""
     variances = jnp.diagonal(cov)
     if bool((variances < -30 * errors[1]).any()):
         raise ValueError(_unlike(names, f", {float(variances.min()):.3g}"))
 
 
 def _not_negative(cov: Array) -> Array:
-    """The same with variances that rounding left below zero set to zero."""
+    """Set variances that rounding left below zero to zero."""
     return jnp.where(jnp.eye(cov.shape[-1], dtype=bool), jnp.maximum(cov, 0.0), cov)
 
 
@@ -308,9 +350,9 @@ def _warn_of_lost_digits(
     cov: Array,
     prior: Array,
 ) -> None:
-    """Warn where rounding errors move the mean or the variances by more than a hundredth of the largest."""
+    """Warn if rounding errors move the mean or the variances by more than 1 % of the largest."""
     largest, variance = float(jnp.abs(mean).max()), float(jnp.diagonal(cov).max())
-    least = _lost_digits.TOLERANCE**2 * float(jnp.diagonal(prior).max())  # standard deviations: a hundredth
+    least = _lost_digits.TOLERANCE**2 * float(jnp.diagonal(prior).max())  # 1 % of a standard deviation
 
     def relative(errors: _Errors) -> tuple[float, float]:
         worst = float(errors[1].max())
