@@ -1,10 +1,8 @@
 """Neural tangent kernels in JAX: networks in Flax NNX that know their infinite-width limit, and what follows from it.
 
-    import ntklib as ntk
-
-Layers have two readings: called, they map activations; `kernel` gives the NNGP and NTK of the infinitely wide network.
-Kernels of finite networks, dynamics in function space, data and training stand beside. Importing changes no JAX
-setting.
+The usual import is `import ntklib as ntk`. Layers have two readings: called, they map activations, and `kernel` gives
+the NNGP and NTK of the infinitely wide network. There are also kernels of finite networks, dynamics in function space,
+signal propagation, kernels at scale, data and training. Importing the library changes no setting of JAX.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -189,7 +187,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The estimators come when they are asked for: scikit-learn is optional, and slow to import."""
+    """Import the estimators when they are first used: scikit-learn is optional, and slow to import."""
     if name in ("KernelClassifier", "KernelRegressor"):
         try:
             from ntklib import regression

@@ -1,16 +1,18 @@
-"""Image sets as NumPy arrays: balanced, reproducible subsets on a common scale, and centred one-hot targets.
+"""Image sets as NumPy arrays: balanced, reproducible subsets on a common scale, and centered one-hot targets.
 
-| name            | images                                           | train / test    | needs           |
-|-----------------|--------------------------------------------------|-----------------|-----------------|
-| `mnist5k`       | 28×28 handwritten digits, a part of MNIST        | 4,000 / 1,000   | nothing         |
-| `digits`        | 8×8 handwritten digits                           | 1,437 / 360     | scikit-learn    |
-| `photo_patches` | 32×32 colour patches of nine photos: which one?  | 2,250 / 900     | scikit-image too|
-| `mnist`         | 28×28 handwritten digits                         | 60,000 / 10,000 | 12 MB, once     |
-| `fashion_mnist` | 28×28 pictures of clothes                        | 60,000 / 10,000 | 31 MB, once     |
-| `cifar10`       | 32×32 colour pictures of animals and vehicles    | 50,000 / 10,000 | 170 MB, once    |
+=================  ============================================  ===============  ================
+name               images                                        train / test     needs
+=================  ============================================  ===============  ================
+``mnist5k``        28×28 handwritten digits, a part of MNIST     4,000 / 1,000    nothing
+``digits``         8×8 handwritten digits                        1,437 / 360      scikit-learn
+``photo_patches``  32×32 color patches; the class is the photo   2,250 / 900      scikit-image too
+``mnist``          28×28 handwritten digits                      60,000 / 10,000  12 MB, once
+``fashion_mnist``  28×28 pictures of clothes                     60,000 / 10,000  31 MB, once
+``cifar10``        32×32 color pictures of animals and vehicles  50,000 / 10,000  170 MB, once
+=================  ============================================  ===============  ================
 
-The last three are fetched on first use, into the user's cache folder or the one that the environment variable
-`NTK_DATA_DIR` names. Where `mnist5k` comes from stands in `datasets/README.md`.
+The last three are downloaded on first use, into the user's cache folder or the folder that the environment variable
+`NTK_DATA_DIR` names. `datasets/README.md` says where `mnist5k` comes from.
 """
 
 import importlib.util
@@ -28,11 +30,25 @@ from ntklib._download import Arrays, read_cifar10, read_mnist
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
-    """A training and a test part of N and M labelled images [H, W, C], float32, with labels 0 … K−1, int32.
+    """A training part of N and a test part of M labeled images.
 
-    Pixels are (grey level − `mean`) / `std`, two numbers fitted on all grey levels of the full training part:
-    there they have mean 0 and variance 1, and x·x/d = 1 on average, with d = H·W·C. A subset of it and the
-    test part are on the same scale, and have these values only approximately.
+    Pixels are (gray level − `mean`) / `std`. The two numbers are fitted on all gray levels of the full training part,
+    where pixels then have mean 0 and variance 1, and x·x/d is 1 on average, with d = H·W·C. Subsets and the test part
+    are on the same scale, and have these values only approximately.
+
+    Args:
+        name: The name of the set.
+        x_train: Training images, [N, H, W, C], float32; [N, d] after `flat`.
+        y_train: Their labels 0, ..., K − 1, [N], int32.
+        x_test: Test images, [M, H, W, C], float32; [M, d] after `flat`.
+        y_test: Their labels, [M], int32.
+        classes: K, the number of classes.
+        mean: The mean gray level that was subtracted.
+        std: The standard deviation of gray levels that pixels were divided by.
+
+    Example:
+        >>> load("digits", n_train=100, n_test=50)
+        <digits: 100 training and 50 test images of 8×8×1, 10 classes>
     """
 
     name: str
@@ -45,20 +61,33 @@ class Data:
     std: float
 
     def flat(self) -> "Data":
-        """The same with each image as one row: `x_train` [N, d] and `x_test` [M, d]."""
+        """Return the same data with each image as a row: `x_train` [N, d] and `x_test` [M, d]."""
         x_train, x_test = (x.reshape(len(x), -1) for x in (self.x_train, self.x_test))
         return replace(self, x_train=x_train, x_test=x_test)
 
     def augmented(self, n_train: int, *, shift: int = 2, seed: int = 0) -> "Data":
-        """The same with `n_train` training images: those that are there, then copies of them moved by up to `shift`
-        pixels in either direction, the edge filled with black. Every image is copied once before any is copied again.
+        """Return the same data with more training images, which are moved copies.
 
-        Raises: ValueError for a `shift` as large as an image, fewer images than there are, or more than there can be
-        different ones; TypeError for numbers that are not whole.
+        The training images that are there come first. Copies of them follow, moved by up to `shift` pixels in either
+        direction, with black at the edge. Every image is copied once before any image is copied again.
 
-        >>> more = load("digits").augmented(10_000)
-        >>> more.x_train.shape, more.x_test.shape
-        ((10000, 8, 8, 1), (360, 8, 8, 1))
+        Args:
+            n_train: The number of training images of the result.
+            shift: The largest distance in pixels.
+            seed: An integer that chooses the images and the distances.
+
+        Returns:
+            A `Data`.
+
+        Raises:
+            TypeError: If a number is not whole.
+            ValueError: If `shift` is as large as an image, if `n_train` is smaller than the number of images, or larger
+                than the number of different copies.
+
+        Example:
+            >>> more = load("digits").augmented(10_000)
+            >>> more.x_train.shape, more.x_test.shape
+            ((10000, 8, 8, 1), (360, 8, 8, 1))
         """
         n = len(self.x_train)
         if self.x_train.ndim != 4:
@@ -75,7 +104,7 @@ class Data:
         if n_train > different:
             raise ValueError(
                 f"`n_train` must be at most {different:,}: {n:,} images moved by up to {shift} pixels make no more "
-                f"different ones; got {n_train:,}. Take a larger `shift`."
+                f"different ones; got {n_train:,}. Use a larger `shift`."
             )
         rng = np.random.default_rng([seed, 3])
         rounds = [rng.permutation(n) for _ in range(-(-(n_train - n) // n))]
@@ -95,22 +124,38 @@ class Data:
 
 
 def load(name: str, n_train: int | None = None, n_test: int | None = None, seed: int = 0) -> Data:
-    """The set `name` (see the table above) or its first `n_train` and `n_test` images in the order of `seed`.
+    """Load a set of images, or a subset of it.
 
-    A subset has every class equally often, up to one image, as long as images of it are left. Subsets are
-    nested: the first 100 of `n_train=200` are those of `n_train=100`. Equal arguments give equal images.
-    `mnist5k`, `digits` and `photo_patches` have no official test part: `seed` also decides what is in it (and
-    where the patches lie). A score on `mnist5k` is not "MNIST test accuracy": that is another test set.
+    Args:
+        name: "mnist5k" (a part of MNIST), "digits" (8×8 handwritten digits), "photo_patches" (color patches of nine
+            photos), "mnist", "fashion_mnist" or "cifar10". The last three are downloaded on first use.
+        n_train: The number of training images; by default all.
+        n_test: The number of test images; by default all.
+        seed: An integer that chooses the order of the images, of which a subset has the first. "mnist5k", "digits" and
+            "photo_patches" have no official test part: for them it also chooses the test part, and the places of the
+            patches.
 
-    Raises: ValueError for an unknown name, or for more images than there are; TypeError for a size that is
-    not an integer; ConnectionError if a set cannot be fetched, with the way to put it there by hand; OSError if the
-    folder for it cannot be used; ModuleNotFoundError if scikit-learn or scikit-image are needed and missing.
+    Returns:
+        A `Data`. Equal arguments give equal images.
 
-    >>> data = load("mnist5k", n_train=100, n_test=50)
-    >>> data
-    <mnist5k: 100 training and 50 test images of 28×28×1, 10 classes>
-    >>> data.flat().x_train.shape, np.bincount(data.y_train).tolist()
-    ((100, 784), [10, 10, 10, 10, 10, 10, 10, 10, 10, 10])
+    Raises:
+        TypeError: If a size is not an integer.
+        ValueError: If the name is not known, or if there are not so many images.
+        ConnectionError: If a set cannot be downloaded. The message says how to put it in place by hand.
+        OSError: If the folder for downloads cannot be used.
+        ModuleNotFoundError: If scikit-learn or scikit-image is needed and missing.
+
+    Example:
+        >>> data = load("mnist5k", n_train=100, n_test=50)
+        >>> data
+        <mnist5k: 100 training and 50 test images of 28×28×1, 10 classes>
+        >>> data.flat().x_train.shape, np.bincount(data.y_train).tolist()
+        ((100, 784), [10, 10, 10, 10, 10, 10, 10, 10, 10, 10])
+
+    Note:
+        In a subset all classes are equally frequent, up to one image, as long as there are images of each. Subsets are
+        nested: the first 100 images of `n_train=200` are those of `n_train=100`. The test part of "mnist5k" is not that
+        of MNIST, so a score on it is not "MNIST test accuracy".
     """
     _checks.choice("name", name, _READERS)
     for argument, size in (("n_train", n_train), ("n_test", n_test)):
@@ -141,15 +186,27 @@ def load(name: str, n_train: int | None = None, n_test: int | None = None, seed:
 
 
 def one_hot_centered(labels: ArrayLike | Sequence[int], classes: int) -> Float[np.ndarray, "N K"]:
-    """Targets for regression on classes: 1 − 1/K in the label's column, −1/K elsewhere; rows sum to zero.
+    """Return targets for regression on classes, whose rows sum to zero.
 
-    `labels` are N integers 0 … K−1 with K = `classes`. For K = 10 the entries are 0.9 and −0.1, as in Lee et
-    al. 2020.
+    They are 1 − 1/K in the column of the label, and −1/K in all others. For K = 10 that is 0.9 and −0.1.
 
-    Raises: TypeError for labels that are not integers; ValueError for another rank, or labels out of range.
+    Args:
+        labels: Integers 0, ..., K − 1, [N].
+        classes: K, at least 2.
 
-    >>> one_hot_centered([0, 3], classes=4).tolist()
-    [[0.75, -0.25, -0.25, -0.25], [-0.25, -0.25, -0.25, 0.75]]
+    Returns:
+        [N, K], float32.
+
+    Raises:
+        TypeError: If labels are not integers.
+        ValueError: If labels have another rank or are out of range.
+
+    Example:
+        >>> one_hot_centered([0, 3], classes=4).tolist()
+        [[0.75, -0.25, -0.25, -0.25], [-0.25, -0.25, -0.25, 0.75]]
+
+    References:
+        Lee et al. 2020.
     """
     _checks.count("classes", classes, minimum=2)
     labels = np.asarray(labels)
@@ -180,7 +237,7 @@ def _read_digits(seed: int) -> Arrays:
     _package_folder("scikit-learn", "sklearn")
     from sklearn.datasets import load_digits
 
-    images, labels = load_digits(return_X_y=True)  # grey levels 0 … 16
+    images, labels = load_digits(return_X_y=True)  # gray levels 0, ..., 16
     return _split(images.astype(np.uint8).reshape(-1, 8, 8, 1), np.asarray(labels), 360, seed)
 
 
@@ -194,10 +251,10 @@ _PHOTOS = {  # files that come with these packages; none is downloaded
 
 
 def _read_photo_patches(seed: int) -> Arrays:
-    """250 patches of each photo's left half for training, 100 of its right half for testing, drawn at random.
+    """Draw 250 patches from the left half of each photo for training, and 100 from its right half for testing.
 
-    Patches of one half may overlap each other; no pixel is in both halves. The task is to tell photographs
-    apart by texture and colour, not to recognise objects.
+    Patches of one half may overlap; no pixel is in both halves. The task is to distinguish photographs by texture and
+    color, not to recognize objects.
     """
     paths = [
         _package_folder(package, module) / folder / file
@@ -219,7 +276,10 @@ def _read_photo_patches(seed: int) -> Arrays:
 
 
 def _draw_patches(photo: np.ndarray, count: int, rng: np.random.Generator, size: int = 32) -> np.ndarray:
-    """`count` patches at different places, none blank like the dark around the retina: nothing to tell by."""
+    """Draw `count` patches at different places.
+
+    Blank patches, such as the dark border around the retina, are left out: nothing distinguishes them.
+    """
     rows, columns = photo.shape[0] - size + 1, photo.shape[1] - size + 1
     patches: dict[tuple[int, int], np.ndarray] = {}
     while len(patches) < count:
@@ -238,15 +298,16 @@ def _package_folder(package: str, module: str) -> Path:
 
 
 def _split(images: np.ndarray, labels: np.ndarray, n_test: int, seed: int) -> Arrays:
-    """Cuts a balanced test part off a set that has none."""
+    """Split a balanced test part off a set that has none."""
     order = _balanced_order(labels, np.random.default_rng([seed, 0]))
     test, train = order[:n_test], order[n_test:]
     return images[train], labels[train], images[test], labels[test]
 
 
 def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random order that takes every class once before any class again, as long as images of it are left."""
-    shuffled = np.argsort(rng.random(len(labels)))  # its stream changes less between NumPy versions
+    """Return a random order in which every class comes once before any class again, as long as it has images left."""
+    # `random` changes less between versions of NumPy than `permutation`.
+    shuffled = np.argsort(rng.random(len(labels)))
     turn = np.empty(len(labels), int)
     for label in np.unique(labels):
         places = np.flatnonzero(labels[shuffled] == label)
@@ -255,7 +316,10 @@ def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
-    """Of all grey levels, from how often each occurs: exact, and without a floating-point copy of them."""
+    """Return mean and standard deviation of all gray levels.
+
+    They are computed from how often each level occurs, which is exact and needs no floating-point copy of the images.
+    """
     chunks = np.array_split(images, 1 + len(images) // 1_000)
     counts = np.sum([np.bincount(chunk.ravel(), minlength=256) for chunk in chunks], axis=0)
     levels = np.arange(256)
@@ -267,7 +331,7 @@ _READERS: dict[str, Callable[[int], Arrays]] = {
     "mnist5k": _read_mnist5k,
     "digits": _read_digits,
     "photo_patches": _read_photo_patches,
-    "mnist": lambda seed: read_mnist("mnist"),  # these have a test part of their own
+    "mnist": lambda seed: read_mnist("mnist"),  # from here on the sets have an official test part
     "fashion_mnist": lambda seed: read_mnist("fashion_mnist"),
     "cifar10": lambda seed: read_cifar10("cifar10"),
 }

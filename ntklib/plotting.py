@@ -1,7 +1,7 @@
-"""Figures from arrays: each function draws on the `Axes` it is given and returns it.
+"""Figures from arrays: each function draws on the `Axes` that it is given, and returns it.
 
-Theory is a line and measurement points with error bars; colours are those of Okabe & Ito, told apart by colour-blind
-readers, and each comes with its own marker and dash, so that a grey print is readable too.
+Theory is drawn as a line, and measurements as points with error bars. The colors are those of Okabe & Ito, which
+color-blind readers can distinguish. Each color has its own marker and dash, so that a gray print is readable too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)
 
 
 def use_style() -> None:
-    """Sizes and fonts of the course's figures, for this session of matplotlib."""
+    """Set the sizes, fonts and colors of the course's figures for this session of matplotlib.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
     try:
         import matplotlib as mpl
         from cycler import cycler
@@ -46,7 +50,23 @@ def use_style() -> None:
 
 
 def mean_and_error(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard error of the mean over seeds, which are along `axis`."""
+    """Return the mean over seeds and its standard error.
+
+    Args:
+        samples: An array of any shape with at least two seeds.
+        axis: The axis of the seeds.
+
+    Returns:
+        (mean, error), each of the shape of `samples` without that axis.
+
+    Raises:
+        ValueError: If there is no such axis, or fewer than two seeds.
+
+    Example:
+        >>> mean, error = mean_and_error([1.0, 3.0])
+        >>> float(mean), float(error)
+        (2.0, 1.0)
+    """
     samples = np.asarray(samples)
     if not -samples.ndim <= axis < samples.ndim:
         raise ValueError(f"`axis` must be one of the axes of `samples`, {samples.shape}; got {axis}.")
@@ -56,12 +76,23 @@ def mean_and_error(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.nd
 
 
 def fit_slope(x: ArrayLike, samples: ArrayLike) -> tuple[float, float]:
-    """The slope of log(samples) against log(x), and its standard error over seeds; samples [seeds, len(x)].
+    """Return the slope of log(samples) against log(x), and its standard error over seeds.
 
-    Each seed's points get a slope of their own; the error is that of the mean of these slopes.
+    A slope is fitted to the points of each seed. The result is the mean of these slopes and its standard error.
 
-    >>> fit_slope([1.0, 2.0, 4.0], [[1.0, 0.5, 0.25], [2.0, 1.0, 0.5]])[0].__round__(6)
-    -1.0
+    Args:
+        x: Positive numbers, [n], at least two of them different.
+        samples: Positive numbers, [seeds, n].
+
+    Returns:
+        (slope, error).
+
+    Raises:
+        ValueError: If shapes do not fit, or numbers are not as said above.
+
+    Example:
+        >>> fit_slope([1.0, 2.0, 4.0], [[1.0, 0.5, 0.25], [2.0, 1.0, 0.5]])[0].__round__(6)
+        -1.0
     """
     x, samples = _curve(x, samples)
     if not (np.isfinite(x) & (x > 0)).all() or not (np.isfinite(samples) & (samples > 0)).all():
@@ -76,8 +107,21 @@ def fit_slope(x: ArrayLike, samples: ArrayLike) -> tuple[float, float]:
 def rate(
     ax: Axes, x: ArrayLike, samples: ArrayLike, *, label: str, theory: float | None = None, series: int = 0
 ) -> Axes:
-    """Measured points (mean over seeds, standard error) on log-log axes, with the fitted slope in the legend and,
-    where given, a line of the slope `theory` through the points' geometric middle. samples: [seeds, len(x)].
+    """Draw measured points on log-log axes, with the fitted slope in the legend.
+
+    Args:
+        ax: The axes to draw on.
+        x: Positive numbers, [n].
+        samples: Positive measurements, [seeds, n]. Points are means over seeds, with standard errors.
+        label: The name in the legend.
+        theory: A slope. If it is given, a line of that slope is drawn through the geometric mean of the points.
+        series: The number of the series, which chooses color, marker and dash.
+
+    Returns:
+        `ax`.
+
+    Raises:
+        ValueError: As `fit_slope`.
     """
     x, samples = _curve(x, samples)
     mean, error = mean_and_error(samples)
@@ -105,7 +149,22 @@ def rate(
 def theory_and_measurement(
     ax: Axes, x: ArrayLike, theory: ArrayLike, samples: ArrayLike, *, label: str, series: int = 0
 ) -> Axes:
-    """A predicted curve as a line, measured points as mean and standard error over seeds. samples: [seeds, len(x)]."""
+    """Draw a predicted curve as a line, and measurements as points with error bars.
+
+    Args:
+        ax: The axes to draw on.
+        x: Numbers, [n].
+        theory: The predictions at `x`, [n].
+        samples: The measurements, [seeds, n]. Points are means over seeds, with standard errors.
+        label: The name in the legend.
+        series: The number of the series, which chooses color, marker and dash.
+
+    Returns:
+        `ax`.
+
+    Raises:
+        ValueError: If shapes do not fit, or if there are fewer than two seeds.
+    """
     x, samples = _curve(x, samples)
     theory = _sized("theory", theory, x.size, "x")
     mean, error = mean_and_error(samples)
@@ -117,7 +176,21 @@ def theory_and_measurement(
 
 
 def heatmap(ax: Axes, matrix: ArrayLike, *, label: str, title: str = "", symmetric: bool = False) -> Axes:
-    """A kernel matrix as an image with its colour bar; `symmetric` centres the colours at zero."""
+    """Draw a kernel matrix as an image with a color bar.
+
+    Args:
+        ax: The axes to draw on.
+        matrix: [N, M].
+        label: The label of the color bar.
+        title: The title of the axes.
+        symmetric: Whether the colors are centered at zero.
+
+    Returns:
+        `ax`.
+
+    Raises:
+        ValueError: If `matrix` does not have two axes.
+    """
     matrix = np.asarray(matrix)
     if matrix.ndim != 2:
         raise ValueError(f"`matrix` must be [N, M]; got shape {matrix.shape}.")
@@ -134,8 +207,21 @@ def heatmap(ax: Axes, matrix: ArrayLike, *, label: str, title: str = "", symmetr
 def phase_diagram(
     ax: Axes, w_std: ArrayLike, b_std: ArrayLike, xi_c: ArrayLike, line: ArrayLike, *, most: float = 100.0
 ) -> Axes:
-    """Depth scales ξ_c [len(w_std), len(b_std)] over the plane of σ_w² and σ_b², cut off at `most` layers, with the
-    critical line: σ_w at each of `b_std`.
+    """Draw depth scales over the plane of σ_w² and σ_b², with the critical line.
+
+    Args:
+        ax: The axes to draw on.
+        w_std: Values of σ_w, not squared, [n].
+        b_std: Values of σ_b, not squared, [m].
+        xi_c: The depth scales ξ_c in layers, [n, m].
+        line: σ_w on the critical line at each of `b_std`, [m].
+        most: The largest depth scale of the color bar, in layers.
+
+    Returns:
+        `ax`.
+
+    Raises:
+        ValueError: If shapes do not fit.
     """
     w2, b2, xi = np.asarray(w_std) ** 2, np.asarray(b_std) ** 2, np.asarray(xi_c)
     if xi.shape != (*w2.shape, *b2.shape) or xi.ndim != 2:
@@ -153,7 +239,22 @@ def phase_diagram(
 
 
 def cobweb(ax: Axes, c: ArrayLike, mapped: ArrayLike, path: ArrayLike, *, label: str, series: int = 0) -> Axes:
-    """A correlation map f, `mapped` over `c`, with the diagonal and the staircase of a `path` c_1, c_2 = f(c_1), …"""
+    """Draw a correlation map f, the diagonal, and the staircase of its iterates.
+
+    Args:
+        ax: The axes to draw on.
+        c: Correlations, [n].
+        mapped: f(c), [n].
+        path: The iterates c_1, c_2 = f(c_1), ..., at least two.
+        label: The name of the map in the legend.
+        series: The number of the series, which chooses color and dash.
+
+    Returns:
+        `ax`.
+
+    Raises:
+        ValueError: If shapes do not fit.
+    """
     path = np.asarray(path)
     if path.ndim != 1 or path.size < 2:
         raise ValueError(f"`path` must be a sequence of at least two correlations; got shape {path.shape}.")
@@ -170,7 +271,16 @@ def cobweb(ax: Axes, c: ArrayLike, mapped: ArrayLike, path: ArrayLike, *, label:
 
 
 def images(axes: Sequence[Axes], pictures: ArrayLike, titles: Sequence[str]) -> None:
-    """Small pictures [n, H, W, C] side by side, without ticks: grey for one channel, colours for three."""
+    """Draw small pictures without ticks, each on its own axes.
+
+    Args:
+        axes: n axes.
+        pictures: [n, H, W, C]; gray for one channel, colored for three.
+        titles: n titles.
+
+    Raises:
+        ValueError: If shapes do not fit, or if there are not equally many axes, pictures and titles.
+    """
     pictures = np.asarray(pictures)
     if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3):
         raise ValueError(f"`pictures` must be [n, H, W, C] with 1 or 3 channels; got shape {pictures.shape}.")
@@ -186,7 +296,7 @@ def images(axes: Sequence[Axes], pictures: ArrayLike, titles: Sequence[str]) -> 
 
 
 def _curve(x: ArrayLike, samples: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Points of a curve, [n], and what was measured there, [seeds, n]."""
+    """Check the points of a curve, [n], and the measurements there, [seeds, n]."""
     x, samples = np.asarray(x, float), np.asarray(samples)
     if x.ndim != 1 or samples.ndim != 2 or samples.shape[1] != x.size:
         raise ValueError(
@@ -196,7 +306,7 @@ def _curve(x: ArrayLike, samples: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sized(argument: str, value: ArrayLike, size: int, other: str) -> np.ndarray:
-    """A sequence of `size` numbers, as many as `other` has."""
+    """Check a sequence of `size` numbers, as many as `other` has."""
     array = np.asarray(value, float)
     if array.shape != (size,):
         raise ValueError(f"`{argument}` must be [{size}], one number for each of `{other}`; got shape {array.shape}.")

@@ -25,11 +25,11 @@ except ImportError as error:
         name="sklearn",
     ) from error
 
-_ROWS = 1024  # test points whose kernels are held at a time
+_ROWS = 1024  # the number of test points whose kernels are held at a time
 
 
 class _KernelMethod(BaseEstimator):
-    """What regression and classification share; see `KernelRegressor`."""
+    """The part that regression and classification share; see `KernelRegressor`."""
 
     def __init__(
         self,
@@ -47,13 +47,13 @@ class _KernelMethod(BaseEstimator):
         self.max_memory = max_memory
 
     def _fit(self, x: np.ndarray, y: np.ndarray) -> Self:
-        """Solve (Θ + ridge · tr(Θ)/N · 1) α = y, targets [N, K]."""
+        """Solve (Θ + ridge · tr(Θ)/N · 1) α = y for targets [N, K]."""
         if self.net is not None:
             _checks.instance("net", self.net, Layer, "such as `ntklib.mlp(...)`")
         _checks.choice("kernel", self.kernel, ("ntk", "nngp"))
         _checks.choice("solver", self.solver, ("cholesky", "cg"))
         _checks.real("ridge", self.ridge, minimum=0.0)
-        # A kernel does not depend on the widths in the NTK parameterization: one unit a layer will do.
+        # In the NTK parameterization the kernel does not depend on the widths, so one unit a layer is enough.
         start = nnx.Rngs(0)
         self.net_ = self.net or mlp([x.shape[1], 1, 1, 1], activation=Relu(), w_std=2**0.5, b_std=0.1, rngs=start)
         self.X_fit_ = x
@@ -69,20 +69,29 @@ class _KernelMethod(BaseEstimator):
         return self
 
     def _outputs(self, x: np.ndarray) -> np.ndarray:
-        """Θ(x, X) α, [M, K]."""
+        """Return Θ(x, X) α, [M, K]."""
         blocks = (self._gram(part, self.X_fit_) for part in _parts(x))
         return np.concatenate([block @ self.dual_coef_ for block in blocks])
 
     def predict_std(self, X: ArrayLike) -> np.ndarray:
-        """Standard deviation of the outputs at X, [M], over initialisations of the trained networks, the same for each
-        output: what is left of the spread of a random network once it fits the data, in the targets' units.
+        """Return the standard deviation of the outputs over initializations of the trained networks.
 
-        For "nngp" it is that of the Bayesian posterior, for "ntk" of an ensemble trained to the end in all its layers
-        (see `ntklib.ensemble_posterior`). Costs N² operations a point, for "ntk" the other kernel of the training
-        inputs, and where `fit` has not left a factor in float64 (for N from 2,000) the first time that factor, N³/3
-        operations; it is kept, N² numbers.
+        For "nngp" it is that of the Bayesian posterior. For "ntk" it is that of an ensemble in which all layers are
+        trained to the end (see `ntklib.ensemble_posterior`).
 
-        Raises ValueError with solver="cg", which solves for the targets only.
+        Args:
+            X: Test inputs, [M, d] or [M, H, W, C].
+
+        Returns:
+            [M], in the units of the targets; it is the same for each of the K outputs.
+
+        Raises:
+            ValueError: If solver="cg", which solves for the targets only.
+
+        Note:
+            A point takes N² operations. For "ntk" the NNGP kernel of the training inputs is computed as well. If `fit`
+            has left no factor in float64 (N from 2,000), the first call computes it, N³/3 operations, and keeps it, N²
+            numbers.
         """
         x = self._validated(X)
         if self.solver == "cg":
@@ -102,7 +111,7 @@ class _KernelMethod(BaseEstimator):
                 variance = Tiles(self.net_, part, kernel="nngp").diagonal() - mixed
             if prior is not None:
                 variance += np.einsum("nm,nm->m", weights, prior @ weights) - mixed
-            std.append(np.sqrt(np.maximum(variance, 0.0)))  # rounding can leave less than nothing
+            std.append(np.sqrt(np.maximum(variance, 0.0)))  # rounding can leave a variance below zero
         return np.concatenate(std)
 
     def _gram(self, x1: np.ndarray, x2: np.ndarray | None = None, *, kernel: Which | None = None) -> np.ndarray:
@@ -115,42 +124,66 @@ class _KernelMethod(BaseEstimator):
 
 
 class KernelRegressor(RegressorMixin, _KernelMethod):
-    """Ridge regression with the kernel Θ of an infinitely wide network: the mean of such networks trained to the end,
+    """Ridge regression with the kernel of an infinitely wide network, as an estimator of scikit-learn.
+
+    The prediction is the mean of such networks after training to the end::
 
         f(x) = Θ(x, X) (Θ(X, X) + ridge · tr(Θ(X, X))/N · 1)⁻¹ y.
 
-    net: a network of this library, for its `kernel`; its parameters play no role. By default two hidden layers of
-        ReLU, σ_w² = 2, σ_b = 0.1.
-    kernel: "ntk", all layers trained, or "nngp", the last one alone, which is the Bayesian posterior mean.
-    ridge: relative to the mean of the kernel's diagonal; 0 only where that is not singular.
-    solver: "cholesky", N³/3 operations in float32 and N² numbers, and the solution refined until it is that of float64
-        (to 1e-10); where the kernel is too ill-conditioned for that, and for N below 2,000, all in float64. Or "cg",
-        conjugate gradients within `max_memory` bytes, for N beyond 20,000 or so (`ntklib.cg_solve`, to a residual of
-        1e-8; needs a ridge, has no `predict_std`).
+    After `fit` the estimator has the attributes `dual_coef_` [N, K], `X_fit_` and `net_`, and with "cg" also `n_iter_`.
 
-    Inputs are vectors [N, d] or images [N, H, W, C], targets [N] or [N, K]. Targets are not centred, and inputs not
-    scaled: put a scaler before it in a `Pipeline`. It follows scikit-learn's rules for estimators (`clone`,
-    `cross_val_score`, `GridSearchCV`, pickling). Results have double precision, whatever the session's setting.
-    Fitted attributes: `dual_coef_` [N, K], `X_fit_`, `net_`; with "cg" `n_iter_`.
-    `fit` warns where the kernel's rounding errors are not small against its smallest eigenvalue with the ridge, and
-    raises ValueError where the kernel is singular. Source: Jacot et al. 2018; Lee et al. 2019.
+    Args:
+        net: A network of this library. Only its kernel is used, not its parameters. By default it has two hidden layers
+            of ReLU with σ_w² = 2 and σ_b = 0.1.
+        kernel: "ntk" for networks in which all layers are trained, or "nngp" for the last layer alone, which gives the
+            mean of the Bayesian posterior.
+        ridge: Relative to the mean of the kernel's diagonal, not negative. With 0 the kernel must not be singular.
+        solver: "cholesky" for N up to 20,000 or so, or "cg" for conjugate gradients (`ntklib.cg_solve`), which needs a
+            ridge and has no `predict_std`.
+        max_memory: The bytes that "cg" may use.
 
-    >>> import numpy as np
-    >>> x = np.linspace(-1, 1, 20)[:, None]
-    >>> model = KernelRegressor(ridge=1e-6).fit(x, x[:, 0] ** 2)
-    >>> bool(abs(model.predict([[0.5]])[0] - 0.25) < 0.01), model.predict_std([[0.5], [5.0]]).round(2).tolist()
-    (True, [0.0, 0.47])
+    Raises:
+        TypeError: From `fit`, if an argument has the wrong type.
+        ValueError: From `fit`, if an argument is out of range, or if the kernel is singular.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.linspace(-1, 1, 20)[:, None]
+        >>> model = KernelRegressor(ridge=1e-6).fit(x, x[:, 0] ** 2)
+        >>> bool(abs(model.predict([[0.5]])[0] - 0.25) < 0.01), model.predict_std([[0.5], [5.0]]).round(2).tolist()
+        (True, [0.0, 0.47])
+
+    Note:
+        Inputs are vectors [N, d] or images [N, H, W, C], and targets [N] or [N, K]. Neither targets nor inputs are
+        centered or scaled: put a scaler before the estimator in a `Pipeline`. The estimator follows scikit-learn's
+        rules (`clone`, `cross_val_score`, `GridSearchCV`, pickling). Results have double precision, whatever the
+        settings of JAX.
+        "cholesky" takes N³/3 operations in float32 and N² numbers. It then refines the solution until it is that of
+        float64, to 1e-10. If the kernel is too ill-conditioned for that, or N is below 2,000, everything is in float64.
+        "cg" stops at a residual of 1e-8.
+        `fit` warns if the kernel's rounding errors are not small compared to its smallest eigenvalue with the ridge.
+
+    References:
+        Jacot et al. 2018; Lee et al. 2019.
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to inputs [N, d] or [N, H, W, C] and targets [N] or [N, K]."""
+        """Fit the model.
+
+        Args:
+            X: Training inputs, [N, d] or [N, H, W, C].
+            y: Targets, [N] or [N, K].
+
+        Returns:
+            The estimator itself.
+        """
         X, y = validate_data(self, X, y, dtype=np.float64, allow_nd=True, multi_output=True, y_numeric=True)
         y = np.asarray(y, np.float64)
         self._one_output = y.ndim == 1
         return self._fit(X, y.reshape(len(y), -1))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Outputs [M] or [M, K]."""
+        """Return the outputs [M] or [M, K] at test inputs [M, d] or [M, H, W, C]."""
         outputs = self._outputs(self._validated(X))
         return outputs[:, 0] if self._one_output else outputs
 
@@ -161,20 +194,44 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
 
 
 class KernelClassifier(ClassifierMixin, _KernelMethod):
-    """Classification by ridge regression, as `KernelRegressor` does it, on one-hot targets less their mean 1/K: the
-    class with the largest output. Labels [N] may be anything that can be sorted; `classes_` lists them.
+    """Classification by ridge regression on centered one-hot targets, as an estimator of scikit-learn.
 
-    Cross-entropy has no such closed form: `ntklib.cross_entropy_flow`.
+    The targets are 1 − 1/K for the class and −1/K for all others. The regression is that of `KernelRegressor`, and the
+    prediction is the class with the largest output. Labels [N] may be anything that can be sorted. After `fit` the
+    attribute `classes_` lists them.
 
-    >>> import ntklib as ntk
-    >>> data = ntk.load("digits", n_train=300, n_test=200).flat()
-    >>> model = KernelClassifier().fit(data.x_train, data.y_train)
-    >>> model.score(data.x_test, data.y_test) > 0.9
-    True
+    Args:
+        net: As in `KernelRegressor`.
+        kernel: As in `KernelRegressor`.
+        ridge: As in `KernelRegressor`.
+        solver: As in `KernelRegressor`.
+        max_memory: As in `KernelRegressor`.
+
+    Raises:
+        TypeError: From `fit`, if an argument has the wrong type.
+        ValueError: From `fit`, as `KernelRegressor`; or if there is only one class.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> data = ntk.load("digits", n_train=300, n_test=200).flat()
+        >>> model = KernelClassifier().fit(data.x_train, data.y_train)
+        >>> model.score(data.x_test, data.y_test) > 0.9
+        True
+
+    See Also:
+        `ntklib.cross_entropy_flow`, for training on the cross-entropy, which has no closed form.
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Fit to inputs [N, d] or [N, H, W, C] and labels [N]."""
+        """Fit the model.
+
+        Args:
+            X: Training inputs, [N, d] or [N, H, W, C].
+            y: Labels, [N].
+
+        Returns:
+            The estimator itself.
+        """
         X, y = validate_data(self, X, y, dtype=np.float64, allow_nd=True)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -183,12 +240,12 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
         return self._fit(X, np.asarray(one_hot_centered(labels, len(self.classes_)), np.float64))
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
-        """Outputs [M, K]; for two classes [M], positive for the second."""
+        """Return the outputs [M, K] at test inputs; for two classes [M], which is positive for the second class."""
         outputs = self._outputs(self._validated(X))
         return outputs if len(self.classes_) > 2 else outputs[:, 1] - outputs[:, 0]
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Labels [M]."""
+        """Return the labels [M] at test inputs [M, d] or [M, H, W, C]."""
         decision = self.decision_function(X)
         return self.classes_[decision.argmax(1) if decision.ndim == 2 else (decision > 0).astype(int)]
 

@@ -1,4 +1,4 @@
-"""Regularised ZCA: turns the inputs' covariance towards the identity without turning the images around."""
+"""Regularized ZCA whitening, which brings the covariance of the inputs near the identity."""
 
 from typing import Self
 
@@ -10,33 +10,42 @@ from ntklib import _checks
 
 
 class ZCA:
-    """Regularised ZCA whitening, fitted on training inputs only.
+    """Regularized ZCA whitening, fitted on training inputs only.
 
-    Features: each channel standardised with two numbers fitted on the training inputs (vectors count as one
-    channel), flattened to d numbers, minus the mean of the image, divided by the norm of the image (a blank image
-    stays zero). With their matrix X, [n, d], and C = XᵀX/n = U diag(s) Uᵀ,
+    First the features of an input are computed. Each channel is standardized with two numbers fitted on the training
+    inputs (vectors count as one channel), the image is flattened to d numbers, its mean is subtracted, and it is
+    divided by its norm (a blank image stays zero). With the features of N training inputs X, [N, d], and C = XᵀX/N =
+    U diag(s) Uᵀ, the transformation is::
 
-        x ↦ W x,   W = U diag(s + reg)^(−1/2) Uᵀ,   reg = `epsilon` · tr(C)/d,
+        x ↦ W x,   W = U diag(s + reg)^(−1/2) Uᵀ,   reg = epsilon · tr(C)/d.
 
-    so that the covariance XᵀX/n of the transformed training inputs has eigenvalues s/(s + reg): 1 along directions
-    of large variance, 0 along those of none. With fewer inputs than features (n < d) the directions that the
-    training inputs do not reach are kept as they are, with the factor 1 in place of reg^(−1/2).
+    The covariance of the transformed training inputs has the eigenvalues s/(s + reg): 1 along directions of large
+    variance, and 0 along directions of no variance. If there are fewer inputs than features (N < d), W is 1 along the
+    directions that the training inputs do not reach.
 
-    `epsilon` is relative to the mean eigenvalue: 0.1 is typical, and a large one leaves the features as they are
-    but for a factor. The arithmetic is in float64; the result is float32, or float64 if the input is.
+    Args:
+        epsilon: The regularization relative to the mean eigenvalue, above zero. 0.1 is typical. A large one only
+            multiplies the features by a number.
 
-    Raises: ValueError if `epsilon` is not above zero, for inputs that are not [N, d] or [N, H, W, C], not
-    finite, not of the fitted shape, or infinite when divided by the fitted scale; TypeError for integers;
-    RuntimeError for `transform` before `fit`.
+    Raises:
+        TypeError: If inputs are integers.
+        ValueError: If `epsilon` is not above zero; and, from `fit` and `transform`, if inputs are not [N, d] or
+            [N, H, W, C], not finite, not of the fitted shape, or infinite after division by the fitted scale.
+        RuntimeError: If `transform` is called before `fit`.
 
-    Source: the pipeline of Lee et al. 2020. Theirs fits C on images that are not standardised; here C is that of
-    the very features that are transformed.
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(500, 4, 4, 1))
+        >>> white = ZCA(epsilon=1e-3).fit(x).transform(x).reshape(500, 16)
+        >>> s = np.linalg.eigvalsh(white.T @ white / 500)  # subtracting the mean of the image removes one direction
+        >>> bool(abs(s[0]) < 1e-9), bool(abs(s[1:] - 1).max() < 2e-3)
+        (True, True)
 
-    >>> x = np.random.default_rng(0).normal(size=(500, 4, 4, 1))
-    >>> white = ZCA(epsilon=1e-3).fit(x).transform(x).reshape(500, 16)
-    >>> s = np.linalg.eigvalsh(white.T @ white / 500)  # one direction is lost to the mean of the image
-    >>> bool(abs(s[0]) < 1e-9), bool(abs(s[1:] - 1).max() < 2e-3)
-    (True, True)
+    Note:
+        The arithmetic is in float64. The result is float32, or float64 if the input is.
+
+    References:
+        Lee et al. 2020, who compute C from images that are not standardized. Here C is computed from the features that
+        are transformed.
     """
 
     def __init__(self, epsilon: float):
@@ -45,33 +54,49 @@ class ZCA:
         self._shape: tuple[int, ...] | None = None
 
     def fit(self, x: ArrayLike) -> Self:
-        """Fits the channels' means and standard deviations and W to the training inputs; returns itself."""
+        """Fit the means and standard deviations of the channels, and W, to training inputs.
+
+        Args:
+            x: Training inputs, [N, d] or [N, H, W, C].
+
+        Returns:
+            The object itself.
+        """
         images = _images(x)
         self._shape = np.shape(x)[1:]
-        # Squares of very small or very large entries would under- or overflow: each channel on its own scale.
+        # Divide each channel by its largest entry, since squares of very small or very large ones under- or overflow.
         scale = abs(images).max(axis=(0, 1, 2))
         scale[scale == 0.0] = 1.0
         scaled = images / scale
         mean, std = scaled.mean(axis=(0, 1, 2)), scaled.std(axis=(0, 1, 2))
-        # A constant channel becomes zero; its standard deviation may be rounding instead of 0.
+        # A constant channel becomes zero. By rounding its standard deviation may differ from 0.
         self._mean, self._std = scale * mean, scale * np.where(std > 1e-10 * abs(mean), std, 1.0)
 
         features = self._features(images)
         n, d = features.shape
         s, u = np.linalg.eigh(features.T @ features / n)
-        s = s.clip(min=0.0)  # a negative one is rounding
+        s = s.clip(min=0.0)  # negative ones are rounding errors
         if s[-1] == 0.0:
-            raise ValueError("`x` holds only blank images: without the mean of each, nothing is left to whiten.")
+            raise ValueError(
+                "`x` holds only blank images: after subtracting the mean of each, nothing is left to whiten."
+            )
         factors = (s + self.epsilon * s.sum() / d) ** -0.5
         if n < d:
-            # Told by the rank, which is n unless inputs depend on each other: `eigh` picks any basis for what
-            # they do not reach, and with two different factors in there W would depend on that choice.
+            # All directions that the inputs do not reach get the same factor, whatever their number: `eigh` chooses any
+            # basis of them, and with different factors W would depend on that choice.
             factors[s <= d * np.finfo(float).eps * s[-1]] = 1.0
         self._w = (u * factors) @ u.T
         return self
 
     def transform(self, x: ArrayLike) -> Float[np.ndarray, " N *size"]:
-        """W applied to the features of `x`, in the shape of `x`."""
+        """Return W applied to the features of inputs.
+
+        Args:
+            x: Inputs of the fitted shape, [M, d] or [M, H, W, C].
+
+        Returns:
+            An array of the shape of `x`.
+        """
         if self._shape is None:
             raise RuntimeError("`transform` needs a fitted ZCA: call `fit` with the training inputs first.")
         images = _images(x)
@@ -86,15 +111,16 @@ class ZCA:
         largest = abs(rows).max(axis=1, keepdims=True)
         if not np.isfinite(largest).all():
             raise ValueError("`x` is too large for the scale that was fitted: divided by it, it is infinite.")
-        rows = rows / np.where(largest > 0.0, largest, 1.0)  # their squares would overflow; the norm goes away below
-        centred = rows - rows.mean(axis=1, keepdims=True)
-        norm, before = (np.linalg.norm(r, axis=1, keepdims=True) for r in (centred, rows))
-        blank = norm <= 1e-10 * before  # what is left of a blank image is rounding
-        return np.where(blank, 0.0, centred / np.where(blank, 1.0, norm))
+        # Squares of large entries would overflow. The factor drops out when the rows are divided by their norms.
+        rows = rows / np.where(largest > 0.0, largest, 1.0)
+        centered = rows - rows.mean(axis=1, keepdims=True)
+        norm, before = (np.linalg.norm(r, axis=1, keepdims=True) for r in (centered, rows))
+        blank = norm <= 1e-10 * before  # of a blank image only rounding errors are left
+        return np.where(blank, 0.0, centered / np.where(blank, 1.0, norm))
 
 
 def _images(x: ArrayLike) -> np.ndarray:
-    """`x` as float64 [N, H, W, C], after the checks; vectors [N, d] as [N, d, 1, 1]."""
+    """Check the inputs and return them as float64 [N, H, W, C], or as [N, d, 1, 1] if they are vectors."""
     _checks.host_inputs("x", x)
     x = np.asarray(x, np.float64)
     return x if x.ndim == 4 else x[:, :, None, None]

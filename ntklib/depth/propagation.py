@@ -31,8 +31,8 @@ from ntklib.duals.integrals import crowded, derivative, line
 from ntklib.layers import Elementwise
 
 ScalarFunction = Callable[[Array], Array]
-#: A function (q, δ) -> (drop, slope), with slope = E[φ'(u)φ'(v)] and drop = E[(φ(u) − φ(v))²]/(2qδ), the factor by which
-#: a layer with σ_w = 1 multiplies qδ.
+#: A function (q, δ) -> (drop, slope), with slope = E[φ'(u)φ'(v)] and drop = E[(φ(u) − φ(v))²]/(2qδ). The drop is the
+#: factor by which a layer with σ_w = 1 multiplies qδ.
 DropAndSlope = Callable[[Array, Array], tuple[Array, Array]]
 
 _LINE = (1e-15, 0.05)  # the smallest z of the rule on a line, and the distance of its nodes
@@ -292,7 +292,10 @@ def has_closed_form(activation: Elementwise) -> bool:
 
 @functools.cache
 def _by_record(record: Activation) -> DropAndSlope:
-    """Return the closed form: drop = E[φ²] (1 − ρ')/(qδ), where ρ' is the correlation after φ; at δ = 0 it is the slope."""
+    """Return the closed form.
+
+    The drop is E[φ²] (1 − ρ')/(qδ), where ρ' is the correlation after φ. At δ = 0 it equals the slope.
+    """
 
     def numbers(q: Array, delta: Array) -> tuple[Array, Array]:
         # δ beyond 1 is kept as −(1 + ρ) (`ntklib.duals.correlation`).
@@ -309,9 +312,9 @@ def _by_record(record: Activation) -> DropAndSlope:
 def _quadrature(f: ScalarFunction, nodes: tuple[int, int]) -> DropAndSlope:
     """Return a `DropAndSlope` by quadrature in polar coordinates of the plane.
 
-    Let δ = 2 sin²(θ/2), m = √q r cos α cos(θ/2), b = √q r sin α sin(θ/2), u = m + b and v = m − b. There are two sectors
-    of angles α and the mirror images of both: one of width π − θ, in which u and v have the same sign, and one of width
-    θ, in which they have opposite signs. The integrand of the drop, (φ(u) − φ(v))²/(2δ), is
+    Let δ = 2 sin²(θ/2), m = √q r cos α cos(θ/2), b = √q r sin α sin(θ/2), u = m + b and v = m − b. The angles α form
+    two sectors and their mirror images. In the first, of width π − θ, u and v have the same sign. In the second, of
+    width θ, they have opposite signs. The integrand of the drop, (φ(u) − φ(v))²/(2δ), is
     q r² sin²α ((φ(u) − φ(v))/2b)². The quotient (φ(u) − φ(v))/2b tends to φ'(m) as b tends to 0.
 
     The nodes are denser where u or v is small, and the more so the larger q (`ntklib.duals.integrals.crowded`). The

@@ -4,11 +4,13 @@ two blocks of examples is one batched matrix product for each term, whichever `o
 Axes: B examples; G, C groups, in each of which rows meet rows; R outputs that make rows of their own; p the numbers
 that are summed over.
 
-| outputs | G | R | summed over |
-|---|---|---|---|
-| "mean" Σ_k Θ_kk | 1 | 1 | parameters and outputs |
-| "diagonal" Θ_kk | K | 1 | parameters |
-| "full" Θ_kl | 1 | K | parameters |
+===============  =  =  ======================
+outputs          G  R  summed over
+===============  =  =  ======================
+"mean" Σ_k Θ_kk  1  1  parameters and outputs
+"diagonal" Θ_kk  K  1  parameters
+"full" Θ_kl      1  K  parameters
+===============  =  =  ======================
 """
 
 import functools

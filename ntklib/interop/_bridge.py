@@ -1,11 +1,12 @@
-"""What neural-tangents 0.6.5 needs in order to run on JAX 0.11 and 0.12.
+"""The changes that neural-tangents 0.6.5 needs to run on JAX 0.11 and 0.12.
 
-neural-tangents was written for JAX up to 0.4.25 and its sources are left as they are. Three kinds of thing stand
-between the two, each with its section below:
+neural-tangents was written for JAX up to 0.4.25, and its sources are not changed. There are three obstacles, each with
+a section below:
 
-1. names that it imports and that JAX has since moved or dropped: put back while it is imported, then taken away again;
-2. functions of its own that rely on JAX's former inner workings: replaced, in its modules, by ones on public JAX names;
-3. its TensorFlow module, which imports hundreds of megabytes for one converter: a stand-in that says it is left out.
+1. It imports names that JAX has since moved or dropped. They are put back while it is imported, and then removed.
+2. Some of its functions rely on internals of older JAX. They are replaced in its modules by functions that use public
+   names of JAX.
+3. Its TensorFlow module imports hundreds of megabytes for one converter. A stand-in says that it is left out.
 
 JAX itself is the same before and after.
 """
@@ -33,10 +34,11 @@ INSTALL = f"`pip install --no-deps neural-tangents=={NEURAL_TANGENTS} frozendict
 
 @contextlib.contextmanager
 def on_current_jax() -> Iterator[None]:
-    """Inside this block `import neural_tangents` works on JAX 0.11 and 0.12; neural-tangents stays adapted after it.
+    """Return a context in which `import neural_tangents` works on JAX 0.11 and 0.12. It stays adapted afterwards.
 
-    Raises: ImportError if JAX or neural-tangents is of another version, neural-tangents is missing, or somebody else
-    has imported it before, in a form that is not known here.
+    Raises:
+        ImportError: If JAX or neural-tangents is of another version, if neural-tangents is missing, or if it was
+            imported before through another adapter.
     """
     check_versions()
     loaded = sys.modules.get("neural_tangents")
@@ -97,10 +99,10 @@ def _forget() -> None:
 
 @contextlib.contextmanager
 def _former_jax_names() -> Iterator[None]:
-    """Put back the names that neural-tangents imports from JAX and that are elsewhere, or nowhere, by now."""
+    """Put back the names that neural-tangents imports from JAX, and that JAX has moved or dropped."""
     moved = ("Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var")
     names: list[tuple[Any, str, Any]] = [(jax.core, name, getattr(jax.extend.core, name)) for name in moved]
-    # neural-tangents enters a rule for this primitive in a table. Nothing emits it any more, so any will do.
+    # neural-tangents adds a rule for this primitive to a table. Nothing uses the primitive any more.
     names.append((ad, "zeros_like_p", jax.extend.core.Primitive("zeros_like")))
 
     util: Any = types.ModuleType("jax.util")
@@ -108,7 +110,7 @@ def _former_jax_names() -> Iterator[None]:
 
     with contextlib.ExitStack() as undo:
         for module, name, value in names:
-            if name not in vars(module):  # somebody else's patch is neither overwritten nor removed
+            if name not in vars(module):  # a patch of another package is neither overwritten nor removed
                 setattr(module, name, value)
                 undo.callback(delattr, module, name)
         if "jax.util" not in sys.modules:

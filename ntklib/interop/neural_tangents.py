@@ -1,23 +1,25 @@
 """neural-tangents 0.6.5 on current JAX, and ntklib networks written in it.
 
-`import ntklib.interop.neural_tangents as nt` gives what `import neural_tangents as nt` gave on the JAX of its day:
-`nt.stax`, `nt.predict`, `nt.empirical_ntk_fn`, `nt.batch` and so on; from then on `import neural_tangents` gives it,
-too. It works with jax>=0.11,<0.13 and neural-tangents 0.6.5 only and says so otherwise (ImportError). TensorFlow is
-never loaded. To install: `pip install --no-deps neural-tangents==0.6.5 frozendict`.
+`import ntklib.interop.neural_tangents as nt` gives what `import neural_tangents as nt` gave on older JAX: `nt.stax`,
+`nt.predict`, `nt.empirical_ntk_fn`, `nt.batch` and so on. After that, `import neural_tangents` gives the same. It works
+only with jax>=0.11,<0.13 and neural-tangents 0.6.5, and raises ImportError otherwise. TensorFlow is never loaded. To
+install: `pip install --no-deps neural-tangents==0.6.5 frozendict`.
 
-Where the two libraries write the same thing differently (N inputs, K outputs, Θ the NTK on the training inputs):
+The two libraries write some things differently (N inputs, K outputs, Θ the NTK on the training inputs):
 
-| | ntklib | neural-tangents |
-|---|---|---|
-| loss | 1/(2N) Σᵢ ‖f(xᵢ) − yᵢ‖² | 1/(2NK) Σᵢ ‖f(xᵢ) − yᵢ‖² |
-| gradient flow | df/dt = −Θ (f − y)/N | df/dt = −η Θ (f − y)/(NK), η the `learning_rate` of `predict` |
-| for the same curve | `t` | `t` and `learning_rate=K`, or K times the `t` |
-| largest learning rate | 2N/λ_max(Θ) | 2NK/λ_max(Θ), as `predict.max_learning_rate(Θ, y.size)` |
-| ρ · tr(Θ)/N on the diagonal | `ridge=ρ` | `diag_reg=ρ`; with `diag_reg_absolute_scale=True` it is ρ itself |
-| empirical NTK, [N, M] | `outputs="mean"` | `trace_axes=(-1,)`: the mean over outputs, whatever the name says |
-| [N, M, K, K] | `outputs="full"` | `trace_axes=()` |
-| [N, M, K] | `outputs="diagonal"` | `trace_axes=(), diagonal_axes=(-1,)` |
-| no bias | `use_bias=False` | `b_std=None` |
+===========================  =======================  =================================================================
+quantity                     ntklib                   neural-tangents
+===========================  =======================  =================================================================
+loss                         1/(2N) Σᵢ ‖f(xᵢ) − yᵢ‖²  1/(2NK) Σᵢ ‖f(xᵢ) − yᵢ‖²
+gradient flow                df/dt = −Θ (f − y)/N     df/dt = −η Θ (f − y)/(NK), η the ``learning_rate`` of ``predict``
+for the same curve           ``t``                    ``t`` and ``learning_rate=K``, or K times the ``t``
+largest learning rate        2N/λ_max(Θ)              2NK/λ_max(Θ), as ``predict.max_learning_rate(Θ, y.size)``
+ρ · tr(Θ)/N on the diagonal  ``ridge=ρ``              ``diag_reg=ρ``; ``diag_reg_absolute_scale=True`` adds ρ itself
+empirical NTK, [N, M]        ``outputs="mean"``       ``trace_axes=(-1,)``: in spite of the name, the mean over outputs
+[N, M, K, K]                 ``outputs="full"``       ``trace_axes=()``
+[N, M, K]                    ``outputs="diagonal"``   ``trace_axes=(), diagonal_axes=(-1,)``
+no bias                      ``use_bias=False``       ``b_std=None``
+===========================  =======================  =================================================================
 
 In `predict`, `diag_reg` acts on test predictions; predictions at the training inputs still reach the targets.
 """
@@ -67,11 +69,12 @@ __all__ = [
     "to_neural_tangents",
 ]
 
-#: init_fn(key, input_shape) -> (output_shape, params); apply_fn(params, x) -> z; kernel_fn(x1, x2, "ntk" or "nngp")
-Triple = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+#: A layer of `stax`: init_fn(key, input_shape) -> (output_shape, params), apply_fn(params, x) -> z, and
+#: kernel_fn(x1, x2, "ntk" or "nngp").
+StaxLayer = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 
-# By the record's maker rather than by the name, which a user's own function may share.
-_CLOSED_FORMS: dict[str, Callable[..., Triple]] = {
+# The key is the function that makes an activation's record, not its name, which a function of a user may share.
+_CLOSED_FORMS: dict[str, Callable[..., StaxLayer]] = {
     "relu_record": stax.Relu,
     "leaky": lambda slope: stax.LeakyRelu(slope),
     "abs_record": stax.Abs,
@@ -82,36 +85,46 @@ _CLOSED_FORMS: dict[str, Callable[..., Triple]] = {
 }
 
 
-def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = None) -> Triple:
-    """The triple (init_fn, apply_fn, kernel_fn) of neural-tangents that describes the same network as `net`.
+def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = None) -> StaxLayer:
+    """Return the network of neural-tangents with the same architecture as a network of ntklib.
 
-    Its `kernel_fn(x1, x2, "ntk")` is a second opinion on `net.kernel(x1, x2).ntk`: the two share no formula. Only the
-    description is carried over; `init_fn` draws weights of its own. For the finite network as it is, take ntklib's
-    function: `apply_fn, params = ntk.functional(net)`, and then `nt.empirical_ntk_fn(apply_fn)(x1, x2, params)`.
+    `kernel_fn(x1, x2, "ntk")` is a second opinion on `net.kernel(x1, x2).ntk`: the two libraries share no formula. Only
+    the architecture is carried over, and `init_fn` draws new weights. For the finite network with its weights take
+    `apply_fn, params = ntk.functional(net)`, and then `nt.empirical_ntk_fn(apply_fn)(x1, x2, params)`.
 
-    net: of Dense and Conv (under NTK or STANDARD), AvgPool, GlobalAvgPool, Flatten, the activations, LayerNorm, Serial,
-        Residual and Sum.
-    quadrature_degree: for activations without a closed form in neural-tangents, which are refused if it is not given:
-        nodes per axis of the Gauss–Hermite rule in `nt.stax.ElementwiseNumerical`. Memory: degree² times the kernel's.
-        Errors of NNGP and NTK, relative to the largest entry, at 40 nodes and variances 0.5 and 4: sigmoid and SiLU
-        below 1e-13 and 1e-5, tanh 2e-8 and 2e-2, arctan 1e-6 and 2e-2; at 80 nodes and variance 4: 1e-8, 1e-3, 2e-3.
-        With a kink in φ or φ' they fall only like 1/degree (ELU: 4e-3 and 2e-2 at 40).
+    Args:
+        net: A network of Dense and Conv (under NTK or STANDARD), AvgPool, GlobalAvgPool, Flatten, the activations,
+            LayerNorm, Serial, Residual and Sum.
+        quadrature_degree: The nodes per axis of the Gauss–Hermite rule in `nt.stax.ElementwiseNumerical`. It is needed
+            for activations without a closed form in neural-tangents; see the note.
 
-    Where branches are summed, neural-tangents warns that it does not check their independence; ntklib has done so.
-    It refuses sums of what is not Gaussian, such as Residual around the inputs or an activation: `kernel_fn` raises
-    NotImplementedError.
+    Returns:
+        (init_fn, apply_fn, kernel_fn) of neural-tangents.
 
-    Raises: TypeError for anything but an ntklib layer, ValueError for a layer or parameterization with no counterpart.
+    Raises:
+        TypeError: If `net` is not a layer of ntklib.
+        ValueError: If a layer or a parameterization has no counterpart, or if an activation needs `quadrature_degree`.
 
-    >>> import ntklib as ntk
-    >>> from flax import nnx
-    >>> net = ntk.mlp([784, 512, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
-    >>> init_fn, apply_fn, kernel_fn = to_neural_tangents(net)
+    Example:
+        >>> import ntklib as ntk
+        >>> from flax import nnx
+        >>> net = ntk.mlp([784, 512, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
+        >>> init_fn, apply_fn, kernel_fn = to_neural_tangents(net)
+
+    Note:
+        Quadrature takes degree² times the memory of the kernel. With 40 nodes and the variances 0.5 and 4, the errors
+        of NNGP and NTK relative to the largest entry are below 1e-13 and 1e-5 for sigmoid and SiLU, 2e-8 and 2e-2 for
+        tanh, 1e-6 and 2e-2 for arctan. With 80 nodes and the variance 4 they are 1e-8, 1e-3 and 2e-3. If φ or φ' has a
+        kink, they decrease only like 1/degree (ELU: 4e-3 and 2e-2 with 40 nodes).
+
+        Where branches are summed, neural-tangents warns that it does not check their independence; ntklib has checked
+        it. neural-tangents does not add units that are not Gaussian, such as Residual around the inputs or an
+        activation: `kernel_fn` raises NotImplementedError.
     """
     if quadrature_degree is not None:
         _checks.count("quadrature_degree", quadrature_degree)
 
-    def convert(layer: layers.Layer) -> Triple:
+    def convert(layer: layers.Layer) -> StaxLayer:
         match layer:
             case layers.Serial():
                 return stax.serial(*map(convert, layer.layers))
@@ -143,7 +156,10 @@ def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = Non
 
 
 def _affine(layer: layers.Dense | layers.Conv) -> dict[str, Any]:
-    """Both libraries give σ_w and σ_b the same place in either parameterization, and the same NTK to both."""
+    """Return the arguments of an affine layer.
+
+    In both parameterizations the two libraries put σ_w and σ_b in the same place, and have the same NTK.
+    """
     names = {NTK: "ntk", STANDARD: "standard"}
     if layer.parameterization not in names:
         raise ValueError(
@@ -155,7 +171,7 @@ def _affine(layer: layers.Dense | layers.Conv) -> dict[str, Any]:
     return {"W_std": layer.w_std, "b_std": b_std, "parameterization": names[layer.parameterization]}
 
 
-def _elementwise(layer: layers.Elementwise, degree: int | None) -> Triple:
+def _elementwise(layer: layers.Elementwise, degree: int | None) -> StaxLayer:
     record = layer.activation
     maker = (record.maker or "").rpartition(":")[2]
     if maker in _CLOSED_FORMS:
@@ -165,18 +181,18 @@ def _elementwise(layer: layers.Elementwise, degree: int | None) -> Triple:
             f"The activation {layer.name!r} has no closed form in neural-tangents. Pass `quadrature_degree` (e.g. 40) "
             "to integrate it numerically there."
         )
-    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that errors depend on the degree
+    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # it says that errors depend on the degree
         return stax.ElementwiseNumerical(layer.fn, deg=degree, df=derivative(layer.fn))
 
 
-def _sum(*branches: Triple) -> Triple:
+def _sum(*branches: StaxLayer) -> StaxLayer:
     return stax.serial(stax.FanOut(len(branches)), stax.parallel(*branches), stax.FanInSum())
 
 
 @stax.layer
 @stax.supports_masking(remask_kernel=False)
-def _times(scale: float) -> Triple:
-    """Multiplication by a number. Kernels of neural-tangents, `scale * kernel`, take the square themselves."""
+def _times(scale: float) -> StaxLayer:
+    """Return a layer that multiplies by a number. `scale * kernel` of neural-tangents squares the number itself."""
     return (
         lambda key, input_shape: (input_shape, ()),
         lambda params, x, **kwargs: scale * x,

@@ -1,9 +1,9 @@
-"""Kernel regression by Cholesky: the factor in float32, which is twice as fast, and the solution refined in float64.
+"""Kernel regression by Cholesky, with the factor in float32 and the solution refined in float64.
 
-Nearly all operations are those of the factor, N³/3. One in float32 gives a solution with a relative error of some
-κ · 1e-7, κ the condition number. The residual, computed in float64 from the kernel in float64, tells that error, and
-the same factor takes all but κ · 1e-7 of it away. Two or three times are enough as a rule; where κ is too large for
-that, the factor is computed in float64.
+Nearly all of the time goes into the factor, N³/3 operations, and in float32 they take half as long. A factor in float32
+gives a solution with a relative error of some κ · 1e-7, where κ is the condition number. The residual is then computed
+in float64 from the kernel in float64. Solving for it with the same factor reduces the error by the factor κ · 1e-7.
+Two or three such corrections are usually enough. If κ is too large for them, the factor is computed in float64.
 """
 
 import math
@@ -13,42 +13,43 @@ from collections.abc import Callable
 import numpy as np
 import scipy.linalg
 
-from ntklib.scale.tiles import Pair, Tiles
+from ntklib.scale.tiles import TileIndex, Tiles
 
-#: LAPACK's factor of a positive definite matrix and solution by it, in float64 and in float32.
+#: LAPACK's Cholesky factorization and the solution by a factor, in float64 and in float32.
 _factor64, _solve64, _factor32, _solve32 = (
     *scipy.linalg.get_lapack_funcs(("potrf", "potrs"), dtype=np.float64),
     *scipy.linalg.get_lapack_funcs(("potrf", "potrs"), dtype=np.float32),
 )
-#: Below so many inputs a factor in float64 takes less than a tenth of a second.
+#: For fewer inputs than this a factor in float64 takes less than a tenth of a second.
 FEW = 2000
-#: A correction may be this share of the one before, or the factor in float32 is given up.
+#: If a correction is larger than this share of the one before, the factor in float32 is given up.
 _RATE = 0.1
-#: Relative error of the solution at which to stop. That of predictions, which are sums over it, is smaller still.
+#: The relative error of the solution at which to stop. Predictions are sums over the solution and more accurate.
 _ERROR = 1e-10
-#: Of an entry of the kernel in float64, relative to the largest (see `gram`).
+#: The error of an entry of the kernel in float64, relative to the largest (see `gram`).
 _ROUNDING = 1e-14
 
 
 class ShiftedKernel:
-    """Θ + λ in float64, λ = ridge · tr Θ/N, by the tiles on one side of its diagonal: N²/2 numbers, once all are there.
+    """The matrix Θ + λ in float64, with λ = ridge · tr(Θ)/N.
 
-    diagonal: that of Θ + λ, [N].
+    It holds the tiles on one side of the diagonal, N²/2 numbers when all of them are computed. `diagonal` [N] is the
+    diagonal of Θ + λ.
     """
 
     def __init__(self, tiles: Tiles, ridge: float) -> None:
         self.tiles, self.ridge, self.n = tiles, ridge, tiles.shape[0]
-        self.parts: dict[Pair, np.ndarray] = {}
+        self.parts: dict[TileIndex, np.ndarray] = {}
         blocks = range(-(-self.n // tiles.tile))
         tiles.run(self._keep, [(i, i) for i in blocks], progress=False)
-        own = np.concatenate([self.parts[i, i].diagonal() for i in blocks])
-        if not np.isfinite(own).all():
+        diagonal = np.concatenate([self.parts[i, i].diagonal() for i in blocks])
+        if not np.isfinite(diagonal).all():
             raise ValueError(
-                f"The kernel of {np.count_nonzero(~np.isfinite(own))} of the {self.n} training inputs is not finite: "
-                f"they are too large, or the activation is not finite there. Scale the inputs."
+                f"The kernel of {np.count_nonzero(~np.isfinite(diagonal))} of the {self.n} training inputs is not "
+                f"finite: they are too large, or the activation is not finite there. Scale the inputs."
             )
-        shift = ridge * own.mean()
-        self.diagonal = own + shift
+        shift = ridge * diagonal.mean()
+        self.diagonal = diagonal + shift
         for i in blocks:
             self.parts[i, i] = self.parts[i, i] + shift * np.eye(len(self.parts[i, i]))
 
@@ -56,9 +57,12 @@ class ShiftedKernel:
         self.parts[i, j] = entries
 
     def write(self, out: np.ndarray, scale: np.ndarray, *, keep: bool) -> None:
-        """Write the upper triangle of s_i (Θ + λ)_ij s_j into `out` [N, N], in its type; `scale` is s [N].
+        """Write the upper triangle of s_i (Θ + λ)_ij s_j into `out` [N, N], in its type.
 
-        keep: whether the tiles stay, as a product needs them; otherwise each is given up when it has been written.
+        Args:
+            out: The array to write into.
+            scale: s, [N].
+            keep: Whether to keep the tiles, which products need. Otherwise each is dropped after it has been written.
         """
 
         def put(i: int, j: int, entries: np.ndarray) -> None:
@@ -73,7 +77,7 @@ class ShiftedKernel:
         self.tiles.run(put, missing, progress=False)
 
     def __matmul__(self, v: np.ndarray) -> np.ndarray:
-        """(Θ + λ) v for vectors [N, K]."""
+        """Return (Θ + λ) v for vectors [N, K]."""
         out = np.zeros_like(v)
         for (i, j), entries in self.parts.items():
             rows, columns = (self.tiles.span(k, self.n) for k in (i, j))
@@ -84,12 +88,20 @@ class ShiftedKernel:
 
 
 def solve(tiles: Tiles, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray | None]:
-    """α = (Θ + λ)⁻¹ y for targets [N, K], λ = ridge · tr Θ/N, as accurate as by a factor in float64; and that factor,
-    where it was needed (see `factor`).
+    """Solve (Θ + λ) α = y for targets [N, K], with λ = ridge · tr(Θ)/N and the accuracy of float64.
 
-    Memory: N²/2 numbers in float64 and N² in float32; where the factor in float32 does not do, N² numbers in float64.
-    Raises ValueError on a singular matrix; warns where rounding of the kernel leaves few digits of the solution.
-    Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, §12.
+    Returns:
+        α, [N, K], and the factor in float64 if it was needed, otherwise None (see `factor`).
+
+    Raises:
+        ValueError: If the matrix is singular.
+
+    Note:
+        Memory: N²/2 numbers in float64 and N² in float32. If a factor in float64 is needed, N² numbers in float64.
+        A warning is given if rounding errors of the kernel leave few digits of the solution.
+
+    References:
+        Higham 2002, Accuracy and Stability of Numerical Algorithms, §12.
     """
     matrix = ShiftedKernel(tiles, ridge)
     a = _refined(matrix, y) if matrix.n >= FEW else None
@@ -101,10 +113,13 @@ def solve(tiles: Tiles, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.nda
 
 
 def factor(matrix: ShiftedKernel) -> np.ndarray:
-    """L in float64 [N, N] with Θ + λ = L Lᵀ; above its diagonal is anything. The tiles are used up."""
+    """Return L in float64, [N, N], with Θ + λ = L Lᵀ.
+
+    Entries above the diagonal mean nothing. The tiles of the matrix are dropped.
+    """
     out = np.empty((matrix.n, matrix.n))
     matrix.write(out, np.ones(matrix.n), keep=False)
-    # LAPACK has columns where NumPy has rows: the upper triangle of one is the lower triangle of the other.
+    # LAPACK stores columns where NumPy stores rows, so that NumPy's upper triangle is LAPACK's lower triangle.
     low, failed = _factor64(out.T, lower=True, overwrite_a=True, clean=False)
     if failed or low.diagonal().min() ** 2 <= matrix.n * np.finfo(float).eps * matrix.diagonal.max():
         raise ValueError(
@@ -115,32 +130,32 @@ def factor(matrix: ShiftedKernel) -> np.ndarray:
 
 
 def cho_solve(low: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(L Lᵀ)⁻¹ y for what `factor` returns."""
+    """Return (L Lᵀ)⁻¹ y for the result L of `factor`."""
     return _solve64(low, y, lower=True)[0]
 
 
 def _refined(matrix: ShiftedKernel, y: np.ndarray) -> np.ndarray | None:
-    """The solution by a factor in float32; None where the corrections do not become small fast."""
+    """Return the solution by a factor in float32, or None if the corrections do not become small fast."""
     approximate = _in_float32(matrix)
     if approximate is None:
         return None
     a, last = approximate(y), 1.0
     while True:
-        # Rounding in float32 has a part in every direction, so that the slowest shows whatever the targets are.
+        # Rounding in float32 adds errors in all directions. The slowest direction therefore shows for any targets.
         correction = approximate(y - matrix @ a)
         a += correction
         change = float((np.abs(correction).max(0) / _nonzero(np.abs(a).max(0))).max())
         rate = change / last
         if not rate <= _RATE:  # `not`: NaN is too large
             return None
-        if rate * change <= _ERROR:  # the next correction would be that small
+        if rate * change <= _ERROR:  # the size of the next correction
             return a
         last = change
 
 
 def _in_float32(matrix: ShiftedKernel) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The function r ↦ (Θ + λ)⁻¹ r, right up to κ · 1e-7, by a factor in float32; None where there is none."""
-    # The range of float32 is small: the matrix gets ones on its diagonal, each vector a largest entry of 1.
+    """Return the map r ↦ (Θ + λ)⁻¹ r by a factor in float32, with errors of κ · 1e-7, or None if there is no factor."""
+    # The range of float32 is small: scale the matrix to ones on its diagonal, and each vector to a largest entry of 1.
     scale = 1.0 / np.sqrt(_nonzero(matrix.diagonal))
     out = np.empty((matrix.n, matrix.n), np.float32)
     matrix.write(out, scale, keep=True)
@@ -158,7 +173,7 @@ def _in_float32(matrix: ShiftedKernel) -> Callable[[np.ndarray], np.ndarray] | N
 
 
 def _tell_digits(matrix: ShiftedKernel, low: np.ndarray) -> None:
-    """Warn where the rounding errors of the kernel are not small against its smallest eigenvalue."""
+    """Warn if the rounding errors of the kernel are not small compared to its smallest eigenvalue."""
     v = np.random.default_rng(0).normal(size=matrix.n)
     for _ in range(4):  # inverse iteration
         v = cho_solve(low, v / np.linalg.norm(v))
@@ -168,7 +183,8 @@ def _tell_digits(matrix: ShiftedKernel, low: np.ndarray) -> None:
         warnings.warn(
             f"The kernel of the training inputs is ill-conditioned with `ridge` = {matrix.ridge:g}: its smallest "
             f"eigenvalue is {smallest:.1e}, and rounding moves it by {rounding:.0e}. About {digits:.0f} digits of the "
-            f"solution are right; with ridge={enough:.0e} six are. Or leave out inputs that are nearly equal.",
+            f"solution are right; with ridge={enough:.0e} six are. It also helps to leave out inputs that are nearly "
+            f"equal.",
             stacklevel=4,
         )
 

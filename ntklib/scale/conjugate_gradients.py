@@ -1,4 +1,4 @@
-"""Kernel regression without a kernel matrix: preconditioned conjugate gradients over tiles, made as they are needed."""
+"""Kernel regression without a kernel matrix: conjugate gradients over tiles that are computed when they are needed."""
 
 import dataclasses
 import functools
@@ -22,14 +22,20 @@ from ntklib.scale.fused import Which
 from ntklib.scale.gram_matrix import mesh_devices
 from ntklib.scale.pivoted_cholesky import BLOCK, PivotedCholesky
 from ntklib.scale.store import Checkpoint, local_path
-from ntklib.scale.tiles import Pair, Tiles
+from ntklib.scale.tiles import TileIndex, Tiles
 
 
 @dataclasses.dataclass(frozen=True)
 class CGSolution:
-    """What `cg_solve` returns: `solution` α [N, K] in float64, `residuals` [K], ‖y − (Θ + λ)α‖/‖y‖ for each output,
-    computed from α itself; `iterations`; `history` [iterations + 1], the largest residual after each; `rank` of the
-    preconditioner; `kept`, the share of tiles that stayed in memory.
+    """The result of `cg_solve`.
+
+    Args:
+        solution: α, [N, K], in float64.
+        residuals: ‖y − (Θ + λ)α‖/‖y‖ for each output, [K], computed from α itself.
+        iterations: The number of iterations.
+        history: The largest residual before the first and after each iteration, [iterations + 1].
+        rank: The rank of the preconditioner.
+        kept: The share of the tiles that stayed in memory.
     """
 
     solution: np.ndarray
@@ -41,7 +47,10 @@ class CGSolution:
 
 
 class NotConvergedError(RuntimeError):
-    """Conjugate gradients stopped before the residual was small enough; `result` is the `CGSolution` so far."""
+    """Raised by `cg_solve` if the residual is above `tol` after `max_iterations`.
+
+    Its attribute `result` is the `CGSolution` so far.
+    """
 
     def __init__(self, message: str, result: CGSolution) -> None:
         super().__init__(message)
@@ -65,38 +74,64 @@ def cg_solve(
     seed: int = 0,
     progress: bool | None = None,
 ) -> CGSolution:
-    """Solve (Θ(x, x) + λ·1) α = y with λ = ridge · tr Θ/N, for all K outputs at once, never storing Θ whole.
+    """Solve for kernel regression by conjugate gradients, without storing the kernel matrix.
 
-    Each iteration applies Θ tile by tile. Tiles are kept while they fit `max_memory` and made anew beyond. Vectors,
-    sums and the preconditioner are in float64 whatever the type of x, in which the kernel's entries are computed.
+    For all K outputs at once it solves::
 
-    ridge: above zero, relative to the mean of the kernel's diagonal.
-    tol: relative residual ‖y − (Θ + λ)α‖/‖y‖ of each output at which to stop. It is computed from α itself before the
-        solution is returned, and where it is above `tol` the iteration goes on from there.
-    preconditioner: rank r of the approximation Θ ≈ FFᵀ, whose (FFᵀ + λ)⁻¹ is applied in each iteration, from randomly
-        pivoted Cholesky (Chen, Epperly, Tropp & Webber 2022); 0 for none. By default 10 √N, as far as a quarter of
-        `max_memory` reaches. It costs r columns of the kernel, N r² operations and N·r numbers.
-    max_memory: bytes in all: tiles, preconditioner, vectors. By default 2 GiB.
-    checkpoint: a file (.npz) on this machine, written every minute and at the end or on an interrupt; the same call
-        goes on from it. One that belongs to another problem (inputs, targets, network, settings) is refused and left
-        alone, and so is one that is damaged.
-    mesh: as for `gram`: its devices share the tiles, and so do the processes under `jax.distributed`.
-    seed: of the pivots.
+        (Θ(x, x) + λ·1) α = y,   λ = ridge · tr(Θ)/N.
 
-    Predictions are `gram(net, x_test, x) @ solution`. Cost of an iteration: N² K multiplications, and those of the
-    kernel for the tiles not kept (`gram`).
-    Raises ValueError on a ridge of 0 or too little memory, NotConvergedError (with the result so far) after
-    `max_iterations`.
+    Predictions are `gram(net, x_test, x) @ solution`. Each iteration applies Θ tile by tile. Tiles are kept as long as
+    they fit `max_memory`; all others are computed again in each iteration.
 
-    >>> import ntklib as ntk
-    >>> from flax import nnx
-    >>> data = ntk.load("digits", n_train=300, n_test=100).flat()
-    >>> net = ntk.mlp([64, 8, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
-    >>> y = ntk.one_hot_centered(data.y_train, 10)
-    >>> result = cg_solve(net, data.x_train, y, ridge=1e-3)
-    >>> outputs = ntk.gram(net, data.x_test, data.x_train) @ result.solution
-    >>> bool(result.residuals.max() < 1e-6), float((outputs.argmax(1) == data.y_test).mean()) > 0.9
-    (True, True)
+    Args:
+        net: The network.
+        x: Inputs, [N, d] or [N, H, W, C]. The entries of the kernel are computed in their type.
+        y: Targets, [N, K].
+        ridge: Above zero, relative to the mean of the kernel's diagonal.
+        kernel: "ntk" or "nngp".
+        tol: The relative residual ‖y − (Θ + λ)α‖/‖y‖ of each output at which to stop. Before the solution is returned,
+            the residual is computed from α itself. If it is above `tol`, the iteration continues from there.
+        max_iterations: The largest number of iterations.
+        preconditioner: The rank r of the approximation Θ ≈ FFᵀ by randomly pivoted Cholesky. Each iteration applies
+            (FFᵀ + λ)⁻¹. 0 is for none. The default is 10 √N, or less if that would need more than a quarter of
+            `max_memory`.
+        tile: The number of rows and columns of a tile, as in `gram`.
+        mesh: As in `gram`: its devices share the tiles, and so do the processes under `jax.distributed`.
+        max_memory: The bytes for tiles, preconditioner and vectors together; by default 2 GiB.
+        checkpoint: A file (.npz) on this machine, which is written every minute, at the end, and at an interrupt. The
+            same call continues from it. A file that belongs to another problem (inputs, targets, network, settings) or
+            is damaged raises an error and is not changed.
+        seed: An integer that chooses the pivots of the preconditioner.
+        progress: Whether to show a bar with the residual. By default it is shown, unless the environment variable CI is
+            set.
+
+    Returns:
+        A `CGSolution`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If `ridge` is not positive, if there is too little memory, if inputs and targets do not fit, or if
+            the checkpoint belongs to another problem or is damaged.
+        NotConvergedError: If the residual is above `tol` after `max_iterations`. It holds the result so far.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> from flax import nnx
+        >>> data = ntk.load("digits", n_train=300, n_test=100).flat()
+        >>> net = ntk.mlp([64, 8, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
+        >>> y = ntk.one_hot_centered(data.y_train, 10)
+        >>> result = cg_solve(net, data.x_train, y, ridge=1e-3)
+        >>> outputs = ntk.gram(net, data.x_test, data.x_train) @ result.solution
+        >>> bool(result.residuals.max() < 1e-6), float((outputs.argmax(1) == data.y_test).mean()) > 0.9
+        (True, True)
+
+    Note:
+        An iteration takes N² K multiplications, and the time of `gram` for the tiles that are not kept. The
+        preconditioner takes r columns of the kernel, N r² operations and N r numbers. Vectors, sums and the
+        preconditioner are in float64, whatever the type of `x`.
+
+    References:
+        Hestenes & Stiefel 1952; Chen, Epperly, Tropp & Webber 2022 for the preconditioner.
     """
     _checks.real("ridge", ridge, above=0.0)
     _checks.real("tol", tol, above=0.0)
@@ -108,7 +143,7 @@ def cg_solve(
     y = np.asarray(_checks.targets("y", y, n), np.float64)
     if preconditioner is None:
         preconditioner = int(min(n, 10 * math.sqrt(n), max_memory / 4 / (8 * n)))
-    # Ten blocks of vectors, the factor with its Gram matrix, and four blocks of columns while it is made.
+    # Ten arrays of vectors, the factor with its Gram matrix, and four blocks of columns while the factor is computed.
     reserved = 8 * (n * (10 * y.shape[1] + preconditioner + 4 * min(n, tile or BLOCK, BLOCK)) + 2 * preconditioner**2)
     devices = mesh_devices(mesh)
     tiles = Tiles(net, x, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=reserved)
@@ -138,8 +173,14 @@ def cg_solve(
 
 
 class _Iterate(NamedTuple):
-    """Where an iteration stands: the solution, its residual as the iteration has it, the direction to go, r·z of each
-    column, and the largest relative residual so far after each step.
+    """The state of an iteration.
+
+    Args:
+        a: The solution so far.
+        r: Its residual, as the iteration computes it.
+        p: The direction of the next step.
+        rz: r·z of each column, with z the preconditioned residual.
+        history: The largest relative residual after each step.
     """
 
     a: np.ndarray
@@ -150,16 +191,17 @@ class _Iterate(NamedTuple):
 
     @staticmethod
     def shapes(n: int, outputs: int) -> dict[str, tuple[int | None, ...]]:
-        """The arrays of a checkpoint."""
+        """Return the names and shapes of the arrays of a checkpoint."""
         return {**dict.fromkeys("arp", (n, outputs)), "rz": (outputs,), "history": (None,)}
 
 
 def _iterate(operator: "_Operator", inverse: PivotedCholesky, y: np.ndarray, shift: float, tol: float,
              most: int, saved: Checkpoint, bar: tqdm) -> tuple[np.ndarray, np.ndarray, list[float]]:  # fmt: skip
-    """Conjugate gradients (Hestenes & Stiefel 1952), each column with steps of its own: (α, residuals, history).
+    """Run conjugate gradients (Hestenes & Stiefel 1952), and return (α, residuals, history).
 
-    The residual r that the iteration carries along drifts from y − (Θ + λ)α, and in a checkpoint it may be anything.
-    So it decides nothing: the residual is computed anew at the start and at the end, and the iteration goes on from it.
+    Each column takes steps of its own size. The residual r of the iteration drifts away from y − (Θ + λ)α by rounding,
+    and the r of a checkpoint may be wrong altogether. The residual is therefore computed from α at the start and at the
+    end. If it is too large at the end, the iteration starts again from it.
     """
     scale = _nonzero(_norms(y))
 
@@ -170,7 +212,7 @@ def _iterate(operator: "_Operator", inverse: PivotedCholesky, y: np.ndarray, shi
         return float((_norms(r) / scale).max())
 
     def towards(a: np.ndarray, r: np.ndarray, history: list[float]) -> _Iterate:
-        """The start of an iteration from α with the residual r."""
+        """Return the first state of an iteration from α with the residual r."""
         z = inverse(r)
         return _Iterate(a, r, z, np.sum(r * z, 0), [*history, largest(r)])
 
@@ -188,7 +230,7 @@ def _iterate(operator: "_Operator", inverse: PivotedCholesky, y: np.ndarray, shi
     try:
         while True:
             while now.history[-1] > tol and len(now.history) <= most:
-                now = step(now)  # at once: an interrupt finds the last iterate or this one
+                now = step(now)  # one assignment, so that an interrupt leaves the last state or this one
                 bar.set_postfix_str(f"{now.history[-1]:.2e}")
                 bar.update()
                 saved.save(False, **now._asdict())
@@ -203,7 +245,10 @@ def _iterate(operator: "_Operator", inverse: PivotedCholesky, y: np.ndarray, shi
 
 def _resumed(saved: Checkpoint, y: np.ndarray, apply: Callable[[np.ndarray], np.ndarray],
              towards: Callable[[np.ndarray, np.ndarray, list[float]], _Iterate]) -> _Iterate:  # fmt: skip
-    """The start, or where a checkpoint stands; what does not follow from its solution alone is tested first."""
+    """Return the first state, or that of a checkpoint.
+
+    The arrays of a checkpoint are tested against its solution. If they do not fit, the iteration starts again from it.
+    """
     state = saved.load()
     if state is None:
         return towards(np.zeros_like(y), y.copy(), [])
@@ -218,12 +263,12 @@ def _resumed(saved: Checkpoint, y: np.ndarray, apply: Callable[[np.ndarray], np.
 
 
 class _Operator:
-    """v ↦ Θ v, with the tiles that there is room for kept after the first time."""
+    """The map v ↦ Θ v. After the first call, as many tiles are kept as there is room for."""
 
     def __init__(self, tiles: Tiles, room: float) -> None:
         self.tiles, self.room = tiles, room
         self.pairs = tiles.pairs()[jax.process_index() :: jax.process_count()]
-        self.held: dict[Pair, Array] = {}
+        self.held: dict[TileIndex, Array] = {}
         self.lock = threading.Lock()
 
     def __call__(self, v: np.ndarray) -> np.ndarray:
@@ -231,7 +276,7 @@ class _Operator:
         blocks = -(-n // size)
         padded = np.zeros((blocks * size, outputs))
         padded[:n] = v
-        # [blocks, K, tile]: a product with few columns is twice as fast with the vectors in rows.
+        # [blocks, K, tile]: products with few vectors are twice as fast if the vectors are rows.
         vectors = np.ascontiguousarray(padded.reshape(blocks, size, outputs).swapaxes(1, 2))
         out = np.zeros_like(vectors)
 
@@ -260,13 +305,13 @@ class _Operator:
         return _sum_over_processes(out.swapaxes(1, 2).reshape(-1, outputs)[:n])
 
     def kept(self) -> float:
-        """The share of this process's tiles that are in memory."""
+        """Return the share of this process's tiles that are kept in memory."""
         return len(self.held) / max(1, len(self.pairs))
 
 
 @jax.jit
 def _products(entries: Array, right: Array, left: Array) -> tuple[Array, Array]:
-    """Θ v and Θᵀ v for a tile in any precision, vectors [K, tile] and sums in float64."""
+    """Return Θ v and Θᵀ v for a tile in any precision, with vectors [K, tile] and sums in float64."""
     exact = entries.astype(right.dtype)
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     return product("ij,kj->ki", exact, right), product("ij,ki->kj", exact, left)
@@ -277,7 +322,7 @@ def _sum_over_processes(part: np.ndarray) -> np.ndarray:
         return part
     from jax.experimental import multihost_utils
 
-    # A sum gives up after half a minute where one process is slower than the other; this waits.
+    # A sum over processes fails if one is half a minute slower than another. This waits for all of them first.
     multihost_utils.sync_global_devices("ntklib.cg_solve")
     with jax.enable_x64(True):
         return np.asarray(multihost_utils.process_allgather(part)).sum(0)

@@ -15,7 +15,7 @@ from ntklib import _checks
 from ntklib.layers import Layer
 from ntklib.scale.fused import Which
 from ntklib.scale.store import Store, local_path
-from ntklib.scale.tiles import Pair, Tiles, aligned
+from ntklib.scale.tiles import TileIndex, Tiles, aligned
 
 if TYPE_CHECKING:
     from tensorstore import TensorStore
@@ -63,49 +63,78 @@ def gram(
     max_memory: float | None = None,
     progress: bool | None = None,
 ) -> "Array | TensorStore":
-    """The kernel matrix Θ(x1, x2) of the infinitely wide network, [N, M]: `net.kernel(x1, x2).ntk`, several times
-    faster, more accurate in float32, and at any size.
+    """Return the kernel matrix of an infinitely wide network, at any size.
 
-    It is computed by tiles that stay in the cache, on one side of the diagonal where x2 is left out, on all cores.
-    Activations with a closed form use it; others use tables, made at the first call for the variances in use.
+    The matrix is `net.kernel(x1, x2).ntk`. It is computed several times faster, and more accurately in float32, in
+    tiles that stay in the cache, on all cores. Without `x2` only one side of the diagonal is computed. Activations with
+    a closed form use it. Others use tables, which are made at the first call for the variances in use.
 
-    Error of an entry relative to √(Θ(x, x) Θ(x', x')): below 2e-6 in float32 and 1e-10 in float64, zero inputs,
-    duplicates, near duplicates, antipodes and inputs of very different size included, to depth 20 at least; under
-    pooling not for pairs of pixels of color that are nearly equal, where it is up to 3e-4 and 3e-8. Variances before an
-    activation: any for piecewise linear functions, erf, GELU and Gaussians; ω²q up to 100 (float64: 1e10) for waves of
-    frequency ω; up to 1e4 for tanh, SiLU, ELU, the sigmoid and functions of yours; what is beyond is refused.
-    float16 and bfloat16 inputs are computed in float32. Not differentiable: for gradients use `net.kernel`.
+    Args:
+        net: The network.
+        x1: Inputs [N, d] or [N, H, W, C]. NumPy arrays may be larger than a device's memory, for instance
+            memory-mapped ones.
+        x2: Inputs [M, d] or [M, H, W, C]; by default `x1`.
+        kernel: "ntk" or "nngp".
+        tile: The number of rows and columns of a tile; by default some 300 in float32, and fewer in float64 or for
+            images.
+        mesh: A `jax.sharding.Mesh`, whose devices share the work. The result is sharded over them by rows, N/devices
+            each. Under `jax.distributed` each process computes the rows of its own devices; without a mesh it computes
+            all rows.
+        store: A folder on this machine. It is made if it does not exist. The result is written to it tile by tile
+            (zarr, through tensorstore); see the note.
+        max_memory: The bytes that this call may hold at a time. The result counts unless it is stored; the given inputs
+            do not count.
+        progress: Whether long runs show a bar with the time left. By default they do, unless the environment variable
+            CI is set.
 
-    x1, x2: [N, d] or [N, H, W, C]. NumPy arrays may be larger than a device's memory (memory-mapped ones, say).
-    kernel: "ntk" or "nngp".
-    tile: rows and columns of a tile; by default some 300 in float32, fewer in float64 or for images.
-    mesh: a `jax.sharding.Mesh`: its devices share the work, and the result is sharded over them by rows, N/devices
-        each. Under `jax.distributed` each process computes the rows of its own devices; without a mesh all of them.
-    store: a folder on this machine, to be made or gone on with: the result goes there tile by tile (zarr, through
-        tensorstore), and is returned as a `tensorstore.TensorStore` (`np.asarray(k[:100])` reads). An interrupted run
-        goes on where it stopped, to the same bytes. A folder that holds anything else, or was made with other inputs,
-        another network (widths count) or other settings, is refused and left as it is. Tiles have checksums: those
-        that are there already are read once, and where one is damaged the error names its file. Two processes may fill
-        one store at once, each for itself; under `jax.distributed` they share the tiles, and all must see the folder.
-    max_memory: bytes that this call may hold at a time, its result included (unless stored), the given inputs not.
-    progress: a bar with the time left, on long runs; by default unless CI is set in the environment.
+    Returns:
+        [N, M]; with `store` a `tensorstore.TensorStore`, of which `np.asarray(k[:100])` reads a part.
 
-    Cost: N·M·d multiplications for the first layer and about 20 a layer and entry for ReLU, half of both where x2 is
-    left out. Memory: the result, some 25 MB a core, and up to 1 GiB for the inputs on the device (they are passed on
-    tile by tile if they are larger).
-    Raises ValueError on inputs that do not fit, a mesh whose size does not divide N, too little memory for one tile.
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If inputs do not fit, if the size of the mesh does not divide N, if there is too little memory for
+            one tile, if variances leave the range in which an activation's accuracy is known, or if the store belongs
+            to another run or is damaged.
 
-    >>> import jax.numpy as jnp, ntklib as ntk
-    >>> from flax import nnx
-    >>> net = ntk.mlp([2, 64, 1], w_std=2**0.5, rngs=nnx.Rngs(0))
-    >>> [[round(float(e), 4) for e in row] for row in gram(net, jnp.eye(2))]
-    [[2.0, 0.3183], [0.3183, 2.0]]
+    Example:
+        >>> import jax.numpy as jnp, ntklib as ntk
+        >>> from flax import nnx
+        >>> net = ntk.mlp([2, 64, 1], w_std=2**0.5, rngs=nnx.Rngs(0))
+        >>> [[round(float(e), 4) for e in row] for row in gram(net, jnp.eye(2))]
+        [[2.0, 0.3183], [0.3183, 2.0]]
+
+    Note:
+        Accuracy: the error of an entry relative to √(Θ(x, x) Θ(x', x')) is below 2e-6 in float32 and 1e-10 in float64.
+        This holds to depth 20 at least, and also for inputs that are zero, equal, nearly equal, opposite or of very
+        different size. With pooling it is up to 3e-4 and 3e-8 for pairs of color pixels that are nearly equal.
+        Inputs in float16 and bfloat16 are converted to float32.
+
+        Range: piecewise linear functions, erf, GELU and Gaussians allow all variances q before the activation.
+        Functions sin(ωx) allow ω²q up to 100 (1e10 in float64). tanh, SiLU, ELU, the sigmoid and functions of your own
+        allow q up to 1e4. Larger variances raise an error.
+
+        Cost: N·M·d multiplications for the first layer, and about 20 for each further layer and entry with ReLU; half
+        of both without `x2`. Memory: the result, some 25 MB for each core, and up to 1 GiB for the inputs on the
+        device. Larger inputs are passed to the device tile by tile. The function is not differentiable: for gradients
+        use `net.kernel`.
+
+        Store: an interrupted run continues from the tiles that are in the folder, and ends with the same bytes. A
+        folder that holds something else, or was made with other inputs, another network (widths count) or other
+        settings, raises an error and is not changed. Tiles have checksums. Tiles that are already there are read once,
+        and the error about a damaged one names its file. Two processes may fill one store at the same time without
+        knowing of each other. Under `jax.distributed` they share the tiles, and all processes must see the folder.
+
+    References:
+        Jacot et al. 2018, Theorem 1.
+
+    See Also:
+        `cg_solve`, which solves for kernel regression without storing the matrix.
     """
     devices = mesh_devices(mesh)
     path = None if store is None else local_path("store", store)
     if path is not None and tile is None:
         tile = Store.tile_of(path)
-    n, m = ((np.shape(x) or (1,))[0] for x in (x1, x1 if x2 is None else x2))  # `Tiles` looks at the rest
+    n, m = ((np.shape(x) or (1,))[0] for x in (x1, x1 if x2 is None else x2))  # `Tiles` checks the rest
     rows = _rows(mesh, n)
     itemsize = max(4, jax.dtypes.canonicalize_dtype(getattr(x1, "dtype", float)).itemsize)  # half precision is not kept
     held = 0 if path is not None else (rows.stop - rows.start) * m * itemsize
@@ -125,11 +154,11 @@ def gram(
 
 
 def _in_memory(tiles: Tiles, rows: slice, progress: bool | None) -> np.ndarray:
-    """The rows of the matrix that this process owns."""
+    """Compute the rows of the matrix that belong to this process."""
     (n, m), size = tiles.shape, tiles.tile
     out = aligned((rows.stop - rows.start, m), tiles.dtype)
     owned = range(rows.start // size, -(-rows.stop // size))
-    # A tile on the far side of the diagonal is a mirror image, where this process has the original.
+    # A tile below the diagonal is the mirror image of one above it, and is not computed if this process has that one.
     pairs = [(i, j) for i in owned for j in range(-(-m // size)) if not (tiles.symmetric and j < i and j in owned)]
 
     def put(i: int, j: int, entries: np.ndarray) -> None:
@@ -153,8 +182,8 @@ def _stored(tiles: Tiles, path: Path, progress: bool | None) -> "TensorStore":
     store = Store(path, tiles)
     ours = tiles.pairs()[jax.process_index() :: jax.process_count()]
 
-    def places(i: int, j: int) -> set[Pair]:
-        """Where a tile belongs: its mirror image is a chunk of its own."""
+    def places(i: int, j: int) -> set[TileIndex]:
+        """Return the places of a tile in the store, where its mirror image is another chunk."""
         return {(i, j), (j, i)} if tiles.symmetric else {(i, j)}
 
     wanted = {place for pair in ours for place in places(*pair)}
@@ -173,7 +202,7 @@ def _stored(tiles: Tiles, path: Path, progress: bool | None) -> "TensorStore":
 
 
 def mesh_devices(mesh: Mesh | None) -> list[Any]:
-    """The devices of this process that take part."""
+    """Return the devices of this process that take part."""
     if mesh is None:
         return jax.local_devices()[:1]
     _checks.instance("mesh", mesh, Mesh, "e.g. jax.make_mesh((jax.device_count(),), ('rows',))")
@@ -187,7 +216,7 @@ def mesh_devices(mesh: Mesh | None) -> list[Any]:
 
 
 def _rows(mesh: Mesh | None, n: int) -> slice:
-    """The rows of the result that this process holds."""
+    """Return the rows of the result that this process holds."""
     if mesh is None:
         return slice(0, n)
     if n % mesh.size:

@@ -1,4 +1,4 @@
-"""Randomly pivoted Cholesky: a kernel matrix by a few of its columns, as a preconditioner.
+"""Randomly pivoted Cholesky: an approximation of a kernel matrix by a few of its columns, used as a preconditioner.
 
 Chen, Epperly, Tropp & Webber 2022; by blocks with rejection: Epperly, Tropp & Webber 2024.
 """
@@ -10,16 +10,17 @@ import scipy.linalg
 
 from ntklib.scale.tiles import Tiles
 
-#: Columns at a time: some arrays of so many are there in float64.
+#: The number of columns computed at a time. There are a few arrays of this many columns in float64.
 BLOCK = 256
 
 
 class PivotedCholesky:
-    """r ↦ (FFᵀ + λ)⁻¹ r, with Θ ≈ FFᵀ, F [N, rank], from columns of what is left of Θ, drawn with probabilities
-    proportional to what is left of its diagonal.
+    """The map r ↦ (FFᵀ + λ)⁻¹ r, where Θ ≈ FFᵀ with F [N, rank].
 
-    Proposals come by blocks of at most `BLOCK`; each is accepted with the chance that it would have had if those
-    accepted before it in the block had been known when it was drawn: the result is as if they came one by one.
+    F is built column by column. Each time, a column of the residual Θ − FFᵀ is drawn with a probability proportional to
+    the diagonal of the residual. Columns are proposed in blocks of at most `BLOCK`. A proposal is accepted with a
+    probability that corrects for the columns accepted before it in the same block, so that the law of the result is
+    that of drawing the columns one by one.
     """
 
     def __init__(self, tiles: Tiles, diagonal: np.ndarray, rank: int, shift: float, rng: np.random.Generator) -> None:
@@ -31,7 +32,7 @@ class PivotedCholesky:
             columns = _columns(tiles, proposals)
             columns -= factor[:, : self.rank] @ factor[proposals, : self.rank].T
             accepted = _accept(columns[proposals], left[proposals], rng)[: rank - self.rank]
-            if not len(accepted):  # nothing but rounding is left
+            if not len(accepted):  # the residual consists of rounding errors
                 break
             g = columns[np.ix_(proposals[accepted], accepted)]
             g[np.diag_indices_from(g)] += 1e-14 * np.trace(g)
@@ -54,7 +55,10 @@ class PivotedCholesky:
 
 
 def _accept(left: np.ndarray, proposed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Which of a block of proposals to take, from what is left of the kernel among them, and of its diagonal."""
+    """Choose from a block of proposals.
+
+    `left` is the residual of the kernel among them, `proposed` its diagonal when they were proposed.
+    """
     left, taken = left.copy(), []
     for i in range(len(left)):
         if rng.random() * proposed[i] < left[i, i]:
@@ -65,7 +69,7 @@ def _accept(left: np.ndarray, proposed: np.ndarray, rng: np.random.Generator) ->
 
 
 def _columns(tiles: Tiles, chosen: np.ndarray) -> np.ndarray:
-    """Θ(x, x[chosen]) in float64."""
+    """Compute Θ(x, x[chosen]) in float64."""
     part = tiles.against(np.asarray(tiles.x1[chosen]))
     out = np.empty(part.shape)
 

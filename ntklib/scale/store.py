@@ -1,7 +1,7 @@
-"""What outlives an interrupt: a kernel matrix on disk, and the state of an iteration.
+"""Files that survive an interrupt: a kernel matrix on disk, and the state of an iteration.
 
-Both are made of files that are whole or not there at all: each is written beside its place and then renamed. So a run
-may be killed at any moment, and the next one goes on from what is there.
+Each file is first written under another name beside its place, and then renamed, so that it is either complete or not
+there. A run may therefore be killed at any moment, and the next run continues from the files that are there.
 """
 
 import hashlib
@@ -20,20 +20,21 @@ import jax
 import numpy as np
 
 from ntklib.scale.fingerprint import TYPES, difference, fingerprint
-from ntklib.scale.tiles import Pair, Tiles
+from ntklib.scale.tiles import TileIndex, Tiles
 
 if TYPE_CHECKING:
     import tensorstore
 
 _MANIFEST = "ntklib.json"
-#: 2: with checksums, and a fingerprint that tells all networks apart; before, it was the kernel of two inputs.
+#: Format 2 has checksums, and a fingerprint that differs for all networks. In format 1 the fingerprint was the kernel
+#: of two inputs.
 _FORMAT = 2
-#: Tiles that are read at a time to test their checksums.
+#: The number of tiles that are read at a time to test their checksums.
 _AT_A_TIME = 64
 
 
 def local_path(argument: str, value: Any) -> Path:
-    """The path on this machine that a string, a path or a `file://` address means, with `~` for the home folder."""
+    """Return the path on this machine given as a string, a path or a `file://` address; `~` is the home folder."""
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or not os.fspath(value):
         raise TypeError(f"`{argument}` must be a path, such as 'runs/kernel'; got {type(value).__name__} {value!r}.")
     text = os.fspath(value)
@@ -56,10 +57,11 @@ def local_path(argument: str, value: Any) -> Path:
 
 
 class Store:
-    """The folder of one run of `gram`. A tile is a chunk, a chunk is a file, and a file has a checksum (crc32c).
+    """The folder of one run of `gram`. Each tile is a chunk, and each chunk is a file with a checksum (crc32c).
 
-    The manifest says what it belongs to: see `fingerprint`. It is put there first, by one process only. Where two
-    processes have the same folder, both are right: they write the same tiles, or the later one is refused.
+    The manifest says which run the folder belongs to (see `fingerprint`). It is the first file, and written by one
+    process only. If another process uses the same folder, it writes the same tiles, or it belongs to another run and
+    is refused.
     """
 
     def __init__(self, path: Path, tiles: Tiles) -> None:
@@ -68,12 +70,12 @@ class Store:
         ours = {"format": _FORMAT, **fingerprint(tiles)}
         if found is None:
             self._begin(ours)
-            found = _manifest(path) or {}  # of whoever was first
+            found = _manifest(path) or {}  # that of the process that was first
         _same_run("store", path, found, ours)
         self.array = self._open()
 
     def _begin(self, record: dict) -> None:
-        """Make the folder and its manifest, unless another process is faster."""
+        """Make the folder and its manifest, unless another process has made them first."""
         path = self.path
         try:
             others = path.exists() and (not path.is_dir() or any(not _is_beside(p, _MANIFEST) for p in path.iterdir()))
@@ -99,10 +101,10 @@ class Store:
                 "data_type": self.tiles.dtype.name,
                 "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [size, size]}},
                 "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
-                "fill_value": "NaN",  # what other readers take for a tile that is not there
+                "fill_value": "NaN",  # other readers return it for a missing tile
             },
-            "store_data_equal_to_fill_value": True,  # a tile of NaN is a tile that is done
-            "fill_missing_data_reads": False,  # reading a tile that is not there is an error
+            "store_data_equal_to_fill_value": True,  # a tile of NaN is written like any other
+            "fill_missing_data_reads": False,  # reading a missing tile is an error
         }
         try:
             return ts.open(spec, open=True, create=True).result()
@@ -115,17 +117,17 @@ class Store:
 
     @staticmethod
     def tile_of(path: Path) -> int | None:
-        """The tile of a store that is there already."""
+        """Return the size of the tiles of an existing store, or None if there is no store."""
         found = _manifest(path)
         return None if found is None else found["tile"]
 
-    def done(self, pairs: Iterable[Pair]) -> set[Pair]:
-        """Those of the tiles that are there, each read once. Raises ValueError if one of them is damaged."""
+    def done(self, pairs: Iterable[TileIndex]) -> set[TileIndex]:
+        """Return those of the tiles that exist. Each is read once; raise ValueError if one of them is damaged."""
         there = [pair for pair in pairs if os.path.lexists(self._chunk(*pair))]
         damaged = []
         for first in range(0, len(there), _AT_A_TIME):
             some = there[first : first + _AT_A_TIME]
-            # One entry of each: its whole file is read for that, and the checksum with it.
+            # To read one entry, the whole file is read and its checksum is tested.
             reads = [self.array[i * self.tiles.tile, j * self.tiles.tile].read() for i, j in some]
             damaged += [pair for pair, read in zip(some, reads, strict=True) if read.exception() is not None]
         if damaged:
@@ -148,9 +150,10 @@ class Store:
 
 
 class Checkpoint:
-    """The state of an iteration in a file, with what it belongs to; without a path nothing is saved.
+    """The state of an iteration in a file, with a record of the problem that it belongs to.
 
-    arrays: the names of the arrays of a state, with their shapes; None for a length that is not known.
+    Without a path nothing is saved. `arrays` has the names of the arrays of a state with their shapes; a length that is
+    not known is None.
     """
 
     def __init__(
@@ -179,7 +182,7 @@ class Checkpoint:
             with path.open("rb") as file, np.load(file) as arrays:
                 state = {name: arrays[name] for name in arrays.files}
             found = json.loads(str(state.pop("settings")))
-        except Exception as error:  # each kind of damage has its own
+        except Exception as error:  # each kind of damage raises another type of error
             raise self._damaged(path, f"{type(error).__name__}: {error}") from error
         _same_run("checkpoint", path, _complete("checkpoint", path, found), self.settings)
         for name, shape in self.arrays.items():
@@ -194,37 +197,39 @@ class Checkpoint:
     @staticmethod
     def _damaged(path: Path, why: str) -> ValueError:
         return ValueError(
-            f"`checkpoint` must be a file that `cg_solve` has written; {path} is none, or is damaged ({why}). Nothing "
-            f"was changed. Delete this file to begin anew, or choose another place."
+            f"`checkpoint` must be a file that `cg_solve` has written; {path} is not, or is damaged ({why}). Nothing "
+            f"was changed. Delete this file to start again, or choose another place."
         )
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """The state that is there, if there is one."""
+        """Return the state that the file held at the start, or None if there was no file."""
         return self.state
 
     def claim(self, **state: Any) -> None:
-        """Write the first state, so that another process finds the place taken. Several processes of one run must not:
-        those that read later would find it.
+        """Write the first state, so that another run finds the place taken.
+
+        This is not done under `jax.distributed`: a process of the same run that reads later would find the file.
         """
         if self.path is not None and not self.exists and jax.process_count() == 1:
             self.save(True, **state)
 
     def save(self, now: bool, **state: Any) -> None:
-        """Write the state, once a minute or now. The first time the file must still be new."""
+        """Write the state if a minute has passed or `now` is set. The first time, the file must not exist yet."""
         if self.path is None or jax.process_index() or not (now or time.monotonic() - self.at > 60):
             return
         settings = json.dumps(self.settings)
         if not _put(self.path, lambda file: np.savez(file, settings=settings, **state), replace=self.exists):
             raise ValueError(
                 f"`checkpoint` is in use: another process has begun to write {self.path} meanwhile. Nothing was "
-                f"changed. Choose another place, or wait until that one ends."
+                f"changed. Choose another place, or wait until that process ends."
             )
         self.exists, self.at = True, time.monotonic()
 
 
 def _put(path: Path, write: Callable[[IO[bytes]], Any], *, replace: bool) -> bool:
-    """Write a file beside its place, and move it there when it is whole. Returns whether it did: without `replace` no
-    file that is there is touched, even if another process puts it there at this moment.
+    """Write a file beside its place, move it there when it is complete, and return whether it was moved.
+
+    Without `replace` an existing file is never changed, even if another process creates it at this moment.
     """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -236,7 +241,7 @@ def _put(path: Path, write: Callable[[IO[bytes]], Any], *, replace: bool) -> boo
             os.replace(beside, path)
             return True
         try:
-            os.link(beside, path)  # unlike a renaming it fails where a file is
+            os.link(beside, path)  # unlike renaming, this fails if the file exists
         except FileExistsError:
             return False
         except OSError:  # a file system without links
@@ -249,12 +254,12 @@ def _put(path: Path, write: Callable[[IO[bytes]], Any], *, replace: bool) -> boo
 
 
 def _is_beside(path: Path, name: str) -> bool:
-    """Whether a file is one of those that `_put` writes: a run that was killed may leave one."""
+    """Whether a file is a temporary file of `_put`, which a run that was killed may leave."""
     return path.name.startswith(f".{name}.")
 
 
 def _same_run(argument: str, path: Path, found: dict, ours: dict) -> None:
-    """Refuse to go on with what was begun with other inputs, another network or other settings."""
+    """Refuse to continue a run that was started with other inputs, another network or other settings."""
     words = difference(found, ours)
     if words is not None:
         raise ValueError(
@@ -264,7 +269,7 @@ def _same_run(argument: str, path: Path, found: dict, ours: dict) -> None:
 
 
 def _complete(argument: str, path: Path, found: Any) -> dict[str, Any]:
-    """A record, if it is one: refuse what lacks an entry, or what another version has written."""
+    """Return the record that was found. Refuse one that lacks an entry or was written by another version."""
     record = found if isinstance(found, dict) else {}
     if record.get("format") == 1:
         raise ValueError(
@@ -283,7 +288,7 @@ def _complete(argument: str, path: Path, found: Any) -> dict[str, Any]:
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:
-    """What a store belongs to; None where there is none. Raises ValueError if it cannot be read."""
+    """Return the manifest of a store, or None if there is none. Raise ValueError if it cannot be read."""
     file = path / _MANIFEST
     try:
         content = file.read_bytes()

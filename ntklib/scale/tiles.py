@@ -25,7 +25,7 @@ from ntklib.layers import Layer
 from ntklib.scale import ahead
 from ntklib.scale.fused import Form, Network, Side, Which, compiled, directions, side
 
-Pair = tuple[int, int]
+TileIndex = tuple[int, int]
 Work = Callable[[int, int, Any], Callable[[], None]]
 #: Bytes of one array of a tile: on a CPU they stay in the cache next to the others of a layer. And what it takes to
 #: call for a tile and to hand it out, in entries.
@@ -148,7 +148,7 @@ class Tiles:
             other._executables = {}
         return other
 
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> list[TileIndex]:
         """(i, j) of the tiles to compute: all, or those with j ≥ i of a symmetric matrix; the others are mirrored."""
         rows, columns = (-(-n // self.tile) for n in self.shape)
         return [(i, j) for i in range(rows) for j in range(i if self.symmetric else 0, columns)]
@@ -230,7 +230,7 @@ class Tiles:
     def run(
         self,
         consume: Callable[[int, int, np.ndarray], None],
-        pairs: Iterable[Pair] | None = None,
+        pairs: Iterable[TileIndex] | None = None,
         *,
         progress: bool | None = None,
     ) -> None:
@@ -242,7 +242,7 @@ class Tiles:
 
         self.each(work, self.pairs() if pairs is None else pairs, progress=progress)
 
-    def each(self, work: Work, pairs: Iterable[Pair], *, progress: bool | None = None) -> None:
+    def each(self, work: Work, pairs: Iterable[TileIndex], *, progress: bool | None = None) -> None:
         """`work(i, j, device)` begins something for each pair, and returns a function that finishes it: on all devices
         and in several threads, each of which begins the next before it finishes the last.
 
