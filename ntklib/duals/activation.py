@@ -1,7 +1,7 @@
-"""The record of an activation: all that the library knows of a scalar function φ, in one place.
+"""The record of an activation: all that the library knows about a scalar function φ, in one place.
 
-Layers, kernel matrices, signal propagation and the bridge to neural-tangents read the record; none of them has a
-formula of its own, and none asks which function it is.
+Layers, kernel matrices, signal propagation and the bridge to neural-tangents read the record. None of them has formulas
+of its own, and none asks which function it is.
 """
 
 import dataclasses
@@ -19,27 +19,31 @@ from ntklib.duals import integrals
 from ntklib.duals.correlation import from_covariance, rho, signed, size, turned
 from ntklib.duals.integrals import Dual, ScalarFunction
 
-#: (δ, q1, q2) -> (E[φ'(u)φ'(v)], δ of φ(u) and φ(v)); see `ntklib.duals.correlation`.
+#: A function (δ, q1, q2) -> (E[φ'(u)φ'(v)], δ of φ(u) and φ(v)); see `ntklib.duals.correlation`.
 Near = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Activation:
-    """A scalar function φ with what is known of its Gaussian expectations.
+    """A scalar function φ with what is known about its Gaussian expectations.
 
-    For u, v centered Gaussian with variances q1, q2 and covariance q12 its dual is E[φ(u)φ(v)] and E[φ'(u)φ'(v)].
+    For u, v centered Gaussian with variances q1, q2 and covariance q12, its dual is the pair E[φ(u)φ(v)] and
+    E[φ'(u)φ'(v)].
 
-    name: how errors call it.
-    fn: φ, a JAX function that works elementwise.
-    closed: the dual from covariances, (q12, q1, q2) -> (E[φφ], E[φ'φ']), differentiable, where a closed form is known;
-        else None, and it is integrated numerically.
-    near_form: the dual from δ, (δ, q1, q2) -> (E[φ'φ'], δ of φ(u) and φ(v)), in which nothing cancels as |ρ| → 1, where
-        one is known; else None, and it is integrated numerically.
-    parts: where only the 1 − ρ' of inputs in one direction is not known in closed form: the rest of the near form,
-        (1 − |ρ|, q1, q2) -> `Parts`; a table then holds that alone.
-    homogeneous: whether φ(ax) = a^p φ(x) for every a > 0: correlations then do not depend on variances.
-    limits: the largest variance in float32 and in float64 for which the accuracy is known; None: to be measured.
-    maker, arguments: the library's function that makes this record, so that it is pickled by name.
+    Args:
+        name: The name by which error messages call it.
+        fn: φ, a JAX function that works elementwise.
+        closed: The dual from covariances, (q12, q1, q2) -> (E[φφ], E[φ'φ']), differentiable, if a closed form is known.
+            If it is None, the dual is integrated numerically.
+        near_form: The dual from δ, (δ, q1, q2) -> (E[φ'φ'], δ of φ(u) and φ(v)), if a closed form is known in which
+            nothing cancels as ρ tends to ±1. If it is None, it is integrated numerically.
+        parts: For a φ of which only 1 − ρ' at ρ = 1 has no closed form: the rest of the near form, a function
+            (1 − abs(ρ), q1, q2) -> `Parts`. A table then holds 1 − ρ' at ρ = 1 only.
+        homogeneous: Whether φ(ax) = a^p φ(x) for every a > 0. Correlations then do not depend on variances.
+        limits: The largest variances in float32 and in float64 for which the accuracy is known. If it is None, they are
+            measured.
+        maker: The name of the library's function that makes this record, by which it is pickled.
+        arguments: The arguments of that function.
     """
 
     name: str
@@ -54,15 +58,18 @@ class Activation:
 
     @property
     def dual(self) -> Dual:
-        """(q12, q1, q2) -> (E[φφ], E[φ'φ']), differentiable, for arrays that broadcast against each other."""
+        """The function (q12, q1, q2) -> (E[φφ], E[φ'φ']), differentiable, for arrays that broadcast."""
         return self.closed or functools.partial(integrals.quadrature, self.fn)
 
     def moment(self, q: Array) -> Array:
-        """E[φ(u)²] for the variance q of u."""
+        """Return E[φ(u)²] for the variance q of u."""
         return self.closed(q, q, q)[0] if self.closed else integrals.moment(self.fn, q)
 
     def near(self, delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
-        """(E[φ'φ'], δ of φ(u) and φ(v)) from the δ of u and v (`ntklib.duals.correlation`); nothing cancels."""
+        """Return (E[φ'φ'], δ of φ(u) and φ(v)) from the δ of u and v, without cancellation.
+
+        See `ntklib.duals.correlation`.
+        """
         if self.near_form is not None:
             return self.near_form(delta, q1, q2)
         if self.parts is not None:
@@ -75,7 +82,7 @@ class Activation:
         return integrals.near(self.fn, delta, q1, q2)
 
     def equal(self, delta: Array, q: Array) -> tuple[Array, Array]:
-        """`near` for units of one variance, in closed form: 1 − ρ' is zero where u and v are one."""
+        """Return `near` for units of one variance, in closed form. At ρ = 1, 1 − ρ' is then zero."""
         if self.parts is not None:
             return self.parts(size(delta), q, q).joined(delta, 0.0, (q == 0).astype(delta.dtype))
         assert self.near_form is not None
@@ -83,21 +90,21 @@ class Activation:
 
     @property
     def tabulated(self) -> bool:
-        """Whether a kernel matrix is made with the help of a table."""
+        """Whether kernel matrices use a table for this activation."""
         return self.near_form is None and not self.by_covariance
 
     @property
     def by_covariance(self) -> bool:
-        """Whether a user's dual is all there is: the function itself cannot be integrated for all variances."""
+        """Whether only the dual given by a user is used, because φ cannot be integrated for all variances."""
         return self.limits is None and self.closed is not None and integrals.reach(self.fn) != integrals.LIMITS
 
     @property
     def measured(self) -> bool:
-        """Whether the limits are found by experiment."""
+        """Whether the limits are measured."""
         return self.limits is None
 
     def limit(self, dtype: Any) -> float:
-        """The largest variance of known accuracy in a precision."""
+        """Return the largest variance for which the accuracy in a floating-point type is known."""
         if self.by_covariance:
             return math.inf
         limits = integrals.reach(self.fn) if self.limits is None else self.limits
@@ -105,7 +112,7 @@ class Activation:
 
     @functools.cached_property
     def _identity(self) -> tuple:
-        """What two records of one activation have in common, pickled ones included."""
+        """A value that is equal for two records of the same activation, also after pickling."""
         if self.maker:
             return self.maker, self.arguments
         functions = (self.fn, self.closed)
@@ -132,13 +139,15 @@ class Activation:
 
 
 class Parts(NamedTuple):
-    """The dual of φ by its even and its odd part, for the acute angle θ between u and ±v, cos θ = |ρ|.
+    """The dual of φ by its even and its odd part, for the acute angle θ between u and ±v, cos θ = abs(ρ).
 
-    With E_p the expectation of a part times itself, and k = E[φ²] for each of the two:
-    drop: (E_p(0) − E_p(θ))/√(k_1 k_2), the even part's and the odd part's.
-    start: E_p(0)/√(k_1 k_2).
-    slope: the expectation of the part's derivative times itself.
-    A part that is zero everywhere is given by the number 0.0.
+    Let E_p(θ) be the expectation of part p of φ(u) times that of φ(±v), and k_1, k_2 the values of E[φ²] for u and v.
+    Each field has two entries, for the even and for the odd part. A part that is zero everywhere is the number 0.0.
+
+    Args:
+        drop: (E_p(0) − E_p(θ))/√(k_1 k_2).
+        start: E_p(0)/√(k_1 k_2).
+        slope: The expectation of the product of the part's derivatives.
     """
 
     drop: tuple[Any, Any]
@@ -146,10 +155,14 @@ class Parts(NamedTuple):
     slope: tuple[Any, Any]
 
     def joined(self, delta: Array, apart: ArrayLike, none: Array) -> tuple[Array, Array]:
-        """(E[φ'φ'], δ of φ(u) and φ(v)). apart: 1 − ρ' at θ = 0, where only the variances differ. none: 1 where a
-        variance of φ is zero, and no correlation is defined, 0 elsewhere.
+        """Return (E[φ'φ'], δ of φ(u) and φ(v)).
 
-        Where ρ is negative v is turned: its odd part changes sign.
+        If ρ is negative, v is replaced by −v, for which the odd part changes its sign.
+
+        Args:
+            delta: The δ of u and v.
+            apart: 1 − ρ' at θ = 0, where only the variances differ.
+            none: 1 where a variance of φ is zero, so that no correlation is defined, and 0 elsewhere.
         """
         even, odd = self.drop
         acute = delta >= 0
@@ -177,7 +190,7 @@ def _rebuilt(name: str, fn: Any, closed: Any) -> Activation:
 
 @dataclasses.dataclass(frozen=True)
 class _Named:
-    """A function by its name, or a `functools.partial` of one: functions that JAX has compiled do not pickle."""
+    """The name of a function, or of the function of a `functools.partial`. Functions compiled by JAX do not pickle."""
 
     module: str
     name: str
@@ -186,7 +199,7 @@ class _Named:
 
 
 def _portable(fn: Any) -> Any:
-    """`fn` in a form that pickles, where it can be found again by its name."""
+    """Return a function in a form that pickles, if it can be found again by its name."""
     if isinstance(fn, functools.partial):
         inner = _portable(fn.func)
         if isinstance(inner, _Named):

@@ -1,8 +1,8 @@
-"""arccos near 1, by polynomials: several times faster than the library function, and no cancellation.
+"""arccos near 1 by polynomials, several times faster than the library function and without cancellation.
 
-With u = 1 − cos θ and t = √u,  θ = t P(u)  and  sin θ − θ cos θ = t u R(u),  where P and R are analytic for |u| < 2: on
+With u = 1 − cos θ and t = √u, θ = t P(u) and sin θ − θ cos θ = t u R(u). P and R are analytic for abs(u) < 2, and on
 [0, 1] their interpolants at Chebyshev points converge like 5.8^−degree. `python -m ntklib.duals.arccos` (with mpmath)
-makes the tables below anew.
+computes the tables below.
 """
 
 from collections.abc import Callable
@@ -115,7 +115,7 @@ FLOAT64 = (
 
 
 def acute(u: Array) -> tuple[Array, Array]:
-    """(θ, sin θ − θ cos θ) for u = 1 − cos θ in [0, 1]; what rounding leaves outside is cut off.
+    """Return (θ, sin θ − θ cos θ) for u = 1 − cos θ in [0, 1]. Values that rounding leaves outside are clipped.
 
     >>> [round(float(e), 6) for e in acute(jnp.array(0.5))]  # θ = π/3
     [1.047198, 0.342427]
@@ -127,13 +127,13 @@ def acute(u: Array) -> tuple[Array, Array]:
 
 
 def from_root(t: Array) -> Array:
-    """θ for t = √(1 − cos θ) in [0, 1]: for those who have the root, whose square may be too small to be a number."""
+    """Return θ for t = √(1 − cos θ) in [0, 1]. The square of t may be too small to be a number."""
     p, _ = FLOAT64 if t.dtype == jnp.float64 else FLOAT32
     return t * _horner(p, jnp.minimum(jnp.square(t), 1.0))
 
 
 def twice_arctan(t: Array) -> Array:
-    """2 arctan t for t in [0, 1]: the angle whose half has the tangent t, to full relative precision."""
+    """Return 2 arctan t for t in [0, 1] to full relative precision: the angle whose half has the tangent t."""
     return t * _horner(ARCTAN64 if t.dtype == jnp.float64 else ARCTAN32, jnp.square(t))
 
 
@@ -145,7 +145,7 @@ def _horner(coefficients: tuple[float, ...], v: Array) -> Array:
 
 
 def _interpolant(f: Callable, degree: int) -> list[str]:
-    """Coefficients of the polynomial through f at the Chebyshev points of [0, 1], 17 digits each."""
+    """Return the coefficients of the polynomial through f at the Chebyshev points of [0, 1], with 17 digits each."""
     import mpmath as mp
 
     points = [(1 + mp.cos(mp.pi * (2 * k + 1) / (2 * degree + 2))) / 2 for k in range(degree + 1)]

@@ -1,16 +1,16 @@
-"""Gaussian expectations of any scalar function, by quadrature: slow, and the reference for everything that is fast.
+"""Gaussian expectations of any scalar function, by quadrature. They are slow, and the reference for all fast methods.
 
-For (u, v) centered Gaussian with variances q1, q2 and covariance q12 the *dual* of φ is the pair
+For (u, v) centered Gaussian with variances q1, q2 and covariance q12, the dual of φ is the pair::
 
-    E[φ(u) φ(v)],  E[φ'(u) φ'(v)],
+    E[φ(u) φ(v)],  E[φ'(u) φ'(v)].
 
-the two numbers that an infinitely wide layer needs (Cho & Saul 2009; Daniely et al. 2016). The second is the derivative
-of the first with respect to q12 (Price's theorem).
+These are the two numbers that an infinitely wide layer needs (Cho & Saul 2009; Daniely et al. 2016). The second is the
+derivative of the first with respect to q12 (Price's theorem).
 
-In polar coordinates of the plane in which u and v are linear, u = √q1 r cos(α − θ/2), v = √q2 r cos(α + θ/2) with
-cos θ = ρ, the lines u = 0 and v = 0 are rays. Gauss–Legendre rules in r and within each of the sectors between the rays
-never meet a kink or a jump of φ at zero. What happens near zero on the scale 1/√q is met by nodes that crowd there: the
-rules are mapped by sinh (radii) and tanh (angles), the more so the larger the variance.
+In polar coordinates u = √q1 r cos(α − θ/2) and v = √q2 r cos(α + θ/2), with cos θ = ρ. The lines u = 0 and v = 0 are
+rays. Gauss–Legendre rules in r and in each of the sectors between the rays never meet a kink or a jump of φ at zero.
+Near zero φ may change on the scale 1/√q. The nodes are therefore denser there, by mapping the rules with sinh (radii)
+and tanh (angles), and the more so the larger the variance.
 """
 
 import functools
@@ -27,7 +27,7 @@ from jax.typing import ArrayLike
 from ntklib.duals.correlation import from_covariance, inverse, signed, size, sqrt
 
 ScalarFunction = Callable[[Array], Array]
-#: (q12, q1, q2) -> (E[φ(u)φ(v)], E[φ'(u)φ'(v)])
+#: A function (q12, q1, q2) -> (E[φ(u)φ(v)], E[φ'(u)φ'(v)]).
 Dual = Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Array, Array]]
 
 #: The largest variance for which the rules below have the stated accuracy, in float32 and in float64.
@@ -35,13 +35,13 @@ LIMITS = (1e4, 1e4)
 #: (radii, angles in each sector) for variances up to `MODERATE`, and for larger ones.
 MODERATE = 12.0
 NODES = {"float32": ((32, 20), (64, 48)), "float64": ((48, 32), (128, 96))}
-_RADIUS = 9.0  # the tail beyond weighs exp(−40)
-#: Of the rule on a line: its lower end and the distance of its nodes.
+_RADIUS = 9.0  # the weight of larger radii is exp(−40)
+#: The lower end of the rule on a line, and the distance of its nodes.
 _LINE = {"float32": (1e-9, 0.22), "float64": (1e-15, 0.12)}
 
 
 def float_arrays(*values: ArrayLike) -> tuple[Array, ...]:
-    """The values as arrays of one floating-point type, that of the first that has one."""
+    """Return the values as arrays of one floating-point type."""
     dtype = jnp.result_type(*values)
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
     return tuple(jnp.asarray(v, dtype) for v in values)
@@ -50,10 +50,11 @@ def float_arrays(*values: ArrayLike) -> tuple[Array, ...]:
 def quadrature(
     f: ScalarFunction, q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, nodes: tuple[int, int] | None = None
 ) -> tuple[Array, Array]:
-    """Dual of any scalar function by quadrature: (E[f f], E[f' f']). For accuracy see `expectation`.
+    """Return the dual of any scalar function by quadrature, (E[f f], E[f' f']). For accuracy see `expectation`.
 
-    >>> [round(float(e), 4) for e in quadrature(jnp.tanh, 0.5, 1.0, 1.0)]
-    [0.1863, 0.3847]
+    Example:
+        >>> [round(float(e), 4) for e in quadrature(jnp.tanh, 0.5, 1.0, 1.0)]
+        [0.1863, 0.3847]
     """
     values = expectation(f, f, q12, q1, q2, nodes=nodes)
     return values, expectation(derivative(f), derivative(f), q12, q1, q2, nodes=nodes)
@@ -68,15 +69,26 @@ def expectation(
     *,
     nodes: tuple[int, int] | None = None,
 ) -> Array:
-    """The expectation E[f(u) g(v)] by quadrature, for f and g smooth on either side of zero (a kink or jump at zero
-    costs nothing).
+    """Return the expectation E[f(u) g(v)] by quadrature, for f and g that are smooth on either side of zero.
 
-    Error relative to √(E[f(u)²] E[g(v)²]), for the library's activations and their slopes: below 1e-11 in float64 and
-    1e-6 in float32, for variances up to 1e4; NaN beyond. `nodes=(radial, angular)` fixes the number of nodes in place
-    of the two that are chosen by the largest variance. Memory: about eight times the result, whatever the nodes.
+    A kink or a jump at zero does no harm. Derivatives use only f' and g', also at kinks:
+    ∂/∂q12 = E[f'(u) g'(v)], and ∂/∂q1 = (E[u f'(u) g(v)] − q12 E[f'(u) g'(v)])/(2 q1), which is set to 0 at q1 = 0.
 
-    Derivatives need f' and g' only, also at kinks:  ∂/∂q12 = E[f'(u) g'(v)]  and
-    ∂/∂q1 = (E[u f'(u) g(v)] − q12 E[f'(u) g'(v)]) / 2 q1, taken as 0 at q1 = 0.
+    Args:
+        f: A scalar function.
+        g: A scalar function.
+        q12: The covariance of u and v.
+        q1: The variance of u.
+        q2: The variance of v. The three arrays broadcast.
+        nodes: The numbers of nodes (radial, angular). By default they are chosen by the largest variance.
+
+    Returns:
+        The expectations, of the broadcast shape.
+
+    Note:
+        For the library's activations and their slopes, and for variances up to 1e4, the error relative to
+        √(E[f(u)²] E[g(v)²]) is below 1e-11 in float64 and 1e-6 in float32. Beyond, the result is NaN. Memory: about
+        eight times that of the result, whatever the nodes.
     """
     arrays = jnp.broadcast_arrays(*float_arrays(q12, q1, q2))
     return _expectation(f, g, nodes, *arrays)
@@ -103,18 +115,20 @@ def _expectation_jvp(
     slope = _expectation(df, dg, nodes, q12, q1, q2)
     out = slope * d12
     for first, second, q, dq in ((_times_x(df), g, q1, d1), (f, _times_x(dg), q2, d2)):
-        own = _expectation(first, second, nodes, q12, q1, q2) - q12 * slope
-        out = out + jnp.where(q > 0, own / jnp.where(q > 0, 2 * q, 1.0), 0.0) * dq
+        by_variance = _expectation(first, second, nodes, q12, q1, q2) - q12 * slope
+        out = out + jnp.where(q > 0, by_variance / jnp.where(q > 0, 2 * q, 1.0), 0.0) * dq
     return _expectation(f, g, nodes, q12, q1, q2), out
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def near(f: ScalarFunction, delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
-    """(E[f'(u) f'(v)], δ of f(u) and f(v)) from the δ of u and v (see `ntklib.duals.correlation`), with
+    """Return (E[f'(u) f'(v)], δ of f(u) and f(v)) from the δ of u and v (see `ntklib.duals.correlation`).
 
-        1 ∓ ρ' = ½ E[(f(u)/√k_1 ∓ f(v)/√k_2)²],  k = E[f²],
+    With k = E[f²]::
 
-    a mean of squares: no digit of a small 1 ∓ ρ' is lost. Accuracy and range as for `expectation`.
+        1 ∓ ρ' = ½ E[(f(u)/√k_1 ∓ f(v)/√k_2)²].
+
+    It is a mean of squares, so that a small 1 ∓ ρ' keeps all digits. Accuracy and range are those of `expectation`.
     """
     delta, q1, q2 = jnp.broadcast_arrays(delta, q1, q2)
     r1, r2 = (inverse(sqrt(moment(f, q))) for q in (q1, q2))
@@ -135,9 +149,9 @@ def _over_plane(
     q2: Array,
     nodes: tuple[int, int] | None,
 ) -> tuple[Array, ...]:
-    """The expectations of several functions of u and v."""
+    """Return the expectations of several functions of u and v."""
     dtype = delta.dtype
-    # Where ρ is negative the angle is that between u and −v: it is small, and keeps its digits, near ρ = −1.
+    # If ρ is negative, take the angle between u and −v, which is small near ρ = −1 and keeps its digits.
     sign = jnp.where(delta < 0, -1.0, 1.0).astype(dtype)
     theta = 2 * jnp.arcsin(jnp.minimum(sqrt(size(delta) / 2), 1.0))
     s1, s2 = sqrt(q1), sign * sqrt(q2)
@@ -171,8 +185,9 @@ def _over_plane(
 
 
 def _rules(largest: Array, nodes: tuple[int, int] | None, dtype: Any) -> tuple[tuple[Array, Array], ...]:
-    """Radii with weights, and places within a sector with weights; filled up with zeros, so that the program is the
-    same for every variance.
+    """Return radii with weights, and places within a sector with weights.
+
+    They are padded with zeros, so that one program serves all variances.
     """
     few, many = (nodes, nodes) if nodes else NODES[dtype.name]
     moderate = largest <= MODERATE
@@ -187,10 +202,11 @@ def _rules(largest: Array, nodes: tuple[int, int] | None, dtype: Any) -> tuple[t
 
 
 def crowded(radii: tuple[Any, Any], angles: tuple[Any, Any], largest: Any, xp: Any) -> tuple[tuple[Any, Any], ...]:
-    """Gauss–Legendre rules (nodes, weights) mapped to radii and to places within a sector, the nodes crowded near their
-    ends as the largest variance asks for. xp: NumPy or jax.numpy.
+    """Map Gauss–Legendre rules (nodes, weights) to radii and to places within a sector.
+
+    The nodes become denser near the ends, and the more so the larger the largest variance. `xp` is NumPy or jax.numpy.
     """
-    width = xp.log(2 * xp.sqrt(xp.maximum(largest, 1.0))) + 1  # e^width: how finely the nodes must crowd
+    width = xp.log(2 * xp.sqrt(xp.maximum(largest, 1.0))) + 1  # the nodes near the ends are e^width times denser
     x, w = radii
     stretch = _RADIUS / xp.sinh(width)
     r = stretch * xp.sinh(width * (x + 1) / 2)
@@ -206,8 +222,10 @@ def crowded(radii: tuple[Any, Any], angles: tuple[Any, Any], largest: Any, xp: A
 
 
 def line(low: float, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes z > 0 and weights of E[f(z)] for even f: a trapezoid rule in x, z = log(1 + e^x), fine near zero on every
-    scale and evenly spaced where z is large. low: the smallest z.
+    """Return nodes z > 0 and weights of E[f(z)] for even f; `low` is the smallest z.
+
+    It is a trapezoid rule in x with z = log(1 + e^x). The nodes are dense near zero on every scale, and evenly spaced
+    where z is large.
     """
     count = int((12.0 - np.log(low)) / step)
     x = np.log(low) + step * np.arange(count)  # np.arange of these three numbers rounds the step
@@ -221,7 +239,7 @@ def _line(dtype: Any) -> tuple[Array, Array]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def moment(f: ScalarFunction, q: Array) -> Array:
-    """E[f(u)²] for the variance q of u, by quadrature, relative error below 1e-12 (float32: 1e-7)."""
+    """Return E[f(u)²] for the variance q of u by quadrature, with a relative error below 1e-12 (float32: 1e-7)."""
     z, weights = _line(q.dtype)
 
     def add(i: Array, total: Array) -> Array:
@@ -233,9 +251,9 @@ def moment(f: ScalarFunction, q: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def collinear(f: ScalarFunction, q1: Array, q2: Array) -> Array:
-    """1 − ρ' of f(√q1 z) and f(√q2 z), that is at ρ = 1: ½ E[(f(√q1 z)/√k_1 − f(√q2 z)/√k_2)²], k = E[f²].
+    """Return 1 − ρ' of f(√q1 z) and f(√q2 z), where ρ = 1.
 
-    Zero for equal variances, and for homogeneous f.
+    It is ½ E[(f(√q1 z)/√k_1 − f(√q2 z)/√k_2)²] with k = E[f²], and zero for equal variances and for homogeneous f.
     """
     z, weights = _line(q1.dtype)
     (s1, r1), (s2, r2) = ((sqrt(q), inverse(sqrt(moment(f, q)))) for q in (q1, q2))
@@ -251,7 +269,7 @@ def collinear(f: ScalarFunction, q1: Array, q2: Array) -> Array:
 
 
 def sampler(fn: Callable) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of NumPy arrays, in double precision whatever the session's setting, compiled once."""
+    """Return a function of NumPy arrays that computes in double precision, whatever the settings, and compiles once."""
     size = 2**16
     compiled = jax.jit(fn)
 
@@ -269,10 +287,11 @@ def sampler(fn: Callable) -> Callable[[np.ndarray], np.ndarray]:
 
 @functools.lru_cache(maxsize=256)
 def reach(f: ScalarFunction) -> tuple[float, float]:
-    """The largest variance, at most `LIMITS`, up to which E[f²] and E[f'²] by the rule in the plane and by the rule on
-    a line agree, to 1e-6 with the nodes of float32 and to 1e-10 with those of float64; 0 where they never do.
+    """Return the largest variances, in float32 and float64, for which the quadrature rules can be trusted for f.
 
-    It finds what the rules are not made for: kinks and jumps away from zero, and waves of many periods.
+    Up to these variances E[f²] and E[f'²] by the rule in the plane and by the rule on a line agree, to 1e-6 with the
+    nodes of float32 and to 1e-10 with those of float64. They are at most `LIMITS`, and 0 if the rules never agree. The
+    rules are not accurate for kinks and jumps away from zero, and for functions that oscillate many times.
     """
     scales = [0.0, *10.0 ** np.arange(-6, round(math.log10(LIMITS[0])) + 1)]
     sampled = sampler(f), sampler(derivative(f))
@@ -280,20 +299,20 @@ def reach(f: ScalarFunction) -> tuple[float, float]:
     for name, tolerance in (("float32", 1e-6), ("float64", 1e-10)):
         try:
             agree = [all(_difference(g, q, name) <= tolerance for g in sampled) for q in scales[1:]]
-        except jax.errors.TracerArrayConversionError:  # made of numbers that are not known yet
+        except jax.errors.TracerArrayConversionError:  # f contains traced values, which are not known
             return LIMITS
         found.append(float(scales[[*agree, False].index(False)]))
     return found[0], found[1]
 
 
 def _difference(f: Callable[[np.ndarray], np.ndarray], q: float, name: str) -> float:
-    """By how much E[f(u)²] of the two rules differ, as a share of it."""
+    """Return the relative difference of E[f(u)²] by the two rules."""
     radial, angular = NODES[name][0 if q <= MODERATE else 1]
     rules = [np.polynomial.legendre.leggauss(n) for n in (radial, angular)]
     (r, wr), (places, shares) = crowded(rules[0], rules[1], q, np)
     u = np.sqrt(q) * r[:, None] * np.cos(np.pi * (places - 0.5))
     z, weights = line(*_LINE[name])
-    with np.errstate(over="ignore", invalid="ignore"):  # such functions do not pass
+    with np.errstate(over="ignore", invalid="ignore"):  # a function that overflows fails the test
         plane, on_line = (
             np.sum(w * (np.square(f(x)) + np.square(f(-x))))
             for x, w in ((u, wr[:, None] * shares * np.pi), (np.sqrt(q) * z, weights / 2))
@@ -306,7 +325,7 @@ def _difference(f: Callable[[np.ndarray], np.ndarray], q: float, name: str) -> f
 
 @functools.cache
 def derivative(f: ScalarFunction) -> ScalarFunction:
-    """The derivative f' of a scalar function, elementwise on arrays (cached, so that equal calls compile once)."""
+    """Return the derivative f' of a scalar function, elementwise on arrays. It is cached, so that it compiles once."""
 
     def df(x: Array) -> Array:
         return jax.jvp(f, (x,), (jnp.ones_like(x),))[1]

@@ -25,32 +25,37 @@ def sin(
     amplitude: float = 1.0,
     phase: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Dual of a sin(ωx + b), with amplitude a, frequency ω and phase b:
+    """Return the dual of a sin(ωx + b), with amplitude a, frequency ω and phase b.
 
-        E[φφ] = (a²/2) e^(−ω²(q1 + q2)/2) (e^(ω² q12) − cos 2b · e^(−ω² q12)),
+    The first number is::
 
-    and E[φ'φ'] = ω² times the same with + in the place of −.
+        E[φφ] = (a²/2) e^(−ω²(q1 + q2)/2) (e^(ω² q12) − cos 2b · e^(−ω² q12)).
 
-    >>> [round(float(e), 4) for e in sin(0.5, 1.0, 1.0)]
-    [0.1917, 0.4148]
+    E[φ'φ'] is ω² times the same with + in the place of −.
+
+    Example:
+        >>> [round(float(e), 4) for e in sin(0.5, 1.0, 1.0)]
+        [0.1917, 0.4148]
     """
     w2, turned = frequency**2, math.cos(2 * phase)
     q12, q1, q2 = float_arrays(q12, q1, q2)
-    # The two exponentials apart: exp(−q) sinh(q) overflows in sinh long before the product is large.
+    # Two exponentials instead of exp(−q) sinh(q), in which sinh overflows long before the product is large.
     minus, plus = (jnp.exp(-w2 * ((q1 + q2) / 2 + sign * q12)) for sign in (-1, 1))
     scale = amplitude**2 / 2
     return scale * (minus - turned * plus), scale * w2 * (minus + turned * plus)
 
 
-#: Up to this Q = ω²q collinear waves are compared by their coordinates, of which so many count; beyond, κ e^(−2Q) is
-#: nothing beside 1.
+#: Up to Q = ω²q = `_SHORT` collinear waves are compared by their first `_COUNT` coordinates. Beyond, κ e^(−2Q) is
+#: negligible compared to 1.
 _SHORT, _COUNT = 8.0, 44
 
 
 @functools.cache
 def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
-    """In units of a², with t_i = ω √q_i, P = t_1 t_2, x = P d and G = e^(−(t_1 − t_2)²/2), the expectations of sin and
-    of cos at the acute angle are G (e^(−x) ∓ e^(x − 2P))/2, and fall from θ = 0 by G (1 − e^(−x)) (1 ± e^(x − 2P))/2.
+    """Return the near form of a sin(ωx + b).
+
+    Let t_i = ω √q_i, P = t_1 t_2, x = P d and G = e^(−(t_1 − t_2)²/2). In units of a², the expectations of sin and of
+    cos at the acute angle are G (e^(−x) ∓ e^(x − 2P))/2. Their drops from θ = 0 are G (1 − e^(−x)) (1 ± e^(x − 2P))/2.
     """
     odd, even = math.cos(phase) ** 2, math.sin(phase) ** 2
 
@@ -78,8 +83,10 @@ def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
 
     @jax.jit
     def long_waves(t1: Array, t2: Array) -> Array:
-        """1 − ρ' at θ = 0 as ½ Σ_n (e_n(t_1) − e_n(t_2))², with the coordinates of sin(t z + b) in Hermite polynomials,
-        e_n = w_n t^n e^(−t²/2)/√(n! k), w_n² = cos² b for odd n and sin² b for even n.
+        """Return 1 − ρ' at θ = 0 as ½ Σ_n (e_n(t_1) − e_n(t_2))².
+
+        e_n are the coordinates of sin(t z + b) in Hermite polynomials, e_n = w_n t^n e^(−t²/2)/√(n! k), with
+        w_n² = cos² b for odd n and sin² b for even n.
         """
         t1, t2 = (jnp.minimum(t, math.sqrt(_SHORT)) for t in (t1, t2))
         start = [jnp.exp(-(t**2) / 2) * inverse(sqrt(moment(t))) for t in (t1, t2)]
@@ -93,7 +100,7 @@ def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
         return jax.lax.fori_loop(0, _COUNT, add, (*start, jnp.zeros_like(t1 * t2)))[2] / 2
 
     def short_waves(t1: Array, t2: Array) -> Array:
-        """1 − ρ' at θ = 0 as 1 − G (1 − κe^(−2P))/√((1 − κe^(−2Q_1)) (1 − κe^(−2Q_2))), κ = cos 2b."""
+        """Return 1 − ρ' at θ = 0 as 1 − G (1 − κe^(−2P))/√((1 − κe^(−2Q_1)) (1 − κe^(−2Q_2))) with κ = cos 2b."""
         p, big1, big2 = (jnp.log1p(-math.cos(2 * phase) * jnp.exp(-2 * a)) for a in (t1 * t2, t1**2, t2**2))
         return -jnp.expm1(-jnp.square(t1 - t2) / 2 + p - (big1 + big2) / 2)
 
@@ -106,7 +113,7 @@ def _wave(x: Array, frequency: float, amplitude: float, phase: float) -> Array:
 
 @functools.cache
 def sine_record(frequency: float, amplitude: float, phase: float, name: str = "sin") -> Activation:
-    """The record of a sin(ωx + b). A wave must know its phase to a few digits: Q = ω²q is at most 100 in float32."""
+    """The record of a sin(ωx + b). ωx must be known to a few digits, so that Q = ω²q is at most 100 in float32."""
     arguments = {"frequency": frequency, "amplitude": amplitude, "phase": phase}
     return Activation(
         name, functools.partial(_wave, **arguments), functools.partial(sin, **arguments),
@@ -119,10 +126,11 @@ def sine_record(frequency: float, amplitude: float, phase: float, name: str = "s
 
 
 def exp(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, rate: float = 1.0) -> tuple[Array, Array]:
-    """Dual of e^(ax), a = `rate`: E[φφ] = e^(a²((q1 + q2)/2 + q12)), and a² times that.
+    """Return the dual of e^(ax) with a = `rate`: E[φφ] = e^(a²((q1 + q2)/2 + q12)), and a² times the same.
 
-    >>> [round(float(e), 4) for e in exp(0.5, 1.0, 1.0)]
-    [4.4817, 4.4817]
+    Example:
+        >>> [round(float(e), 4) for e in exp(0.5, 1.0, 1.0)]
+        [4.4817, 4.4817]
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
     values = jnp.exp(rate**2 * ((q1 + q2) / 2 + q12))
@@ -131,13 +139,16 @@ def exp(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, rate: float = 1.0) -> t
 
 @functools.cache
 def _exp_near(rate: float) -> Near:
-    """ρ' = e^(−a²g) with g = ½ E[(u − v)²] = ½(√q1 − √q2)² + √(q1 q2) (1 − ρ)."""
+    """Return the near form of e^(ax).
+
+    ρ' = e^(−a²h), with half of the squared distance h = ½ E[(u − v)²] = ½(√q1 − √q2)² + √(q1 q2) (1 − ρ).
+    """
 
     def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
         s1, s2 = rate * sqrt(q1), rate * sqrt(q2)
-        gap = jnp.square(s1 - s2) / 2 + s1 * s2 * one_minus(delta)
-        minus = -jnp.expm1(-gap)
-        return rate**2 * jnp.exp(jnp.square(s1) + jnp.square(s2) - gap), signed(minus, 2 - minus)
+        half_distance = jnp.square(s1 - s2) / 2 + s1 * s2 * one_minus(delta)
+        minus = -jnp.expm1(-half_distance)
+        return rate**2 * jnp.exp(jnp.square(s1) + jnp.square(s2) - half_distance), signed(minus, 2 - minus)
 
     return near
 
@@ -148,7 +159,7 @@ def _exponential(x: Array, rate: float) -> Array:
 
 @functools.cache
 def exp_record(rate: float) -> Activation:
-    """The record of e^(ax); its moments e^(2a²q) must stay numbers."""
+    """The record of e^(ax). The limits keep its moments e^(2a²q) in the range of numbers."""
     fn, closed = functools.partial(_exponential, rate=rate), functools.partial(exp, rate=rate)
     limits = (20 / rate**2, 150 / rate**2)
     return Activation(
@@ -160,12 +171,15 @@ def exp_record(rate: float) -> Activation:
 
 
 def gaussian(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, rate: float = 1.0) -> tuple[Array, Array]:
-    """Dual of e^(−bx²), b = `rate` > 0, with D = (1 + 2b q1)(1 + 2b q2) − 4b² q12²:
+    """Return the dual of e^(−bx²) with b = `rate` > 0.
+
+    With D = (1 + 2b q1)(1 + 2b q2) − 4b² q12²::
 
         E[φφ] = 1/√D,  E[φ'φ'] = 4b² q12/D^(3/2).
 
-    >>> [round(float(e), 4) for e in gaussian(0.5, 1.0, 1.0)]
-    [0.3536, 0.0884]
+    Example:
+        >>> [round(float(e), 4) for e in gaussian(0.5, 1.0, 1.0)]
+        [0.3536, 0.0884]
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
     both, c, squared = noisy(q12, q1, q2, 1 / (2 * rate))
@@ -175,8 +189,10 @@ def gaussian(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, rate: float = 1.0)
 
 @functools.cache
 def _gaussian_near(rate: float) -> Near:
-    """With A_i = 1 + 4bq_i, k_i = A_i^(−1/2) and, at θ = 0, D_0 = (A_1 + A_2)/2: the correlation of collinear units is
-    √(√(A_1 A_2)/D_0), and D − D_0 = 4b² q1 q2 d (2 − d).
+    """Return the near form of e^(−bx²).
+
+    With A_i = 1 + 4bq_i, k_i = A_i^(−1/2). At θ = 0, D is D_0 = (A_1 + A_2)/2, and ρ' is √(√(A_1 A_2)/D_0). At other
+    angles D − D_0 = 4b² q1 q2 d (2 − d).
     """
 
     def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Polynomials: in the basis of Hermite polynomials their duals are polynomials in the correlation."""
+"""Polynomials. By their expansion in Hermite polynomials, their duals are polynomials in the correlation."""
 
 import functools
 import math
@@ -18,14 +18,18 @@ Coefficients = tuple[float, ...]
 def polynomial(
     q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, coefficients: Coefficients = (0.0, 1.0)
 ) -> tuple[Array, Array]:
-    """Dual of φ(x) = Σ_j c_j x^j, `coefficients` from degree 0 on. By φ(√q z) = Σ_m a_m(q) He_m(z)/√m! it is
+    """Return the dual of φ(x) = Σ_j c_j x^j, with the coefficients c from degree 0 on.
 
-        E[φφ] = Σ_m a_m(q1) a_m(q2) ρ^m,  a_m(q) = √m! Σ_i c_{m+2i} (m + 2i)!/(m! i! 2^i) q^(m/2 + i),
+    From the expansion φ(√q z) = Σ_m a_m(q) He_m(z)/√m! follows::
 
-    here with q^(m/2) taken out of a_m, so that it is a polynomial in q12. E[φ'φ'] is the dual of the derivative.
+        E[φφ] = Σ_m a_m(q1) a_m(q2) ρ^m,  a_m(q) = √m! Σ_i c_{m+2i} (m + 2i)!/(m! i! 2^i) q^(m/2 + i).
 
-    >>> [round(float(e), 4) for e in polynomial(0.5, 1.0, 1.0, coefficients=(0.0, 0.0, 1.0))]  # 1 + 2 q12², 4 q12
-    [1.5, 2.0]
+    The factors q^(m/2) are combined with ρ^m to q12^m, which makes it a polynomial in q12. E[φ'φ'] is the first number
+    of the dual of φ'.
+
+    Example:
+        >>> [round(float(e), 4) for e in polynomial(0.5, 1.0, 1.0, coefficients=(0.0, 0.0, 1.0))]  # 1 + 2 q12², 4 q12
+        [1.5, 2.0]
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
 
@@ -43,7 +47,7 @@ def _slope(c: Coefficients) -> Coefficients:
 
 
 def _reduced(c: Coefficients, m: int, q: Array) -> Array:
-    """a_m(q)/q^(m/2), a polynomial in q."""
+    """Return a_m(q)/q^(m/2), a polynomial in q."""
     total = jnp.zeros_like(q)
     for i in range((len(c) - 1 - m) // 2, -1, -1):
         weight = math.sqrt(math.factorial(m)) * math.factorial(m + 2 * i) / (
@@ -55,10 +59,12 @@ def _reduced(c: Coefficients, m: int, q: Array) -> Array:
 
 @functools.cache
 def _polynomial_near(coefficients: Coefficients) -> Near:
-    """With unit vectors e_m = a_m/√k, k = Σ a_m², and e_m for the two inputs:
+    """Return the near form of a polynomial.
 
-    1 ∓ ρ' = ½ Σ (e_1m ∓ (±1)^m e_2m)² + …: at ρ = 1 half the squared distance of the two, and from there on
-    Σ e_1m e_2m (1 − ρ^m), whose 1 − ρ^m = (1 − ρ)(1 + ρ + … + ρ^(m−1)).
+    For each of the two inputs let e_m = a_m/√k with k = Σ a_m², which is a unit vector. Then 1 − ρ' is the sum of two
+    terms: its value at ρ = 1, which is half of the squared distance of the two vectors, and Σ e_1m e_2m (1 − ρ^m) with
+    1 − ρ^m = (1 − ρ)(1 + ρ + ... + ρ^(m−1)). 1 + ρ' is the same with −e_2m, and for negative ρ the odd entries of e_2m
+    change their sign.
     """
 
     def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
@@ -103,7 +109,7 @@ def _value(x: Array, coefficients: Coefficients) -> Array:
 
 @functools.cache
 def polynomial_record(coefficients: Coefficients, name: str = "polynomial") -> Activation:
-    """The record of Σ_j c_j x^j; its moments, of the order of q^degree, must stay numbers."""
+    """The record of Σ_j c_j x^j. The limits keep its moments, which grow like q^degree, in the range of numbers."""
     fn = functools.partial(_value, coefficients=coefficients)
     closed = functools.partial(polynomial, coefficients=coefficients)
     degree = max(len(coefficients) - 1, 1)
@@ -115,6 +121,6 @@ def polynomial_record(coefficients: Coefficients, name: str = "polynomial") -> A
 
 
 def hermite(degree: int) -> Coefficients:
-    """He_n(x)/√n! of probabilists, of variance 1 for inputs of variance 1."""
+    """Return the coefficients of the probabilists' He_n(x)/√(n!), which has variance 1 for inputs of variance 1."""
     power = np.polynomial.hermite_e.herme2poly([0.0] * degree + [1.0])
     return tuple(float(c) for c in power / math.sqrt(math.factorial(degree)))

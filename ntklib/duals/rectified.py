@@ -1,6 +1,6 @@
 """Piecewise linear functions and powers: leaky ReLU and its relatives, identity, step and sign, rectified monomials.
 
-All are homogeneous, φ(ax) = a^p φ(x) for a > 0: correlations behind them do not depend on variances.
+All are homogeneous, φ(ax) = a^p φ(x) for a > 0. Correlations after them therefore do not depend on variances.
 """
 
 import functools
@@ -19,11 +19,12 @@ from ntklib.duals.integrals import float_arrays
 
 
 def sine_and_angle(q12: Array, q1: Array, q2: Array) -> tuple[Array, Array, Array]:
-    """ρ, sin θ and θ = arccos ρ in [0, π], without a product of variances, which could leave the range of numbers.
+    """Return ρ, sin θ and θ = arccos ρ in [0, π].
 
-    sin² is a difference with a rounding error of a few ε; below that |ρ| = 1 is meant. Without this, equal inputs
-    whose q12 differs from their variances in the last bit would get θ ≈ √ε, 3e-4 in float32, in place of 0. The
-    derivative of θ is infinite at |ρ| = 1 and replaced by 0 there; where a variance is zero θ is π/2.
+    No product of variances is formed, since it could leave the range of numbers. sin² is a difference with a rounding
+    error of a few ε; values below that are set to 0. Otherwise equal inputs, whose q12 differs from their variances in
+    the last bit, would get θ ≈ √ε (3e-4 in float32) instead of 0. The derivative of θ is infinite at ρ = ±1, and is
+    replaced by 0 there. If a variance is zero, θ is π/2.
     """
     s1, s2 = (jnp.where(q > 0, sqrt(q), 1.0) for q in (q1, q2))
     rho = jnp.where((q1 > 0) & (q2 > 0), q12 / s1 / s2, 0.0)
@@ -39,15 +40,16 @@ def sine_and_angle(q12: Array, q1: Array, q2: Array) -> tuple[Array, Array, Arra
 
 
 def leaky_relu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, slope: float = 0.0) -> tuple[Array, Array]:
-    """Dual of φ(x) = x for x > 0, `slope`·x otherwise; slope 0 is ReLU, −1 is the absolute value, 1 the identity.
+    """Return the dual of φ(x) = x for x ≥ 0 and a · x for x < 0, with a = `slope`.
 
-    With θ = arccos(q12/√(q1 q2)), the ReLU part is E = √(q1 q2) (sin θ + (π − θ) cos θ)/2π and E' = (π − θ)/2π; since
-    φ(x) = relu(x) − a·relu(−x), the dual is (1 + a²) relu(q12) − 2a relu(−q12), and likewise for the slopes with + 2a.
-    The second member has a square-root cusp at |ρ| = 1: it is exact there, and good to √ε for pairs as
-    near as 1 − ρ = ε.
+    The slope 0 is ReLU, −1 the absolute value, and 1 the identity. With θ = arccos(q12/√(q1 q2)) the dual of ReLU is
+    √(q1 q2) (sin θ + (π − θ) cos θ)/2π and (π − θ)/2π. Since φ(x) = relu(x) − a · relu(−x), the first number of the
+    dual of φ is (1 + a²) relu(q12) − 2a relu(−q12), and the second is the same with + 2a. The second number has a
+    square-root cusp at ρ = ±1. It is exact there, and has errors of √ε for pairs as near as 1 − ρ = ε.
 
-    >>> [round(float(e), 4) for e in leaky_relu(0.5, 1.0, 1.0)]
-    [0.3045, 0.3333]
+    Example:
+        >>> [round(float(e), 4) for e in leaky_relu(0.5, 1.0, 1.0)]
+        [0.3045, 0.3333]
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
     rho, sin, theta = sine_and_angle(q12, q1, q2)
@@ -58,21 +60,22 @@ def leaky_relu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, slope: float = 0
 
 
 def relu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
-    """Dual of max(x, 0), the arc-cosine kernels of order 1 and 0 (Cho & Saul 2009), halved.
+    """Return the dual of max(x, 0): half of the arc-cosine kernels of order 1 and 0 (Cho & Saul 2009).
 
-    >>> [round(float(e), 4) for e in relu(1.0, 1.0, 1.0)]
-    [0.5, 0.5]
+    Example:
+        >>> [round(float(e), 4) for e in relu(1.0, 1.0, 1.0)]
+        [0.5, 0.5]
     """
     return leaky_relu(q12, q1, q2, slope=0.0)
 
 
 def abs(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
-    """Dual of |x|: leaky ReLU with slope −1."""
+    """Return the dual of the absolute value, which is leaky ReLU with the slope −1."""
     return leaky_relu(q12, q1, q2, slope=-1.0)
 
 
 def identity(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
-    """Dual of φ(x) = x: the covariance itself, and 1."""
+    """Return the dual of φ(x) = x: the covariance itself, and 1."""
     q12, q1, q2 = float_arrays(q12, q1, q2)
     q12 = q12 + jnp.zeros_like(q1 + q2)  # the shape that the others return
     return q12, jnp.ones_like(q12)
@@ -80,11 +83,14 @@ def identity(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array
 
 @functools.cache
 def _leaky_near(slope: float) -> Near:
-    """With α = (1 + a)/2 and γ = (1 − a)/2 φ is αx + γ|x|, and with θ the acute angle, d = 1 − cos θ and κ = α² + γ²:
+    """Return the near form of leaky ReLU.
 
-        odd part   α² cos θ,  slope α²;      even part   γ² (cos θ + (2/π)(sin θ − θ cos θ)),  slope γ² (1 − 2θ/π),
+    With a the slope, α = (1 + a)/2 and γ = (1 − a)/2, φ(x) = αx + γ abs(x). With the acute angle θ and d = 1 − cos θ,
+    the expectations of the two parts in units of √(q1 q2) are::
 
-    in units of √(q1 q2). The share of each in κ is what `Parts` asks for.
+        odd part   α² cos θ,  slope α²;      even part   γ² (cos θ + (2/π)(sin θ − θ cos θ)),  slope γ² (1 − 2θ/π).
+
+    `Parts` needs them divided by κ = α² + γ².
     """
     odd, even = ((1 + slope) / 2) ** 2, ((1 - slope) / 2) ** 2
     kappa = odd + even
@@ -126,7 +132,7 @@ def relu_record() -> Activation:
 
 @functools.cache
 def abs_record() -> Activation:
-    """The record of |x|."""
+    """The record of the absolute value."""
     return _linear("abs", jnp.abs, abs, -1.0, "abs_record")
 
 
@@ -144,10 +150,11 @@ def _identity(x: Array) -> Array:
 
 
 def sign(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
-    """Dual of sign(x): 1 − 2θ/π, and 0, since its derivative is 0 wherever it has one.
+    """Return the dual of sign(x): 1 − 2θ/π, and 0, because the derivative is 0 wherever it exists.
 
-    >>> [round(float(e), 4) for e in sign(0.5, 1.0, 1.0)]
-    [0.3333, 0.0]
+    Example:
+        >>> [round(float(e), 4) for e in sign(0.5, 1.0, 1.0)]
+        [0.3333, 0.0]
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
     there = (q1 > 0) & (q2 > 0)
@@ -174,10 +181,10 @@ def sign_record() -> Activation:
 
 @functools.cache
 def _arccosine(degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """P_p and Q_p of J_p(θ) = (π − θ) P_p(c) + sin θ Q_p(c), c = cos θ, as coefficients from degree 0 on.
+    """Return P_p and Q_p of J_p(θ) = (π − θ) P_p(c) + sin θ Q_p(c), with c = cos θ, as coefficients from degree 0 on.
 
-    J_p = sin^(2p+1) θ (d/dc)^p ((π − θ)/sin θ): taking the derivative once more gives
-    P_{p+1} = (1 − c²) P' + (2p + 1) c P and Q_{p+1} = P + (1 − c²) Q' + 2p c Q.
+    J_p = sin^(2p+1) θ (d/dc)^p ((π − θ)/sin θ). One more derivative gives P_{p+1} = (1 − c²) P' + (2p + 1) c P and
+    Q_{p+1} = P + (1 − c²) Q' + 2p c Q.
     """
     square, c = np.polynomial.Polynomial([1.0, 0.0, -1.0]), np.polynomial.Polynomial([0.0, 1.0])
     p, q = np.polynomial.Polynomial([1.0]), np.polynomial.Polynomial([0.0])
@@ -189,19 +196,22 @@ def _arccosine(degree: int) -> tuple[np.ndarray, np.ndarray]:
 def _polynomial(coefficients: np.ndarray, x: Array) -> Array:
     total = jnp.full_like(x, coefficients[-1])
     for c in coefficients[-2::-1]:
-        total = total * x + float(c)  # a NumPy number would bring its own precision
+        total = total * x + float(c)  # a NumPy number would change the precision
     return total
 
 
 def rectified_monomial(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, degree: int = 1) -> tuple[Array, Array]:
-    """Dual of max(x, 0)^p, p = `degree` ≥ 0 (0: the step), by the arc-cosine kernels of order p (Cho & Saul 2009):
+    """Return the dual of max(x, 0)^p with p = `degree` ≥ 0; p = 0 is the step.
 
-        E = (q1 q2)^(p/2) J_p(θ)/2π,  J_0 = π − θ,  J_1 = sin θ + (π − θ) cos θ, …
+    The first number is the arc-cosine kernel of order p (Cho & Saul 2009)::
 
-    The slope is p² times the dual of degree p − 1, and 0 for the step.
+        E = (q1 q2)^(p/2) J_p(θ)/2π,  J_0 = π − θ,  J_1 = sin θ + (π − θ) cos θ,  ...
 
-    >>> [round(float(e), 4) for e in rectified_monomial(0.5, 1.0, 1.0, degree=2)]
-    [0.7067, 1.218]
+    The second number is p² times the first one of degree p − 1, and 0 for the step.
+
+    Example:
+        >>> [round(float(e), 4) for e in rectified_monomial(0.5, 1.0, 1.0, degree=2)]
+        [0.7067, 1.218]
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
     rho, sin, theta = sine_and_angle(q12, q1, q2)
@@ -217,16 +227,18 @@ def rectified_monomial(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, degree: 
 
 @functools.cache
 def _monomial_near(degree: int) -> Near:
-    """max(x, 0)^p is half of x^p and half of |x|^p sign(x)^(p+1). With W = θP − sin θ Q, J(π − θ) is (−1)^p W and so
+    """Return the near form of max(x, 0)^p.
 
-    E[x^p …] = πP/2,   E[|x|^p sign^(p+1) …] = πP/2 − W,    both over 2π and times (q1 q2)^(p/2).
+    The function is the sum of x^p/2 and of abs(x)^p sign(x)^(p+1)/2, of which one is even and the other odd. With
+    W = θP − sin θ Q, J_p(π − θ) is (−1)^p W. In units of (q1 q2)^(p/2)/2π the expectations of the two parts are
+    therefore πP/2 and πP/2 − W.
     """
 
     def halves(p: int, d: Array, theta: Array) -> tuple[Array, Array, Array, float]:
-        """The drops of the two halves, πP/2 and W, over πP(1), and P(1)."""
+        """Return the drops of the two parts divided by πP(1), W, and P(1)."""
         even, odd = _arccosine(p)
         c, one = 1 - d, float(even.sum())
-        # P(1) − P(c) as a polynomial in d without a constant: no cancellation.
+        # P(1) − P(c) is a polynomial in d without a constant term, so that nothing cancels.
         in_d = np.polynomial.Polynomial(even)(np.polynomial.Polynomial([1.0, -1.0])).coef
         fall = -d * _polynomial(in_d[1:], d) if len(in_d) > 1 else jnp.zeros_like(d)
         w = theta * _polynomial(even, c) - jnp.sqrt(d * (2 - d)) * _polynomial(odd, c)

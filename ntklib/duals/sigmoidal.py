@@ -1,7 +1,8 @@
-"""erf and GELU, the smooth functions whose duals are arcsines; tanh, SiLU, ELU and the sigmoid, which have none.
+"""erf and GELU, whose duals are arcsines; tanh, SiLU, ELU and the sigmoid, whose duals have no closed form.
 
-With a_i = 1/(1 + 2q_i), r_i = √(1 − a_i) and c = r_1 r_2 cos θ, Williams' arcsine is that of c: it is the correlation
-of u and v after independent noise of variance ½ is added to each. For GELU the noise has variance 1, a_i = 1/(1 + q_i).
+With a_i = 1/(1 + 2q_i) and r_i = √(1 − a_i), the dual of erf is the arcsine of c = r_1 r_2 cos θ (Williams 1997). This
+c is the correlation of u and v after independent noise of variance ½ is added to each. For GELU the noise has variance
+1, and a_i = 1/(1 + q_i).
 """
 
 import functools
@@ -22,15 +23,17 @@ from ntklib.duals.rectified import sine_and_angle
 
 
 def noisy(q12: Array, q1: Array, q2: Array, noise: float) -> tuple[Array, Array, Array]:
-    """(a_1 a_2, c, 1 − c²) with a = noise/(noise + q): no product of variances, which could leave the range of
-    numbers, and 1 − c² = a_1 + a_2 − a_1 a_2 + (1 − a_1)(1 − a_2) sin² θ, without cancellation.
+    """Return (a_1 a_2, c, 1 − c²) with a = noise/(noise + q).
+
+    No product of variances is formed, since it could leave the range of numbers. 1 − c² is computed without
+    cancellation as a_1 + a_2 − a_1 a_2 + (1 − a_1)(1 − a_2) sin² θ.
     """
     a1, a2 = (noise / (noise + q) for q in (q1, q2))
     b1, b2 = (q / (noise + q) for q in (q1, q2))
     scaled = q12 / (noise + q1) * sqrt((noise + q1) / (noise + q2))  # q12/√((noise + q1)(noise + q2))
     rho, _, _ = sine_and_angle(q12, q1, q2)
     squared = (1 - rho) * (1 + rho)
-    # What is only rounding counts as zero, but keeps its derivative: nothing is singular here.
+    # A value that is only a rounding error is set to zero. It keeps its derivative, since nothing is singular here.
     exact = squared - jax.lax.stop_gradient(squared)
     squared = jnp.where(squared > 4 * jnp.finfo(rho.dtype).eps, squared, exact)
     rest = jnp.where((q1 > 0) & (q2 > 0), b1 * b2 * squared, 0.0)
@@ -38,12 +41,18 @@ def noisy(q12: Array, q1: Array, q2: Array, noise: float) -> tuple[Array, Array,
 
 
 def erf(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
-    """Dual of erf(x), not erf(x/√2) (Williams 1997): with D = (1 + 2 q1)(1 + 2 q2) − 4 q12²,
+    """Return the dual of erf(x); not of erf(x/√2).
 
-    E[φφ] = (2/π) arcsin(2 q12/√((1 + 2 q1)(1 + 2 q2))),  E[φ'φ'] = (4/π)/√D.
+    With D = (1 + 2 q1)(1 + 2 q2) − 4 q12²::
 
-    >>> [round(float(e), 4) for e in erf(0.5, 1.0, 1.0)]
-    [0.2163, 0.4502]
+        E[φφ] = (2/π) arcsin(2 q12/√((1 + 2 q1)(1 + 2 q2))),  E[φ'φ'] = (4/π)/√D.
+
+    Example:
+        >>> [round(float(e), 4) for e in erf(0.5, 1.0, 1.0)]
+        [0.2163, 0.4502]
+
+    References:
+        Williams 1997.
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
     both, c, squared = noisy(q12, q1, q2, 0.5)
@@ -52,17 +61,19 @@ def erf(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
 
 
 def gelu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
-    """Dual of x Φ(x), Φ the normal distribution function (the exact GELU, not its tanh approximation).
+    """Return the dual of x Φ(x), with Φ the distribution function of N(0, 1). It is the exact GELU.
 
-    With D = (1 + q1)(1 + q2) − q12² and P = E[Φ(u)Φ(v)] = 1/4 + arcsin(q12/√((1 + q1)(1 + q2)))/2π,
+    With D = (1 + q1)(1 + q2) − q12² and P = E[Φ(u)Φ(v)] = 1/4 + arcsin(q12/√((1 + q1)(1 + q2)))/2π::
 
         E[φφ] = q12 P + (q1 q2 − q12² + q12²/(1 + q1) + q12²/(1 + q2)) / (2π√D),
-        E[φ'φ'] = P + q12 (1/(1 + q1) + 1/(1 + q2) + 1/D) / (2π√D),
+        E[φ'φ'] = P + q12 (1/(1 + q1) + 1/(1 + q2) + 1/D) / (2π√D).
 
-    by Stein's identity, and Gaussian integrals with precision shifted by one in each direction that holds a density.
+    Stein's identity reduces both to Gaussian integrals of densities, whose factors e^(−u²/2) and e^(−v²/2) add one to
+    the inverse covariance in their direction.
 
-    >>> [round(float(e), 4) for e in gelu(0.5, 1.0, 1.0)]
-    [0.2273, 0.3423]
+    Example:
+        >>> [round(float(e), 4) for e in gelu(0.5, 1.0, 1.0)]
+        [0.2273, 0.3423]
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
     both, c, squared = noisy(q12, q1, q2, 1.0)
@@ -104,7 +115,7 @@ def _arcs(d: Array, q1: Array, q2: Array, noise: float) -> _Arcs:
 
 
 def _arcsine(x: Array, cosine: Array) -> Array:
-    """Arcsin x for x in [0, 1], with √(1 − x²)."""
+    """Return arcsin x for x in [0, 1], given √(1 − x²)."""
     return arccos.from_root(x / jnp.sqrt(1 + cosine))
 
 
@@ -118,12 +129,14 @@ def _erf_parts(d: Array, q1: Array, q2: Array) -> Parts:
 
 
 def _gelu_parts(d: Array, q1: Array, q2: Array) -> Parts:
-    """φ = x/2 + x erf(x/√2)/2. The odd part is linear; the even part's expectation is √(q1 q2)/2π times
+    """Return the parts of GELU, φ = x/2 + x erf(x/√2)/2.
 
-        e(θ) = cos θ arcsin c + p sin ψ + p cos² θ a_1 a_2/sin ψ,  c = p cos θ,  sin ψ = √(1 − c²);
+    The odd part is linear. The expectation of the even part is √(q1 q2)/2π times::
 
-    for large variances that is cos θ (π/2 − θ) + sin θ, as of |x|/2. Its fall from θ = 0 is, with x = 1 − cos² θ =
-    d (2 − d) and sin ψ − sin ψ_0 = p² x/(sin ψ + sin ψ_0), where nothing large cancels,
+        e(θ) = cos θ arcsin c + p sin ψ + p cos² θ a_1 a_2/sin ψ,  c = p cos θ,  sin ψ = √(1 − c²).
+
+    For large variances e(θ) tends to cos θ (π/2 − θ) + sin θ, the value of abs(x)/2. With x = 1 − cos² θ = d (2 − d)
+    and sin ψ − sin ψ_0 = p² x/(sin ψ + sin ψ_0), the drop e(0) − e(θ) is computed without cancellation as::
 
         ψ − ψ_0 + d arcsin c − p³ x/(sin ψ + sin ψ_0) + p a_1 a_2 x (1 + p²/((sin ψ + sin ψ_0) sin ψ_0))/sin ψ.
     """

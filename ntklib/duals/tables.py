@@ -1,22 +1,24 @@
-"""The dual of any scalar function at nearly the speed of a closed form: tables, made once for the variances in use.
+"""Tables of the dual of any scalar function, made once for the variances in use, and nearly as fast as a closed form.
 
-At fixed variances the dual is a smooth function of the angle θ between u and ±v, so a short Chebyshev series in θ; its
-coefficients are smooth in the two variances, so short sums of products of a function of q1 and a function of q2:
+At fixed variances the dual is a smooth function of the angle θ between u and ±v, and therefore a short Chebyshev series
+in θ. Its coefficients are smooth in the two variances, and therefore short sums of products of a function of q1 and a
+function of q2::
 
     F(θ; q1, q2) = Σ_k T_k(4θ/π − 1) Σ_r ± a_kr(q1) a_kr(q2),   0 ≤ θ ≤ π/2.
 
-On a tile of a kernel matrix a_kr are vectors, one for the rows and one for the columns, and an entry costs about a
-hundred multiplications. For the even and the odd part of φ two such F are kept, chosen so that nothing cancels and an
-absolute error is what counts:
+On a tile of a kernel matrix a_kr are vectors, one for the rows and one for the columns, and an entry takes about a
+hundred multiplications. There are two such F for the even part of φ and two for the odd part. They are chosen so that
+nothing cancels, and that a bound on their absolute error is enough::
 
     slope:  E[φ_p'(u) φ_p'(v)] / √(E[φ'(u)²] E[φ'(v)²]),
     drop:   (E_p(0) − E_p(θ)) / √(k_1 k_2) · (1 + η/d),   d = 1 − cos θ,   η = ½ (1/(1 + q1) + 1/(1 + q2)).
 
-The drop is the integral of the slope, E_p(0) − E_p(θ) = √(q1 q2) ∫_0^θ sin θ' E[φ_p' φ_p'] dθ', so it keeps its
-relative precision as θ → 0; d/(d + η) has the width of the bend that φ, smooth on the scale 1, leaves near θ = 0.
+The drop is computed as an integral of the slope, E_p(0) − E_p(θ) = √(q1 q2) ∫_0^θ sin θ' E[φ_p' φ_p'] dθ', so that it
+keeps its relative precision as θ → 0. A φ that is smooth on the scale 1 has a drop that bends near θ = 0; the factor
+d/(d + η) has a bend of the same width.
 
-Two inputs in one direction but of different variance do not have ρ' = 1: 1 − ρ' = ½ Σ_r (e_r(q1) − e_r(q2))², with e
-the coordinates of the unit vector φ(√q z)/√k in the space of functions of a standard normal z.
+For two inputs in one direction and of different variance ρ' is not 1, but 1 − ρ' = ½ Σ_r (e_r(q1) − e_r(q2))². Here e
+are the coordinates of the unit vector φ(√q z)/√k in the space of functions of a standard normal z.
 
 All functions of a variance are Chebyshev series in y = 1 − (1 + √q)^(−1/2), which is 0 at q = 0 and 1 at infinity.
 """
@@ -36,14 +38,17 @@ from ntklib.duals.activation import Activation, Parts
 from ntklib.duals.correlation import size
 from ntklib.duals.integrals import MODERATE, NODES, crowded, derivative, line, sampler
 
-#: Beyond this many products an entry's sum is a matrix product for a few rows at a time: it compiles in no time.
+#: With more products than this, the sums of a few rows at a time are one matrix product, which compiles much faster.
 _LONG = 320
 _TOLERANCE = {"float32": 2e-8, "float64": 1e-12}
 _MOST_ANGLES, _MOST_VARIANCES = 512, 192
 
 
 class Vectors(NamedTuple):
-    """What a table gives for each variance: E[φ²], E[φ'²], coordinates and factors, the last two along a first axis."""
+    """The functions of one variance: E[φ²], E[φ'²], the coordinates e_r, and the factors a_kr.
+
+    Coordinates and factors lie along a first axis.
+    """
 
     moment: Array
     slope: Array
@@ -54,13 +59,17 @@ class Vectors(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The dual of one activation for variances in a range; see this module's head.
+    """The dual of one activation for variances in a range; see the docstring of this module.
 
-    low, span: the range of y.  values: Chebyshev coefficients in y of all functions of one variance, [degree, columns].
-    powers: (m, n, a) for E[φ²] and for E[φ'²], which are a q^m (1 + q)^(−n) e^c with c from the first two columns.
-    coordinates: how many e_r are of the even and of the odd part.
-    ranks: of the four series (drop even and odd, slope even and odd), the number of products for each degree k.
-    signs: of the products.
+    Args:
+        low: The lower end of the range of y.
+        span: The length of the range of y.
+        values: The Chebyshev coefficients in y of all functions of one variance, [degree, columns].
+        powers: (m, n, a) for E[φ²] and for E[φ'²], which are a q^m (1 + q)^(−n) e^c, with c from the first two columns.
+        coordinates: The numbers of coordinates e_r of the even and of the odd part.
+        ranks: The number of products for each degree k, for each of the four series (drop even and odd, slope even and
+            odd).
+        signs: The signs of the products.
     """
 
     low: Any
@@ -72,7 +81,7 @@ class Table:
     signs: Any
 
     def vectors(self, q: Array) -> Vectors:
-        """All functions of one variance; NaN outside the range."""
+        """Return all functions of one variance; they are NaN outside the range."""
         y = _coordinate(q, jnp)
         x = jnp.clip(2 * (y - self.low) / self.span - 1, -1.0, 1.0)
         series = [jnp.ones_like(x), x]
@@ -88,15 +97,15 @@ class Table:
             for i, (m, n, scale) in enumerate(self.powers)
         ]
         end = 2 + sum(self.coordinates)
-        # Or the compiler would make a row of it anew for each entry.
+        # A barrier, because otherwise XLA would compute these vectors again for each entry of the matrix.
         return Vectors(*jax.lax.optimization_barrier((sizes[0], sizes[1], columns[2:end], columns[end:])))
 
     def moment(self, q: Array) -> Array:
-        """E[φ(u)²] for the variance q of u."""
+        """Return E[φ(u)²] for the variance q of u."""
         return self.vectors(q).moment
 
     def near(self, activation: Activation, delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
-        """(E[φ'(u)φ'(v)], δ of φ(u) and φ(v)) from the δ of u and v, as `Activation.near`."""
+        """Return (E[φ'(u)φ'(v)], δ of φ(u) and φ(v)) from the δ of u and v, as `Activation.near`."""
         v1, v2 = self.vectors(q1), self.vectors(q2)
         none = jnp.maximum((v1.moment == 0).astype(delta.dtype), (v2.moment == 0).astype(delta.dtype))
         e1, e2 = v1.coordinates, v2.coordinates
@@ -119,7 +128,7 @@ class Table:
         return parts.joined(delta, apart, none)
 
     def _sums(self, x: Array, a: Array, b: Array) -> list[Any]:
-        """The four series at each entry."""
+        """Return the four series at each entry."""
         if sum(map(sum, self.ranks)) > _LONG and x.ndim == 2:
             return self._long_sums(x, a[:, :, 0].T, b[:, 0].T)
         a = a * self.signs.reshape(-1, *(1,) * (a.ndim - 1))
@@ -137,8 +146,9 @@ class Table:
         return totals
 
     def _long_sums(self, x: Array, a: Array, b: Array) -> list[Array]:
-        """The same for many products: matrix products for a few rows at a time, with all ranks filled up to the
-        largest.
+        """Return the same for many products, by matrix products for a few rows at a time.
+
+        All ranks are padded with zeros to the largest.
         """
         degrees, rank = max(map(len, self.ranks)), max(max(r, default=0) for r in self.ranks)
         index = np.full((4, degrees, rank), a.shape[-1])  # the place of a zero
@@ -176,7 +186,7 @@ class Table:
 
 
 def _coordinate(q: Any, xp: Any) -> Any:
-    """Y = 1 − (1 + s)^(−1/2) with s = √q, as s/(√(1 + s)(√(1 + s) + 1)): no cancellation."""
+    """Return y = 1 − (1 + s)^(−1/2) with s = √q, computed without cancellation as s/(√(1 + s)(√(1 + s) + 1))."""
     s = xp.sqrt(q)
     root = xp.sqrt(1 + s)
     return s / (root * (root + 1))
@@ -186,9 +196,12 @@ def _coordinate(q: Any, xp: Any) -> Any:
 
 
 def made(activation: Activation, low: float, high: float, dtype: Any) -> Table:
-    """The table of an activation for variances from `low` to `high`, widened so that similar ranges share one.
+    """Return the table of an activation for variances from `low` to `high`.
 
-    Raises ValueError where the integrals do not converge: a function with a kink away from zero, say.
+    The range is widened to the next multiples of 1/64 in y, so that similar ranges share a table.
+
+    Raises:
+        ValueError: If the integrals do not converge, for instance for a function with a kink away from zero.
     """
     ends = _coordinate(np.array([low, high], np.float64), np)
     grid = 64.0
@@ -228,7 +241,7 @@ def _nodes(n: int) -> np.ndarray:
 
 
 def _chebyshev(values: np.ndarray) -> np.ndarray:
-    """Coefficients of the interpolant at Chebyshev nodes, along the first axis."""
+    """Return the coefficients of the interpolant at Chebyshev nodes, along the first axis."""
     n = len(values)
     matrix = np.cos(np.pi * np.outer(np.arange(n), np.arange(n) + 0.5) / n) * 2 / n
     matrix[0] /= 2
@@ -236,7 +249,7 @@ def _chebyshev(values: np.ndarray) -> np.ndarray:
 
 
 def _length(coefficients: np.ndarray, tolerance: float) -> int:
-    """How many coefficients matter."""
+    """Return the number of coefficients up to the last one above the tolerance."""
     size = np.abs(coefficients).reshape(len(coefficients), -1).max(1, initial=0.0)
     return int(np.max(np.nonzero(size > tolerance)[0], initial=-1)) + 1
 
@@ -266,7 +279,7 @@ class _Lines:
 
 
 def _power(values: np.ndarray, q: np.ndarray) -> tuple[tuple[int, float, float], np.ndarray]:
-    """(m, n, a) and the logarithm of values · q^(−m) (1 + q)^n/a, with exponents such that it is small."""
+    """Return (m, n, a) and the logarithm of values · q^(−m) (1 + q)^n/a, with m and n such that it is small."""
     if not (values > 0).all():
         return (0, 0.0, 0.0), np.zeros_like(values)
     order = np.argsort(q)
@@ -280,10 +293,10 @@ def _power(values: np.ndarray, q: np.ndarray) -> tuple[tuple[int, float, float],
 
 
 def _low_rank(rows: np.ndarray, tolerance: float) -> np.ndarray:
-    """Coordinates of the rows in as few directions as leave no more than `tolerance` out of any row."""
+    """Return the coordinates of rows in as few directions as possible, with errors of at most `tolerance` a row."""
     u, s, _ = np.linalg.svd(rows, full_matrices=False)
     scaled = u * s
-    left = np.sqrt(np.cumsum(np.square(scaled)[:, ::-1], 1)[:, ::-1])  # what is left out without columns from k on
+    left = np.sqrt(np.cumsum(np.square(scaled)[:, ::-1], 1)[:, ::-1])  # the error without columns from k on
     rank = int(np.argmax(np.append(left.max(0) <= tolerance, True)))
     return scaled[:, :rank]
 
@@ -291,7 +304,7 @@ def _low_rank(rows: np.ndarray, tolerance: float) -> np.ndarray:
 def _series(
     slope: Callable, lines: _Lines, tolerance: float, few: bool, activation: Activation
 ) -> tuple[list[np.ndarray], int]:
-    """Chebyshev coefficients in θ of the four F, [degrees, size, size], and how long they are as series in y."""
+    """Return the Chebyshev coefficients in θ of the four F, [degrees, size, size], and their length as series in y."""
     angles = _angles(slope, lines, tolerance, few)
     while True:
         theta = (_nodes(angles) + 1) * np.pi / 4
@@ -355,7 +368,7 @@ def _slopes(slope: Callable, s: np.ndarray, theta: np.ndarray, few: bool) -> tup
 
 @functools.lru_cache(maxsize=16)
 def _integral(angles: int) -> np.ndarray:
-    """The matrix that takes values of f at the nodes θ to ∫_0^θ sin θ' f(θ') dθ'."""
+    """Return the matrix that maps the values of f at the nodes θ to ∫_0^θ sin θ' f(θ') dθ'."""
     theta = (_nodes(angles) + 1) * np.pi / 4
     x, w = np.polynomial.legendre.leggauss(angles // 2 + 12)
     inner = np.outer(theta, (x + 1) / 2)  # [angles, rule]
@@ -365,7 +378,10 @@ def _integral(angles: int) -> np.ndarray:
 
 
 def _refuse_jumps(lines: _Lines, drops: list[np.ndarray], eta: np.ndarray, activation: Activation) -> None:
-    """The odd part's expectation must be 0 at a right angle: where φ jumps, its slope does not tell by how much."""
+    """Refuse functions that jump.
+
+    The expectation of the odd part must be 0 at a right angle. If φ jumps, the integral of its slope misses the jump.
+    """
     values = np.polynomial.chebyshev.chebval(1.0, _chebyshev(drops[1])) / (1 + eta)
     odd = lines.coordinates[:, lines.counts[0] :]
     if np.abs(values - odd @ odd.T).max() > 1e-3:
@@ -378,7 +394,10 @@ def _refuse_jumps(lines: _Lines, drops: list[np.ndarray], eta: np.ndarray, activ
 def _products(
     series: list[np.ndarray], lines: _Lines, tolerance: float
 ) -> tuple[tuple[tuple[int, ...], ...], list[np.ndarray], np.ndarray]:
-    """Ranks for each series and degree, the factors at the nodes in the order in which they are summed, and signs."""
+    """Factorize the coefficients as sums of products.
+
+    Returns: ranks for each series and degree, factors at the nodes in the order in which they are summed, and signs.
+    """
     ranks: list[list[int]] = [[] for _ in range(4)]
     factors: list[np.ndarray] = []
     signs: list[float] = []
@@ -408,5 +427,5 @@ class Tables:
     tables: tuple[Table, ...]
 
     def of(self, activation: Activation) -> Table | None:
-        """The table of an activation, if there is one."""
+        """Return the table of an activation, or None if there is none."""
         return dict(zip(self.activations, self.tables, strict=True)).get(activation)
