@@ -219,21 +219,21 @@ def test_a_block_is_made_in_pieces_that_fit_the_cache(name, outputs, method):
     """Three examples by two and two: one of them is computed twice."""
     model, x, full = case(name)
     cost = counted(model, x, outputs)
-    assert dataclasses.replace(cost, cache=2 * x.itemsize * cost.working(method, cost.k)).piece(method, cost.k) == 2
+    assert dataclasses.replace(cost, cache=2 * x.itemsize * cost.working(method, cost.k)).chunk(method, cost.k) == 2
     function, arguments = pure(*model)
-    way, order = methods.way(method, function, outputs, cost.k), np.array([0, 1, 2, 3, 1])
-    tiling = blocks.Tiling(examples=3, outputs=cost.k, panel=1, piece=2)
-    got = blocks.compute(way, arguments, x[order], None, x.dtype, tiling)
+    strategy, order = methods.strategy(method, function, outputs, cost.k), np.array([0, 1, 2, 3, 1])
+    tiling = blocks.Tiling(examples=3, outputs=cost.k, resident=1, chunk=2)
+    got = blocks.compute(strategy, arguments, x[order], None, x.dtype, tiling)
     assert_close(got, reduced(full, outputs)[np.ix_(order, order)], rtol=1e-12)
 
     units, many = jnp.eye(cost.k, dtype=x.dtype), jax.ShapeDtypeStruct((40, *x.shape[1:]), x.dtype)
-    block = jax.eval_shape(functools.partial(way.features, function, outputs), arguments, many, units)
-    made: Any = blocks.add_piece
-    used = made.lower(way, 2, block, arguments, many, units, np.zeros(2, np.int32)).compile().memory_analysis()
+    block = jax.eval_shape(functools.partial(strategy.features, function, outputs), arguments, many, units)
+    made: Any = blocks.add_chunk
+    used = made.lower(strategy, 2, block, arguments, many, units, np.zeros(2, np.int32)).compile().memory_analysis()
     of_examples = [a for a in jax.tree.leaves(block) if 40 in a.shape]
     assert used.alias_size_in_bytes == sum(a.size * a.dtype.itemsize for a in of_examples), "written in place"
     small = dataclasses.replace(cost, cache=2 * x.itemsize * cost.working(method, cost.k))
-    assert used.temp_size_in_bytes + used.output_size_in_bytes <= small.memory(method, 40, cost.k).making
+    assert used.temp_size_in_bytes + used.output_size_in_bytes <= small.memory(method, 40, cost.k).computing
 
 
 def test_both_ways_of_a_layer_at_several_positions_are_tested():
@@ -266,18 +266,18 @@ def test_arrays_alive_at_any_time_keep_within_the_bound():
     model, x, full = case("linen")
     x = jnp.concatenate([x, x[:1]])
     cost, (function, arguments) = counted(model, x, "full"), pure(*model)
-    way = methods.way("layerwise", function, "full", cost.k)
+    strategy = methods.strategy("layerwise", function, "full", cost.k)
     one, alive = cost.memory("layerwise", 1, cost.k), []
 
     def watched(*given):
-        block = way.features(*given)
+        block = strategy.features(*given)
         alive.append(sum(a.nbytes for a in jax.live_arrays()))
         return block
 
     def kernel(bound):
         memory = functools.partial(cost.memory, "layerwise")
-        tiling = blocks.choose(memory, functools.partial(cost.piece, "layerwise"), cost.k, 1, float(bound))
-        return blocks.compute(way._replace(features=watched), arguments, x, None, x.dtype, tiling)
+        tiling = blocks.choose(memory, functools.partial(cost.chunk, "layerwise"), cost.k, 1, float(bound))
+        return blocks.compute(strategy._replace(features=watched), arguments, x, None, x.dtype, tiling)
 
     made = []
     for extra in (0, 2, 9):
@@ -287,7 +287,7 @@ def test_arrays_alive_at_any_time_keep_within_the_bound():
         got = kernel(bound)
         # The last block and its inputs are part of what `making` counts.
         others = max(alive) - before - got.nbytes - one.kept - x[:1].nbytes
-        assert others + one.making <= bound
+        assert others + one.computing <= bound
         assert others < (extra + 2) * one.kept, "a block is kept for longer than it is used"
         assert_close(got[:4, :4], full, rtol=1e-12)
         made.append(len(alive))
@@ -310,8 +310,8 @@ def test_counts_are_above_what_the_compiler_allocates(method, name, outputs, exa
     model, x, _ = case(name)
     cost, (function, arguments) = counted(model, x, outputs), pure(*model)
     x, units = jnp.concatenate([x] * (examples // 4)), jnp.eye(cost.k, dtype=x.dtype)
-    way = methods.way(method, function, outputs, cost.k)
-    block = jax.eval_shape(functools.partial(way.features, function, outputs), arguments, x, units)
+    strategy = methods.strategy(method, function, outputs, cost.k)
+    block = jax.eval_shape(functools.partial(strategy.features, function, outputs), arguments, x, units)
     count = cost.memory(method, examples, cost.k)
     kept = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(block))
     assert kept <= count.kept <= 1.2 * kept
@@ -319,13 +319,13 @@ def test_counts_are_above_what_the_compiler_allocates(method, name, outputs, exa
         (examples + 1, examples + 1, *([cost.k] * 2 if outputs == "full" else [])), jnp.float64
     )
     compiled: Any = blocks.add_tile
-    tile = compiled.lower(way, True, kernel, arguments, block, block, np.zeros(4, np.int32)).compile()
-    assert tile.memory_analysis().temp_size_in_bytes <= count.joining
+    tile = compiled.lower(strategy, True, kernel, arguments, block, block, np.zeros(4, np.int32)).compile()
+    assert tile.memory_analysis().temp_size_in_bytes <= count.contracting
     if method != "products":
-        making: Any = way.features
-        part = x[: cost.piece(method, cost.k)]  # made at a time
+        making: Any = strategy.features
+        part = x[: cost.chunk(method, cost.k)]  # made at a time
         used = making.lower(function, outputs, arguments, part, units).compile().memory_analysis()
-        assert used.temp_size_in_bytes + used.output_size_in_bytes <= count.making
+        assert used.temp_size_in_bytes + used.output_size_in_bytes <= count.computing
         assert count.total < 8 * (used.temp_size_in_bytes + 2 * kept), "a bound that says nothing"
 
 

@@ -1,5 +1,7 @@
-"""Affine layers of any function, found by reading its program: where one use of a weight meets the data in a matrix
-product or a convolution, and where a bias is added to the result.
+"""Affine layers of any function, found by reading its program.
+
+A layer is a matrix product or a convolution of data with a weight that is used nowhere else, and the bias that is added
+to the result.
 """
 
 import collections
@@ -18,18 +20,23 @@ from ntklib.empirical.pure import Arguments
 
 
 class Scaled(NamedTuple):
-    """A value that is a parameter times numbers: entry by entry in another order (`axes`: those that carry the
-    entries), the same along all other axes.
+    """A value that equals a parameter up to scalar factors, transposition and broadcasting.
+
+    Args:
+        leaf: The number of the parameter.
+        factors: The scalar factors, each as a value and whether it divides.
+        axes: The axes along which the entries of the parameter lie, none of size 1. The value is constant along all
+            other axes.
     """
 
     leaf: int
-    factors: tuple[tuple[int, bool], ...]  # (value, whether it divides)
-    axes: tuple[int, ...]  # none of size 1
+    factors: tuple[tuple[int, bool], ...]
+    axes: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
-    """z = s·W a + s_b·b for T positions of the input a: `equation` multiplies W by a, and z is the value `tap`."""
+class AffineLayer:
+    """z = s·W a + s_b·b for T positions of the input a. `equation` multiplies W by a, and z is the value `tap`."""
 
     equation: int
     side: int  # which operand is the weight
@@ -40,9 +47,12 @@ class Layer:
 
 
 class Plan(NamedTuple):
-    """Every parameter that matters belongs to a layer or is `plain`; both by their number among the leaves."""
+    """The division of the parameters: each belongs to one of the `layers`, or is `plain`, or has no effect.
 
-    layers: tuple[Layer, ...]
+    Parameters are given by their numbers among the leaves.
+    """
+
+    layers: tuple[AffineLayer, ...]
     plain: tuple[int, ...]
 
 
@@ -50,9 +60,11 @@ class Plan(NamedTuple):
 
 
 def plan(program: Program) -> Plan:
-    """Which parameters belong to an affine layer. A weight does if it is used once, as it is or times constants,
-    transposed or reshaped, in an ordinary `dot_general` or `conv_general_dilated` with data; a bias, if it is used
-    once, added to such a layer's output over its whole feature axes. All others are `plain`.
+    """Find the parameters that belong to an affine layer.
+
+    A weight belongs to one if it is used once, in an ordinary `dot_general` or `conv_general_dilated` with data. Before
+    that it may be multiplied by constants, transposed or reshaped. A bias belongs to one if it is used once, and is
+    added to the output of such a layer over all of its feature axes. All other parameters are `plain`.
     """
     search = _Search(program)
     for place, equation in enumerate(program.equations):
@@ -63,13 +75,13 @@ def plan(program: Program) -> Plan:
                 search.follow_output(place, side)
     held = {s.leaf for layer in search.layers for s in (layer.weight, layer.bias) if s is not None}
     plain = [i for i, v in enumerate(program.leaves) if search.uses[v] > 0 and i not in held]
-    if not search.layers and not plain:  # nothing matters: one parameter, whose Jacobian is 0, stands for all
+    if not search.layers and not plain:  # no parameter has an effect: keep one, whose Jacobian is 0
         plain = [0]
     return Plan(tuple(search.layers), tuple(plain))
 
 
 class _Search:
-    """What is known of a program's values while its operations are gone through, one after the other."""
+    """What is known about the values of a program while its operations are visited one after the other."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -78,16 +90,16 @@ class _Search:
         self.uses[program.output] += 1
         self.data = program.depending_on(program.x)
         self.variable = self.data | program.depending_on(*program.leaves)
-        #: Values that are a parameter times numbers, where that parameter is used once.
+        #: Values that are `Scaled` parameters, for parameters that are used once.
         self.scaled = {
             v: Scaled(i, (), _long_axes(self.shape[v])) for i, v in enumerate(program.leaves) if self.uses[v] == 1
         }
-        self.layers: list[Layer] = []
-        #: Values that are a layer's output times numbers, and the layer's place in `layers`.
+        self.layers: list[AffineLayer] = []
+        #: Values that are the output of a layer times numbers, with the place of the layer in `layers`.
         self.outputs: dict[int, int] = {}
 
     def follow_parameter(self, place: int, side: int) -> None:
-        """What an operation makes of a parameter: itself in another form, or an affine layer. Or it is given up."""
+        """Follow a parameter through an operation. The result is a `Scaled` parameter, a layer, or neither."""
         eqn, inputs, (out, *_) = self.program.equations[place]
         v, value = inputs[side], self.scaled[inputs[side]]
         moved = _follow(eqn, value, self.shape[v], self.shape[out]) or self._times(value, place, side)
@@ -95,10 +107,10 @@ class _Search:
             self.scaled[out] = moved
         elif self._other(place, side) in self.data and _is_whole(value, self.shape[v]) and _is_affine(eqn, side):
             self.outputs[out] = len(self.layers)
-            self.layers.append(Layer(place, side, value, out))
+            self.layers.append(AffineLayer(place, side, value, out))
 
     def follow_output(self, place: int, side: int) -> None:
-        """What an operation makes of a layer's output: that times a number, or that with a bias."""
+        """Follow the output of a layer through an operation that multiplies it by a number or adds a bias."""
         eqn, inputs, (out, *_) = self.program.equations[place]
         v, number = inputs[side], self.outputs[inputs[side]]
         layer, other = self.layers[number], self._other(place, side)
@@ -113,13 +125,14 @@ class _Search:
                 self.layers[number] = dataclasses.replace(layer, bias=self.scaled[other], tap=out)
 
     def _other(self, place: int, side: int) -> int:
-        """The other operand of an operation on two; -1 where there are fewer or more."""
+        """Return the other operand of an operation on two operands, or -1 if there are fewer or more."""
         inputs = self.program.equations[place].inputs
         return inputs[1 - side] if len(inputs) == 2 else -1
 
     def _times(self, value: Scaled, place: int, side: int) -> Scaled | None:
-        """The value times a constant number, or divided by one, if that is what the operation does. A constant divided
-        by the value is not linear in it.
+        """Return the result if the operation multiplies the value by a constant number, or divides it by one.
+
+        Otherwise return None. A constant divided by the value is not linear in it.
         """
         eqn, inputs, (out, *_) = self.program.equations[place]
         name, factor = eqn.primitive.name, self._other(place, side)
@@ -131,7 +144,7 @@ class _Search:
 
 
 def size_of(axes: Sequence[int], shape: Sequence[int]) -> int:
-    """The number of entries along some axes."""
+    """Return the number of entries along some axes."""
     return math.prod(shape[a] for a in axes)
 
 
@@ -145,10 +158,10 @@ def _is_whole(value: Scaled, shape: Sequence[int]) -> bool:
 
 
 def _follow(eqn: core.JaxprEqn, value: Scaled, before: tuple[int, ...], after: tuple[int, ...]) -> Scaled | None:
-    """What an operation on one value makes of it, if that is still the parameter's entries times numbers."""
+    """Return the result of an operation on a `Scaled` value if it is still one, otherwise None."""
     name = eqn.primitive.name
     if name in ("neg", "copy", "copy_p"):
-        return value  # a sign drops out of every product of two derivatives
+        return value  # a sign cancels in every product of two derivatives
     if name == "convert_element_type":
         return value if jnp.issubdtype(eqn.params["new_dtype"], jnp.floating) else None
     if name == "transpose":
@@ -175,8 +188,8 @@ def _is_affine(eqn: core.JaxprEqn, side: int) -> bool:
     return False
 
 
-def feature_axes(program: Program, layer: Layer) -> tuple[int, ...]:
-    """The axes of a layer's output that stand for its weight's: the units, one after the other."""
+def feature_axes(program: Program, layer: AffineLayer) -> tuple[int, ...]:
+    """Return the axes of a layer's output along which its units lie."""
     eqn, inputs, _ = program.equations[layer.equation]
     if eqn.primitive.name == "conv_general_dilated":
         return (eqn.params["dimension_numbers"].out_spec[1],)
@@ -189,12 +202,12 @@ def feature_axes(program: Program, layer: Layer) -> tuple[int, ...]:
 
 
 def evaluate(
-    program: Program, arguments: Arguments, x: Array, layers: Sequence[Layer] = (), shifts: Sequence[Array] = ()
+    program: Program, arguments: Arguments, x: Array, layers: Sequence[AffineLayer] = (), shifts: Sequence[Array] = ()
 ) -> tuple[Array, list[Array]]:
-    """f(x) with `shifts` added to the layers' outputs, and the inputs of the layers, [n, T].
+    """Return f(x) with `shifts` added to the outputs of the layers, and the inputs a of the layers, [n, T].
 
-    A layer's inputs are scaled as its weight is, with a last one of s_b for the bias: its parameters' derivative is
-    then a ⊗ δ, δ that with respect to the shift.
+    The inputs are multiplied by the factors of the weight, and a last input s_b stands for the bias. The derivative
+    with respect to the parameters of a layer is then a ⊗ δ, where δ is the derivative with respect to the shift.
     """
     values: dict[int, Any] = {**program.constants, program.x: x}
     values |= zip((*program.leaves, *program.fixed), (*arguments.leaves, *arguments.fixed), strict=True)
@@ -218,9 +231,9 @@ def _scale(factors: Sequence[tuple[int, bool]], values: dict[int, Any], dtype: A
     return total
 
 
-def _inputs(program: Program, layer: Layer, values: dict[int, Any], dtype: Any) -> Array:
+def _inputs(program: Program, layer: AffineLayer, values: dict[int, Any], dtype: Any) -> Array:
     eqn, inputs, _ = program.equations[layer.equation]
-    # Bytes and booleans, as which a product may take its data, have no room for the scale.
+    # A product may take bytes or booleans as data. They must be converted before they are scaled.
     a = values[inputs[1 - layer.side]].astype(dtype)
     a = a * _scale(layer.weight.factors + layer.factors, values, dtype)
     if eqn.primitive.name == "conv_general_dilated":
@@ -235,13 +248,15 @@ def _inputs(program: Program, layer: Layer, values: dict[int, Any], dtype: Any) 
 
 
 def _patches(x: Array, p: dict[str, Any], window: tuple[int, ...], out: tuple[int, ...]) -> list[Array]:
-    """The patch of each output pixel, in parts of [places · channels, T]: strided slices, along one axis after the
-    other. Channels come first, so that whole rows of pixels are copied at a time.
+    """Return the patch of each output pixel, in parts of [places · channels, T].
+
+    They are made by strided slices along one axis after the other. Channels come first, so that whole rows of pixels
+    are copied at a time.
     """
     numbers = p["dimension_numbers"]
     x = x.transpose(numbers.lhs_spec[1], numbers.lhs_spec[0], *numbers.lhs_spec[2:])  # [channels, batch, pixels...]
     parts = [jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * 2 + [(lo, hi, 0) for lo, hi in p["padding"]])]
-    for axis in range(len(p["padding"]) + 1, 1, -1):  # the last one first: its places are those next to each other
+    for axis in range(len(p["padding"]) + 1, 1, -1):  # the last axis first: its places are next to each other
         x = jnp.concatenate(parts)
         size, stride = out[numbers.out_spec[axis]], p["window_strides"][axis - 2]
         starts = [i * p["rhs_dilation"][axis - 2] for i in range(window[numbers.rhs_spec[axis]])]
@@ -249,8 +264,8 @@ def _patches(x: Array, p: dict[str, Any], window: tuple[int, ...], out: tuple[in
     return [part.reshape(part.shape[0], -1) for part in parts]
 
 
-def positions_first(program: Program, layer: Layer, delta: Array) -> Array:
-    """A derivative with respect to a layer's output as [T, units], the positions in the order of its inputs."""
+def positions_first(program: Program, layer: AffineLayer, delta: Array) -> Array:
+    """Return a derivative with respect to a layer's output as [T, units], with positions in the order of its inputs."""
     units = feature_axes(program, layer)
     eqn = program.equations[layer.equation].eqn
     first = [a for a in range(delta.ndim) if a not in units]

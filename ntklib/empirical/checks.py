@@ -1,6 +1,7 @@
-"""What is made sure before a kernel of a finite network is computed: that model and inputs fit, and that the model
-treats each example by itself. The kernel is between single examples: of a model that looks at the others in its batch
-it would be wrong without a sign of it.
+"""Checks before a kernel of a finite network is computed.
+
+Model and inputs must fit, and the outputs of an example must not depend on other examples. The kernel is between single
+examples. For a model that uses the other examples of its batch it would be wrong, and nothing would show it.
 """
 
 import functools
@@ -16,9 +17,9 @@ from ntklib import _checks
 from ntklib.empirical.pure import Arguments, Function, batched, outside_of_mesh, prepared, pure
 from ntklib.models import Model, check_finite, check_output, functional
 
-#: So many examples are looked at.
+#: The number of examples that are tried.
 _SOME = 4
-#: Functions that were found to treat each example by itself: that is a matter of their structure.
+#: Functions that treat each example by itself. This depends on their structure only.
 _separate: weakref.WeakSet[Function] = weakref.WeakSet()
 
 
@@ -33,7 +34,7 @@ class Ready(NamedTuple):
 
 
 def ready(model: Model, x1: Any, x2: Any = None) -> Ready:
-    """Model and inputs in the form in which they are computed with; refuses what does not fit."""
+    """Check model and inputs, and return them in the form that the computation needs."""
     apply_fn, params = functional(model)
     x1 = _checks.model_inputs("x1", x1)
     if x2 is not None:
@@ -48,7 +49,7 @@ def ready(model: Model, x1: Any, x2: Any = None) -> Ready:
 
 
 def _count_outputs(function: Function, arguments: Arguments, x: Array) -> int:
-    """K, by one example; refuses a model that takes a whole batch of a certain size only."""
+    """Return K by tracing one example. Refuse a model that only takes batches of a certain size."""
 
     def of(count: int) -> int:
         examples = jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype)
@@ -67,11 +68,17 @@ def _count_outputs(function: Function, arguments: Arguments, x: Array) -> int:
 
 
 def check_outputs(function: Function, arguments: Arguments, x1: Array, x2: Array | None, precision: float) -> None:
-    """Refuse a model whose output for an example depends on the others in the batch, on its place there or on chance,
-    and one whose outputs are not finite. What is traced is let pass.
+    """Refuse a model whose outputs are not finite, or depend on other examples, the place in the batch, or chance.
 
-    precision: the rounding of the numbers that the model computes with. Outputs that differ by less than its square
-    root are taken for equal, and those that differ as much when the parameters are changed by rounding.
+    Traced values are not checked.
+
+    Args:
+        function: The model.
+        arguments: Its arrays.
+        x1: Inputs.
+        x2: Inputs, or None.
+        precision: The relative rounding error of the numbers that the model computes with. Outputs count as equal if
+            they differ by less than its square root, or by no more than they do when the parameters change by rounding.
     """
     if function in _separate or is_staged(arguments, x1, x2):
         return
@@ -102,12 +109,12 @@ def check_outputs(function: Function, arguments: Arguments, x1: Array, x2: Array
 
 
 def is_staged(*values: Any) -> bool:
-    """Whether values are traced, or whatever is computed from them would be: inside `jit` all operations are."""
+    """Whether values are traced, or operations on them would be. Inside `jit` all operations are traced."""
     return _checks.is_traced(jnp.zeros(()), *jax.tree.leaves(values))
 
 
 def check_kernel(kernel: Array) -> Array:
-    """Refuse a kernel that is not finite though parameters and outputs are; returned as it is otherwise."""
+    """Return the kernel. Refuse one that is not finite although parameters and outputs are."""
     if _checks.is_traced(kernel):
         return kernel
     with outside_of_mesh():
@@ -117,7 +124,7 @@ def check_kernel(kernel: Array) -> Array:
 
 
 def _check_shard(kernel: Array, first: int) -> None:
-    """An example without derivatives spoils all of its row, or column: the first column and row are enough."""
+    """Check the first row and column. They are enough, because an example without derivatives spoils its whole row."""
     if all(np.asarray(edge).all() for edge in _finite_edges(kernel)):
         return
     finite = np.isfinite(np.asarray(kernel)).reshape(*kernel.shape[:2], -1).all(-1)
@@ -130,7 +137,7 @@ def _check_shard(kernel: Array, first: int) -> None:
 
 
 def check_finite_result(result: Array) -> Array:
-    """The same for a product with a kernel."""
+    """Return the product with a kernel. Refuse one that is not finite."""
     if not _checks.is_traced(result) and not np.isfinite(np.asarray(result)).all():
         raise FloatingPointError(
             f"The product is NaN or infinite, though the outputs of `model` are finite: it has no derivative at some "
@@ -145,7 +152,7 @@ def _finite_edges(kernel: Array) -> tuple[Array, Array]:
 
 
 def _some(x1: Array, x2: Array | None) -> tuple[Array, bool]:
-    """A few examples, and whether they differ: if that can be had, they do."""
+    """Return a few examples, and whether they differ. They do if any of the inputs differ."""
     known = x1 if x2 is None or len(x1) >= _SOME else jnp.concatenate([x1, x2.astype(x1.dtype)])
     rows = np.unique(np.linspace(0, len(known) - 1, _SOME).astype(int))
     if not _differ(known[rows]):
@@ -161,12 +168,15 @@ def _differ(x: Array) -> bool:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _outputs(function: Function, arguments: Arguments, x: Array) -> tuple[Array, Array]:
-    """Of examples in one batch, and of each by itself."""
+    """Return the outputs of examples in one batch, and those of each by itself."""
     return function.batch(arguments, x), jax.vmap(lambda one: function(arguments, one))(x)
 
 
 def _noise(function: Function, arguments: Arguments, x: Array, alone: Any, precision: float) -> float:
-    """How much the outputs change when each parameter changes by its rounding: a deep chaotic network has no digits."""
+    """Return how much the outputs change when each parameter changes by its rounding error.
+
+    In a deep chaotic network that can be as much as the outputs themselves.
+    """
     keys = jax.random.split(jax.random.key(0), len(arguments.leaves))
     signs = [jax.random.rademacher(key, a.shape, a.dtype) for key, a in zip(keys, arguments.leaves, strict=True)]
     moved = [a * (1 + 4 * precision * sign) for a, sign in zip(arguments.leaves, signs, strict=True)]

@@ -1,4 +1,4 @@
-"""What each way to an empirical NTK takes: operations, to choose between them, and bytes, to keep a bound."""
+"""The cost of each method for an empirical NTK: operations, to choose a method, and bytes, to keep a bound."""
 
 import dataclasses
 import functools
@@ -18,22 +18,21 @@ from ntklib.empirical.pure import Arguments, Function
 
 Method = Literal["layerwise", "jacobian", "products"]
 
-#: What to say where a method needs forward derivatives and the model has none.
+#: The error message if a method needs forward derivatives and the model has none.
 NO_PUSH = (
     "`model` holds a function with derivatives of its own that only go backwards (`jax.custom_vjp`), and products of "
     'the kernel need forward ones. Use `empirical_ntk` with method="layerwise" or "jacobian", or `jax.custom_jvp`.'
 )
 
-# Bytes that fit a cache, roughly. Half as much and twice as much took 3 to 8 % longer on a convolutional network.
+# The approximate size of a cache in bytes. With half or twice as much a convolutional network took 3 to 8 % longer.
 _CACHE = 5 * 2**23
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Counts for a model with k outputs; N, M examples; `outputs` as in `empirical_ntk`.
+    """Counts of operations and bytes for a model with k outputs and for `outputs` as in `empirical_ntk`.
 
-    Memory is that of the arrays which can be there at the same time, from above: a test holds it against XLA's own
-    account of what it allocates.
+    Memory is an upper bound on the arrays that can exist at the same time. A test compares it with what XLA reports.
     """
 
     program: Program
@@ -43,17 +42,17 @@ class Cost:
 
     @property
     def k(self) -> int:
-        """K."""
+        """K, the number of outputs."""
         return self.program.shapes[self.program.output].shape[0]
 
     @property
     def dtype(self) -> Any:
-        """Of the outputs."""
+        """The type of the outputs."""
         return self.program.shapes[self.program.output].dtype
 
     @property
     def bytes_of_example(self) -> int:
-        """Of all values of one evaluation, from above."""
+        """An upper bound on the bytes of all values of one evaluation."""
         values, _, example = self._activations
         return self._item * (values + example)
 
@@ -65,12 +64,12 @@ class Cost:
 
     @functools.cached_property
     def evaluation(self) -> float:
-        """Operations of one evaluation, F."""
+        """F, the number of operations of one evaluation."""
         return float(sum(_operations(e.eqn) for e in self.program.equations))
 
     @functools.cached_property
     def leaf_sizes(self) -> list[int]:
-        """Of all parameters; P in sum."""
+        """The sizes of all parameter arrays; their sum is P."""
         return [math.prod(self.program.shapes[v].shape) for v in self.program.leaves]
 
     @functools.cached_property
@@ -79,7 +78,7 @@ class Cost:
         return [layerwise.sizes(self.program, layer, self.k, self.outputs) for layer in self.plan.layers]
 
     def operations(self, method: str, n: int, m: int) -> float:
-        """Of a whole kernel, [N, M]: in the examples, and in the pairs."""
+        """Return the number of operations for a kernel [N, M]: those for each example, and those for each pair."""
         k, p, f = self.k, sum(self.leaf_sizes), self.evaluation
         products = k * k if self.outputs == "full" else k  # of two derivatives, for each pair of examples
         if method == "products":
@@ -104,18 +103,19 @@ class Cost:
         return min(methods[: 2 + self.pushes_forward], key=lambda method: self.operations(method, n, m))
 
     def memory(self, method: str, b: int, k: int) -> Memory:
-        """For blocks of `b` examples and `k` outputs."""
+        """Return the `Memory` of blocks of `b` examples and `k` outputs."""
         item, tile = self._item, b * b * {"mean": 1, "diagonal": k, "full": k * k}[self.outputs]
         if method == "products":
             return self._memory_of_products(b, k, tile)
-        kept, piece = self._kept(method, k), min(b, self.piece(method, k))
-        making = 2 * sum(self.leaf_sizes) + piece * (self.working(method, k) + kept)  # scaled, transposed weights, too
+        kept, chunk = self._kept(method, k), min(b, self.chunk(method, k))
+        # Twice the parameters, for scaled and for transposed weights.
+        computing = 2 * sum(self.leaf_sizes) + chunk * (self.working(method, k) + kept)
         if method == "jacobian":
-            making += piece**2 * k * self._convolved
-        if piece < b:  # a block is filled piece by piece
-            making += b * kept
-        joining = self._joining(method, b, k, tile) + b * kept + 1024  # products may copy an operand
-        return Memory(item * b * kept, item * making, item * joining)
+            computing += chunk**2 * k * self._convolved
+        if chunk < b:  # a block is filled chunk by chunk
+            computing += b * kept
+        contracting = self._joining(method, b, k, tile) + b * kept + 1024  # products may copy an operand
+        return Memory(item * b * kept, item * computing, item * contracting)
 
     def _memory_of_products(self, b: int, k: int, tile: int) -> Memory:
         values, largest, example = self._activations
@@ -123,35 +123,35 @@ class Cost:
         return Memory(self._item * (b * example + k * self.k), 0, self._item * working)
 
     def _kept(self, method: str, k: int) -> int:
-        """Numbers kept of one example."""
+        """Return how many numbers are kept of one example."""
         kept = k * sum(self._plain(method))
         for t, inputs, o, factors in self._by_layers(method):
             kept += t * (inputs + k * o) if factors else k * inputs * o
         return kept
 
     def _joining(self, method: str, b: int, k: int, tile: int) -> int:
-        """Numbers in the products of two blocks that are there before their sum."""
-        products, joining = terms.groups(self.outputs, k, self._plain(method)), 2 * tile
+        """Return how many numbers are in the products of two blocks before they are summed."""
+        products, contracting = terms.groups(self.outputs, k, self._plain(method)), 2 * tile
         for t, inputs, o, factors in self._by_layers(method):
             if not factors:
                 products += terms.parts(self.outputs, inputs, k, o) + 1
             else:
-                joining += tile + b * b if t == 1 else t * t * (2 * tile + b * b)
-        return joining + products * tile
+                contracting += tile + b * b if t == 1 else t * t * (2 * tile + b * b)
+        return contracting + products * tile
 
-    def piece(self, method: str, k: int) -> int:
-        """Examples at a time for which all that is made on the way stays in a processor's cache."""
+    def chunk(self, method: str, k: int) -> int:
+        """Return how many examples to compute at a time so that all intermediate values stay in the cache."""
         if method == "products" or jax.default_backend() != "cpu":
             return 2**31
         working = self.working(method, k)
         fit = self.cache // (self._item * working)
-        # XLA's CPU makes of the kernels' gradients of B examples one convolution that is B times as large for each.
+        # On a CPU, XLA merges the kernels' gradients of B examples to one convolution that does B times the work.
         if method == "jacobian" and self._convolved:
             fit = min(fit, working // (k * self._convolved))
         return max(1, fit)
 
     def working(self, method: str, k: int) -> int:
-        """Numbers made from one example on the way to what is kept of it."""
+        """Return how many intermediate numbers are computed from one example."""
         values, largest, _ = self._activations
         working = 2 * values + k * (2 * largest + sum(self._plain(method)))
         for t, inputs, o, factors in self._by_layers(method):
@@ -159,34 +159,37 @@ class Cost:
         return working
 
     def _by_layers(self, method: str) -> list[layerwise.Sizes]:
-        """The layers that a method takes as such."""
+        """The layers that a method treats as affine layers."""
         return self.layers if method == "layerwise" else []
 
     def _plain(self, method: str) -> list[int]:
-        """Sizes of the parameters whose Jacobians are formed."""
+        """The sizes of the parameters whose Jacobians are computed."""
         return self.leaf_sizes if method == "jacobian" else [self.leaf_sizes[i] for i in self.plan.plain]
 
     @functools.cached_property
     def _item(self) -> int:
-        """Bytes of a number."""
+        """The number of bytes of a number."""
         return max(self.program.shapes[v].dtype.itemsize for v in (*self.program.leaves, self.program.output))
 
     @functools.cached_property
     def _convolved(self) -> int:
-        """Numbers in the largest output of a convolution; 0 where there is none."""
+        """How many numbers are in the largest output of a convolution; 0 if there are no convolutions."""
         found = (e.outputs[0] for e in self.program.equations if e.eqn.primitive.name == "conv_general_dilated")
         return max((math.prod(self.program.shapes[v].shape) for v in found), default=0)
 
     @functools.cached_property
     def _activations(self) -> tuple[int, int, int]:
-        """Numbers in all values computed from one example, in the largest, and in the example."""
+        """How many numbers are in all values computed from one example, in the largest of them, and in the example."""
         made = self.program.depending_on(self.program.x)
         sizes = [math.prod(self.program.shapes[v].shape) for v in made]
         return sum(sizes), max(sizes), math.prod(self.program.shapes[self.program.x].shape)
 
 
 def _operations(eqn: Any) -> float:
-    """Of one equation: 2 for each product in a matrix product or convolution, 1 for each entry of anything else."""
+    """Return the number of operations of one equation.
+
+    They are 2 for each product in a matrix product or a convolution, and 1 for each entry of any other result.
+    """
     out = sum(math.prod(v.aval.shape) for v in eqn.outvars)
     if eqn.primitive.name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
@@ -199,7 +202,7 @@ def _operations(eqn: Any) -> float:
 
 
 def example(x: Any) -> Any:
-    """Shape and type of one of the examples."""
+    """Return shape and type of one example."""
     return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
 
 
@@ -210,8 +213,8 @@ def _only_pulls_back(eqn: Any) -> bool:
 
 
 def of(function: Function, arguments: Arguments, example: Any, outputs: str) -> Cost:
-    """The counts of a model; those of models of one structure are made once."""
-    if function.closes_over_something:  # of the function's own, which its program would keep alive
+    """Return the counts of a model. For models of one structure they are computed once."""
+    if function.closes_over_something:  # do not cache a program that would keep these arrays alive
         return _counted(function, arguments, example, outputs)
     leaves, tree = jax.tree.flatten(programs.types((arguments, example)))
     return _known(function, tuple(leaves), tree, outputs)

@@ -119,7 +119,7 @@ def empirical_ntk(
     check_outputs(function, arguments, x1, x2, plan.precision)
     if mesh is not None:
         return check_kernel(sharded.compute(plan, arguments, x1, x2, mesh))
-    return check_kernel(blocks.compute(plan.way, arguments, x1, x2, plan.dtype, plan.tiling))
+    return check_kernel(blocks.compute(plan.strategy, arguments, x1, x2, plan.dtype, plan.tiling))
 
 
 def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> Float[Array, "N M"]:

@@ -1,5 +1,7 @@
-"""The empirical NTK as a sum over affine layers, Σ_l Σ_ts (a_t · a'_s)(δ_kt · δ'_ls), with a the layer's inputs and δ
-the derivatives with respect to its outputs, at positions t and s. No Jacobian of a dense layer is formed.
+"""The empirical NTK as a sum over affine layers.
+
+A layer contributes Σ_ts (a_t · a'_s)(δ_kt · δ'_ls), where a are its inputs and δ the derivatives with respect to its
+outputs, at the positions t and s. No Jacobian of a dense layer is formed.
 """
 
 import functools
@@ -14,17 +16,20 @@ from jax.extend import core
 
 from ntklib.empirical import affine, terms
 from ntklib.empirical import program as programs
-from ntklib.empirical.affine import Layer, Plan
+from ntklib.empirical.affine import AffineLayer, Plan
 from ntklib.empirical.program import Program
 from ntklib.empirical.pure import Arguments, Function, vary, varying_axes
 from ntklib.empirical.terms import Term
 
-# What a multiplication and sum costs outside of a matrix product, counted in those inside.
+# The time of a multiplication and addition outside of a matrix product, relative to one inside.
 _ELEMENTWISE = 8
 
 
 class Sizes(NamedTuple):
-    """Of a layer: positions, inputs (one more for a bias), units, and whether its factors are kept or its Jacobian."""
+    """The sizes of a layer: positions, inputs (one more for a bias), units.
+
+    `factors` says whether the two factors of the layer are kept, or its Jacobian.
+    """
 
     positions: int
     inputs: int
@@ -32,8 +37,11 @@ class Sizes(NamedTuple):
     factors: bool
 
 
-def sizes(program: Program, layer: Layer, k: int, outputs: str) -> Sizes:
-    """The Gram matrices of a layer's two factors over T² pairs of positions, or that of its Jacobian: by count."""
+def sizes(program: Program, layer: AffineLayer, k: int, outputs: str) -> Sizes:
+    """Return the sizes of a layer. Choose its factors or its Jacobian by the number of operations.
+
+    The factors take Gram matrices over T² pairs of positions, the Jacobian takes one Gram matrix.
+    """
     shape = program.shapes[layer.tap].shape
     o = math.prod(shape[a] for a in affine.feature_axes(program, layer))
     t = math.prod(shape) // o
@@ -44,7 +52,10 @@ def sizes(program: Program, layer: Layer, k: int, outputs: str) -> Sizes:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def features(function: Function, outputs: str, arguments: Arguments, x: Array, units: Array) -> list[Term]:
-    """The terms for a batch of examples and some of the outputs, `units` [k, K] (rows of the identity)."""
+    """Return the terms for a batch of examples and some of the outputs.
+
+    The outputs are given by `units` [k, K], which are rows of the identity.
+    """
     program = programs.read(function, arguments, jax.eval_shape(lambda x: x[0], x))
     plan = affine.plan(program)
     kinds = [sizes(program, layer, program.shapes[program.output].shape[0], outputs) for layer in plan.layers]
@@ -63,8 +74,9 @@ def features(function: Function, outputs: str, arguments: Arguments, x: Array, u
 def _over_examples(
     of_one: Callable[..., list[Array]], arguments: Arguments, units: Array, x: Array
 ) -> tuple[list[Array], list[bool]]:
-    """The arrays of each example, and which are the same for all examples: those are there once. The readout's δ is one
-    of them, as is any that no nonlinearity follows.
+    """Return the arrays of all examples, and which of them are the same for all examples.
+
+    Such an array is there once. The δ of the readout is one, and so is the δ of any layer after the last nonlinearity.
     """
     closed = jax.make_jaxpr(of_one)(arguments, units, jax.eval_shape(lambda x: x[0], x))
     varies = _depends(closed, len(closed.jaxpr.invars) - 1)
@@ -77,14 +89,14 @@ def _over_examples(
 def _of_one(
     program: Program, plan: Plan, kinds: Sequence[Sizes], outputs: str, arguments: Arguments, units: Array, x: Array
 ) -> list[Array]:
-    """For one example inputs a [T, n] and δ [k, T, o] of layers by their factors, then Jacobians [C, R, p]."""
+    """Return the arrays of one example: a [T, n] and δ [k, T, o] of layers with factors, then Jacobians [C, R, p]."""
     inputs, deltas, jacobians = _derivatives(program, plan, arguments, units, x)
     pairs, wide = [], []
     for size, a, delta in zip(kinds, inputs, deltas, strict=True):
         if size.factors:
             pairs += [a.T, delta]
             continue
-        # Without the barrier XLA computes δ anew where it is put in order, with all residual branches before it.
+        # Without the barrier XLA would compute δ, with all residual branches before it, again for the transposition.
         flat = jax.lax.optimization_barrier(delta).swapaxes(0, 1).reshape(size.positions, -1)
         entries = jnp.matmul(a, flat, precision=jax.lax.Precision.HIGHEST)
         wide.append(terms.cut(outputs, entries.reshape(size.inputs, len(units), size.units)))
@@ -94,8 +106,9 @@ def _of_one(
 def _derivatives(
     program: Program, plan: Plan, arguments: Arguments, units: Array, x: Array
 ) -> tuple[list[Array], list[Array], list[Array]]:
-    """For one example: each layer's inputs [n, T] and δ [k, T, o], and the Jacobians [k, p] of the other parameters;
-    all of it from one evaluation and one backward pass, for all outputs together.
+    """Return, for one example, the inputs [n, T] and the δ [k, T, o] of each layer, and the other Jacobians [k, p].
+
+    They come from one evaluation and one backward pass for all outputs together.
     """
     (layers, plain), leaves = plan, arguments.leaves
 
@@ -116,7 +129,7 @@ def _derivatives(
 
 
 def _depends(closed: Any, argument: int) -> list[bool]:
-    """Which results of a jaxpr depend on an argument."""
+    """Return which results of a jaxpr depend on an argument."""
     found = {closed.jaxpr.invars[argument]}
     for eqn in closed.jaxpr.eqns:
         if any(not isinstance(v, core.Literal) and v in found for v in eqn.invars):

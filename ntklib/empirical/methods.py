@@ -1,4 +1,4 @@
-"""The ways to an empirical NTK: what each needs of a block of examples, and the kernel between two blocks."""
+"""The methods for an empirical NTK: how each computes a block of examples, and the kernel between two blocks."""
 
 import functools
 from typing import Any
@@ -9,20 +9,20 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ntklib.empirical import layerwise, terms
-from ntklib.empirical.blocks import Way
+from ntklib.empirical.blocks import Strategy
 from ntklib.empirical.pure import Arguments, Function
 from ntklib.empirical.terms import Term
 
 
-def way(method: str, function: Function, outputs: str, count: int) -> Way:
-    """One of the `METHODS` for a model with `count` outputs."""
-    features, placed, contract = METHODS[method]
-    return Way(features, placed, contract, function, outputs, count)
+def strategy(method: str, function: Function, outputs: str, count: int) -> Strategy:
+    """Return the strategy of one of the `METHODS` for a model with `count` outputs."""
+    features, written_at, contract = METHODS[method]
+    return Strategy(features, written_at, contract, function, outputs, count)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _jacobians(function: Function, outputs: str, arguments: Arguments, x: Array, units: Array) -> list[Term]:
-    """∂f_k(x)/∂θ for each example and some outputs."""
+    """Return ∂f_k(x)/∂θ for each example and some outputs."""
 
     def of_one(one: Array) -> list[Array]:
         _, pull = jax.vjp(lambda leaves: function(arguments._replace(leaves=leaves), one), arguments.leaves)
@@ -49,7 +49,7 @@ def _products(function: Function, outputs: str, arguments: Arguments, left: tupl
         return function(arguments._replace(leaves=leaves), one)
 
     def column(one: Array) -> Array:
-        """Θ_kl(x1, one) for all l: pull the l-th output back to a direction in parameters, push that through x1."""
+        """Return Θ_kl(x1, one) for all l: pull output l back to a direction in parameters, and push it through x1."""
         _, pull = jax.vjp(lambda leaves: of(leaves, one), arguments.leaves)
 
         def push(unit: Array) -> Array:
@@ -59,13 +59,13 @@ def _products(function: Function, outputs: str, arguments: Arguments, left: tupl
 
         return jax.vmap(push, out_axes=-1)(units2)
 
-    theta = jnp.moveaxis(jax.lax.map(column, x2), 0, 1)  # one column after the other: [N, M, (K,) K]
+    theta = jnp.moveaxis(jax.lax.map(column, x2), 0, 1)  # one column after the other; [N, M, K] or [N, M, K, K]
     return theta.sum(-1) if outputs == "mean" else theta
 
 
-#: name: (features, placed, contract) as in `blocks.Way`
+#: For each name, (features, written_at, contract) as in `blocks.Strategy`.
 METHODS: dict[str, Any] = {
-    "layerwise": (layerwise.features, terms.placed, _contract),
-    "jacobian": (_jacobians, terms.placed, _contract),
-    "products": (_inputs, terms.placed, _products),  # whose blocks are never made in pieces
+    "layerwise": (layerwise.features, terms.written_at, _contract),
+    "jacobian": (_jacobians, terms.written_at, _contract),
+    "products": (_inputs, terms.written_at, _products),  # blocks are never computed in chunks
 }

@@ -161,7 +161,7 @@ def _kernels(
     for k in keys:
         arguments, part = draw(build, given.function, hidden.function, k)
         arguments, inputs1, inputs2 = prepared(arguments, given.x1, given.x2)
-        ntk = blocks.compute(plan.way, arguments, inputs1, inputs2, plan.dtype, plan.tiling, quiet=True)
+        ntk = blocks.compute(plan.strategy, arguments, inputs1, inputs2, plan.dtype, plan.tiling, quiet=True)
         h1 = _in_parts(hidden, part, inputs1, max_memory)
         yield ntk, kernel(h1, None if inputs2 is None else _in_parts(hidden, part, inputs2, max_memory))
 

@@ -16,7 +16,7 @@ METHODS: tuple[Method, ...] = ("auto", "layerwise", "jacobian", "products")
 class Plan(NamedTuple):
     """How a kernel is computed: also that of another model of the same structure, for inputs of the same shape."""
 
-    way: blocks.Way
+    strategy: blocks.Strategy
     tiling: blocks.Tiling
     dtype: Any
     precision: float
@@ -34,6 +34,6 @@ def planned(given: Ready, *, outputs: Outputs, method: Method, max_memory: float
     # Wide enough for matrix products at full speed, small enough to skip the lower triangle.
     widest = max(8, 640 // k) if outputs == "full" else 256
     most = min(max(n, m), tile or min(widest, max(-(-n // 2), widest // 4)))
-    memory, piece = functools.partial(cost.memory, method), functools.partial(cost.piece, method)
-    tiling = blocks.choose(memory, piece, k, most, max_memory)
-    return Plan(methods.way(method, function, outputs, k), tiling, cost.dtype, cost.precision)
+    memory, chunk = functools.partial(cost.memory, method), functools.partial(cost.chunk, method)
+    tiling = blocks.choose(memory, chunk, k, most, max_memory)
+    return Plan(methods.strategy(method, function, outputs, k), tiling, cost.dtype, cost.precision)

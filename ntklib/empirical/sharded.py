@@ -68,7 +68,7 @@ def compute(plan: Plan, arguments: Arguments, x1: Array, x2: Array | None, mesh:
 
     def of_device(device: Any, first: bool) -> Generator[Any, None, list[Part]]:
         at_device = jax.device_put(arguments, device)
-        whole = functools.partial(blocks.steps, plan.way, at_device, dtype=plan.dtype, tiling=plan.tiling)
+        whole = functools.partial(blocks.steps, plan.strategy, at_device, dtype=plan.dtype, tiling=plan.tiling)
         parts = []
         pairs = [(owned[device], range(m))] if x2 is not None else _share(owned[device], blocks_of_rows, owned.values())
         for i, (rows, columns) in enumerate(pairs):
@@ -84,7 +84,7 @@ def compute(plan: Plan, arguments: Arguments, x1: Array, x2: Array | None, mesh:
         parts = blocks.together([of_device(device, i == 0) for i, device in enumerate(owned)])
         flat: list[Part] = [part for of_one in parts for part in of_one]
         if x2 is None:
-            flat += [_turned(part, plan.way.outputs) for part in flat if part.rows != part.columns]
+            flat += [_turned(part, plan.strategy.outputs) for part in flat if part.rows != part.columns]
         shards = [_joined(flat, rows, m, device) for device, rows in owned.items()]
     return jax.make_array_from_single_device_arrays((n, *shards[0].shape[1:]), sharding, shards)
 

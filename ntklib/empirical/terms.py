@@ -1,8 +1,8 @@
-"""What an empirical NTK is a sum of: Jacobians, and affine layers by their factors; laid out so that the kernel between
-two blocks of examples is one batched matrix product for each term, whichever `outputs` are asked for.
+"""The terms whose sum is an empirical NTK: Jacobians, and affine layers by their factors.
 
-Axes: B examples; G, C groups, in each of which rows meet rows; R outputs that make rows of their own; p the numbers
-that are summed over.
+They are laid out so that the kernel between two blocks of examples is one batched matrix product for each term, for all
+choices of `outputs`. Axes: B examples; G and C groups, within which rows are multiplied with rows; R outputs that have
+rows of their own; p the numbers that are summed over.
 
 ===============  =  =  ======================
 outputs          G  R  summed over
@@ -21,26 +21,30 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# Numbers along which matrix products are fast: on a CPU, long ones are three to five times slower than in parts of
-# this length, as neither side stays in the cache. Jacobians of fewer entries are joined.
+# The length of sums for which matrix products are fast. On a CPU longer sums take three to five times as long as sums
+# in parts of this length, because neither factor stays in the cache. Jacobians of fewer entries are joined.
 _LONG = 4096
 
 
 class Factors(NamedTuple):
-    """A layer with T positions by its inputs `a` [B, T, n] and the derivatives with respect to its outputs, `delta`
-    [B, K, T, o]; the latter [1, K, 1, o] where they are the same for all examples.
+    """The factors of a layer with T positions.
+
+    Args:
+        a: The inputs of the layer, [B, T, n].
+        delta: The derivatives with respect to its outputs, [B, K, T, o], or [1, K, 1, o] if they are the same for all
+            examples.
     """
 
     a: Array
     delta: Array
 
 
-#: Factors, or a Jacobian [C, G, B, R, p], whose entries were dealt out to C parts of p.
+#: Factors, or a Jacobian [C, G, B, R, p], whose entries are divided into C parts of p.
 Term = Factors | Array
 
 
 def parts(outputs: str, inputs: int, k: int, units: int) -> int:
-    """Into how many parts of one length the entries of a Jacobian [inputs, K, units] are cut."""
+    """Return the number of parts of one length into which the entries of a Jacobian [inputs, K, units] are cut."""
     rows, length = (inputs * k * units, 1) if outputs == "mean" else (inputs, units)
     fit = (g for g in range(min(rows, _LONG // length), 0, -1) if rows % g == 0)
     most = next(fit, 1)
@@ -48,7 +52,7 @@ def parts(outputs: str, inputs: int, k: int, units: int) -> int:
 
 
 def cut(outputs: str, entries: Array) -> Array:
-    """A Jacobian [inputs, K, units] as [C, R, p]. For the mean all entries count alike, in whatever order."""
+    """Return a Jacobian [inputs, K, units] as [C, R, p]. For the mean the order of the entries does not matter."""
     n, k, o = entries.shape
     c = parts(outputs, n, k, o)
     if outputs == "mean":
@@ -57,7 +61,7 @@ def cut(outputs: str, entries: Array) -> Array:
 
 
 def joined(outputs: str, jacobians: Sequence[Array]) -> list[Array]:
-    """Jacobians [K, p] as [C, R, p]: large ones cut, all small ones in one."""
+    """Return Jacobians [K, p] as [C, R, p]: large ones are cut, and all small ones are joined to one."""
     small = [entries for entries in jacobians if entries.shape[1] <= _LONG]
     large = [entries for entries in jacobians if entries.shape[1] > _LONG]
     whole = [entries[None] if outputs == "mean" else entries.T[:, :, None] for entries in large]
@@ -67,21 +71,21 @@ def joined(outputs: str, jacobians: Sequence[Array]) -> list[Array]:
 
 
 def groups(outputs: str, k: int, sizes: Sequence[int]) -> int:
-    """How many products `joined` Jacobians of these sizes give, with one more for the sum of each."""
+    """Return the number of products of `joined` Jacobians of these sizes, plus one for the sum of each."""
     small, large = sum(p for p in sizes if p <= _LONG), [p for p in sizes if p > _LONG]
     counts = [parts(outputs, 1, k, p) if outputs == "mean" else parts(outputs, p, k, 1) for p in large]
     return sum(counts) + len(counts) + parts(outputs, 1, k, max(small, 1)) + 1
 
 
 def jacobian(outputs: str, entries: Array) -> Array:
-    """The Jacobians [B, C, R, p] of a batch as a term."""
+    """Return the Jacobians [B, C, R, p] of a batch as a term."""
     if outputs == "diagonal":
         return entries.transpose(1, 2, 0, 3)[:, :, :, None]
     return entries.swapaxes(0, 1)[:, None]
 
 
-def placed(block: list[Term], piece: list[Term], start: Array) -> list[Term]:
-    """The terms of a batch with those of some of its examples in place, from the one at `start` on."""
+def written_at(block: list[Term], chunk: list[Term], start: Array) -> list[Term]:
+    """Return the terms of a block with one chunk of examples written at `start`."""
 
     def at(axis: int, whole: Array, part: Array) -> Array:
         return jax.lax.dynamic_update_slice_in_dim(whole, part, start, axis)
@@ -92,12 +96,13 @@ def placed(block: list[Term], piece: list[Term], start: Array) -> list[Term]:
         shared = len(whole.delta) < len(whole.a)
         return Factors(at(0, whole.a, part.a), part.delta if shared else at(0, whole.delta, part.delta))
 
-    return list(map(one, block, piece))
+    return list(map(one, block, chunk))
 
 
 def contract(outputs: str, left: list[Term], right: list[Term]) -> Array:
-    """The sum over all terms for pairs of examples: "mean" Σ_k Θ_kk [B, B'], "full" [B, B', K, K'], "diagonal"
-    [B, B', K].
+    """Contract the terms of two blocks, and sum them.
+
+    Returns: Σ_k Θ_kk, [B, B'], for "mean"; [B, B', K, K'] for "full"; [B, B', K] for "diagonal".
     """
     total, *others = map(functools.partial(_pairs, outputs), left, right)
     total = sum(others, start=total)
@@ -107,7 +112,7 @@ def contract(outputs: str, left: list[Term], right: list[Term]) -> Array:
 
 
 def _pairs(outputs: str, left: Term, right: Any) -> Array:
-    """[G, B, R, B', R']"""
+    """Contract one term of two blocks to [G, B, R, B', R']."""
     if not isinstance(left, Factors):
         (c, g, *rows, p), (*_, b, r, _) = left.shape, right.shape
         products = _products(left.reshape(c * g, -1, p), right.reshape(c * g, -1, p))
@@ -122,7 +127,7 @@ def _pairs(outputs: str, left: Term, right: Any) -> Array:
 
 
 def _grouped(outputs: str, delta: Array) -> Array:
-    """[B, K, T, o] as [G, B, R, T, p]."""
+    """Return [B, K, T, o] as [G, B, R, T, p]."""
     b, k, t, o = delta.shape
     if outputs == "mean":
         return delta.swapaxes(1, 2).reshape(1, b, 1, t, k * o)
@@ -130,5 +135,5 @@ def _grouped(outputs: str, delta: Array) -> Array:
 
 
 def _products(u: Array, v: Array) -> Array:
-    """Of every row of u with every row of v, in each group: [G, rows, p], [G, columns, p] to [G, rows, columns]."""
+    """Multiply all rows of u with all rows of v: [G, rows, p], [G, columns, p] -> [G, rows, columns]."""
     return jax.lax.dot_general(u, v, (((2,), (2,)), ((0,), (0,))), precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,4 @@
-"""A look ahead: the variances before each activation, and the tables that a kernel matrix is made with."""
+"""Before a kernel matrix is computed: the variances before each activation, and the tables for them."""
 
 import functools
 import math
@@ -17,19 +17,24 @@ from ntklib.kernel import Kernel
 from ntklib.layers.activations import check_variances, noting
 from ntklib.scale.fused import Network
 
-#: So many entries and less of large variances are integrated one by one.
+#: Up to this number of entries, duals at large variances are integrated for each entry instead of by a table.
 _FEW = 10_000
 
 
 def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | None:
-    """The tables for all activations of a network that need one, for the variances that the inputs have there; None
-    where none needs one. Raises ValueError where a variance is beyond what an activation's accuracy is known for.
+    """Return the tables for the activations of a network that need one, for the variances of the given inputs.
+
+    Returns:
+        The tables, or None if no activation needs one.
+
+    Raises:
+        ValueError: If a variance is larger than those for which an activation's accuracy is known.
     """
     activations = _activations(network, x[0].ndim)
     if not any(a.tabulated or np.isfinite(a.limit(dtype)) for a in activations):
         return None
     q = np.concatenate([np.square(part, dtype=np.float64).mean(-1) for part in x])
-    # Few variances are enough for a range, and one number of them compiles once.
+    # A few variances are enough to find a range. Their number is fixed, so that the function compiles once.
     ends = _ends(q)
     with jax.enable_x64(True):
         ranges = np.asarray(_ranges(network, x[0].shape[-1], ends))
@@ -37,9 +42,9 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
     for activation, (low, high) in zip(activations, ranges, strict=True):
         check_variances(activation, np.asarray([low, high], dtype))
         before = found.get(activation, (low, high))
-        # Pooling may leave less than the mean of the variances: then the range begins at 0.
+        # After pooling a variance may be smaller than the mean of those before it: the range starts at 0.
         found[activation] = (min(before[0], low) if not network.net.pools else 0.0, max(before[1], high))
-    # A table for large variances takes seconds to make; a few entries are integrated in less.
+    # To make a table for large variances takes seconds, more than to integrate a few entries.
     few = math.prod(len(part) for part in (x if len(x) > 1 else 2 * x)) <= _FEW
     wanted = [a for a in found if a.tabulated and not (few and found[a][1] > MODERATE)]
     if not wanted:
@@ -48,7 +53,7 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
 
 
 def _ends(q: np.ndarray) -> np.ndarray:
-    """The smallest and the largest variance of the inputs and some between, at each pixel where there are any."""
+    """Return the smallest and largest variance of the inputs and some between; for images at each pixel."""
     if q.ndim == 1:
         return np.quantile(q, np.linspace(0, 1, 64))
     return np.stack([q.min(0), *np.quantile(q, [0.25, 0.5, 0.75], axis=0), q.max(0)])
@@ -56,7 +61,7 @@ def _ends(q: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def _activations(network: Network, rank: int) -> list[Activation]:
-    """In the order of the layers."""
+    """Return the activations of a network in the order of the layers."""
     found: list[Activation] = []
 
     def walk(layer: Any) -> None:
@@ -74,7 +79,7 @@ def _activations(network: Network, rank: int) -> list[Activation]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _ranges(network: Network, features: int, q: Array) -> Array:
-    """Smallest and largest variance before each activation, [activations, 2]."""
+    """Return the smallest and largest variance before each activation, [activations, 2]."""
     none = jnp.zeros((len(q), 0, *q.shape[1:]), q.dtype)
     k = Kernel(none, none, q, q[:0], features, delta=none)
     with noting() as found:

@@ -1,8 +1,9 @@
-"""What a kernel matrix on disk belongs to: its inputs, its network and its settings, in one record of plain values.
+"""A record of the inputs, the network and the settings of a kernel matrix on disk, made of plain values.
 
-The record must tell any two networks apart and must be the same in another process, on another machine and in another
-version of JAX. So it holds no Python hash, no address and no name of a module. Hyperparameters are compared exactly.
-Functions cannot be compared: what they do to the kernel of a few fixed inputs is, up to rounding.
+The record must differ for any two networks, and must be the same in another process, on another machine and in another
+version of JAX. It therefore holds no Python hash, no address and no name of a module. Hyperparameters are compared
+exactly. Functions cannot be compared. Instead the kernels that they give for a few fixed inputs are compared, up to
+rounding.
 """
 
 import dataclasses
@@ -29,10 +30,11 @@ _ROUNDING = 1e-10
 
 
 def fingerprint(tiles: Tiles) -> dict[str, Any]:
-    """The record of a kernel matrix.
+    """Return the record of a kernel matrix.
 
-    network: the kind of each layer and each of its hyperparameters, widths included, in order (see `describe`).
-    values: the kernel of a few fixed inputs, which tells user functions apart, and layers whose code has changed.
+    The entry "network" has the class of each layer and all of its hyperparameters, widths included (see `describe`).
+    The entry "values" is the kernel of a few fixed inputs, which differs for different functions of a user, and for
+    layers whose code has changed.
     """
     return {
         "kernel": tiles.kernel,
@@ -47,7 +49,7 @@ def fingerprint(tiles: Tiles) -> dict[str, Any]:
 
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
-    """In words, what the first of two records has that the second has not; None if they are of one run."""
+    """Say in words how the first of two records differs from the second; None if they belong to one run."""
     for name, here in ours.items():
         there: Any = theirs.get(name)
         if name == "network":
@@ -67,21 +69,25 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None
 
 
 def describe(net: Layer) -> dict[str, Any]:
-    """Kinds of layers and their hyperparameters by the path in the network.
+    """Return the classes of layers and their hyperparameters by the path in the network.
 
-    >>> from ntklib.layers import LayerNorm, Serial
-    >>> describe(Serial(LayerNorm(epsilon=0.001)))["layers.0"]
-    'LayerNorm'
-    >>> describe(Serial(LayerNorm(epsilon=0.001)))["layers.0.epsilon"]
-    0.001
+    Example:
+        >>> from ntklib.layers import LayerNorm, Serial
+        >>> describe(Serial(LayerNorm(epsilon=0.001)))["layers.0"]
+        'LayerNorm'
+        >>> describe(Serial(LayerNorm(epsilon=0.001)))["layers.0.epsilon"]
+        0.001
     """
     return dict(_walk("", net, ()))
 
 
 def _walk(path: str, value: Any, inside: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-    """(path, plain value) of all that a kernel can depend on. `inside`: identities of the objects that hold `value`."""
+    """Yield (path, plain value) of all that a kernel can depend on.
+
+    `inside` has the identities of the objects that contain `value`.
+    """
     if isinstance(value, (nnx.Variable, nnx.Rngs, nnx.RngStream)) or id(value) in inside:
-        return  # parameters and random keys play no role in the kernel; an object within itself has been described
+        return  # the kernel does not depend on parameters and random keys; an object inside itself has been described
     parts: Mapping[str, Any] = {}
     plain: Any = type(value).__name__
     if value is None or isinstance(value, (str, bool, int, float)):
@@ -108,7 +114,7 @@ def _walk(path: str, value: Any, inside: tuple[int, ...]) -> Iterator[tuple[str,
 
 
 def _digest(tiles: Tiles) -> str:
-    """A hash of all inputs, in the type in which the kernel is computed from them."""
+    """Return a hash of all inputs, in the type in which the kernel is computed."""
     digest = hashlib.sha256()
     for part in _parts(tiles):
         digest.update(repr(part.shape).encode())
@@ -117,7 +123,7 @@ def _digest(tiles: Tiles) -> str:
 
 
 def _parts(tiles: Tiles) -> Iterator[np.ndarray]:
-    """The inputs, some at a time: they may be in a file larger than memory."""
+    """Yield the inputs in parts, since they may be in a file larger than memory."""
     for x in (tiles.x1,) if tiles.symmetric else (tiles.x1, tiles.x2):
         yield from (x[i : i + 1024] for i in range(0, len(x), 1024))
 
@@ -127,10 +133,10 @@ def _hash(array: np.ndarray) -> str:
 
 
 def _values(tiles: Tiles) -> list[float]:
-    """The kernel, in float64, among three fixed inputs, scaled to the smallest, the median and the largest norm."""
+    """Return the kernel of three fixed inputs in float64, for the smallest, the median and the largest input norm."""
     shape = tiles.x1.shape[1:]
     numbers = np.arange(1, 3 * math.prod(shape) + 1, dtype=float)
-    fixed = np.sqrt(2) * np.sin(numbers**2).reshape(3, *shape)  # as good as random, with a mean square of about 1
+    fixed = np.sqrt(2) * np.sin(numbers**2).reshape(3, *shape)  # like random numbers, with a mean square of about 1
     norms = np.concatenate([_root_mean_square(part) for part in _parts(tiles)])
     out, values = np.zeros((3, 3)), []
     for norm in (norms.min(), np.median(norms), norms.max()):
@@ -142,7 +148,7 @@ def _values(tiles: Tiles) -> list[float]:
 
 
 def _root_mean_square(x: np.ndarray) -> np.ndarray:
-    """√(‖x‖²/d) of each input; divided by its largest number first, so that no square is out of range."""
+    """Return √(‖x‖²/d) of each input, which is first divided by its largest number to keep squares in range."""
     flat = np.abs(np.asarray(x, float)).reshape(len(x), -1)
     largest = flat.max(1)
     return largest * np.sqrt(np.square(flat / np.where(largest > 0, largest, 1.0)[:, None]).mean(1))
@@ -153,13 +159,13 @@ def _keep(tiles: Tiles, out: np.ndarray, i: int, j: int, entries: np.ndarray) ->
 
 
 def _close(theirs: Any, ours: Sequence[float]) -> bool:
-    """Whether kernel values are equal up to rounding, each relative to its two inputs' own: √(Θ(x, x) Θ(x', x'))."""
+    """Whether kernel values are equal up to rounding errors relative to √(Θ(x, x) Θ(x', x'))."""
     if len(theirs) != len(ours) or not all(isinstance(value, (int, float)) for value in theirs):
         return False
     there, here = (np.zeros((3, 3, 3)) for _ in range(2))
     rows, columns = np.triu_indices(3)
     there[:, rows, columns], here[:, rows, columns] = (np.reshape(v, (3, -1)) for v in (theirs, ours))
-    own = np.sqrt(np.abs(np.einsum("kii->ki", here)))
-    slack = _ROUNDING * np.maximum(own[:, :, None] * own[:, None, :], np.finfo(float).tiny)
+    std = np.sqrt(np.abs(np.einsum("kii->ki", here)))
+    slack = _ROUNDING * np.maximum(std[:, :, None] * std[:, None, :], np.finfo(float).tiny)
     same = (np.abs(there - here) <= slack) | (there == here) | (np.isnan(there) & np.isnan(here))
     return bool(same.all())

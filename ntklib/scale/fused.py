@@ -17,12 +17,12 @@ from ntklib.kernel import Kernel
 from ntklib.layers import Layer, Serial
 
 Which = Literal["ntk", "nngp"]
-#: XLA takes vectors of 256 bits even where a processor has 512: with those the layers take two thirds of the time.
+#: By default XLA uses vectors of 256 bits also on processors with 512. With 512 the layers take two thirds of the time.
 _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 
 class Network:
-    """A network by its hyperparameters: equal architectures share what is compiled."""
+    """A network that is equal to others with the same hyperparameters, so that they share compiled programs."""
 
     def __init__(self, net: Layer) -> None:
         self.net, self.graph = net, nnx.split(net)[0]
@@ -35,10 +35,16 @@ class Network:
 
 
 class Side(NamedTuple):
-    """The inputs of a tile's rows or columns. Images: x alone. Vectors: `x` are their directions √d·x/‖x‖ less a
-    center, `norms` the mean squares of these, `q` the mean squares of the inputs. Products of either sign add up with a
-    tenth of the rounding error of positive ones; that is what the center is for.
-    `exact`: the directions in double precision, for the differences of near ones.
+    """The inputs of a tile's rows or columns.
+
+    For vectors a center is subtracted from the directions √d·x/‖x‖. Their products then have both signs, and sums of
+    such products have a tenth of the rounding error of sums of positive ones.
+
+    Args:
+        x: The images; or the centered directions of the vectors.
+        q: The mean squares of the inputs before they were made directions; None for images.
+        norms: The mean squares of `x`; None for images.
+        exact: The directions in double precision, from which differences of near ones are computed, or None.
     """
 
     x: Any
@@ -48,17 +54,17 @@ class Side(NamedTuple):
 
 
 def directions(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """√d·x/‖x‖ for vectors [N, d], zero where x is zero, and the mean squares ‖x‖²/d."""
+    """Return √d·x/‖x‖ for vectors [N, d], which is zero if x is zero, and the mean squares ‖x‖²/d."""
     largest = np.abs(x).max(1, initial=0.0)
     safe = np.where(largest == 0, 1, largest)[:, None]
     scaled = x / safe  # no square leaves the range of numbers
-    squares = np.square(scaled).mean(1)  # sums in pairs: `np.vecdot` rounds three times as much
+    squares = np.square(scaled).mean(1)  # `mean` sums in pairs; `np.vecdot` has three times the rounding error
     scaled /= np.sqrt(np.where(squares == 0, 1, squares))[:, None]
     return scaled, squares * np.square(safe[:, 0])
 
 
 def side(x: np.ndarray, center: np.ndarray | None, out: np.ndarray) -> Side:
-    """Inputs on the host, made ready, in `out`, for all tiles that they are part of; images have no center."""
+    """Prepare inputs on the host for all tiles that they belong to, and write them to `out`. Images have no center."""
     if center is None:
         out[...] = x
         return Side(out)
@@ -70,12 +76,11 @@ def side(x: np.ndarray, center: np.ndarray | None, out: np.ndarray) -> Side:
 def compiled(
     network: Network, which: Which, shape: tuple[int, ...], dtype: str, device: Any, careful: bool, tables: "Form"
 ) -> Any:
-    """The function of one tile, compiled for a device: (rows, columns, limits, tables) -> (entries, whether pairs are
-    near).
+    """Compile the function of one tile for a device: (rows, columns, limits, tables) -> (entries, near).
 
-    limits: the numbers of rows and columns, without padding, and 1 where they are the same inputs. Where pairs are so
-    near in direction that 1 − |ρ| has lost digits, the `careful` function is to be asked again: it takes longer to
-    compile. tables: the form of the activations' tables.
+    `limits` has the numbers of rows and columns without padding, and 1 if both are the same inputs, otherwise 0. `near`
+    says whether some pairs are so near in direction that 1 − abs(ρ) has lost digits. The `careful` function must then
+    compute the tile again; it takes longer to compile. `tables` is the form of the activations' tables.
     """
     with jax.enable_x64(careful or dtype == "float64"):
         place = jax.sharding.SingleDeviceSharding(device)
@@ -98,12 +103,12 @@ class Form(NamedTuple):
 
     @classmethod
     def of(cls, tables: Tables | None) -> "Form":
-        """That of these tables."""
+        """Return the form of some tables."""
         leaves, tree = jax.tree.flatten(tables)
         return cls(tree, tuple((leaf.shape, leaf.dtype.name) for leaf in leaves))
 
     def filled(self, of: Any) -> Any:
-        """Tables of `of(shape, dtype)`."""
+        """Return tables whose arrays are `of(shape, dtype)`."""
         return jax.tree.unflatten(self.tree, [of(*leaf) for leaf in self.shapes])
 
 
@@ -115,7 +120,7 @@ def _entries(
         k = Kernel.from_inputs(a.x, b.x, pools=net.pools)
     else:
         minus, beyond = _distances(a, b, limits)
-        near = jnp.any(jnp.min(beyond, axis=0) < 0)  # a minimum goes by vectors, where `any` of all would not
+        near = jnp.any(jnp.min(beyond, axis=0) < 0)  # XLA vectorizes this minimum, but not `any` of all entries
         delta = correlation.signed(minus, 2 - minus)
         delta = _by_differences(delta, beyond < 0, a.exact, b.exact) if careful else delta
         none = jnp.maximum((a.q == 0).astype(delta.dtype)[:, None], (b.q == 0).astype(delta.dtype)[None])
@@ -128,23 +133,26 @@ def _entries(
 
 
 def _distances(a: Side, b: Side, limits: Array) -> tuple[Array, Array]:
-    """1 − ρ by products, and how far 1 − |ρ| is beyond the value at which it loses digits; from itself it is 0."""
+    """Return 1 − ρ by products, and 1 − abs(ρ) minus the value below which it loses digits.
+
+    The distance of an input from itself is set to 0.
+    """
     products = jnp.einsum("nc,mc->nm", a.x, b.x, precision=jax.lax.Precision.HIGHEST) / a.x.shape[-1]
     place = jnp.arange(len(a.norms), dtype=jnp.int32)
-    own = (place[:, None] == place[None]) & (limits[2] == 1)
-    minus = jnp.where(own, 0.0, (a.norms[:, None] + b.norms[None]) / 2 - products)
-    # Padding is near nothing, nor are zero inputs. By vectors as far as it goes: a pass over the tile costs as much as
-    # half a layer.
+    same = (place[:, None] == place[None]) & (limits[2] == 1)
+    minus = jnp.where(same, 0.0, (a.norms[:, None] + b.norms[None]) / 2 - products)
+    # Padding and zero inputs are near nothing. The thresholds are computed for rows and columns and not for each entry,
+    # because a pass over the tile takes as long as half a layer.
     few = 16 * math.sqrt(jnp.finfo(minus.dtype).eps)
     row, column = (
         jnp.where((place < limits[i]) & (side.q > 0), few * side.norms, -jnp.inf) for i, side in ((0, a), (1, b))
     )
     nearest = jnp.minimum(minus, 2 - minus)
-    return minus, jnp.where(own, jnp.inf, nearest - (row[:, None] + column[None]))
+    return minus, jnp.where(same, jnp.inf, nearest - (row[:, None] + column[None]))
 
 
 def _by_differences(delta: Array, near: Array, a: Array, b: Array) -> Array:
-    """The same without cancellation: for the near pairs, or, where they are many, for all."""
+    """Compute δ without cancellation, for the near pairs only or, if there are many, for all pairs."""
     count, some = jnp.count_nonzero(near), len(a)
 
     def exact(u: Array, v: Array, turned: Array) -> Array:
@@ -152,7 +160,7 @@ def _by_differences(delta: Array, near: Array, a: Array, b: Array) -> Array:
         return correlation.turned(d.astype(delta.dtype), ~turned)
 
     def few() -> Array:
-        # What fills up is out of bounds, and not written.
+        # The fill value is out of bounds, so that it is not written.
         i, j = jnp.nonzero(near, size=some, fill_value=some)
         return delta.at[i, j].set(exact(a[i], b[j], delta[i, j] < 0), mode="drop")
 
@@ -164,11 +172,14 @@ def _by_differences(delta: Array, near: Array, a: Array, b: Array) -> Array:
 
 
 def propagate(net: Layer, k: Kernel, tables: Tables | None = None) -> Kernel:
-    """`net.kernel_map(k)`, with a loop over repeated layers: it compiles in the time of one, and runs faster too."""
+    """Return `net.kernel_map(k)`, with a loop over repeated layers.
+
+    The loop compiles in the time of one repetition, and also runs faster.
+    """
 
     def through(layer: Layer, k: Kernel) -> Kernel:
         k = layer.kernel_map(k.replace(tables=tables)).replace(tables=None)
-        # The next layer reads each of these in several places: XLA would rather make it anew every time.
+        # The next layer uses each of these in several places. Without a barrier XLA would compute it again each time.
         q1, q2, delta, ntk = correlation.once((k.q1, k.q2, k.delta, k.ntk))
         return k.replace(q1=q1, q2=q2, delta=delta, ntk=ntk if hasattr(layer, "activation") else k.ntk)
 
@@ -190,7 +201,7 @@ def propagate(net: Layer, k: Kernel, tables: Tables | None = None) -> Kernel:
 
 
 def _repetition(names: list[Any]) -> tuple[int, int]:
-    """The shortest block that the list starts with most often: its length, and how often."""
+    """Return the length of the block whose repetitions cover most of the start of a list, and their number."""
     best = (1, 1)
     for period in range(1, len(names) // 2 + 1):
         times = 1
@@ -202,7 +213,7 @@ def _repetition(names: list[Any]) -> tuple[int, int]:
 
 
 def _repeats(block: Callable[[Kernel], Kernel], k: Kernel) -> bool:
-    """Whether a block returns a kernel of the form that it takes."""
+    """Whether a block returns a kernel of the same form as its input."""
     forms = [jax.tree.structure(k)]
 
     def step(k: Kernel) -> list[Array]:

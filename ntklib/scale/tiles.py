@@ -1,7 +1,8 @@
-"""Kernel matrices by tiles: what `gram` and `cg_solve` share.
+"""Kernel matrices in tiles, which `gram` and `cg_solve` share.
 
-A tile stays in the cache from the first layer to the last, where a whole matrix would go through memory at every layer.
-The tiles of a symmetric matrix are computed on one side of the diagonal only, on all cores or devices at once.
+A tile stays in the cache from the first layer to the last, while a whole matrix would be read from memory and written
+back at every layer. Tiles are computed on all cores or devices at once. Of a symmetric matrix only the tiles on one
+side of the diagonal are computed.
 """
 
 import copy
@@ -27,22 +28,32 @@ from ntklib.scale.fused import Form, Network, Side, Which, compiled, directions,
 
 TileIndex = tuple[int, int]
 Work = Callable[[int, int, Any], Callable[[], None]]
-#: Bytes of one array of a tile: on a CPU they stay in the cache next to the others of a layer. And what it takes to
-#: call for a tile and to hand it out, in entries.
-_CPU, _OTHER, _CALL = 7 * 2**16, 2**26, 2**14
-#: Arrays of a tile, beside inputs twice more, that finding and mending near pairs takes (a test asks the compiler).
+#: The bytes of one array of a tile, on a CPU and elsewhere. On a CPU the arrays of a layer then stay in the cache.
+_CPU, _OTHER = 7 * 2**16, 2**26
+#: The overhead of dispatching a tile and handing it out, measured in entries.
+_CALL = 2**14
+#: The number of further arrays of a tile that are needed to compute near pairs again, besides two copies of the inputs.
+#: A test compares it with what the compiler reports.
 _AGAIN = 4
 
 
 class Tiles:
-    """The tiles of a kernel matrix Θ(x1, x2), [N, M]: `tiles(i, j)` computes rows i·tile to (i + 1)·tile against
-    columns j·tile to (j + 1)·tile, as a NumPy array without the padding of the last ones.
+    """The tiles of a kernel matrix Θ(x1, x2), [N, M].
 
-    x1, x2: NumPy or JAX arrays; they stay on the host; devices get a copy, or what a tile needs where that is too much.
-    tile: rows and columns of a tile; by default as many as keep one array of a tile below half a MiB.
-    devices: those that take part, by default the first of this process.
-    max_memory: bytes that tiles being computed, inputs kept on devices and `reserved` (the caller's own) may take
-        together; fewer threads and smaller tiles are used to keep it.
+    `tiles(i, j)` computes rows i·tile to (i + 1)·tile against columns j·tile to (j + 1)·tile, and returns a NumPy array
+    without padding.
+
+    Args:
+        net: The network.
+        x1: NumPy or JAX arrays, which stay on the host. Devices get a copy or, if that is too large, the inputs of a
+            tile at a time.
+        x2: The inputs of the columns; by default `x1`.
+        kernel: "ntk" or "nngp".
+        tile: The number of rows and columns of a tile. By default one array of a tile is smaller than half a MiB.
+        devices: The devices that take part; by default the first device of this process.
+        max_memory: The bytes for tiles that are being computed, inputs on devices, and `reserved` together. If needed,
+            fewer threads and smaller tiles are used.
+        reserved: The bytes that the caller needs.
     """
 
     def __init__(
@@ -61,7 +72,7 @@ class Tiles:
         _checks.choice("kernel", kernel, ("ntk", "nngp"))
         if _checks.is_traced(x1, x2):
             raise TypeError(
-                "Kernel matrices are computed tile by tile outside of `jit`, `grad` and `vmap`; inside of them take "
+                "Kernel matrices are computed tile by tile outside of `jit`, `grad` and `vmap`; inside of them use "
                 "`net.kernel(x1, x2).ntk`, which can be compiled and differentiated."
             )
         self.net, self.kernel = net, kernel
@@ -81,7 +92,7 @@ class Tiles:
         self._center = directions(first)[0].mean(0, keepdims=True) if first.ndim == 2 else None
 
     def _fit(self, tile: int | None, max_memory: float | None, reserved: float) -> None:
-        """Choose tile, threads and whether inputs stay on the devices, so that all of it keeps the bound."""
+        """Choose the tile, the number of threads, and whether inputs stay on the devices, within the bound."""
         if tile is not None:
             _checks.count("tile", tile)
         if max_memory is not None:
@@ -101,12 +112,12 @@ class Tiles:
                 f"{workspace + reserved:.3g} with what else must be held. Allow at least that"
                 + (", or use a smaller `tile`." if bound > 0 and self.tile > 16 else ".")
             )
-        #: Tiles that a thread has at hand: one is computed while another is handed out, where there is room for two.
+        #: The number of tiles of a thread. If there is room for two, one is computed while the other is handed out.
         self.at_hand = int(min(2, bound / workspace))
         self.threads = int(max(1, min(self.threads, bound / workspace / 2)))
         working, copies = self.threads * self.at_hand * workspace, len(self.devices) * inputs
         self._keeps_inputs = copies <= min(2**30, bound - working)
-        #: Bytes in use while tiles are computed, the results handed out not included.
+        #: The bytes in use while tiles are computed, without the results that were handed out.
         self.memory = reserved + working + (copies if self._keeps_inputs else 0)
 
     def _default_tile(self, size: int) -> int:
@@ -116,19 +127,20 @@ class Tiles:
         few = self._few()
         if most < 128 or few <= most:
             return min(most, few)
-        # Of the multiples of 8 (vectors of a processor) near it the one that takes least, padding and calls included.
+        # Of the multiples of 8 (the vectors of a processor) near `most` choose the one with the least work, which
+        # includes padding and the overhead of each tile.
         near, n = range(8 * (most // 8 + most // 128), most // 2, -8), max(self.shape)
         return min(near, key=lambda tile: (strips := -(-n // tile)) * (strips + 1) * (tile**2 + _CALL))
 
     def _few(self) -> int:
-        """The next power of two: sets of inputs of nearly one size share what is compiled."""
+        """Return the next power of two, so that input sets of similar sizes share compiled programs."""
         return 2 ** (max(self.shape) - 1).bit_length()
 
     def _workspace(self) -> int:
-        """Bytes that one tile takes while it is computed: inputs, intermediate arrays and result."""
+        """Return the bytes that one tile takes while it is computed: inputs, intermediate arrays and result."""
         known = _bytes(self._executable(self.devices[0]))
-        again = _AGAIN * known[1] + 2 * known[2] if self.x1.ndim == 2 else 0  # where pairs are near
-        return sum(known) + known[1] + again  # and the result once more, on the host
+        again = _AGAIN * known[1] + 2 * known[2] if self.x1.ndim == 2 else 0  # to compute near pairs again
+        return sum(known) + known[1] + again  # the second `known[1]` is the result on the host
 
     def _executable(self, device: Any, careful: bool = False) -> Any:
         key = (self.tile, device, careful)
@@ -139,22 +151,22 @@ class Tiles:
         return self._executables[key]
 
     def against(self, x2: np.ndarray) -> "Tiles":
-        """The tiles of Θ(x1, x2) for other columns; the rows that are on a device are shared."""
+        """Return the tiles of Θ(x1, x2) for other columns. They share the rows that are on a device."""
         other = copy.copy(self)
         other.x2, other.symmetric, other.shape = x2, False, (self.shape[0], len(x2))
         other._resident = {key: block for key, block in self._resident.items() if key[0] != 2}
-        other._tables = ahead.tables(self._network, [self.x1, x2], self.dtype)  # other variances may come with them
+        other._tables = ahead.tables(self._network, [self.x1, x2], self.dtype)  # x2 may have other variances
         if Form.of(other._tables) != Form.of(self._tables):
             other._executables = {}
         return other
 
     def pairs(self) -> list[TileIndex]:
-        """(i, j) of the tiles to compute: all, or those with j ≥ i of a symmetric matrix; the others are mirrored."""
+        """Return (i, j) of the tiles to compute: all tiles, or for a symmetric matrix those with j ≥ i."""
         rows, columns = (-(-n // self.tile) for n in self.shape)
         return [(i, j) for i in range(rows) for j in range(i if self.symmetric else 0, columns)]
 
     def span(self, i: int, n: int) -> slice:
-        """The rows (or columns) of the i-th tile, of n in all."""
+        """Return the rows (or columns) of tile i, of n in all."""
         return slice(i * self.tile, min((i + 1) * self.tile, n))
 
     def __call__(self, i: int, j: int, device: Any = None) -> np.ndarray:
@@ -163,12 +175,15 @@ class Tiles:
         return self._cut(i, j, self.begin(i, j, device or self.devices[0])())
 
     def diagonal(self) -> np.ndarray:
-        """Θ(x, x) of each input, [N], of a symmetric matrix."""
+        """Return Θ(x, x) of each input, [N], for a symmetric matrix."""
         return np.concatenate([self(i, i).diagonal() for i in range(-(-self.shape[0] // self.tile))])
 
     def begin(self, i: int, j: int, device: Any) -> Callable[[], Array]:
-        """Have the tile computed in the background; what is returned waits for it: padded, and on the device."""
-        x64 = functools.partial(jax.enable_x64, self.dtype == np.float64)  # for the thread: those here have it not set
+        """Start to compute a tile in the background. Return a function that waits for it.
+
+        That function returns the tile with its padding, on the device.
+        """
+        x64 = functools.partial(jax.enable_x64, self.dtype == np.float64)  # a setting of each thread, off by default
         sizes = [min(self.tile, n - k * self.tile) for k, n in zip((i, j), self.shape, strict=True)]
         limits = np.array([*sizes, self.symmetric and i == j], np.int32)
         with x64():
@@ -190,7 +205,7 @@ class Tiles:
         return padded
 
     def _on(self, device: Any) -> Any:
-        """The activations' tables on a device."""
+        """Return the activations' tables on a device."""
         key = ("tables", device)
         if key not in self._resident:
             self._resident[key] = jax.device_put(self._tables, device)
@@ -207,20 +222,20 @@ class Tiles:
         return np.where(np.tri(len(entries), dtype=bool), entries.T, entries) if self.symmetric and i == j else entries
 
     def _part(self, x: Any, i: int) -> np.ndarray:
-        """The inputs of a tile on the host, padded by zeros to a full tile, so that there is one shape to compile."""
+        """Return the inputs of a tile on the host, padded with zeros to a full tile, so that one shape is compiled."""
         part = np.asarray(x[self.span(i, len(x))], self.dtype)
         if len(part) < self.tile:
             part = np.concatenate([part, np.zeros((self.tile - len(part), *part.shape[1:]), part.dtype)])
         return part
 
     def _block(self, which: int, i: int, device: Any) -> Side:
-        """The inputs of a tile on the device."""
+        """Return the inputs of a tile on the device."""
         x = self.x1 if which == 1 else self.x2
         if not self._keeps_inputs:
             part = self._part(x, i)
             return jax.device_put(side(part, self._center, np.empty_like(part)), device)
         if (which, device) not in self._resident:
-            # One array for all: memory that each thread takes and frees for itself stays with it.
+            # One array for all tiles, because the memory that a thread allocates and frees stays with that thread.
             whole = aligned((-(-len(x) // self.tile), self.tile, *x.shape[1:]), self.dtype)
             with ThreadPoolExecutor(self.threads) as pool:
                 sides = list(pool.map(lambda k: side(self._part(x, k), self._center, whole[k]), range(len(whole))))
@@ -234,7 +249,7 @@ class Tiles:
         *,
         progress: bool | None = None,
     ) -> None:
-        """Compute tiles on all devices, and hand each to `consume(i, j, entries)`, from several threads at once."""
+        """Compute tiles on all devices, and call `consume(i, j, entries)` with each, from several threads at once."""
 
         def work(i: int, j: int, device: Any) -> Callable[[], None]:
             padded = self.begin(i, j, device)
@@ -243,14 +258,18 @@ class Tiles:
         self.each(work, self.pairs() if pairs is None else pairs, progress=progress)
 
     def each(self, work: Work, pairs: Iterable[TileIndex], *, progress: bool | None = None) -> None:
-        """`work(i, j, device)` begins something for each pair, and returns a function that finishes it: on all devices
-        and in several threads, each of which begins the next before it finishes the last.
+        """Call `work(i, j, device)` for each pair, on all devices and in several threads.
 
-        progress: a bar with the time left; by default unless CI is set in the environment. An interrupt (Ctrl-C) waits
-        for the tiles at hand; those that were consumed are consumed.
+        `work` starts something and returns a function that finishes it. A thread starts the next pair before it
+        finishes the last one. An interrupt (Ctrl-C) waits for the pairs that have been started.
+
+        Args:
+            work: See above.
+            pairs: The pairs (i, j).
+            progress: Whether to show a bar with the time left; by default unless CI is set in the environment.
         """
         pairs = list(pairs)
-        for device in self.devices if pairs else ():  # once, not in several threads
+        for device in self.devices if pairs else ():  # compile and copy before the threads start
             (
                 self._on(device),
                 self._executable(device),
@@ -274,32 +293,32 @@ class Tiles:
                     return
 
         quiet = bool(os.environ.get("CI")) if progress is None else not progress
-        # A bar only for what takes longer than a blink.
+        # The bar appears only if the computation takes longer than a second.
         bar = tqdm(total=len(pairs), desc="kernel", unit="tile", disable=quiet, leave=False, delay=1.0)
         with bar, ThreadPoolExecutor(self.threads) as pool:
             workers = [pool.submit(worker, self.devices[i % len(self.devices)]) for i in range(self.threads)]
             try:
                 for done in as_completed(workers):
                     done.result()
-            finally:  # on an error or an interrupt no other tile is begun
+            finally:  # after an error or an interrupt no other pair is started
                 with lock:
                     list(todo)
 
 
 @functools.lru_cache(maxsize=64)
 def _bytes(executable: Any) -> tuple[int, int, int]:
-    """Of intermediate arrays, result and arguments: kept, as the compiler takes 2 ms to say it."""
+    """Return the bytes of intermediate arrays, result and arguments. Cached: the compiler takes 2 ms to answer."""
     memory = executable.memory_analysis()
     return memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array that JAX takes over on the CPU without copying: it begins at a multiple of 64 bytes."""
+    """Return an empty array that starts at a multiple of 64 bytes, so that JAX uses it on the CPU without copying."""
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
