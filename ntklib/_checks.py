@@ -1,7 +1,7 @@
-"""Checks at the public boundary: each message names the argument, the rule, what came, and the way out.
+"""Checks at the public boundary. Each message names the argument, the rule, the value that came, and the way out.
 
-Values are looked at only where they are known: under `jit`, `vmap` or `grad` an array is a tracer, and only its
-shape and type are checked.
+Values are checked only if they are known. Under `jit`, `vmap` or `grad` an array is a tracer, and only its shape and
+type are checked.
 """
 
 import difflib
@@ -20,23 +20,23 @@ from jax.typing import ArrayLike
 
 
 def is_traced(*values: object) -> bool:
-    """Whether one of the values is known only by shape and type."""
+    """Whether only shape and type are known of one of the values."""
     return any(isinstance(v, jax.core.Tracer) for v in values)
 
 
 def warn(message: str) -> None:
-    """Warn, pointing at the line that called the library."""
+    """Warn, and point at the line that called the library."""
     warnings.warn(message, UserWarning, skip_file_prefixes=(os.path.dirname(__file__),))
 
 
 def shown(value: object) -> str:
-    """A value in a message: its type and, on one line, the beginning of its repr."""
+    """Return the text of a value for a message: its type and, on one line, the beginning of its repr."""
     text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 100 else text[:97] + '...'}"
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """The end of a message on an unknown name: the nearest known one, and all of them."""
+    """Return the end of a message about an unknown name: the nearest known name, and all known names."""
     known = sorted(known)
     close = difflib.get_close_matches(str(name), known, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
@@ -51,7 +51,7 @@ def choice(argument: str, value: object, known: Iterable[str]) -> None:
 
 
 def real(argument: str, value: Any, *, minimum: float = -math.inf, above: float = -math.inf) -> None:
-    """Refuse what is not one finite number, is below `minimum`, or not strictly above `above`."""
+    """Refuse a value that is not one finite number, is below `minimum`, or is not strictly above `above`."""
     if not isinstance(value, (int, float, np.number, jax.Array, np.ndarray)) or _is_no_number(value):
         raise TypeError(f"`{argument}` must be a number; got {shown(value)}.")
     if np.ndim(value) != 0:
@@ -69,7 +69,7 @@ def real(argument: str, value: Any, *, minimum: float = -math.inf, above: float 
 
 
 def _is_no_number(value: Any) -> bool:
-    """Whether it is a bool, complex, or an array of anything but real numbers."""
+    """Whether a value is a bool, complex, or an array of anything but real numbers."""
     if isinstance(value, (bool, np.ma.MaskedArray)):
         return True
     dtype = getattr(value, "dtype", None)
@@ -85,21 +85,21 @@ def _not_traced(argument: str, value: Any) -> None:
 
 
 def momentum(argument: str, value: Any) -> None:
-    """Refuse what is no momentum of heavy ball, 0 ≤ μ < 1."""
+    """Refuse a value that is not a momentum of heavy ball, 0 ≤ μ < 1."""
     real(argument, value, minimum=0.0)
     if not is_traced(value) and value >= 1:
         raise ValueError(f"`{argument}` must be below 1; got {value}. At 1 nothing damps the motion.")
 
 
 def flag(argument: str, value: Any) -> None:
-    """Refuse what is not True or False: the string "no" would count as true."""
+    """Refuse a value that is not True or False. The string "no", for instance, would count as true."""
     _not_traced(argument, value)
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"`{argument}` must be True or False; got {shown(value)}.")
 
 
 def key(argument: str, value: Any) -> None:
-    """Refuse what is not one random key of JAX."""
+    """Refuse a value that is not one random key of JAX."""
     new = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
     old = isinstance(value, (jax.Array, np.ndarray)) and value.dtype == np.uint32 and value.shape[-1:] == (2,)
     if not (new or old):
@@ -110,7 +110,7 @@ def key(argument: str, value: Any) -> None:
 
 
 def count(argument: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> None:
-    """Refuse what is not a whole number, below `minimum`, or above `maximum`."""
+    """Refuse a value that is not a whole number, is below `minimum`, or is above `maximum`."""
     _not_traced(argument, value)
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"`{argument}` must be a whole number; got {shown(value)}.")
@@ -121,7 +121,7 @@ def count(argument: str, value: Any, *, minimum: int = 1, maximum: int | None = 
 
 
 def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Array:
-    """`value` as a floating-point array with the named axes, e.g. `"N d"`; refuses another rank, integers, NaN and ∞.
+    """Return a floating-point array with the named axes, e.g. `"N d"`. Refuse another rank, integers, NaN and ∞.
 
     `axes` may end in `...` for any number of further axes.
     """
@@ -129,7 +129,7 @@ def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Arr
 
 
 def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
-    """The same checks, but what is an array is returned as it came: a NumPy array stays on the host."""
+    """Do the same checks, but return an array as it came, so that a NumPy array stays on the host."""
     value = plain(argument, value)
     shape, names = np.shape(value), axes.split()
     fits = len(shape) >= len(names) - 1 if names[-1:] == ["..."] else len(shape) == len(names)
@@ -151,8 +151,10 @@ def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
 
 
 def plain(argument: str, value: Any) -> Any:
-    """A NumPy or JAX array as it came, anything like one as a NumPy array; refuses what is no array of plain numbers:
-    a Kernel, None, words, dicts, rows of different lengths, masked, sparse and object arrays, random keys.
+    """Return a NumPy or JAX array as it came, and anything like one as a NumPy array.
+
+    Refuse values that are not arrays of plain numbers: a Kernel, None, words, dicts, rows of different lengths, masked,
+    sparse and object arrays, random keys.
     """
     if hasattr(value, "nngp"):
         raise TypeError(f"`{argument}` must be an array; got a Kernel. Pass its `.ntk` or its `.nngp`.")
@@ -184,12 +186,12 @@ def plain(argument: str, value: Any) -> Any:
 
 
 def inputs(argument: str, value: ArrayLike) -> jax.Array:
-    """Network inputs: `[N, d]` vectors or `[N, H, W, C]` images."""
+    """Check and return network inputs: vectors `[N, d]` or images `[N, H, W, C]`."""
     return jnp.asarray(host_inputs(argument, value))
 
 
 def host_inputs(argument: str, value: Any) -> Any:
-    """The same, but a NumPy array stays on the host."""
+    """Do the same as `inputs`, but let a NumPy array stay on the host."""
     rank = np.ndim(value)
     if rank not in (2, 4):
         hint = f" For one input pass `{argument}[None]`." if rank in (1, 3) else ""
@@ -197,18 +199,18 @@ def host_inputs(argument: str, value: Any) -> Any:
             f"`{argument}` must be [N, d] vectors or [N, H, W, C] images; got shape {np.shape(value)}.{hint}"
         )
     value = checked(argument, value, "N d" if rank == 2 else "N H W C")
-    # In half precision, of three digits, nothing is computed; in more than double, nothing can be.
+    # Half precision has three digits only, and more than double precision does not exist in JAX.
     bits = jnp.finfo(value.dtype).bits
     return value.astype(np.float32 if bits < 32 else np.float64) if bits < 32 or bits > 64 else value
 
 
 def targets(argument: str, value: ArrayLike, rows: int) -> jax.Array:
-    """Targets or outputs `[N, K]` for `rows` inputs."""
+    """Check and return targets or outputs `[N, K]` for `rows` inputs."""
     return jnp.asarray(host_targets(argument, value, rows))
 
 
 def host_targets(argument: str, value: Any, rows: int) -> Any:
-    """The same, but a NumPy array stays on the host and keeps its precision."""
+    """Do the same, but let a NumPy array stay on the host and keep its precision."""
     value = plain(argument, value)
     if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(
@@ -222,7 +224,7 @@ def host_targets(argument: str, value: Any, rows: int) -> Any:
 
 
 def labels(argument: str, value: Any, classes: int) -> jax.Array:
-    """Labels [N], whole numbers from 0 below `classes`."""
+    """Check and return labels [N]: whole numbers from 0, below `classes`."""
     value = plain(argument, value)
     if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
         raise TypeError(
@@ -230,7 +232,7 @@ def labels(argument: str, value: Any, classes: int) -> jax.Array:
             f"{value.dtype} of shape {value.shape}."
         )
     if not is_traced(value):
-        known = np.asarray(value)  # NumPy: inside `jit`, jnp would trace even what is known
+        known = np.asarray(value)  # NumPy, because inside `jit` operations of jnp on known values are traced too
         lowest, highest = int(known.min()), int(known.max())
         if lowest < 0 or highest >= classes:
             raise ValueError(
@@ -255,7 +257,7 @@ def probabilities(argument: str, value: Any) -> None:
 
 
 #: How far entries (i, j) and (j, i) of a kernel may differ, in ε of the largest entry. `gram(net, x, x)` in float32
-#: makes the two in different tiles: at 5,000 inputs they were up to 20 apart.
+#: computes the two in different tiles; with 5,000 inputs they differed by up to 20.
 _SYMMETRY = 100.0
 
 
@@ -272,11 +274,11 @@ def square_kernel(argument: str, value: Any) -> Any:
         return k
     known = on_host(argument, k)
     scale = float(np.abs(known).max())
-    gap = float(np.abs(known - known.T).max())
-    slack = min(_SYMMETRY * float(jnp.finfo(k.dtype).eps), 0.1) * scale  # 0.1: bfloat16 has two digits
-    if gap > slack:
+    asymmetry = float(np.abs(known - known.T).max())
+    slack = min(_SYMMETRY * float(jnp.finfo(k.dtype).eps), 0.1) * scale  # 0.1 because bfloat16 has two digits only
+    if asymmetry > slack:
         raise ValueError(
-            f"`{argument}` must be symmetric; entries (i, j) and (j, i) differ by up to {gap:.3g}. "
+            f"`{argument}` must be symmetric; entries (i, j) and (j, i) differ by up to {asymmetry:.3g}. "
             f"Was it computed between two different sets of inputs?"
         )
     lowest = float(known.diagonal().min())
@@ -286,7 +288,7 @@ def square_kernel(argument: str, value: Any) -> Any:
 
 
 def on_host(argument: str, value: Any) -> np.ndarray:
-    """A known array in double precision on the host, gathered from all devices that hold a part of it."""
+    """Return a known array in double precision on the host, gathered from all devices that hold a part of it."""
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         raise ValueError(
             f"`{argument}` lies on devices of other processes, {value.sharding}. Gather it first: "
@@ -296,13 +298,13 @@ def on_host(argument: str, value: Any) -> np.ndarray:
 
 
 def installed(module: str, where: str) -> None:
-    """Refuse to go on without an optional package."""
+    """Raise ImportError if an optional package is missing."""
     if importlib.util.find_spec(module) is None:
         raise ImportError(f"`{where}` needs {module}: `pip install {module}`.")
 
 
 def scalar_function(argument: str, fn: Any) -> None:
-    """Refuse what is not a JAX function of one number that works elementwise on arrays."""
+    """Refuse a value that is not a JAX function of one number that works elementwise on arrays."""
     if not callable(fn):
         raise TypeError(f"`{argument}` must be a function of one number, such as jnp.tanh; got {type(fn).__name__}.")
     try:
@@ -320,7 +322,7 @@ def scalar_function(argument: str, fn: Any) -> None:
         )
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise ValueError(f"`{argument}` must return real floating-point numbers; got {out.dtype}.")
-    # Entry by entry: what an entry becomes must not depend on its neighbours.
+    # The result for an entry must not depend on the other entries.
     x = np.linspace(-1.3, 1.7, 6, dtype=np.float32).reshape(2, 3)
     whole, alone = fn(jnp.asarray(x)), fn(jnp.asarray(x[:1, :1]))
     if is_traced(whole, alone):
@@ -334,13 +336,13 @@ def scalar_function(argument: str, fn: Any) -> None:
 
 
 def instance(argument: str, value: object, kind: type, example: str) -> None:
-    """Refuse what is not of a type; `example` says what would be."""
+    """Refuse a value that is not of a type. `example` shows a value that is."""
     if not isinstance(value, kind):
         raise TypeError(f"`{argument}` must be a {kind.__name__}, {example}; got {shown(value)}.")
 
 
 def network_input(x: Any) -> None:
-    """Refuse what a network cannot be called with."""
+    """Refuse a value with which a network cannot be called."""
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(f"A network takes an array, such as `jnp.asarray(x)`; got {type(x).__name__}.")
     if np.ndim(x) == 0:
@@ -357,7 +359,7 @@ def features(expected: int, got: int) -> None:
 
 
 def model_inputs(argument: str, value: Any) -> jax.Array:
-    """Inputs of a model that is not ours, `[N, ...]`: any rank from 1, any type (embeddings take integers)."""
+    """Check and return inputs `[N, ...]` of any model: of any rank from 1, and any type (embeddings take integers)."""
     value = one_array(argument, value)
     if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
@@ -372,7 +374,7 @@ def model_inputs(argument: str, value: Any) -> jax.Array:
 
 
 def one_array(argument: str, value: Any) -> jax.Array:
-    """`value` as an array of numbers; refuses several arrays at once, and what `plain` refuses."""
+    """Return a value as an array of numbers. Refuse several arrays at once, and what `plain` refuses."""
     several = isinstance(value, Mapping) or (isinstance(value, tuple) and any(hasattr(v, "shape") for v in value))
     if several:
         raise TypeError(
@@ -385,7 +387,10 @@ def one_array(argument: str, value: Any) -> jax.Array:
 
 
 def times(argument: str, value: ArrayLike) -> Any:
-    """One time or several, [T]: not negative, not decreasing, possibly infinite. Known ones as a NumPy array."""
+    """Check one time or several times [T]: not negative, not decreasing, possibly infinite.
+
+    Returns: a NumPy array if they are known.
+    """
     t = _ascending(argument, value, "time")
     if is_traced(t):
         return t
@@ -397,7 +402,10 @@ def times(argument: str, value: ArrayLike) -> Any:
 
 
 def steps(argument: str, value: Any) -> Any:
-    """One number of steps or several, [T]: whole, not negative, not decreasing, possibly infinite. As for `times`."""
+    """Check one number of steps or several [T]: whole, not negative, not decreasing, possibly infinite.
+
+    Returns: a NumPy array if they are known.
+    """
     s = _ascending(argument, value, "number of steps")
     if is_traced(s):
         return s
@@ -409,8 +417,8 @@ def steps(argument: str, value: Any) -> Any:
 
 
 def _ascending(argument: str, value: Any, what: str) -> Any:
-    """One number or several, no bool, complex or NaN among them; known ones in double precision."""
-    try:  # NumPy makes objects of whole numbers beyond 2⁶³, and JAX refuses those beyond 2³¹
+    """Return one number or several, which must not be bool, complex or NaN; known ones in double precision."""
+    try:  # NumPy returns objects for whole numbers beyond 2⁶³, and JAX refuses whole numbers beyond 2³¹
         if type(value) is int:
             value = float(value)
         elif isinstance(value, (list, tuple)) and not _holds_bools(value):
@@ -437,13 +445,13 @@ def _holds_bools(values: Iterable[Any]) -> bool:
 
 
 def same_shape(argument: str, value: Any, other: str, reference: Any) -> None:
-    """Refuse two arrays that must agree in shape and do not."""
+    """Refuse two arrays of different shapes."""
     if value.shape != reference.shape:
         raise ValueError(f"`{argument}` must have the shape of `{other}`, {reference.shape}; got {value.shape}.")
 
 
 def same_outputs(argument: str, value: Any, other: str, reference: Any) -> None:
-    """Refuse two arrays whose number of outputs, the last axis, differs."""
+    """Refuse two arrays with different numbers of outputs (the last axis)."""
     if value.shape[-1] != reference.shape[-1]:
         raise ValueError(
             f"`{argument}` must have as many outputs (last axis) as `{other}`, {reference.shape[-1]}; "
@@ -452,7 +460,7 @@ def same_outputs(argument: str, value: Any, other: str, reference: Any) -> None:
 
 
 def cross_kernel(argument: str, value: Any, n: int) -> Any:
-    """A kernel between M test and N training inputs, `[M, N]`. Returned as it came."""
+    """Check a kernel `[M, N]` between M test and N training inputs, and return it as it came."""
     k = checked(argument, value, "M N")
     if k.shape[1] != n:
         swapped = f" It looks transposed: pass `{argument}.T`." if k.shape[0] == n else ""

@@ -1,12 +1,12 @@
-"""MNIST, Fashion-MNIST and CIFAR-10: fetched once with a checksum, then read from the user's cache folder.
+"""MNIST, Fashion-MNIST and CIFAR-10: downloaded once with a checksum, then read from the user's cache folder.
 
-A file is fetched into `NAME.part` and gets its own name only when its SHA-256 is right: what looks complete
-is complete. An interrupted download goes on from where it stopped (HTTP range requests), with the next connection or
-the next call. Several processes may fetch the same file at once: all write the same bytes at the same places,
-and `NAME.part` goes away only when `NAME` is there.
+A file is downloaded to `NAME.part`. It gets its own name only when its SHA-256 is right, so that a file that looks
+complete is complete. An interrupted download continues from where it stopped (HTTP range requests), with the next
+connection or the next call. Several processes may download the same file at once: all write the same bytes at the same
+places, and `NAME.part` is removed only when `NAME` exists.
 
-Neither a host nor the folder is trusted: no more is read than the file is long, a host that brings next to nothing is
-left, and bytes are written only to a plain file, never through a link.
+Neither the host nor the folder is trusted. No more bytes are read than the file has, a host that sends too little is
+given up, and bytes are written only to a plain file, never through a link.
 """
 
 import contextlib
@@ -24,23 +24,23 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-TIMEOUT = (10.0, 60.0)  # seconds: to connect, and without a byte arriving
-SLOWEST = (1_000, 60.0)  # bytes, seconds: a host that brings fewer bytes in this time is left
+TIMEOUT = (10.0, 60.0)  # the most seconds to connect, and the most seconds in which no byte arrives
+SLOWEST = (1_000, 60.0)  # a connection that brings fewer than these bytes in these seconds is given up
 PAUSE = 0.1  # seconds between a connection that broke and the next one
-CHUNK = 1 << 15  # bytes: the most that is read at once
+CHUNK = 1 << 15  # the most bytes that are read at once
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # images, labels; then those for testing
 
 
 class File(NamedTuple):
-    """What a file is known by: its length in bytes and its SHA-256."""
+    """The length of a file in bytes, and its SHA-256."""
 
     size: int
     sha256: str
 
 
 class Source(NamedTuple):
-    """Where a set comes from: addresses that end in "/", tried in order, and its files."""
+    """The mirrors of a set, which are addresses that end in "/" and are tried in order, and its files."""
 
     mirrors: tuple[str, ...]
     files: dict[str, File]
@@ -99,13 +99,13 @@ SOURCES = {  # the digests are those in the loaders of TensorFlow Datasets, Kera
 
 
 def read_mnist(name: str) -> Arrays:
-    """MNIST, or a set in its format: images uint8 [N, 28, 28, 1], labels uint8 [N]."""
+    """Read MNIST, or a set in its format: images uint8 [N, 28, 28, 1], labels uint8 [N]."""
     x_train, y_train, x_test, y_test = (_read_idx(path) for path in fetch(name))
     return x_train[..., None], y_train, x_test[..., None], y_test
 
 
 def read_cifar10(name: str) -> Arrays:
-    """CIFAR-10 in its binary version: images uint8 [N, 32, 32, 3], labels uint8 [N]."""
+    """Read CIFAR-10 in its binary version: images uint8 [N, 32, 32, 3], labels uint8 [N]."""
     batches = {}
     with tarfile.open(fetch(name)[0], "r:gz") as archive:
         for member in archive:
@@ -117,13 +117,14 @@ def read_cifar10(name: str) -> Arrays:
 
 
 def fetch(name: str) -> list[Path]:
-    """The files of a set, in the order of `SOURCES`: from the folder, else from the first mirror that works.
+    """Return the files of a set in the order of `SOURCES`, from the folder or from the first mirror that works.
 
-    The folder is `NTK_DATA_DIR/name` if that environment variable is set, and otherwise `name` in the user's
-    cache. A file whose length or SHA-256 is wrong is removed, wherever it came from.
+    The folder is `NTK_DATA_DIR/name` if that environment variable is set, and otherwise `name` in the user's cache. A
+    file whose length or SHA-256 is wrong is removed, wherever it came from.
 
-    Raises: ConnectionError if a file cannot be had; its text says how to put it there by hand. OSError if the
-    folder cannot be used.
+    Raises:
+        ConnectionError: If a file cannot be downloaded. The message says how to put it in place by hand.
+        OSError: If the folder cannot be used.
     """
     mirrors, files = SOURCES[name]
     folder = _folder(name)
@@ -152,13 +153,13 @@ def fetch(name: str) -> list[Path]:
 
 
 def _folder(name: str) -> Path:
-    """The folder of a set. It need not exist yet."""
+    """Return the folder of a set, which need not exist yet."""
     import pooch
 
     chosen = os.environ.get("NTK_DATA_DIR")
     try:
         return Path(chosen or pooch.os_cache("ntklib")).expanduser() / name
-    except RuntimeError:  # `expanduser` knows no home folder
+    except RuntimeError:  # `expanduser` finds no home folder
         raise OSError(
             f"The data folder {chosen or 'in the cache of this user'} cannot be found: that user has no home folder. "
             f"Set the environment variable NTK_DATA_DIR to the whole path of a folder."
@@ -167,7 +168,7 @@ def _folder(name: str) -> Path:
 
 @contextlib.contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """An OSError of the inside becomes one that names the folder and the way out."""
+    """A context that turns an OSError into one that names the folder and the way out."""
     try:
         yield
     except OSError as error:
@@ -178,7 +179,7 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def _make(folder: Path) -> None:
-    """Makes the folder and those around it; raises OSError if files cannot be made in it."""
+    """Make the folder and its parents. Raise OSError if no files can be made in it."""
     nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not nearest.is_dir():
         raise OSError(f"{nearest} is not a folder")
@@ -187,7 +188,7 @@ def _make(folder: Path) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is such a file; raises OSError for anything else of that name."""
+    """Whether there is such a file. Raise OSError if something else has that name."""
     if path.exists() and not path.is_file():
         raise OSError(f"{path.name} in it is {'a folder' if path.is_dir() else 'not a file'}")
     return path.exists()
@@ -200,7 +201,7 @@ def _is_right(path: Path, known: File) -> bool:
 
 
 def _download(mirrors: tuple[str, ...], name: str, known: File, folder: Path) -> list[str]:
-    """Tries to get `folder/name`; returns what went wrong, a phrase for each mirror that failed."""
+    """Try to get `folder/name`. Return a phrase for each mirror that failed, which says what went wrong."""
     import pooch
     import requests
     import urllib3
@@ -210,10 +211,10 @@ def _download(mirrors: tuple[str, ...], name: str, known: File, folder: Path) ->
     reasons = []
     for mirror in mirrors:
         reason = ""
-        # What was kept from before may be to blame for a wrong digest: then once more, from the start.
+        # If the digest is wrong, bytes kept from an earlier run may be the reason: try once more from the start.
         for _ in range(2 if os.path.lexists(part) else 1):
             try:
-                if not target.exists():  # else another process was faster
+                if not target.exists():  # otherwise another process was faster
                     pooch.retrieve(mirror + name, known.sha256, fname=name, path=folder, downloader=downloader)
                 part.unlink(missing_ok=True)
                 return reasons
@@ -228,9 +229,9 @@ def _download(mirrors: tuple[str, ...], name: str, known: File, folder: Path) ->
 
 
 def _complete(url: str, output_file: str, _pooch: object, *, part: Path, size: int) -> None:
-    """A downloader for pooch: fetches what `part` lacks of `size` bytes and copies it to `output_file`.
+    """Download the bytes that `part` lacks of `size`, and copy `part` to `output_file`. It is a downloader for pooch.
 
-    A connection that broke is followed by another one if it brought anything.
+    After a connection that broke, another one is opened if the first brought any bytes.
     """
     import requests
     import urllib3
@@ -258,24 +259,24 @@ def _complete(url: str, output_file: str, _pooch: object, *, part: Path, size: i
 
 
 def _read_on(url: str, kept: BinaryIO, size: int, pace: "_Pace", progress: Any) -> None:
-    """One connection: asks for what follows the bytes in `kept` and writes what comes there, as it comes."""
+    """Open one connection, ask for what follows the bytes in `kept`, and append what arrives, as it arrives."""
     import requests
     import urllib3
 
     start = _length(kept)
-    headers = {"Accept-Encoding": "identity"}  # the bytes of the file itself, never unpacked on the way
+    headers = {"Accept-Encoding": "identity"}  # the bytes of the file itself, without compression
     if start:
         headers["Range"] = f"bytes={start}-"
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         answer.raise_for_status()
         if answer.status_code != requests.codes.partial_content:
-            start = 0  # the host knows no ranges and sends the whole file
+            start = 0  # the host does not support ranges and sends the whole file
         announced = answer.headers.get("Content-Length", "")
         if announced.isdigit() and start + int(announced) != size:
             raise _RefusedError(f"the file there is truncated or altered: {start + int(announced)} bytes, not {size}")
         kept.seek(start)
         progress.update(start - progress.n)
-        # `read1` gives what has arrived. `read` would wait for a whole chunk, and lose it if the connection breaks.
+        # `read1` returns what has arrived. `read` would wait for a whole chunk, and lose it if the connection breaks.
         while chunk := answer.raw.read1(CHUNK, decode_content=False):
             if kept.tell() + len(chunk) > size:
                 kept.truncate(0)
@@ -289,11 +290,11 @@ def _read_on(url: str, kept: BinaryIO, size: int, pace: "_Pace", progress: Any) 
 
 
 class _RefusedError(Exception):
-    """What a host sends is of no use; the message says why."""
+    """Raised if the answer of a host cannot be used; the message says why."""
 
 
 class _Pace:
-    """Counts bytes as they come and leaves a host that is slower than `SLOWEST`."""
+    """Counts bytes as they arrive, and gives up a host that is slower than `SLOWEST`."""
 
     def __init__(self) -> None:
         self.bytes, self.since = 0, time.monotonic()
@@ -308,7 +309,7 @@ class _Pace:
 
 
 def _open_part(part: Path) -> BinaryIO:
-    """`part` for reading and writing. Writing through a link would change a file elsewhere: a link is removed first."""
+    """Open `part` for reading and writing. A link is removed first, as writing through it would change another file."""
     if os.path.lexists(part):
         found = part.lstat()
         if stat.S_ISDIR(found.st_mode):
@@ -341,7 +342,7 @@ def _why(error: Exception) -> str:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """An array in the idx format: 0, 0, 8 (for bytes), rank, each size as a big-endian int32, the entries."""
+    """Read an array in the idx format: 0, 0, 8 (for bytes), rank, each size as a big-endian int32, the entries."""
     with gzip.open(path) as file:
         content = file.read()
     if content[:3] != b"\0\0\x08":
@@ -352,6 +353,6 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 def _images_and_labels(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """CIFAR-10's rows of 3,073 bytes: a label, then 32×32 values of red, of green, and of blue."""
+    """Read CIFAR-10's rows of 3,073 bytes: a label, then 32×32 values of red, of green, and of blue."""
     rows = batch.reshape(-1, 1 + 3 * 32 * 32)
     return rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0]

@@ -1,4 +1,4 @@
-"""How a kernel is computed: by which method, and in which tiles."""
+"""The plan of a kernel: by which method and in which tiles it is computed."""
 
 import functools
 from typing import Any, Literal, NamedTuple
@@ -9,12 +9,12 @@ from ntklib.empirical.checks import Ready
 
 Outputs = Literal["mean", "full", "diagonal"]
 Method = Literal["auto", "jacobian", "products", "layerwise"]
-#: All names that a method has.
+#: The names of all methods.
 METHODS: tuple[Method, ...] = ("auto", "layerwise", "jacobian", "products")
 
 
 class Plan(NamedTuple):
-    """How a kernel is computed: also that of another model of the same structure, for inputs of the same shape."""
+    """How a kernel is computed. It serves all models of one structure and inputs of one shape."""
 
     strategy: blocks.Strategy
     tiling: blocks.Tiling
@@ -23,7 +23,7 @@ class Plan(NamedTuple):
 
 
 def planned(given: Ready, *, outputs: Outputs, method: Method, max_memory: float, tile: int | None) -> Plan:
-    """The method and the tiles for a model and its inputs."""
+    """Choose the method and the tiles for a model and its inputs."""
     function, arguments, x1, x2, k = given
     n, m = x1.shape[0], (x1 if x2 is None else x2).shape[0]
     cost = costs.of(function, arguments, costs.example(x1), outputs)
@@ -31,7 +31,7 @@ def planned(given: Ready, *, outputs: Outputs, method: Method, max_memory: float
         method = cost.cheapest(n, m)
     if method == "products" and not cost.pushes_forward:
         raise TypeError(costs.NO_PUSH)
-    # Wide enough for matrix products at full speed, small enough to skip the lower triangle.
+    # Tiles must be large enough for fast matrix products, and small enough that most of the lower triangle is skipped.
     widest = max(8, 640 // k) if outputs == "full" else 256
     most = min(max(n, m), tile or min(widest, max(-(-n // 2), widest // 4)))
     memory, chunk = functools.partial(cost.memory, method), functools.partial(cost.chunk, method)

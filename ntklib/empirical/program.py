@@ -1,4 +1,4 @@
-"""A function of one example as a list of operations on numbered values: its jaxpr, with calls written out."""
+"""A function of one example as a list of operations on numbered values: its jaxpr, with calls replaced by bodies."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jax.extend import core
 from ntklib import _checks
 from ntklib.empirical.pure import Arguments, Function
 
-# Calls that are nothing but their body. Those with a derivative of their own (custom_jvp, custom_vjp) are kept whole.
+# Calls that are replaced by their bodies. Calls with a derivative of their own (custom_jvp, custom_vjp) are kept.
 _INLINED = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
 
 
@@ -25,7 +25,7 @@ class Equation(NamedTuple):
 
 @dataclasses.dataclass
 class Program:
-    """f(leaves, fixed, x) for one example x as a list of operations on numbered values, no calls left to look into."""
+    """f(leaves, fixed, x) for one example x, as a list of operations on numbered values without calls."""
 
     shapes: list[Any] = dataclasses.field(default_factory=list)  # of each value: something with .shape and .dtype
     constants: dict[int, Any] = dataclasses.field(default_factory=dict)
@@ -36,12 +36,12 @@ class Program:
     output: int = -1
 
     def new(self, aval: Any) -> int:
-        """The number of a further value."""
+        """Add a value, and return its number."""
         self.shapes.append(aval)
         return len(self.shapes) - 1
 
     def depending_on(self, *values: int) -> set[int]:
-        """All values that are computed from one of these."""
+        """Return all values that are computed from one of these."""
         found = set(values)
         for _, inputs, outputs in self.equations:
             if not found.isdisjoint(inputs):
@@ -53,11 +53,11 @@ _traced = jax.jit(Function.__call__, static_argnums=0)
 
 
 def read(function: Function, arguments: Arguments, example: Any) -> Program:
-    """The program of a model for one example; of the values given only the types matter."""
+    """Return the program of a model for one example. Only the types of the given values are used."""
     given = types((arguments, example))
     closed: Any = _traced.trace(function, *given).jaxpr
     if len(closed.jaxpr.invars) != len(jax.tree.leaves(given)):
-        # A function made under `vmap` or `jit` holds traced values. `jit` takes them as arguments, this as constants.
+        # A function made under `vmap` or `jit` holds traced values. `jit` makes them arguments, `make_jaxpr` constants.
         closed = jax.make_jaxpr(function)(*given)
     program = Program()
     inputs = [program.new(v.aval) for v in closed.jaxpr.invars]
@@ -69,7 +69,7 @@ def read(function: Function, arguments: Arguments, example: Any) -> Program:
 
 
 def types(values: Any) -> Any:
-    """Shapes and types in place of arrays; of traced ones all that JAX knows (how they differ between devices)."""
+    """Return shapes and types in place of arrays. For traced arrays they include how these differ between devices."""
     if _checks.is_traced(*jax.tree.leaves(values)):
         return jax.eval_shape(lambda values: values, values)
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), values)

@@ -1,5 +1,6 @@
-"""A model as a static function of arrays: parameters, state and inputs are arguments. Models of one structure have
-equal functions, so that what is compiled for the first serves them all.
+"""A model as a static function of arrays, whose arguments are parameters, state and inputs.
+
+Models of one structure have equal functions, so that what is compiled for the first serves them all.
 """
 
 import contextlib
@@ -18,7 +19,12 @@ from ntklib.models import ApplyFn, Params, Static
 
 
 class Arguments(NamedTuple):
-    """The arrays of a model: those it is differentiated by, real and of at least 32 bits, and its other state."""
+    """The arrays of a model.
+
+    Args:
+        leaves: The arrays with respect to which it is differentiated, real and of at least 32 bits.
+        fixed: Its other state.
+    """
 
     leaves: list[Array]
     fixed: list[Array]
@@ -26,26 +32,31 @@ class Arguments(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """f(arguments, x) -> [K] for one example x, in at least 32 bits.
+    """The function f(arguments, x) -> [K] of one example x, in at least 32 bits.
 
-    A complex parameter is two real ones among the `leaves`, its real and its imaginary part: what it is to gradient
-    descent. Then Θ = Re(J Jᴴ), J the gradients of JAX by the complex parameters.
+    A complex parameter is two real arrays among the `leaves`, its real and its imaginary part, as it is for gradient
+    descent. Then Θ = Re(J Jᴴ) with J the gradients of JAX by the complex parameters.
+
+    Args:
+        apply_fn: The structure of the model's function as a pytree, and its leaves that are not arrays, by their place.
+        params: The structure of the parameters.
+        is_complex: Whether each parameter is complex.
     """
 
-    apply_fn: Static  # its structure as a pytree, and the leaves that are not arrays, by their place
-    params: Static  # the structure of the parameters
-    is_complex: tuple[bool, ...]  # of each parameter
+    apply_fn: Static
+    params: Static
+    is_complex: tuple[bool, ...]
 
     def __call__(self, arguments: Arguments, x: Array) -> Array:
         return self.batch(arguments, x[None])[0]
 
     @property
     def closes_over_something(self) -> bool:
-        """Whether it has parts that are not arrays, a function of the user's, say."""
+        """Whether it has parts that are not arrays, for instance a function of the user."""
         return bool(self.apply_fn.value[1])
 
     def batch(self, arguments: Arguments, x: Array) -> Array:
-        """The outputs of several examples at once, [N, K]."""
+        """Return the outputs of several examples at once, [N, K]."""
         structure, others = self.apply_fn.value
         places, arrays = dict(others), iter(arguments.fixed)
         apply_fn = jax.tree.unflatten(
@@ -56,15 +67,15 @@ class Function:
         return jax.tree.map(_wide, apply_fn(jax.tree.unflatten(self.params.value, leaves), x))
 
 
-#: `Function.batch`, compiled; and traced once for all models of one structure.
+#: `Function.batch`, compiled, and traced once for all models of one structure.
 batched = jax.jit(Function.batch, static_argnums=0)
 
 
 def pure(apply_fn: ApplyFn, params: Params) -> tuple[Function, Arguments]:
-    """The static function of a model and its arrays.
+    """Return the static function of a model, and its arrays.
 
-    An `apply_fn` that is a pytree (one of `functional`, a `jax.tree_util.Partial`) has its arrays as arguments; any
-    other function is what it is, with all that it has closed over.
+    The arrays of an `apply_fn` that is a pytree (from `functional`, or a `jax.tree_util.Partial`) become arguments. Any
+    other function is kept as it is, with all values that it closes over.
     """
     held, structure = jax.tree.flatten(apply_fn)
     others = tuple((i, Static(leaf)) for i, leaf in enumerate(held) if not isinstance(leaf, (jax.Array, np.ndarray)))
@@ -78,23 +89,24 @@ def pure(apply_fn: ApplyFn, params: Params) -> tuple[Function, Arguments]:
 
 @functools.lru_cache(maxsize=64)
 def _first_equal(function: Function) -> Function:
-    """The same object for all equal functions: compiled code is looked up by it at each tile, and comparing two graphs
-    of a large module takes long.
+    """Return the same object for all equal functions.
+
+    Compiled code is looked up by the function for each tile, and to compare the graphs of two large modules takes long.
     """
     return function
 
 
 def _wide(x: Array) -> Array:
-    """Floating-point numbers of fewer than 32 bits in float32: products and sums of these would lose most digits."""
+    """Convert floating-point numbers of fewer than 32 bits to float32, as their products and sums lose most digits."""
     return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4 else x
 
 
 def prepared(*values: Any) -> tuple[Any, ...]:
-    """Parameters and inputs as the methods need them: of at least 32 bits, and placed alike on devices.
+    """Return parameters and inputs as the methods need them: of at least 32 bits, and on the same devices.
 
-    Where one of them lies on a mesh with explicit axes (JAX's sharding in types) all are put there, in full on each
-    device, for tiles are no multiples of the shards. Inside `jax.shard_map` all vary over the axes that one of them
-    varies over: the derivative by a value that is the same on all devices would otherwise be summed over the devices.
+    If one of them lies on a mesh with explicit axes (JAX's sharding in types), all are put there, in full on each
+    device, because tiles are not multiples of the shards. Inside `jax.shard_map` all are made to vary over the axes
+    that one of them varies over. Otherwise JAX would sum the derivative by a value that is the same on all devices.
     """
     leaves = jax.tree.leaves(values)
     meshes = (_explicit_mesh(leaf) for leaf in leaves)
@@ -105,20 +117,20 @@ def prepared(*values: Any) -> tuple[Any, ...]:
 
 
 def alike(values: Any, x: Array) -> Any:
-    """New arrays as ones that go together with x, which is `prepared`."""
+    """Return new arrays on the same devices as x, which must be `prepared`."""
     mesh = _explicit_mesh(x)
     return vary(values if mesh is None else _replicated(values, mesh), varying_axes(jax.typeof(x)))
 
 
 def _explicit_mesh(x: Array) -> Any:
-    """The mesh of an array whose type tells how it is sharded, or None."""
+    """Return the mesh of an array whose type says how it is sharded, or None."""
     sharding = getattr(jax.typeof(x), "sharding", None) if _checks.is_traced(x) else getattr(x, "sharding", None)
     mesh: Any = getattr(sharding, "mesh", None)
     return mesh if mesh is not None and AxisType.Explicit in mesh.axis_types else None
 
 
 def on_one_device(values: Any) -> Any:
-    """Arrays that are there in full on each device, as those on one."""
+    """Return, for arrays that are in full on each device, their copies on one device."""
     return jax.tree.map(lambda leaf: leaf if _explicit_mesh(leaf) is None else leaf.addressable_data(0), values)
 
 
@@ -127,18 +139,18 @@ def _replicated(values: Any, mesh: Any) -> Any:
 
 
 def outside_of_mesh() -> contextlib.AbstractContextManager[Any]:
-    """For what runs on single devices: a mesh that is set (`jax.set_mesh`) has all of its own take part."""
+    """Return a context for computations on single devices, in which no mesh is set."""
     return contextlib.nullcontext() if jax.sharding.get_mesh().empty else jax.set_mesh(None)
 
 
 def varying_axes(aval: Any) -> frozenset:
-    """The axes of `jax.shard_map` over which values of a type (`jax.typeof`) differ between devices."""
+    """Return the axes of `jax.shard_map` over which values of a type (`jax.typeof`) differ between devices."""
     manual = getattr(aval, "manual_axis_type", None)
     return getattr(aval, "vma", frozenset()) if manual is None else manual.varying  # `vma` before JAX 0.12
 
 
 def vary(values: Any, axes: frozenset) -> Any:
-    """The values as ones that may differ between devices along these axes."""
+    """Mark values as ones that may differ between devices along some axes."""
 
     def one(leaf: Array) -> Array:
         missing = tuple(axes - varying_axes(jax.typeof(leaf)))

@@ -1,4 +1,4 @@
-"""One kernel on several devices, its rows shared over a mesh."""
+"""One kernel on several devices, with its rows divided over a mesh."""
 
 import functools
 import math
@@ -17,7 +17,7 @@ from ntklib.empirical.checks import is_staged
 from ntklib.empirical.plan import Plan
 from ntklib.empirical.pure import Arguments, on_one_device, outside_of_mesh
 
-#: How the axes of a tile stand in its mirror image.
+#: The order of the axes of a tile in its mirror image.
 _MIRROR = {"mean": (1, 0), "diagonal": (1, 0, 2), "full": (1, 0, 3, 2)}
 
 
@@ -30,15 +30,16 @@ class Part(NamedTuple):
 
 
 def check_mesh(mesh: Any, x1: Array, x2: Array | None, arguments: Arguments) -> None:
-    """Refuse what is no mesh, one whose size does not divide the rows, one without a device of this process, and
-    values that are traced.
+    """Refuse a value that is not a mesh, and a mesh that cannot be used.
+
+    Its size must divide the number of rows, it must have a device of this process, and no value may be traced.
     """
     _checks.instance("mesh", mesh, Mesh, "e.g. jax.make_mesh((jax.device_count(),), ('rows',))")
     n = len(x1)
     if is_staged(x1, x2, arguments):
         raise ValueError(
-            "`mesh` places arrays on devices, which JAX's transformations have no say in: inside `jit` leave it out, "
-            "and share rows by `jax.shard_map` around this function."
+            "`mesh` places arrays on devices, which JAX's transformations cannot do: inside `jit` leave it out, and "
+            "divide the rows by `jax.shard_map` around this function."
         )
     if n % mesh.size:
         raise ValueError(
@@ -53,10 +54,10 @@ def check_mesh(mesh: Any, x1: Array, x2: Array | None, arguments: Arguments) -> 
 
 
 def compute(plan: Plan, arguments: Arguments, x1: Array, x2: Array | None, mesh: Mesh) -> Array:
-    """The kernel, sharded over the mesh by rows, the devices at work at the same time.
+    """Compute the kernel on all devices at the same time, and return it sharded over the mesh by rows.
 
-    Each computes its own rows. Without `x2` entries between rows of two devices of this process are computed by one of
-    them, half by each, and the mirror image handed over.
+    Each device computes its rows. Without `x2`, entries between the rows of two devices of this process are computed
+    once, half of them by each device, and the other device gets the mirror image.
     """
     arguments, x1, x2 = on_one_device((arguments, x1, x2))
     n, m = len(x1), len(x1 if x2 is None else x2)
@@ -90,7 +91,7 @@ def compute(plan: Plan, arguments: Arguments, x1: Array, x2: Array | None, mesh:
 
 
 def _share(mine: range, all_rows: list[range], owned: Any) -> Iterator[tuple[range, range]]:
-    """The rectangles that the owner of some rows computes of a symmetric kernel."""
+    """Yield the rectangles of a symmetric kernel that the device with some of the rows computes."""
     yield mine, mine
     half = len(mine) // 2
     for others in all_rows:
@@ -107,7 +108,7 @@ def _turned(part: Part, outputs: str) -> Part:
 
 
 def _joined(parts: list[Part], rows: range, m: int, device: Any) -> Array:
-    """The rows of one device, on that device."""
+    """Join the rows of one device, on that device."""
     ours = [part for part in parts if part.rows.start in rows]
     kernel = jax.device_put(jnp.zeros((len(rows), m, *ours[0].entries.shape[2:]), ours[0].entries.dtype), device)
     for part in ours:
