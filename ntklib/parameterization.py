@@ -210,7 +210,7 @@ def sgd(
         leaves, tree = jax.tree.flatten(updates)
         if [leaf.shape for leaf in leaves] != shapes:
             raise ValueError(
-                "The gradients do not belong to the network with which `sgd` was called: "
+                "The gradients are not those of the network that `sgd` was called with: "
                 f"expected {len(shapes)} arrays of shapes {shapes}, got {[leaf.shape for leaf in leaves]}."
             )
         return jax.tree.unflatten(tree, [f * leaf for f, leaf in zip(factors, leaves, strict=True)])
