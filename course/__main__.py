@@ -91,6 +91,18 @@ def explorer(rebuild: Annotated[bool, typer.Option("--build", help="compute its 
 
 
 @app.command()
+def docs() -> None:
+    """Make the API reference and the how-to pages in .cache/site/html; a warning is an error. No network needed."""
+    from course import build, docs
+
+    root = build.repository()
+    code = docs.build(root, root / ".cache" / "site")
+    if not code:
+        print(root / ".cache" / "site" / "html" / "index.html")
+    raise typer.Exit(code)
+
+
+@app.command()
 def progress() -> None:
     """Show which tasks are done."""
     from rich.console import Console

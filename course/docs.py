@@ -1,0 +1,335 @@
+"""The API reference behind `make docs`: one page a public name, written from its docstring and its source.
+
+`sources` holds the pages as reStructuredText, `build` gives them to Sphinx together with what stands in `course/site`.
+Nothing of it is committed, and nothing is fetched.
+"""
+
+import functools
+import importlib
+import inspect
+import re
+import shutil
+import textwrap
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from course import signatures
+
+#: Headings of a docstring in the form of `STYLE.md`; what comes before the first is text and equations.
+SECTIONS = ("Args", "Returns", "Yields", "Raises", "Warns", "Attributes", "Example", "Examples", "Note", "Reference")
+#: Where code is shown on the web.
+REPOSITORY = "https://github.com/ntk-course/ntklib/blob/main"
+
+
+class Group(NamedTuple):
+    """Names that stand together on a topic's page."""
+
+    title: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One page that lists public names of a module."""
+
+    slug: str
+    title: str
+    text: str
+    module: str
+    groups: tuple[Group, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of the topic."""
+        return tuple(name for group in self.groups for name in group.names)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One public name: what it is, where it is defined, and where it is listed."""
+
+    module: str
+    name: str
+    topic: Topic
+
+    @property
+    def qualified(self) -> str:
+        """The name as it is imported, `ntklib.gram`."""
+        return f"{self.module}.{self.name}"
+
+    @property
+    def page(self) -> str:
+        """The name of the page: `gram`, `plotting.rate`."""
+        return self.qualified.removeprefix("ntklib.")
+
+    @property
+    def origin(self) -> str:
+        """The module in which it is defined."""
+        return signatures.origin(self.module, self.name, self.value)
+
+    @property
+    def value(self) -> Any:
+        """The object itself."""
+        return getattr(importlib.import_module(self.module), self.name)
+
+
+def topics(root: Path) -> list[Topic]:
+    """The table in `course/site/topics.toml`."""
+    table = tomllib.loads((root / "course" / "site" / "topics.toml").read_text(encoding="utf-8"))
+    return [
+        Topic(
+            row["slug"],
+            row["title"],
+            row["text"],
+            row["module"],
+            tuple(Group(group.get("title", ""), tuple(group["names"])) for group in row["group"]),
+        )
+        for row in table["topic"]
+    ]
+
+
+def entries(root: Path) -> dict[str, Entry]:
+    """Every name of the table, by its qualified name."""
+    found = [Entry(topic.module, name, topic) for topic in topics(root) for name in topic.names]
+    return {entry.qualified: entry for entry in found}
+
+
+def public_names() -> set[str]:
+    """Every public name there is, qualified: of ntklib, of its plotting, and what the bridge adds."""
+    import ntklib
+
+    found = {f"ntklib.{name}" for name in ntklib.__all__}
+    for name in ("ntklib.plotting", "ntklib.interop.neural_tangents"):
+        module = importlib.import_module(name)
+        for member, value in vars(module).items():
+            if inspect.isfunction(value) and value.__module__ == name and not member.startswith("_"):
+                found.add(f"{name}.{member}")
+    return found
+
+
+def sources(root: Path) -> dict[str, str]:
+    """All generated pages: their paths under the folder of Sphinx's sources, and their text."""
+    table, found = topics(root), entries(root)
+    names = {qualified: docstring(entry) for qualified, entry in found.items()}
+    pages = {f"topics/{topic.slug}.rst": _topic_page(topic, found) for topic in table}
+    for entry in found.values():
+        pages[f"reference/{entry.page}.rst"] = _name_page(root, entry, found, names)
+    for path in sorted((root / "course" / "site").rglob("*.rst")):
+        pages[path.relative_to(root / "course" / "site").as_posix()] = linked(path.read_text(encoding="utf-8"), found)
+    return pages
+
+
+def build(root: Path, output: Path, *, builder: str = "html") -> int:
+    """Write the sources and run Sphinx, warnings being errors; return its exit code."""
+    from sphinx.cmd.build import build_main
+
+    source = output / "source"
+    _write(root, source)
+    arguments = ["-W", "--keep-going", "-n", "-q", "-j", "1", "-d", str(output / "doctrees"), "-b", builder]
+    return build_main([*arguments, str(source), str(output / builder)])
+
+
+def _write(root: Path, source: Path) -> None:
+    """Bring the folder of Sphinx's sources up to date; what has not changed keeps its time."""
+    site = root / "course" / "site"
+    wanted: dict[str, bytes] = {name: text.encode() for name, text in sources(root).items()}
+    for path in site.rglob("*"):
+        if path.is_file() and path.suffix not in (".rst", ".toml", ".pyc"):
+            wanted[path.relative_to(site).as_posix()] = path.read_bytes()
+    for path in [path for path in source.rglob("*") if path.is_file()]:
+        if path.relative_to(source).as_posix() not in wanted:
+            path.unlink()
+    for name, content in wanted.items():
+        path = source / name
+        if not path.exists() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+def clean(output: Path) -> None:
+    """Remove what an earlier build left."""
+    shutil.rmtree(output, ignore_errors=True)
+
+
+# ---------------------------------------------------------------------------------------------- from docstring to page
+
+
+def docstring(entry: Entry) -> str:
+    """The docstring of a name; of a constant, the comment `#:` above it."""
+    if signatures.is_code(entry.value):
+        return inspect.getdoc(entry.value) or ""
+    return signatures.comment(entry.origin, entry.name)
+
+
+def rendered(text: str) -> str:
+    """A docstring as reStructuredText: equations keep their lines, `|` is a bar, and sections become fields."""
+    from sphinx.ext.napoleon import Config, GoogleDocstring
+
+    settings = Config(napoleon_use_param=False, napoleon_use_rtype=False, napoleon_custom_sections=["Reference"])
+    return str(GoogleDocstring(_bars(_equations(inspect.cleandoc(text))), settings))
+
+
+def _equations(text: str) -> str:
+    """Indented blocks before the first section become blocks whose lines and spaces are kept."""
+    lines, out = text.split("\n"), []
+    inside = False
+    for number, line in enumerate(lines):
+        if line.rstrip(":") in SECTIONS and line.endswith(":"):
+            return "\n".join([*out, *lines[number:]])
+        indented = line.startswith("    ")
+        before = next((old for old in reversed(out) if old.strip()), "")
+        if indented and not inside and out and not out[-1].strip() and not before.endswith("::"):
+            out += [".. code-block:: text", "   :class: equation", ""]
+            inside = True
+        elif line.strip() and not indented:
+            inside = False
+        out.append(line)
+    return "\n".join(out)
+
+
+def _bars(text: str) -> str:
+    """Escape `|` outside of code: |x| is a modulus here, never a substitution."""
+    out, literal = [], False
+    for line in text.split("\n"):
+        if line.startswith(".. code-block::"):
+            literal = True
+        elif line.strip() and not line.startswith(" "):
+            literal = False
+        if literal or line.lstrip().startswith((">>>", "...", "+-")):
+            out.append(line)
+            continue
+        parts = re.split(r"(``[^`]+``|`[^`]+`)", line)
+        out.append("".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts))
+    return "\n".join(out)
+
+
+def linked(text: str, found: dict[str, Entry], own: frozenset[str] = frozenset()) -> str:
+    """Turn `gram`, `ntk.gram` and `ntklib.gram` into links, but for the names in `own` (its own, its arguments)."""
+
+    def link(match: re.Match[str]) -> str:
+        written = match[1]
+        name = re.sub(r"^ntk(lib)?\.|\(.*\)$", "", written)
+        if name in own or f"ntklib.{name}" not in found:
+            return match[0]
+        return f":py:obj:`{written} <ntklib.{name}>`"
+
+    out = []
+    for line in text.split("\n"):
+        code = line.lstrip().startswith((">>>", "... "))
+        out.append(line if code else re.sub(r"(?<![:`\w])`([^`<>\n]+)`(?![`_])", link, line))
+    return "\n".join(out)
+
+
+# ------------------------------------------------------------------------------------------------------------ the pages
+
+
+def _name_page(root: Path, entry: Entry, found: dict[str, Entry], docstrings: dict[str, str]) -> str:
+    value = entry.value
+    body = textwrap.indent(_body(entry, found), "   ")
+    kind = "class" if inspect.isclass(value) else "function" if callable(value) else "data"
+    if inspect.isclass(value) and issubclass(value, BaseException):
+        kind = "exception"
+    text = [
+        _heading(entry.page.rpartition(".")[2]),
+        f".. py:{kind}:: {entry.name}{signatures.signature(value)}",
+        f"   :module: {entry.module}",
+    ]
+    origin = entry.origin
+    if origin != entry.module:
+        text.append(f"   :canonical: {origin}.{entry.name}")
+    text += ["", body, ""]
+    if others := _see_also(entry, found, docstrings):
+        text += [".. seealso::", "", "   " + ", ".join(f":py:obj:`{o.name} <{o.qualified}>`" for o in others), ""]
+    if chapters := _chapters(root, entry):
+        text += [".. rubric:: Chapters that use it", ""]
+        text += [f"- `{title} <{REPOSITORY}/{path}>`__" for path, title in chapters] + [""]
+    place = f"{origin.replace('.', '/')}"
+    text += [
+        ".. rst-class:: whereabouts",
+        "",
+        f"Topic: :doc:`{entry.topic.title} </topics/{entry.topic.slug}>`. "
+        f"Defined in `{origin} <../_modules/{place}.html>`__.",
+        "",
+    ]
+    return "\n".join(text)
+
+
+def _body(entry: Entry, found: dict[str, Entry]) -> str:
+    """The docstring and, of a class, its documented members."""
+    value = entry.value
+    own = frozenset({entry.name, *signatures.arguments(value)})
+    parts = [linked(rendered(docstring(entry)), found, own)]
+    if inspect.isclass(value):
+        for member in signatures.members(value):
+            body = linked(rendered(member.docstring), found, own | member.arguments)
+            parts += ["", f".. py:{member.directive}:: {member.heading}", "", textwrap.indent(body, "   "), ""]
+    return "\n".join(parts)
+
+
+def _topic_page(topic: Topic, found: dict[str, Entry]) -> str:
+    text = [_heading(topic.title), linked(topic.text, found), ""]
+    for group in topic.groups:
+        if group.title:
+            text += [group.title, "-" * len(group.title), ""]
+        text += [".. rst-class:: names", ""]
+        for name in group.names:
+            entry = found[f"{topic.module}.{name}"]
+            text += [f":py:obj:`{name} <{entry.qualified}>`", f"   {_bars(summary(docstring(entry)))}", ""]
+    text += [".. toctree::", "   :hidden:", ""]
+    text += [f"   {name} </reference/{found[f'{topic.module}.{name}'].page}>" for name in topic.names]
+    return "\n".join([*text, ""])
+
+
+def _index(pages: list[str]) -> str:
+    return "\n".join([_heading("Reference"), ".. toctree::", "   :maxdepth: 2", "", *(f"   {p}" for p in pages), ""])
+
+
+def _heading(text: str) -> str:
+    return f"{text}\n{'=' * len(text)}\n"
+
+
+def summary(text: str) -> str:
+    """The first sentence of a docstring, on one line."""
+    first = re.split(r"\n\s*\n|::?\n\s*\n", text.strip(), maxsplit=1)[0].replace("\n", " ")
+    return re.split(r"(?<=[^\W\d_]{2}\.)\s+(?=[A-Z`])", first, maxsplit=1)[0].rstrip(":;,")
+
+
+def _see_also(entry: Entry, found: dict[str, Entry], docstrings: dict[str, str]) -> list[Entry]:
+    """Names that the docstring mentions, then names whose docstrings mention this one; else its neighbors."""
+    mine = frozenset({entry.name, *signatures.arguments(entry.value)})
+    mentioned = [found[q] for q in _mentions(docstrings[entry.qualified], found) if found[q].name not in mine]
+    back = [
+        other
+        for qualified, other in found.items()
+        if entry.qualified in _mentions(docstrings[qualified], found)
+        and entry.name not in signatures.arguments(other.value)
+        and other is not entry
+    ]
+    group = next(group for group in entry.topic.groups if entry.name in group.names)
+    near = [found[f"{entry.module}.{name}"] for name in group.names if name != entry.name]
+    return list(dict.fromkeys([*mentioned, *back] or near))[:8]
+
+
+def _mentions(text: str, found: dict[str, Entry]) -> list[str]:
+    names = re.findall(r"`(?:ntk(?:lib)?\.)?([\w.]+)(?:\([^`]*\))?`", text)
+    return [f"ntklib.{name}" for name in dict.fromkeys(names) if f"ntklib.{name}" in found]
+
+
+def _chapters(root: Path, entry: Entry) -> list[tuple[str, str]]:
+    """The notebooks that use the name, and their titles."""
+    prefix = {"ntklib": "ntk"}.get(entry.module, entry.module.rpartition(".")[2])
+    prefix = "nt" if prefix == "neural_tangents" else prefix
+    used = re.compile(rf"\b{prefix}\.{entry.name}\b")
+    found = []
+    for path, text in _notebooks(root):
+        if used.search(text):
+            title = re.search(r"^# # (.+)$", text, flags=re.M)
+            found.append((f"notebooks/{path.stem}.ipynb", title[1] if title else path.stem))
+    return found
+
+
+@functools.cache
+def _notebooks(root: Path) -> list[tuple[Path, str]]:
+    return [(path, path.read_text(encoding="utf-8")) for path in sorted((root / "notebooks").glob("[0-9]*.py"))]
