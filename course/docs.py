@@ -8,7 +8,6 @@ import functools
 import importlib
 import inspect
 import re
-import shutil
 import textwrap
 import tomllib
 from dataclasses import dataclass
@@ -122,12 +121,15 @@ def sources(root: Path) -> dict[str, str]:
 
 
 def build(root: Path, output: Path, *, builder: str = "html") -> int:
-    """Write the sources and run Sphinx, warnings being errors; return its exit code."""
+    """Write the sources and run Sphinx, warnings being errors; return its exit code.
+
+    Pages that have not changed are not read again, but all are written: each shows the titles of the others.
+    """
     from sphinx.cmd.build import build_main
 
     source = output / "source"
     _write(root, source)
-    arguments = ["-W", "--keep-going", "-n", "-q", "-j", "1", "-d", str(output / "doctrees"), "-b", builder]
+    arguments = ["-a", "-W", "--keep-going", "-n", "-q", "-j", "1", "-d", str(output / "doctrees"), "-b", builder]
     return build_main([*arguments, str(source), str(output / builder)])
 
 
@@ -148,11 +150,6 @@ def _write(root: Path, source: Path) -> None:
             path.write_bytes(content)
 
 
-def clean(output: Path) -> None:
-    """Remove what an earlier build left."""
-    shutil.rmtree(output, ignore_errors=True)
-
-
 # ---------------------------------------------------------------------------------------------- from docstring to page
 
 
@@ -167,7 +164,7 @@ def rendered(text: str) -> str:
     """A docstring as reStructuredText: equations keep their lines, `|` is a bar, and sections become fields."""
     from sphinx.ext.napoleon import Config, GoogleDocstring
 
-    settings = Config(napoleon_use_param=False, napoleon_use_rtype=False, napoleon_custom_sections=["Reference"])
+    settings: Any = Config(napoleon_use_param=False, napoleon_use_rtype=False, napoleon_custom_sections=["Reference"])
     return str(GoogleDocstring(_bars(_equations(inspect.cleandoc(text))), settings))
 
 
@@ -276,14 +273,12 @@ def _topic_page(topic: Topic, found: dict[str, Entry]) -> str:
         text += [".. rst-class:: names", ""]
         for name in group.names:
             entry = found[f"{topic.module}.{name}"]
-            text += [f":py:obj:`{name} <{entry.qualified}>`", f"   {_bars(summary(docstring(entry)))}", ""]
+            own = frozenset({name, *signatures.arguments(entry.value)})
+            sentence = linked(_bars(summary(docstring(entry))), found, own)
+            text += [f":py:obj:`{name} <{entry.qualified}>`", f"   {sentence}", ""]
     text += [".. toctree::", "   :hidden:", ""]
     text += [f"   {name} </reference/{found[f'{topic.module}.{name}'].page}>" for name in topic.names]
     return "\n".join([*text, ""])
-
-
-def _index(pages: list[str]) -> str:
-    return "\n".join([_heading("Reference"), ".. toctree::", "   :maxdepth: 2", "", *(f"   {p}" for p in pages), ""])
 
 
 def _heading(text: str) -> str:

@@ -8,12 +8,10 @@ project_copyright = author
 release = version = ntklib.__version__
 language = "en"
 
-extensions = ["sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
-napoleon_numpy_docstring = False
+extensions = ["sphinx.ext.viewcode", "sphinx_copybutton"]
 default_role = "code"  # as in the docstrings: `x1` is code
 nitpicky = True
-# Types in signatures that are not ours; /types says what they are.
-nitpick_ignore = [("py:class", name) for name in ()]
+nitpick_ignore: list[tuple[str, str]] = []  # types in signatures that are not ours are explained in types.rst
 highlight_language = "python"
 python_maximum_signature_line_length = 76
 add_module_names = False
