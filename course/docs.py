@@ -17,7 +17,20 @@ from typing import Any, NamedTuple
 from course import signatures
 
 #: Headings of a docstring in the form of `STYLE.md`; what comes before the first is text and equations.
-SECTIONS = ("Args", "Returns", "Yields", "Raises", "Warns", "Attributes", "Example", "Examples", "Note", "Reference")
+SECTIONS = (
+    "Args",
+    "Returns",
+    "Yields",
+    "Raises",
+    "Warns",
+    "Attributes",
+    "Example",
+    "Examples",
+    "Note",
+    "Reference",
+    "References",
+    "See also",
+)
 #: Where code is shown on the web.
 REPOSITORY = "https://github.com/ntk-course/ntklib/blob/main"
 
@@ -164,23 +177,27 @@ def rendered(text: str) -> str:
     """A docstring as reStructuredText: equations keep their lines, `|` is a bar, and sections become fields."""
     from sphinx.ext.napoleon import Config, GoogleDocstring
 
-    settings: Any = Config(napoleon_use_param=False, napoleon_use_rtype=False, napoleon_custom_sections=["Reference"])
+    settings: Any = Config(
+        napoleon_use_param=False,
+        napoleon_use_rtype=False,
+        napoleon_custom_sections=["Reference", ("Attributes", "params_style")],
+    )
     return str(GoogleDocstring(_bars(_equations(inspect.cleandoc(text))), settings))
 
 
 def _equations(text: str) -> str:
-    """Indented blocks before the first section become blocks whose lines and spaces are kept."""
+    """Indented blocks before the first section become blocks whose lines and spaces are kept, with `::` or without."""
     lines, out = text.split("\n"), []
     inside = False
     for number, line in enumerate(lines):
         if line.rstrip(":") in SECTIONS and line.endswith(":"):
             return "\n".join([*out, *lines[number:]])
-        indented = line.startswith("    ")
-        before = next((old for old in reversed(out) if old.strip()), "")
-        if indented and not inside and out and not out[-1].strip() and not before.endswith("::"):
+        if line.startswith("    ") and not inside and out and not out[-1].strip():
+            last = max((place for place, old in enumerate(out) if old.strip()), default=0)
+            out[last] = re.sub(r"::$", ":", out[last])
             out += [".. code-block:: text", "   :class: equation", ""]
             inside = True
-        elif line.strip() and not indented:
+        elif line.strip() and not line.startswith("    "):
             inside = False
         out.append(line)
     return "\n".join(out)
@@ -188,15 +205,17 @@ def _equations(text: str) -> str:
 
 def _bars(text: str) -> str:
     """Escape `|` outside of code: |x| is a modulus here, never a substitution."""
-    out, literal = [], False
+    out: list[str] = []
+    literal: int | None = None  # the indent of the line that a block of code hangs on
     for line in text.split("\n"):
-        if line.startswith(".. code-block::"):
-            literal = True
-        elif line.strip() and not line.startswith(" "):
-            literal = False
-        if literal or line.lstrip().startswith((">>>", "...", "+-")):
+        indent = len(line) - len(line.lstrip())
+        if literal is not None and line.strip() and indent <= literal:
+            literal = None
+        if literal is not None or line.lstrip().startswith((">>>", "...", "+-")):
             out.append(line)
             continue
+        if line.endswith("::") or ".. code-block::" in line:
+            literal = indent
         parts = re.split(r"(``[^`]+``|`[^`]+`)", line)
         out.append("".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts))
     return "\n".join(out)
@@ -237,7 +256,8 @@ def _name_page(root: Path, entry: Entry, found: dict[str, Entry], docstrings: di
     if origin != entry.module:
         text.append(f"   :canonical: {origin}.{entry.name}")
     text += ["", body, ""]
-    if others := _see_also(entry, found, docstrings):
+    others = [] if ".. seealso::" in body else _see_also(entry, found, docstrings)
+    if others:
         text += [".. seealso::", "", "   " + ", ".join(f":py:obj:`{o.name} <{o.qualified}>`" for o in others), ""]
     if chapters := _chapters(root, entry):
         text += [".. rubric:: Chapters that use it", ""]

@@ -97,6 +97,10 @@ def test_equations_keep_their_lines_and_bars_are_bars():
     assert "   :class: equation\n\n    a = |b|\n      = c\n" in text
     assert r"with \|x\| and `|y|`." in text
     assert "**x** -- a number." in text
+    assert docs.rendered("Size::\n\n    a = |b|\n\nend") == (
+        "Size:\n\n.. code-block:: text\n   :class: equation\n\n    a = |b|\n\nend"
+    )
+    assert "    a|b" in docs.rendered("Size.\n\nNote:\n    So it is::\n\n        a|b\n")
 
 
 def test_a_quoted_argument_is_no_link():

@@ -12,7 +12,6 @@ extensions = ["sphinx.ext.viewcode", "sphinx_copybutton"]
 default_role = "code"  # as in the docstrings: `x1` is code
 nitpicky = True
 nitpick_ignore: list[tuple[str, str]] = []  # types in signatures that are not ours are explained in types.rst
-highlight_language = "python"
 python_maximum_signature_line_length = 76
 add_module_names = False
 toc_object_entries = False
