@@ -170,9 +170,6 @@ def test_messages_are_found():
     assert messages("An `open quote") != []
 
 
-# Docstrings that are not yet in the form of STYLE.md, in which lists of arguments are no lists for docutils. When all
-# are, this mark goes.
-@pytest.mark.xfail(strict=False, reason="docstrings that are still in their old form")
 @pytest.mark.parametrize("qualified", ENTRIES)
 def test_every_public_name_renders_without_a_message(qualified):
     assert messages(page(ENTRIES[qualified].page)) == []

@@ -62,6 +62,7 @@ class Layer(nnx.Module):
 
         The parameters θ are those of the parameterization, and no learning rates enter. Under `NTK` this is the
         recursion of Jacot et al. 2018. The kernel is differentiable in the inputs, also where inputs are equal or zero.
+        Inputs may be sharded over explicit axes of a mesh: the rows of the kernel are then sharded as those of `x1`.
 
         Args:
             x1: Inputs [N, d], or images [N, H, W, C].
