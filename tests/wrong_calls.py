@@ -826,7 +826,7 @@ CALLS = [
         "no end above the stable rate",
         lambda: descend(learning_rate=9.0, steps=jnp.inf),
         ValueError,
-        ["`learning_rate` = 9", "8", "Lower"],
+        ["`learning_rate` = 9", "8", "Use a smaller one"],
     ),
     ("start of another shape in descent", lambda: descend(f0=Y[:, :1]), ValueError, ["`f0`", "(4, 2)"]),
     (
