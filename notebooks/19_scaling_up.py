@@ -498,7 +498,7 @@ assert seconds["ntk.gram"] < seconds["one by one, whole"]
 # - several cores and devices, as tiles do not depend on each other;
 # - and an order in which a result can be stored, and an interrupted run goes on.
 #
-# `gram` does the last but one, with polynomials in the place of `arccos`, on vectors of 512 bits where the processor has them (XLA takes 256), and with another number than $\rho$ to iterate on, which is the next section. With three layers the product takes most of the time, and the last two bars differ little; with 20 the chain does.
+# `gram` computes half of the tiles as well, with polynomials in the place of `arccos`, on vectors of 512 bits where the processor has them (XLA takes 256), and with another number than $\rho$ to iterate on, which is the next section. With three layers the product takes most of the time, and the last two bars differ little; with 20 the chain does.
 
 # %%
 tight = ntk.gram(net, x, max_memory=4 * N**2 + 6e6)  # the result and 6 MB
@@ -523,14 +523,14 @@ assert refused
 #
 # So of the 7 digits of float32 about three and a half are left. $\mathbb E[\phi'\phi'] = \frac12(1 - \theta/\pi)$ is linear in $\theta$ and hands the loss on to $\Theta$, in every layer.
 #
-# The cure: do not store $\rho$. Store $\delta = 1 - \rho$, which is small where the inputs are near, so that a *relative* rounding error of it does no harm. At the start it is a sum of squares, $\delta = \frac12\big\|\frac{x}{\|x\|} - \frac{x'}{\|x'\|}\big\|^2$. Behind a ReLU, with $\theta = 2\arcsin\sqrt{\delta/2}$, it is
+# The cure: do not store $\rho$. Store $g = 1 - \rho$, which is small where the inputs are near, so that a *relative* rounding error of it does no harm. At the start it is a sum of squares, $g = \frac12\big\|\frac{x}{\|x\|} - \frac{x'}{\|x'\|}\big\|^2$. Behind a ReLU, with $\theta = 2\arcsin\sqrt{g/2}$, it is
 #
-# $$\delta' = \delta - \frac1\pi(\sin\theta - \theta\cos\theta), \qquad \sin\theta - \theta\cos\theta \approx \tfrac13\theta^3 . \tag{8}$$
+# $$g' = g - \frac1\pi(\sin\theta - \theta\cos\theta), \qquad \sin\theta - \theta\cos\theta \approx \tfrac13\theta^3 . \tag{8}$$
 #
-# No difference of nearly equal numbers is left: $\delta'$ and $\delta$ differ by a term of third order. Weights do not change it, and a bias, at equal norms, multiplies it by $(q - \sigma_b^2)/q$, $q$ the variance with the bias. This is what `net.kernel` and `gram` do. (Near $\rho = -1$ odd functions have the same trap; so both store
-# $1 - |\rho|$, and the sign.)
+# Near duplicates, $g'$ and $g$ differ by a term of third order only. That term is itself a difference of nearly equal numbers, so it is computed as $g^{3/2}$ times a polynomial in $g$. Weights do not change $g$, and a bias, at equal norms, multiplies it by $(q - \sigma_b^2)/q$, $q$ the variance with the bias. This is what `net.kernel` and `gram` do. (Near $\rho = -1$ odd
+# functions have the same trap; so both store $1 - |\rho|$, and the sign.)
 #
-# To measure it: 32 images $x$ and neighbours $x + \delta\,e$, $e \perp x$ and as long as $x$, so that $\theta \approx \delta$. Reference: the same float32 numbers, in float64.
+# To measure it: 32 images $x$ and neighbors $x + a\,e$, with $e \perp x$ as long as $x$, so that $\theta \approx a$. Reference: the same float32 numbers, in float64.
 
 # %% alt="Two panels. Left: relative error against the angle between near duplicates on log-log axes; the recursion on covariances in float32 follows a line falling as one over the angle and levels off near 1e-4, net.kernel and gram in float32 stay near 1e-7. Right: error on the diagonal over depth: the recursion between 1e-4 and 1e-3, net.kernel and gram below 1e-6."
 rng = np.random.default_rng(0)
@@ -579,18 +579,18 @@ left.set_ylabel("relative error of Θ (largest)")
 right.set(xlabel="hidden layers", title="on the diagonal")
 plt.show()
 
-by_rho, by_delta = near_errors[0], near_errors[1:]
+by_rho, by_gap = near_errors[0], near_errors[1:]
 falling = (angles > 1e-3) & (angles < 0.1)
 slope = np.polyfit(np.log(angles[falling]), np.log(by_rho[falling]), 1)[0]
 as_said = abs(slope + 1) < 0.3
 print(f"covariances, slope over the angle is -1, as in (7), to 0.3: {as_said}")
 print(f"most digits lost by covariances: {np.log10(by_rho.max() / epsilon):.0f}")
-print(f"net.kernel and gram, errors below 2e-6: {by_delta.max() < 2e-6}")
+print(f"net.kernel and gram, errors below 2e-6: {by_gap.max() < 2e-6}")
 worst = diagonal_errors[-1]
 print(f"diagonal, depth 20, by covariances: 1e{np.log10(worst[0]):.0f}")
 print(f"  by net.kernel and gram, below 2e-6: {worst[1:].max() < 2e-6}")
 assert as_said
-assert by_delta.max() < 2e-6
+assert by_gap.max() < 2e-6
 assert 0.1 < by_rho.max() / (2 * epsilon) ** 0.5 < 10
 assert diagonal_errors[:, 1:].max() < 2e-6 < 1e-4 < worst[0]
 

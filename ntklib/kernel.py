@@ -2,27 +2,20 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from ntklib import _checks
+from ntklib._directions import HIGHEST, between_pixels, between_vectors, sum_in_groups
 from ntklib.duals import correlation
 from ntklib.duals.correlation import inverse, sqrt
 from ntklib.duals.tables import Tables
-
-#: Where 1 − |ρ| of two inputs is smaller than this, products lose digits, and δ is computed from differences.
-_NEAR = {"float32": 0.01, "float64": 1e-5}
-#: Up to this number of channels, pixels are compared channel by channel instead of by products.
-_CHANNELS = 8
-_HIGHEST = jax.lax.Precision.HIGHEST  # by default accelerators round the factors, which costs digits of covariances
 
 
 @jax.tree_util.register_dataclass
@@ -99,20 +92,20 @@ class Kernel:
         x2 = x1 if x2 is None else _checks.inputs("x2", x2)
         _checks.same_inputs(x1, x2)
         d = x1.shape[-1]
-        product = functools.partial(jnp.einsum, precision=_HIGHEST)
+        product = functools.partial(jnp.einsum, precision=HIGHEST)
         if pools:
             if x1.ndim != 4:
                 raise ValueError(f"A network with pooling takes images [N, H, W, C]; got inputs of shape {x1.shape}.")
             nngp = product("nhwc,mijc->nmhwij", x1, x2) / d
             q1, q2 = (product("nhwc,nijc->nhwij", x, x) / d for x in (x1, x2))
-            delta = _directions(x1[:, None, :, :, None, None], x2[None, :, None, None])
+            delta = between_pixels(x1[:, None, :, :, None, None], x2[None, :, None, None])
             return cls(nngp, jnp.zeros_like(nngp), q1, q2, d, pools=pools, delta=delta)
         nngp = product("n...c,m...c->nm...", x1, x2) / d
-        q1, q2 = (_sum(jnp.square(x)) / d for x in (x1, x2))
+        q1, q2 = (sum_in_groups(jnp.square(x)) / d for x in (x1, x2))
         if x1.ndim == 4:
-            delta = _directions(x1[:, None], x2[None])
+            delta = between_pixels(x1[:, None], x2[None])
         else:
-            delta = _vector_directions(x1, x2, x1 is x2)
+            delta = between_vectors(x1, x2, x1 is x2)
             # δ is more accurate than the product; derivatives go through the product.
             better = sqrt(q1)[:, None] * sqrt(q2)[None] * correlation.rho(delta)
             nngp = nngp + jax.lax.stop_gradient(better - nngp)
@@ -249,103 +242,3 @@ class Kernel:
 
 def _pixel_variances(q: Array) -> Array:
     return jnp.einsum("nhwhw->nhw", q)
-
-
-# ------------------------------------------------------------------------------------------- directions of the inputs
-
-
-def _unit(x: Array) -> tuple[Array, Array]:
-    """Return x/‖x‖ over the last axis, and whether x is zero."""
-    size = jnp.max(jnp.abs(x), -1, keepdims=True)
-    scaled = x * inverse(size)
-    return scaled * inverse(sqrt(_sum(jnp.square(scaled))))[..., None], size[..., 0] == 0
-
-
-def _sum(x: Array) -> Array:
-    """Sum over the last axis in groups of √d entries, which rounds much less than a sum entry by entry."""
-    group = math.isqrt(x.shape[-1])
-    if group < 4:
-        return jnp.sum(x, -1)
-    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % group)])
-    return jnp.sum(jax.lax.optimization_barrier(jnp.sum(x.reshape(*x.shape[:-1], -1, group), -1)), -1)
-
-
-def _directions(x1: Array, x2: Array) -> Array:
-    """Return δ between vectors along the last axes of arrays that broadcast.
-
-    For a few channels it is computed from differences, otherwise from products.
-    """
-    (u1, zero1), (u2, zero2) = (_unit(jax.lax.stop_gradient(x)) for x in (x1, x2))
-    if u1.shape[-1] > _CHANNELS:
-        rho = jnp.einsum("...c,...c->...", u1, u2, precision=_HIGHEST)
-        return jnp.where(zero1 | zero2, 1.0, correlation.from_covariance(rho, jnp.ones_like(rho), jnp.ones_like(rho)))
-    minus, plus = (
-        functools.reduce(jnp.add, [jnp.square(u1[..., c] + sign * u2[..., c]) for c in range(u1.shape[-1])]) / 2
-        for sign in (-1, 1)
-    )
-    return jnp.where(zero1 | zero2, 1.0, correlation.signed(minus, plus))
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _vector_directions(x1: Array, x2: Array, same: bool) -> Array:
-    """Return δ between vectors, [N, M].
-
-    It is computed by a matrix product, and again from differences for pairs of nearly the same direction.
-    For the directions u, v and any center c, 1 − ρ = ½ ‖u − c‖² + ½ ‖v − c‖² − (u − c)·(v − c). With c the mean
-    direction, the terms of the product have both signs. For images this makes its rounding error ten times smaller.
-    """
-    x1, x2 = jax.lax.stop_gradient(x1), jax.lax.stop_gradient(x2)
-    (u1, zero1), (u2, zero2) = _unit(x1), _unit(x2)
-    center = jnp.sum(u1, 0, keepdims=True) / max(len(u1), 1)
-    u1, u2 = u1 - center, u2 - center
-    norms1, norms2 = (_sum(jnp.square(u)) for u in (u1, u2))
-    minus = (norms1[:, None] + norms2[None]) / 2 - jnp.matmul(u1, u2.T, precision=_HIGHEST)
-    delta = correlation.signed(minus, 2 - minus)
-    none = zero1[:, None] | zero2[None]
-    diagonal = jnp.eye(len(x1), dtype=bool) if same else jnp.zeros_like(none)
-    near = (jnp.abs(delta) < _NEAR[x1.dtype.name]) & ~none & ~diagonal
-
-    def mended() -> Array:
-        scaled = _scaled(x2)
-
-        def row(of: tuple[Array, Array, Array]) -> Array:
-            x, delta, near = of
-            return jax.lax.cond(jnp.any(near), lambda: jnp.where(near, _exact(x, scaled), delta), lambda: delta)
-
-        return jax.lax.map(row, (_scaled(x1), delta, near))
-
-    delta = jax.lax.cond(jnp.any(near), mended, lambda: delta)
-    return jnp.where(none, 1.0, jnp.where(diagonal, 0.0, delta)).astype(x1.dtype)
-
-
-def _exact(x: Array, others: Array) -> Array:
-    """Return δ between one vector and all others, with as many digits as the inputs have, however near they are.
-
-    The largest entry of each vector must lie between ½ and 1. With c = x·x'/x·x the vector o = x' − c x is orthogonal
-    to x, and sin θ = ‖o‖/‖x'‖. The rounding error of the product c x would be as large as that of x', so the product
-    is taken in halves, which are exact. The rounding error of c leaves a part of o along x, which is then removed.
-    """
-    x = x[None]
-    length = inverse(jnp.sum(jnp.square(x)))
-    c = jnp.sum(x * others, -1, keepdims=True) * length
-    (c_high, c_low), (x_high, x_low) = _halves(c), _halves(x)
-    rest = ((others - c_high * x_high) - (c_high * x_low + c_low * x_high)) - c_low * x_low
-    rest = rest - x * (jnp.sum(rest * x, -1, keepdims=True) * length)
-    sine = jnp.sum(jnp.square(rest), -1) * inverse(jnp.sum(jnp.square(others), -1))  # sin²
-    d = sine / (1 + jnp.sqrt(jnp.maximum(1 - sine, 0.0)))
-    return correlation.turned(d, c[..., 0] >= 0)
-
-
-def _scaled(x: Array) -> Array:
-    """Multiply each vector by a power of two, so that its largest entry lies between ½ and 1. This rounds nothing."""
-    exponent = jnp.frexp(jnp.max(jnp.abs(x), -1, keepdims=True))[1]
-    return jnp.ldexp(x, -exponent)
-
-
-def _halves(x: Array) -> tuple[Array, Array]:
-    """Split x into a sum of two numbers of half as many digits. Products of such numbers are exact."""
-    if x.dtype == jnp.float64:
-        return x, jnp.zeros_like(x)  # the rounding error of float64 is small enough
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & np.uint32(0xFFFFF000)
-    high = jax.lax.bitcast_convert_type(bits, jnp.float32)
-    return high, x - high

@@ -199,7 +199,7 @@ def files(folder):
     return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def refused(folder, *words, **changes):
+def assert_refused(folder, *words, **changes):
     """The store is refused with these words, and nothing in it changes."""
     before = files(folder)
     given: Any = {"net": mlp(), "x1": X, "store": folder} | changes
@@ -229,7 +229,7 @@ DAMAGE = {
 def test_a_damaged_tile_is_named_and_it_alone_is_computed_anew(folder, name, monkeypatch):
     before, chunk = files(folder), folder / "c" / "0" / "2"
     chunk.write_bytes(DAMAGE[name](chunk.read_bytes()))
-    refused(folder, str(chunk), "Delete", "call again", "of the 9 tiles", ", 1 cannot be read")
+    assert_refused(folder, str(chunk), "Delete", "call again", "of the 9 tiles", ", 1 cannot be read")
     chunk.unlink()
     times = {path: (folder / path).stat().st_mtime_ns for path in files(folder)}
     computed, begin = [], Tiles.begin
@@ -248,7 +248,7 @@ def test_all_damaged_tiles_are_named_at_once_and_a_folder_in_the_place_of_one(fo
         chunk.write_bytes(b"")
     (folder / "c" / "2" / "0").unlink()
     (folder / "c" / "2" / "0").mkdir()
-    refused(folder, *(str(folder / "c" / name) for name in ("0/0", "1/2", "2/0")), ", 3 cannot be read")
+    assert_refused(folder, *(str(folder / "c" / name) for name in ("0/0", "1/2", "2/0")), ", 3 cannot be read")
 
 
 def test_a_tile_that_is_gone_is_not_read_as_zeros(folder):
@@ -295,8 +295,8 @@ def test_a_damaged_manifest_is_refused_with_the_way_out(folder, name):
     manifest = folder / "ntklib.json"
     whole = manifest.read_bytes()
     manifest.write_bytes(MANIFESTS[name](whole))
-    refused(folder, str(manifest), "damaged", "delete")
-    refused(folder, str(manifest), tile=8)
+    assert_refused(folder, str(manifest), "damaged", "delete")
+    assert_refused(folder, str(manifest), tile=8)
     manifest.write_bytes(whole)
     ntk.gram(mlp(), X, store=folder)
 
@@ -305,13 +305,13 @@ def test_a_damaged_manifest_is_refused_with_the_way_out(folder, name):
 def test_kernel_values_that_are_none_are_another_network(folder, values):
     manifest = folder / "ntklib.json"
     manifest.write_bytes(edited(values=values)(manifest.read_bytes()))
-    refused(folder, "another network")
+    assert_refused(folder, "another network")
 
 
 def test_a_store_of_the_old_format_is_refused_in_words(folder):
     old = {"format": 1, "kernel": "ntk", "shape": [20, 20], "tile": 8, "dtype": "float64", "symmetric": True}
     (folder / "ntklib.json").write_text(json.dumps(old | {"inputs": "0", "first entries": [1.0] * 4}))
-    refused(folder, "older version", "compute it anew")
+    assert_refused(folder, "older version", "compute it anew")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\x00", b'{"zarr_format": 3, "node_type": "group"}', None])
@@ -319,7 +319,7 @@ def test_a_damaged_description_of_the_array_is_written_anew_once_deleted(folder,
     description, before = folder / "zarr.json", files(folder)
     whole = description.read_bytes()
     description.write_bytes(whole.replace(b"[20,20]", b"[24,20]") if content is None else content)
-    refused(folder, str(description), "Delete this file and call again")
+    assert_refused(folder, str(description), "Delete this file and call again")
     description.unlink()
     ntk.gram(mlp(), X, store=folder)
     assert files(folder) == before
