@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jax.typing import ArrayLike
 
 
@@ -163,7 +162,7 @@ def plain(argument: str, value: Any) -> Any:
             f"`{argument}` must be an array without a mask: masked entries would count as numbers. Drop their rows, or "
             f"fill them in, e.g. `{argument}.filled(0.0)`."
         )
-    if scipy.sparse.issparse(value) or type(value).__module__.startswith("jax.experimental.sparse"):
+    if type(value).__module__.startswith(("scipy.sparse", "jax.experimental.sparse")):
         raise TypeError(
             f"`{argument}` must be a dense array; got {type(value).__name__}. Convert it: `{argument}.todense()`."
         )

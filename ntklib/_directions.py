@@ -13,7 +13,7 @@ from ntklib.duals.correlation import inverse, sqrt
 
 #: Where 1 − |ρ| of two inputs is smaller than this, products lose digits, and δ is computed from differences.
 _NEAR = {"float32": 0.01, "float64": 1e-5}
-#: Up to this number of channels, pixels are compared channel by channel instead of by products.
+#: So many channels of pixels are compared in one pass over all pairs.
 _CHANNELS = 8
 HIGHEST = jax.lax.Precision.HIGHEST  # by default accelerators round the factors, which costs digits of covariances
 
@@ -51,19 +51,21 @@ def between_vectors(x1: Array, x2: Array, same: bool) -> Array:
 
 
 def between_pixels(x1: Array, x2: Array) -> Array:
-    """Return δ between vectors along the last axes of arrays that broadcast.
+    """Return δ between vectors along the last axes of arrays that broadcast, from differences channel by channel.
 
-    For a few channels it is computed from differences, otherwise from products.
+    The channels are added one after the other, so that there is never an array of all pairs and channels.
     """
     (u1, zero1), (u2, zero2) = (_unit(jax.lax.stop_gradient(x)) for x in (x1, x2))
-    if u1.shape[-1] > _CHANNELS:
-        rho = jnp.einsum("...c,...c->...", u1, u2, precision=HIGHEST)
-        return jnp.where(zero1 | zero2, 1.0, correlation.from_covariance(rho, jnp.ones_like(rho), jnp.ones_like(rho)))
-    minus, plus = (
-        functools.reduce(jnp.add, [jnp.square(u1[..., c] + sign * u2[..., c]) for c in range(u1.shape[-1])]) / 2
-        for sign in (-1, 1)
-    )
-    return jnp.where(zero1 | zero2, 1.0, correlation.signed(minus, plus))
+
+    def add(sums: tuple[Array, Array], channel: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        (minus, plus), (u, v) = sums, channel
+        return (minus + jnp.square(u - v) / 2, plus + jnp.square(u + v) / 2), None
+
+    none = zero1 | zero2
+    zeros = jnp.zeros(none.shape, u1.dtype)
+    by_channel = jnp.moveaxis(u1, -1, 0), jnp.moveaxis(u2, -1, 0)
+    (minus, plus), _ = jax.lax.scan(add, (zeros, zeros), by_channel, unroll=_CHANNELS)
+    return jnp.where(none, 1.0, correlation.signed(minus, plus))
 
 
 def sum_in_groups(x: Array) -> Array:

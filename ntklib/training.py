@@ -12,6 +12,7 @@ import optax
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 from tqdm import tqdm
 
 from ntklib import _checks
@@ -20,7 +21,7 @@ from ntklib.models import ApplyFn, Model, Params, check_output, functional
 Loss = Callable[[Array, Array], Array]
 
 
-def mse(outputs: Array, targets: Array) -> Array:
+def mse(outputs: Array, targets: Array) -> Float[Array, ""]:
     """Return the squared loss 1/(2N) Σ_i ‖f(x_i) − y_i‖², the only squared loss of this library.
 
     Args:
@@ -37,7 +38,7 @@ def mse(outputs: Array, targets: Array) -> Array:
     return 0.5 * jnp.mean(jnp.sum((outputs - targets) ** 2, axis=-1))
 
 
-def cross_entropy(logits: Array, targets: Array) -> Array:
+def cross_entropy(logits: Array, targets: Array) -> Float[Array, ""]:
     """Return the mean cross-entropy of softmax(logits) with the targets, in nats.
 
     Args:
@@ -56,7 +57,7 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
     return optax.softmax_cross_entropy(logits, targets).mean()
 
 
-def accuracy(outputs: Array, labels: Array) -> Array:
+def accuracy(outputs: Array, labels: Array) -> Float[Array, ""]:
     """Return the share of examples whose largest output is that of the label.
 
     Args:

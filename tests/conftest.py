@@ -30,11 +30,13 @@ with warnings.catch_warnings():
         [
             f"ntklib.{name}"
             for name in (
+                "depth",
                 "duals",
                 "dynamics",
                 "empirical",
                 "kernel",
                 "layers",
+                "training",
             )
         ],
         "beartype.beartype",

@@ -42,6 +42,19 @@ def test_many_features_of_one_sign_keep_float32(shift):
         assert np.abs(np.asarray(made, float) / want - 1).max() < 3e-6
 
 
+@pytest.mark.parametrize("channels", [1, 3, 12])
+def test_pixels_that_are_nearly_the_same_keep_float32(channels):
+    """Pixels of many channels, too: 1 − |ρ| is made of differences, not of products."""
+    x = np.random.default_rng(0).normal(size=(4, 3, 3, channels)).astype(np.float32)
+    x[1:3] = x[0] * (1 + 1e-3 * x[1:3])
+    x[3] = -x[0]
+    net = ntk.cnn((3, 3, channels), [2], 1, activation=ntk.Abs(), w_std=1.4, rngs=nnx.Rngs(0))
+    want = net.kernel(jnp.asarray(x, jnp.float64)).ntk
+    got = net.kernel(jnp.asarray(x)).ntk
+    scale = np.sqrt(np.outer(np.diag(want), np.diag(want)))
+    assert np.abs((np.asarray(got, float) - want) / scale).max() < 2e-6
+
+
 @pytest.mark.parametrize("name", ["tanh", "sin", "exp"])
 def test_variances_beyond_what_is_known_are_refused_and_under_jit_nan(name):
     net, x = accuracy.network(accuracy.ACTIVATIONS[name], 1, "plain"), jnp.asarray(accuracy.inputs(1e6))

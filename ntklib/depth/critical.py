@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from ntklib.depth.phases import TABLE, is_homogeneous, table, variance_slope
 from ntklib.depth.propagation import DropAndSlope, ScalarFunction, checked, drop_and_slope, mean, require_smooth, square
@@ -169,7 +170,7 @@ def _critical_root(fn: ScalarFunction, numbers: DropAndSlope, b: Array, low: Arr
     # E[φ'²] is computed as in the depth profile: over a million layers the last digit of χ_1 matters.
     bias = lambda q: q - mean(square(fn), q) / numbers(q, jnp.zeros(()))[1] - b**2  # noqa: E731
 
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: ArrayLike, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         middle = (ends[0] + ends[1]) / 2
         below = bias(middle) < 0
         return jnp.where(below, middle, ends[0]), jnp.where(below, ends[1], middle)

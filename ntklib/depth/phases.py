@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from ntklib import _checks
 from ntklib.depth.propagation import (
@@ -50,13 +51,13 @@ class DepthScales:
             correlation tends to its limit like a power of the depth.
     """
 
-    q: Array
-    c: Array
-    chi_q: Array
-    chi_1: Array
-    chi_c: Array
-    xi_q: Array
-    xi_c: Array
+    q: Float[Array, "*grid"]
+    c: Float[Array, "*grid"]
+    chi_q: Float[Array, "*grid"]
+    chi_1: Float[Array, "*grid"]
+    chi_c: Float[Array, "*grid"]
+    xi_q: Float[Array, "*grid"]
+    xi_c: Float[Array, "*grid"]
 
     @property
     def phase(self) -> Any:
@@ -111,7 +112,9 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
     return found
 
 
-def fixed_point(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *, start: float = 1.0) -> Array:
+def fixed_point(
+    activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *, start: float = 1.0
+) -> Float[Array, "..."]:
     """Return the variance that deep networks tend to if their first layer has the variance `start`.
 
     Args:
@@ -273,7 +276,7 @@ def _root(fn: ScalarFunction, w: Array, b: Array, low: Array, high: Array) -> Ar
     """Find the root of V(q) = q in a bracket by Newton steps, or by bisection if such a step would leave it."""
     rising = b**2 + w**2 * mean(square(fn), low) - low > 0  # whether V(q) > q below the root, and V(q) < q above it
 
-    def step(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def step(_: ArrayLike, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         low, high, q = state
         excess = b**2 + w**2 * mean(square(fn), q) - q
         before = (excess > 0) == rising

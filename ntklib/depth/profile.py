@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from ntklib import _checks
@@ -39,12 +39,12 @@ class DepthProfile:
         ratio: Θ(x, x')/Θ(x, x), which is finite there too.
     """
 
-    depths: Array
-    one_minus_c: Array
-    variance: Array
-    ntk_diagonal: Array
-    ntk_off_diagonal: Array
-    ratio: Array
+    depths: Int[Array, " T"]
+    one_minus_c: Float[Array, "T *pairs"]
+    variance: Float[Array, "T *pairs"]
+    ntk_diagonal: Float[Array, "T *pairs"]
+    ntk_off_diagonal: Float[Array, "T *pairs"]
+    ratio: Float[Array, "T *pairs"]
 
 
 def ntk_depth_profile(

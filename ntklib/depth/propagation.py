@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from ntklib import _checks
 from ntklib.duals import correlation
@@ -39,7 +40,7 @@ _LINE = (1e-15, 0.05)  # the smallest z of the rule on a line, and the distance 
 _PLANE = (64, 64)  # radii, and angles in each sector
 
 
-def variance_map(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, q: ArrayLike) -> Array:
+def variance_map(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, q: ArrayLike) -> Float[Array, "..."]:
     """Return the variance after an activation and an affine layer.
 
     With Z ~ N(0, 1)::
@@ -79,7 +80,7 @@ def variance_map(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, q:
 
 def correlation_map(
     activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, c: ArrayLike, *, q: ArrayLike
-) -> Array:
+) -> Float[Array, "..."]:
     """Return the correlation of two inputs after an activation and an affine layer.
 
     For inputs u, v of variance q and correlation c::
@@ -121,7 +122,7 @@ def correlation_map(
 
 def decorrelation_map(
     activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, delta: ArrayLike, *, q: ArrayLike
-) -> Array:
+) -> Float[Array, "..."]:
     """Return δ' = 1 − c' of two inputs after an activation and an affine layer, from δ = 1 − c before.
 
     It is the correlation map in other variables, and keeps all digits however small δ is::
@@ -158,7 +159,7 @@ def decorrelation_map(
     return w**2 * drop * q * delta / (b**2 + w**2 * mean(square(fn), q))
 
 
-def chi(activation: Elementwise, w_std: ArrayLike, *, q: ArrayLike, delta: ArrayLike = 0.0) -> Array:
+def chi(activation: Elementwise, w_std: ArrayLike, *, q: ArrayLike, delta: ArrayLike = 0.0) -> Float[Array, "..."]:
     """Return χ = σ_w² E[φ'(u) φ'(v)] for u, v of variance q and correlation 1 − δ.
 
     It is the factor by which a layer multiplies the NTK and squared gradient norms. At a fixed point of the correlation

@@ -87,31 +87,32 @@ def gelu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
 
 
 class _Arcs(NamedTuple):
-    """With cos ψ = c and cos ψ_0 = p its value at θ = 0: p, c, sin ψ, sin ψ_0, 1/sin ψ, √(a_1 a_2) and ψ − ψ_0."""
+    """With cos ψ = c and cos ψ_0 = p its value at θ = 0: p, c, sin ψ, 1/sin ψ, sin ψ_0, √(a_1 a_2) and ψ − ψ_0."""
 
     p: Array
     c: Array
     sine: Array
-    sine0: Array
     per_sine: Array
+    sine0: Array
     root: Array
     arc: Array
 
 
 def _arcs(d: Array, q1: Array, q2: Array, noise: float) -> _Arcs:
-    """By tan (ψ − ψ_0)/2 = (p − c)/(sin ψ + sin ψ_0), p − c = p d: a quotient in which nothing cancels. One division
-    serves two quotients; roots and divisions are most of the cost.
+    """By tan (ψ − ψ_0)/2 = (p − c)/(sin ψ + sin ψ_0), p − c = p d: a quotient in which nothing cancels.
+
+    Roots and divisions are most of the cost, and XLA makes a pass over all entries for each that is used twice. Only
+    1/sin ψ is: sin ψ is its product with sin² ψ.
     """
     (r1, b1), (r2, b2) = once([(jnp.sqrt(q / (q + noise)), jnp.sqrt(noise / (q + noise))) for q in (q1, q2)])
     p, root = r1 * r2, b1 * b2
     rise = p * d
     u0 = root + (jnp.square(r1 - r2) + jnp.square(b1 - b2)) / 2  # 1 − p
     u = u0 + rise  # 1 − c
-    sine, sine0 = jnp.sqrt(u * (2 - u)), jnp.sqrt(u0 * (2 - u0))
-    both = sine + sine0
-    inverted = 1 / (both * sine)
-    arc = arccos.twice_arctan(rise * sine * inverted)
-    return _Arcs(p, 1 - u, sine, sine0, both * inverted, root, arc)
+    squared, sine0 = u * (2 - u), jnp.sqrt(u0 * (2 - u0))
+    per_sine = jax.lax.rsqrt(squared)
+    sine = squared * per_sine
+    return _Arcs(p, 1 - u, sine, per_sine, sine0, root, arccos.twice_arctan(rise / (sine + sine0)))
 
 
 def _arcsine(x: Array, cosine: Array) -> Array:

@@ -7,8 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
-import scipy.sparse.linalg
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -357,6 +355,8 @@ def _limit(values: np.ndarray, modes: np.ndarray, level: float) -> float:
     The η at which it is 1 is therefore never below the limit. Each step takes for v the eigenvector at the last η,
     which converges like Newton's method.
     """
+    import scipy.optimize  # here, because it takes as long to import as the rest of the library
+
     n, top = len(values), float(values[-1])
     if top <= 0:
         return math.inf
@@ -384,6 +384,8 @@ def _growth(values: np.ndarray, modes: np.ndarray, level: float, rate: float) ->
     if n <= 32:
         eigenvalues, vectors = np.linalg.eigh(np.stack([h(v) for v in np.eye(n)]))
     else:
+        import scipy.sparse.linalg
+
         operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=h, dtype=np.float64)  # pyrefly: ignore
         eigenvalues, vectors = scipy.sparse.linalg.eigsh(operator, k=1, v0=np.ones(n))
     return float(eigenvalues[-1]), vectors[:, -1]

@@ -6,20 +6,16 @@ in float64 from the kernel in float64. Solving for it with the same factor reduc
 Two or three such corrections are usually enough. If κ is too large for them, the factor is computed in float64.
 """
 
+import functools
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from ntklib.scale.tiles import TileIndex, Tiles
 
-#: LAPACK's Cholesky factorization and the solution by a factor, in float64 and in float32.
-_factor64, _solve64, _factor32, _solve32 = (
-    *scipy.linalg.get_lapack_funcs(("potrf", "potrs"), dtype=np.float64),
-    *scipy.linalg.get_lapack_funcs(("potrf", "potrs"), dtype=np.float32),
-)
 #: For fewer inputs than this a factor in float64 takes less than a tenth of a second.
 FEW = 2000
 #: If a correction is larger than this share of the one before, the factor in float32 is given up.
@@ -28,6 +24,17 @@ _RATE = 0.1
 _ERROR = 1e-10
 #: The error of an entry of the kernel in float64, relative to the largest (see `gram`).
 _ROUNDING = 1e-14
+
+
+@functools.cache
+def _lapack(dtype: type[np.floating]) -> Any:
+    """Return LAPACK's Cholesky factorization and its solution by a factor.
+
+    SciPy is imported here, because importing `ntklib` would take half as long again with it.
+    """
+    import scipy.linalg
+
+    return scipy.linalg.get_lapack_funcs(("potrf", "potrs"), dtype=dtype)
 
 
 class ShiftedKernel:
@@ -120,7 +127,7 @@ def factor(matrix: ShiftedKernel) -> np.ndarray:
     out = np.empty((matrix.n, matrix.n))
     matrix.write(out, np.ones(matrix.n), keep=False)
     # LAPACK stores columns where NumPy stores rows, so that NumPy's upper triangle is LAPACK's lower triangle.
-    low, failed = _factor64(out.T, lower=True, overwrite_a=True, clean=False)
+    low, failed = _lapack(np.float64)[0](out.T, lower=True, overwrite_a=True, clean=False)
     if failed or low.diagonal().min() ** 2 <= matrix.n * np.finfo(float).eps * matrix.diagonal.max():
         raise ValueError(
             f"The kernel of the training inputs is singular with `ridge` = {matrix.ridge:g}: inputs that are equal "
@@ -131,7 +138,7 @@ def factor(matrix: ShiftedKernel) -> np.ndarray:
 
 def cho_solve(low: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return (L Lᵀ)⁻¹ y for the result L of `factor`."""
-    return _solve64(low, y, lower=True)[0]
+    return _lapack(np.float64)[1](low, y, lower=True)[0]
 
 
 def _refined(matrix: ShiftedKernel, y: np.ndarray) -> np.ndarray | None:
@@ -159,14 +166,14 @@ def _in_float32(matrix: ShiftedKernel) -> Callable[[np.ndarray], np.ndarray] | N
     scale = 1.0 / np.sqrt(_nonzero(matrix.diagonal))
     out = np.empty((matrix.n, matrix.n), np.float32)
     matrix.write(out, scale, keep=True)
-    low, failed = _factor32(out.T, lower=True, overwrite_a=True, clean=False)
+    low, failed = _lapack(np.float32)[0](out.T, lower=True, overwrite_a=True, clean=False)
     if failed:
         return None
 
     def approximate(r: np.ndarray) -> np.ndarray:
         r = scale[:, None] * r
         size = _nonzero(np.abs(r).max(0))
-        z, _ = _solve32(low, np.asfortranarray(r / size, np.float32), lower=True, overwrite_b=True)
+        z, _ = _lapack(np.float32)[1](low, np.asfortranarray(r / size, np.float32), lower=True, overwrite_b=True)
         return scale[:, None] * (size * z)
 
     return approximate

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from ntklib import _checks
 from ntklib.layers import Layer
@@ -33,7 +34,7 @@ def gram(
     store: None = None,
     max_memory: float | None = None,
     progress: bool | None = None,
-) -> Array: ...
+) -> Float[Array, "N M"]: ...
 
 
 @overload
@@ -62,7 +63,7 @@ def gram(
     store: str | os.PathLike[str] | None = None,
     max_memory: float | None = None,
     progress: bool | None = None,
-) -> "Array | TensorStore":
+) -> "Float[Array, 'N M'] | TensorStore":
     """Return the kernel matrix of an infinitely wide network, at any size.
 
     The matrix is `net.kernel(x1, x2).ntk`. It is computed several times faster, and more accurately in float32, in

@@ -6,7 +6,6 @@ Chen, Epperly, Tropp & Webber 2022; by blocks with rejection: Epperly, Tropp & W
 import math
 
 import numpy as np
-import scipy.linalg
 
 from ntklib.scale.tiles import Tiles
 
@@ -24,6 +23,8 @@ class PivotedCholesky:
     """
 
     def __init__(self, tiles: Tiles, diagonal: np.ndarray, rank: int, shift: float, rng: np.random.Generator) -> None:
+        import scipy.linalg  # here, because it takes as long to import as the rest of the library
+
         n, self.shift, self.rank = len(diagonal), shift, 0
         left, factor = diagonal.copy(), np.zeros((n, rank))
         rounding = max(10 * np.finfo(tiles.dtype).eps, 1e-12) * diagonal.sum()
@@ -48,6 +49,8 @@ class PivotedCholesky:
         self.cholesky = scipy.linalg.cho_factor(small, lower=True, check_finite=False)
 
     def __call__(self, r: np.ndarray) -> np.ndarray:
+        import scipy.linalg
+
         if not self.rank:
             return r / self.shift
         inner = scipy.linalg.cho_solve(self.cholesky, self.factor.T @ r, check_finite=False)
