@@ -1,17 +1,19 @@
 """Chapter 00: per-example gradients, directional derivatives, a training step, a loss that broadcasts."""
 
+import functools
 from typing import Any
 
 from course import expect
 from course.tasks import task, written
 
 
-def _model(rng, sizes):
-    """A small smooth network f(theta, x [d]) -> [K] of a parameter vector, and parameters, inputs, targets for it."""
+@functools.cache
+def _network(d, n, k):
+    """A small smooth network f(theta, x [d]) -> [K] of a parameter vector: one function, so that it compiles once."""
+    import jax
     import jax.numpy as jnp
 
-    count, d, n, k = sizes
-
+    @jax.jit
     def f(theta, one):
         if jnp.ndim(one) != 1:
             expect.fail(
@@ -20,7 +22,14 @@ def _model(rng, sizes):
         weights, readout = theta[: d * n].reshape(d, n), theta[d * n :].reshape(n, k)
         return jnp.tanh(one @ weights) @ readout + 0.5
 
-    return f, rng.normal(size=d * n + n * k), rng.normal(size=(count, d)), rng.normal(size=(count, k))
+    return f
+
+
+def _model(rng, sizes):
+    """A small network, and parameters, inputs and targets for it."""
+    count, d, n, k = sizes
+    given = rng.normal(size=d * n + n * k), rng.normal(size=(count, d)), rng.normal(size=(count, k))
+    return _network(d, n, k), *given
 
 
 @expect.kept
@@ -92,6 +101,27 @@ def _(answer, rng):
     return "Their mean is the gradient of the whole loss"
 
 
+@functools.cache
+def _with_a_jump():
+    """A function whose last term has a value and no derivative, which a difference of two evaluations does not see.
+
+    Returns it, and the same function with the derivative of that term.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    def smooth(p, x):
+        return jnp.tanh(x @ p["hidden"]["W"] + p["hidden"]["b"][None]) @ p["out"]["W"]
+
+    def term(p, x):
+        return jnp.sin(x @ p["hidden"]["W"]) @ p["out"]["W"]
+
+    return (
+        jax.jit(lambda p, x: smooth(p, x) + jax.lax.stop_gradient(term(p, x))),
+        jax.jit(lambda p, x: smooth(p, x) + term(p, x)),
+    )
+
+
 @task(
     "00.2",
     "directional_derivative",
@@ -118,23 +148,18 @@ def _(answer, rng):
 
         return draw(shapes), draw(shapes), jnp.asarray(rng.normal(size=(count, d)))
 
-    def smooth(p, x):
-        return jnp.tanh(x @ p["hidden"]["W"] + p["hidden"]["b"][None]) @ p["out"]["W"]
-
-    def f(p, x):  # the last term has a value and no derivative, which a difference of two evaluations does not see
-        return smooth(p, x) + jax.lax.stop_gradient(jnp.sin(x @ p["hidden"]["W"]) @ p["out"]["W"])
-
+    f, moving = _with_a_jump()
     theta, v, x = given(*expect.one_of(rng, (5, 3, 4, 2), (6, 4, 5, 3)))
     got = expect.call(answer, f, theta, v, x)
     if isinstance(got, (tuple, list)) and len(got) == 2:
         expect.fail("two things came back. jax.jvp returns (value, derivative): return the derivative alone.")
     value, want = jax.jvp(lambda p: f(p, x), (theta,), (v,))
     got = expect.array(got, shape=want.shape, axes="N K")
-    length = float(np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(v))))
+    length = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(v)))
     no_bias = {"hidden": {**v["hidden"], "b": 0 * v["hidden"]["b"]}, "out": v["out"]}
-    stepped = jax.tree.map(jnp.add, theta, v)
-    moving = jax.jvp(lambda p: smooth(p, x) + jnp.sin(x @ p["hidden"]["W"]) @ p["out"]["W"], (theta,), (v,))[1]
-    off = np.abs(got - np.asarray(moving, np.float64)).max() / float(np.abs(np.asarray(moving)).max())
+    stepped = jax.tree.map(lambda p, q: jnp.asarray(np.add(p, q)), theta, v)
+    moved = np.asarray(jax.jvp(lambda p: moving(p, x), (theta,), (v,))[1], np.float64)
+    off = np.abs(got - moved).max() / np.abs(moved).max()
     expect.that(
         off > 0.03, "is it a difference of two evaluations? jax.jvp differentiates exactly, without a small number."
     )

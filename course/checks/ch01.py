@@ -1,11 +1,27 @@
 """Chapter 01: the empirical NTK, its products with vectors, kernel steps and flows."""
 
+import functools
+
 from course import expect
 from course.tasks import task, written
 
 
+@functools.cache
+def _network():
+    """A small smooth network f(theta, x [N, d]) -> [N, k] with weights and biases, one that compiles once a shape."""
+    import jax
+    import jax.numpy as jnp
+
+    @jax.jit
+    def f(theta, x):
+        h = jnp.tanh(x @ theta["hidden"]["W"] + theta["hidden"]["b"][None])
+        return h @ theta["out"]["W"] + theta["out"]["b"][None]
+
+    return f
+
+
 def _model(rng, d, n, k):
-    """A small smooth network f(theta, x [N, d]) -> [N, k] with weights and biases, and its parameters."""
+    """A small network and its parameters."""
     import jax
     import jax.numpy as jnp
 
@@ -13,27 +29,34 @@ def _model(rng, d, n, k):
         "hidden": {"W": rng.normal(size=(d, n)), "b": rng.normal(size=n)},
         "out": {"W": rng.normal(size=(n, k)), "b": rng.normal(size=k)},
     }
-
-    def f(theta, x):
-        h = jnp.tanh(x @ theta["hidden"]["W"] + theta["hidden"]["b"][None])
-        return h @ theta["out"]["W"] + theta["out"]["b"][None]
-
-    return f, jax.tree.map(jnp.asarray, tree)
+    return _network(), jax.tree.map(jnp.asarray, tree)
 
 
 _LIBRARY = ("empirical_ntk", "ntk_vector_product", "monte_carlo_kernel")
 
 
-@expect.kept
-def _jacobian(f, theta, x, leave_out=""):
-    """∂f/∂θ as one NumPy array [N, K, P], without the parameters of one name."""
+@functools.cache
+def _compiled_jacobian():
     import jax
-    import jax.numpy as jnp
+
+    return jax.jit(jax.jacobian(_network()))
+
+
+@expect.kept
+def _leaves(theta, x):
+    """∂f/∂θ of the network, by the names of the parameters, each [N, K, P]."""
+    import jax
     import numpy as np
 
-    leaves = jax.tree_util.tree_leaves_with_path(jax.jacobian(f)(theta, jnp.asarray(x)))
-    kept = [leaf for path, leaf in leaves if path[-1].key != leave_out]
-    return np.concatenate([np.asarray(leaf, np.float64).reshape(*leaf.shape[:2], -1) for leaf in kept], axis=2)
+    leaves = jax.tree_util.tree_leaves_with_path(_compiled_jacobian()(theta, x))
+    return [(path[-1].key, np.asarray(leaf, np.float64).reshape(*leaf.shape[:2], -1)) for path, leaf in leaves]
+
+
+def _jacobian(theta, x, leave_out=""):
+    """∂f/∂θ as one NumPy array [N, K, P], without the parameters of one name."""
+    import numpy as np
+
+    return np.concatenate([leaf for name, leaf in _leaves(theta, x) if name != leave_out], axis=2)
 
 
 @task(
@@ -64,9 +87,9 @@ def _(answer, rng):
     if np.shape(got) == (n, m, k):
         expect.fail("the outputs are still apart, [N, M, K]; average over them.")
     got = expect.array(got, shape=(n, m), axes="N M")
-    j1, j2 = _jacobian(f, theta, x1), _jacobian(f, theta, x2)
-    b1, b2 = _jacobian(f, theta, x1, "b"), _jacobian(f, theta, x2, "b")
-    w1, w2 = _jacobian(f, theta, x1, "W"), _jacobian(f, theta, x2, "W")
+    j1, j2 = _jacobian(theta, x1), _jacobian(theta, x2)
+    b1, b2 = _jacobian(theta, x1, "b"), _jacobian(theta, x2, "b")
+    w1, w2 = _jacobian(theta, x1, "W"), _jacobian(theta, x2, "W")
     mean = "ikp,jkp->ij"
     last = k * width + k  # parameters of the readout, the last ones
     expect.close(
@@ -99,10 +122,8 @@ def _(answer, rng):
             / j1.shape[2],
         },
     )
-    x = rng.normal(size=(8, d))
-    square = expect.array(expect.call(answer, f, theta, x, x), shape=(8, 8), axes="N N")
-    jac = _jacobian(f, theta, x)
-    expect.close(square, np.einsum(mean, jac, jac) / k, "Θ(X, X)")
+    square = expect.array(expect.call(answer, f, theta, x1, x1), shape=(n, n), axes="N N")
+    expect.close(square, np.einsum(mean, j1, j1) / k, "Θ(X, X)")
 
 
 @task(
@@ -135,7 +156,7 @@ def _(answer, rng):
     if np.shape(got) == (m, k):
         expect.fail("the result belongs to x2, [M, K]; v lives there. Pull back at x2 and push forward at x1: [N, K].")
     got = expect.array(got, shape=(n, k), axes="N K")
-    full = np.einsum("ikp,jlp->ijkl", _jacobian(f, theta, x1), _jacobian(f, theta, x2))
+    full = np.einsum("ikp,jlp->ijkl", _jacobian(theta, x1), _jacobian(theta, x2))
     expect.close(
         got,
         np.einsum("ijkl,jl->ik", full, v),

@@ -364,8 +364,8 @@ written(
     section="Which modes are learned first",
     hints=(
         "Both prices are sums over modes of (u_i·y)² times a function of λ_i. Which function, each time?",
-        "Loss: e^(−2λt/N). Path squared: 1/λ. Compute u_i·y for real and shuffled labels with `jnp.linalg.eigh`.",
-        "path = sqrt(y @ solve(kernel, y)); for the time evaluate gradient_flow on a fine grid of t and take the first "
-        "at which the loss is below a hundredth.",
+        "Loss: e^(−2λt/N). Distance squared: 1/λ. Compute u_i·y for real and shuffled labels with `jnp.linalg.eigh`.",
+        "distance = sqrt(y @ solve(kernel, y)); for the time evaluate gradient_flow on a fine grid of t and take the "
+        "first at which the loss is below a hundredth.",
     ),
 )

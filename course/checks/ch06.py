@@ -1,14 +1,16 @@
 """Checks of chapter 06, the edge of chaos."""
 
+import functools
+
 from course import expect
 from course.tasks import task, written
 
 
 def _gauss():
-    """A trapezoid rule for E[g(Z)], independent of the learner's quadrature."""
+    """A trapezoid rule for E[g(Z)], independent of the learner's quadrature; for analytic g it is exact to 1e-12."""
     import numpy as np
 
-    z = np.linspace(-9, 9, 1801)
+    z = np.linspace(-9, 9, 181)
     weights = np.exp(-(z**2) / 2)
     return z, weights / weights.sum()
 
@@ -171,6 +173,18 @@ def _(answer, rng):
     return "Negative for softplus: no edge"
 
 
+@functools.cache
+def _depth_scales(w_std):
+    """The depth scales of tanh, in numbers: of the variance, of the correlation, and χ_1."""
+    import jax
+
+    import ntklib as ntk
+
+    with jax.enable_x64(True):
+        scales = ntk.depth_scales(ntk.Tanh(), w_std, 0.05**0.5)
+        return float(scales.xi_q), float(scales.xi_c), float(scales.chi_1)
+
+
 @task(
     "06.3",
     "meeting and parting",
@@ -187,15 +201,11 @@ def _(answer, rng):
     ),
 )
 def _(answer, rng):
-    import jax
     import numpy as np
 
-    import ntklib as ntk
-
-    with jax.enable_x64(True):
-        near, far = (ntk.depth_scales(ntk.Tanh(), w, 0.05**0.5) for w in (1.1, 2.2))
-    fall, rise = float(np.log(50)), float(np.log(1e5))
-    xi, xi_far, growth = float(near.xi_c), float(far.xi_c), float(np.log(far.chi_1))
+    xi_q, xi, _ = _depth_scales(1.1)
+    _, xi_far, chi = _depth_scales(2.2)
+    fall, rise, growth = float(np.log(50)), float(np.log(1e5)), float(np.log(chi))
     meet, part = expect.parts(answer, ("layers until they meet", "layers until they part"))
     both = [expect.finite(value, "each of the two") for value in (meet, part)]
     swapped = abs(both[0] - rise / growth) < 0.04 * rise / growth and abs(both[1] - xi * fall) < 0.04 * xi * fall
@@ -209,7 +219,7 @@ def _(answer, rng):
             "that is ξ_c, after which δ has fallen by a factor e only.": xi,
             "that is six ξ_c, the border of training; here δ has to fall by a factor of 50.": 6 * xi,
             "take the natural logarithm: δ falls by e, not by 10, in each ξ_c.": xi * np.log10(50),
-            "ξ_q is the scale of the variance, which is at rest here.": float(near.xi_q) * fall,
+            "ξ_q is the scale of the variance, which is at rest here.": xi_q * fall,
             "a fall by 100 was asked; δ starts at 0.5.": xi * np.log(100),
             "a depth scale is a length; it multiplies the logarithm.": fall / xi,
         },
@@ -222,7 +232,7 @@ def _(answer, rng):
         slips={
             "ξ_c governs how soon c* is reached; neighbours part with the slope at c = 1, which is χ_1.": xi_far * rise,
             "take the natural logarithm both times, or log10 both times.": 5 / growth,
-            "χ_1 is a factor; its logarithm counts the layers.": rise / float(far.chi_1),
+            "χ_1 is a factor; its logarithm counts the layers.": rise / chi,
             "δ starts at 1e-6 and ends at 0.1: five powers of ten, not six.": np.log(1e6) / growth,
             "that is the distance |h − h'|, whose square is proportional to δ: half the logarithm.": rise / growth / 2,
         },
@@ -263,6 +273,9 @@ def _(answer, rng):
             q = b + w**power * mean(lambda u: np.tanh(u) ** 2, q)
         return w**outer * mean(lambda u: (1 - np.tanh(u) ** 2) ** inner, q)
 
+    def slip(**change):
+        return lambda: chi(w_var, b_var, **change)
+
     shape = expect.one_of(rng, (3, 5), (6, 3))
     w_var, b_var = rng.uniform(0.8, 2.5, size=shape[0]), rng.uniform(0.02, 0.4, size=shape[1])
     with expect.without("chi", "phase", "depth_scales", "fixed_point", "fixed_points"):
@@ -273,19 +286,19 @@ def _(answer, rng):
         chi(w_var, b_var),
         rtol=2e-3,
         slips={
-            "this is still the flawed function.": chi(w_var, b_var, power=2, steps=1),
-            "the power is mended, but χ_1 is taken after one step from q = 1; it belongs to the fixed point.": chi(
-                w_var, b_var, steps=1
+            "this is still the flawed function.": slip(power=2, steps=1),
+            "the power is mended, but χ_1 is taken after one step from q = 1; it belongs to the fixed point.": slip(
+                steps=1
             ),
-            "q is at rest now, but w_var is a variance already: it is squared in V(q).": chi(w_var, b_var, power=2),
-            "w_var is squared in the last line: it is a variance already.": chi(w_var, b_var, outer=2),
-            "the root of w_var is taken in the variance map; it is a variance, which is what V(q) needs.": chi(
-                w_var, b_var, power=0.5
+            "q is at rest now, but w_var is a variance already: it is squared in V(q).": slip(power=2),
+            "w_var is squared in the last line: it is a variance already.": slip(outer=2),
+            "the root of w_var is taken in the variance map; it is a variance, which is what V(q) needs.": slip(
+                power=0.5
             ),
-            "b_var is squared: it is a variance already.": chi(w_var, b_var, bias=2),
-            "the variance is left at q = 1; χ_1 belongs to the fixed point of V.": chi(w_var, b_var, steps=0),
-            "that is E[φ'²] without σ_w².": chi(w_var, b_var, outer=0),
-            "that is σ_w² E[φ']; χ_1 has the mean of the square, E[φ'²].": chi(w_var, b_var, inner=1),
+            "b_var is squared: it is a variance already.": slip(bias=2),
+            "the variance is left at q = 1; χ_1 belongs to the fixed point of V.": slip(steps=0),
+            "that is E[φ'²] without σ_w².": slip(outer=0),
+            "that is σ_w² E[φ']; χ_1 has the mean of the square, E[φ'²].": slip(inner=1),
         },
     )
     return "Now the edge goes through (1.761, 0.05)"

@@ -1,7 +1,32 @@
 """Checks of chapter 07, the NTK at large depth."""
 
+import functools
+import math
+
 from course import expect
 from course.tasks import task, written
+
+
+def _erf(c, q):
+    """E[φφ] and E[φ'φ'] of erf for the covariance c of two units of variance q, in plain numbers."""
+    root = math.sqrt((1 + 2 * q) ** 2 - 4 * c**2)
+    return 2 / math.pi * math.asin(2 * c / (1 + 2 * q)), 4 / math.pi / root
+
+
+def _relu(c, q):
+    """The same for ReLU."""
+    angle = math.acos(min(c / q, 1.0))
+    return q * (math.sin(angle) + (math.pi - angle) * c / q) / (2 * math.pi), (math.pi - angle) / (2 * math.pi)
+
+
+@functools.cache
+def _duals():
+    """The duals that are handed over, one function each, so that they compile once; and what they give."""
+    import jax
+
+    from ntklib import duals
+
+    return (jax.jit(duals.erf), _erf), (jax.jit(duals.relu), _relu)
 
 
 @task(
@@ -26,9 +51,6 @@ from course.tasks import task, written
 def _(answer, rng):
     import numpy as np
 
-    from ntklib import duals
-
-    @expect.kept
     def recursion(
         dual, w, b, q, rho, depth, *, late=False, start=1.0, old=False, power=2, bias=2, one_slope="", keep_q=False,
         through=None, own=1,
@@ -37,35 +59,35 @@ def _(answer, rng):
         same, other = q, rho * q
         diagonal, off = start * same, start * other
         for _ in range(depth - 1):
-            (v1, s1), (v2, s2) = dual(same, same, same), dual(other, same, same)
-            new = [w**power * float(v) + (b**bias if bias else 0.0) for v in (v1, v2)]
+            (v1, s1), (v2, s2) = dual(same, same), dual(other, same)
+            new = [w**power * v + (b**bias if bias else 0.0) for v in (v1, v2)]
             if keep_q:
                 new[0] = q
             if late:
-                s1, s2 = (dual(c, new[0], new[0])[1] for c in new)
+                s1, s2 = (dual(c, new[0])[1] for c in new)
             if one_slope == "diagonal":
                 s2 = s1
             if one_slope == "off":
                 s1 = s2
             added = (same, other) if old else new
-            diagonal = own * added[0] + w**through * float(s1) * diagonal
-            off = own * added[1] + w**through * float(s2) * off
+            diagonal = own * added[0] + w**through * s1 * diagonal
+            off = own * added[1] + w**through * s2 * off
             same, other = new
         return np.array([diagonal, off])
 
-    for dual in (duals.erf, duals.relu):
+    for dual, numbers in _duals():
         w, b, q, rho = rng.uniform([1.05, 0.3, 4.0, 0.2], [1.3, 0.6, 5.0, 0.7])
         depth = int(rng.integers(4, 7))
-        given = dual, float(w), float(b), float(q), float(rho)
+        given = float(w), float(b), float(q), float(rho)
         names = ("Θ(x, x)", "Θ(x, x')")
-        want = recursion(*given, depth)
+        want = recursion(numbers, *given, depth)
         with expect.without("ntk_depth_profile"):
-            pair = expect.call(answer, *given, depth)
+            pair = expect.call(answer, dual, *given, depth)
         got = expect.parts(pair, names, order=want)
         got = np.array([expect.array(v, name, shape=()) for v, name in zip(got, names, strict=True)])
 
-        def slip(change=None, given=given, depth=depth, **options):
-            return lambda: recursion(*given, depth + (change or 0), **options)
+        def slip(change=0, numbers=numbers, given=given, depth=depth, **options):
+            return recursion(numbers, *given, depth + change, **options)
 
         expect.close(
             got,
@@ -93,7 +115,7 @@ def _(answer, rng):
                 ),
             },
         )
-        first = expect.parts(expect.call(answer, *given, 1), names)
+        first = expect.parts(expect.call(answer, dual, *given, 1), names)
         first = np.array([expect.array(v, name, shape=()) for v, name in zip(first, names, strict=True)])
         expect.that(
             np.allclose(first, [q, rho * q], rtol=1e-4), "at depth 1 it is a linear model: Θ should be Σ, (q, ρq)."
