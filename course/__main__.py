@@ -188,6 +188,7 @@ def open_(check: Annotated[bool, typer.Option(help="Run chapter 00 headless inst
     arguments += [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/notebooks/{path.name}"]
     # Settings that keep JupyterLab from asking for news and updates: the course needs no network.
     arguments.append(f"--LabApp.app_settings_dir={root / 'course' / 'jupyterlab'}")
+    arguments.append("--FileContentsManager.pre_save_hook=course.saving.as_built")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         arguments.append("--allow-root")
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
