@@ -207,7 +207,7 @@ check("08.4", (wrong_line, stationary_variances))
 # %% [markdown]
 # ## 08.5 The average of many runs
 #
-# 10 minutes · difficulty 2 of 5 · rests on “Is it a regulariser?”
+# 10 minutes · difficulty 2 of 5 · rests on “Is it a regularizer?”
 #
 # A colleague fine-tunes a *linearised* network on data with disputed labels, by SGD with small batches. She averages the
 # parameters of 50 runs, and the average has a clearly lower test loss than any single run. "So the noise of SGD helped
@@ -225,7 +225,7 @@ its expectation is the function of full-batch gradient descent with the same lea
 rate and number of steps, for every batch size. One run of gradient descent gives it.
 The loss has one and the same Hessian everywhere: there is no flatter region to find.
 Test: compare the average with gradient descent; they differ by the sampling error
-only, std/√50. A regulariser would show a difference that stays with more runs.
+only, std/√50. A regularizer would show a difference that stays with more runs.
 ### END SOLUTION
 """
 check("08.5", answer)

@@ -239,7 +239,7 @@ written(
     ),
     minutes=10,
     difficulty=2,
-    section="Is it a regulariser?",
+    section="Is it a regularizer?",
     hints=(
         "In a model that is linear in its parameters, what is the function of averaged parameters?",
         "What is the mean of SGD's outputs, for any batch size? And how large is the loss of a single run compared "
