@@ -33,7 +33,6 @@ from ntklib import plotting
 
 jax.config.update("jax_enable_x64", True)  # small errors are measured here
 plotting.use_style()
-plt.rcParams["figure.dpi"] = 80
 paper = scale() == "paper"
 
 # %% [markdown]
@@ -405,7 +404,7 @@ for ax, width in zip(axes, results, strict=True):
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     ax.set(title=f"width {width}", xlabel=r"time $t = \eta\cdot$steps")
 axes[0].set_ylabel("output (target ±1)")
-outside = {"bbox_to_anchor": (1, 1), "loc": "upper left", "fontsize": 8.5}
+outside = {"bbox_to_anchor": (1, 1), "loc": "upper left"}
 axes[1].legend(title="points: network\nlines: closed form", **outside)
 plt.show()
 

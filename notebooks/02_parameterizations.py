@@ -45,7 +45,7 @@ def legend_of_points(ax, **where):
     """A legend without an entry for every theory line; the text under the figure says."""
     entries = zip(*ax.get_legend_handles_labels(), strict=True)
     kept = [(h, label) for h, label in entries if not label.startswith("theory:")]
-    ax.legend(*zip(*kept, strict=True), fontsize=8, **where)
+    ax.legend(*zip(*kept, strict=True), **where)
 
 
 PAPER = scale() == "paper"
@@ -335,7 +335,7 @@ left.set(
     ylabel="largest stable rate η",
     ylim=(8e-4, 500),
 )
-left.legend(fontsize=8, ncols=1, loc="upper right")
+left.legend(ncols=1, loc="upper right")
 for i, (label, values) in enumerate(runs.items()):
     mean, error = plotting.mean_and_error(np.log10(values))
     right.errorbar(
@@ -349,7 +349,7 @@ for i, (label, values) in enumerate(runs.items()):
         label=label,
     )
 right.set(yscale="log", xlabel="step", ylabel="training loss")
-_ = right.legend(fontsize=8)
+_ = right.legend()
 
 # %%
 ntk_slope, standard_slope = slope[ntk.NTK], slope[ntk.STANDARD]
@@ -451,7 +451,7 @@ plotting.theory_and_measurement(
     label="first layer and biases",
 )
 left.set(yscale="log", ylabel="share of the trace")
-left.legend(fontsize=8, loc="lower left")
+left.legend(loc="lower left")
 width_axis(left, widths)
 plotting.rate(right, widths, to_A, label="to A", theory=-0.5)
 mean, error = plotting.mean_and_error(to_ntk)
@@ -469,7 +469,7 @@ limit = distance(A, theta)
 right.axhline(limit, color=orange, linestyle="--", label="predicted limit")
 right.set(ylabel="relative distance of the shapes")
 width_axis(right, widths)
-_ = right.legend(fontsize=8)
+_ = right.legend()
 
 # %%
 print(f"distance of A to the NTK in shape: {distance(A, theta):.3f}")
@@ -681,7 +681,7 @@ right.set(
     ylim=(0.45, 1.03),
     ylabel="share of weights with the common sign",
 )
-_ = right.legend(fontsize=8, loc="center right")
+_ = right.legend(loc="center right")
 
 # %% [markdown]
 # Lines have the predicted slopes, the legend gives the fitted ones (mean and standard error over the networks). Every

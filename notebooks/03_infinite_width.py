@@ -29,7 +29,6 @@ from course import claim, reseed, scale
 from ntklib import duals, plotting
 
 plotting.use_style()
-plt.rcParams["figure.dpi"] = 72
 paper = scale() == "paper"
 
 data = ntk.load("mnist5k").flat()
@@ -81,7 +80,7 @@ for ax, width in zip(axes, (64, 1024), strict=True):
     ax.plot(angles, limit, color="black", lw=2, ls="--", label="infinite width")
     ax.set(xlabel="angle from the image of a 3 (rad)", title=f"width n = {width}")
 axes[0].set_ylabel(r"kernel $\Theta(x_0, x)$ at initialisation")
-axes[0].legend(loc="upper left", fontsize=9)
+axes[0].legend(loc="upper left")
 plt.show()
 
 # %% [markdown]
@@ -278,7 +277,7 @@ for i, name in enumerate(exact):
     left.errorbar(coarse, samples[name][0], error, **style)
 left.set_xlabel("correlation of u and v")
 left.set_ylabel(r"$E[\phi(u)\phi(v)]$ at variance 1")
-left.legend(fontsize=8)
+left.legend()
 
 spread = np.sqrt((misses**2).mean(1))
 guide = spread[0] * (np.array(sample_sizes) / sample_sizes[0]) ** -0.5
@@ -294,7 +293,7 @@ for i, (label, evaluations, error) in enumerate(
     right.loglog(evaluations, error, **style, ls="none", label=label)
 right.set_xlabel("evaluations of the integrand")
 right.set_ylabel("error of the ReLU dual, ρ = 0.5")
-right.legend(fontsize=8)
+right.legend()
 plt.show()
 
 slope = np.polyfit(np.log(sample_sizes), np.log(spread), 1)[0]
@@ -495,7 +494,7 @@ for i, width in enumerate((narrow[0], narrow[-1])):
     left.stairs(density, edges, baseline=None, **style, label=f"width {width}")
 left.set(yscale="log", ylim=(3e-4, 2), ylabel="density")
 left.set(xlabel=r"output $f(x)/\sqrt{\Sigma(x, x)}$")
-left.legend(loc="upper right", fontsize=8)
+left.legend(loc="upper right")
 
 plotting.theory_and_measurement(right, narrow, curve, mixture, label="f(x)")
 plotting.theory_and_measurement(right, narrow, curve_of_difference, difference, label="f(x) − f(x')", series=2)
@@ -506,7 +505,7 @@ right.set(xscale="log", yscale="log", ylim=(0.04, 5))
 right.set(xlabel="width n", ylabel="excess kurtosis")
 right.set_xticks(narrow, [str(n) for n in narrow])
 right.minorticks_off()
-right.legend(fontsize=8)
+right.legend()
 plt.show()
 
 # %%
@@ -622,7 +621,7 @@ plotting.rate(axes[1], wide, centred, label="random signs", theory=-1, series=0)
 plotting.rate(axes[1], wide, one_sign, label="one sign", theory=-0.5, series=2)
 for ax, title in zip(axes, ("smooth or kinked", "SiLU, readout signs"), strict=True):
     ax.set(xlabel="width n", title=title)
-    ax.legend(fontsize=8)
+    ax.legend()
 axes[0].set_ylabel(r"drift $\|\Theta_t - \Theta_0\| / \|\Theta_0\|$ at t = 20")
 plt.show()
 

@@ -31,7 +31,6 @@ from course import claim, reseed, scale
 from ntklib import plotting
 
 plotting.use_style()
-plt.rcParams["figure.dpi"] = 82
 paper = scale() == "paper"
 
 data = ntk.load("mnist5k").flat()
@@ -158,7 +157,7 @@ for i, (label, point) in enumerate(examples.items()):
     left.plot(t[1::3], measured[1::3, point], **style, label=label)
 left.plot([], [], "k-", label="predicted")
 left.set(xscale="log", xlabel="training time t = η · steps", ylabel="output f(x)")
-left.legend(fontsize=8, ncols=2, loc="lower left")
+left.legend(ncols=2, loc="lower left")
 low, high = left.get_ylim()
 left.set_ylim(low - 0.4 * (high - low), high)
 for i, (part, label) in enumerate(((slice(N), "training"), (slice(N, None), "test"))):
@@ -172,7 +171,7 @@ right.plot([], [], "k-", label="predicted, own kernel")
 right.plot([], [], "k--", lw=1, label="predicted, infinite width")
 right.set(xscale="log", yscale="log", ylim=(1e-8, 5), xlabel="training time t")
 right.set_ylabel(r"loss $\frac{1}{2N}\sum(f-y)^2$")
-right.legend(fontsize=8, loc="lower left")
+right.legend(loc="lower left")
 plt.show()
 
 rms_own = np.sqrt(np.mean((measured - from_own) ** 2, axis=1)).max()
@@ -300,7 +299,7 @@ for i, (label, of) in enumerate(shares.items()):
     left.step(constants, of.cumsum(), where="post", **style)
 left.set(xscale="log", xlabel=r"time constant $N/\lambda_i$")
 left.set_ylabel("share of the target up to there")
-left.legend(fontsize=8)
+left.legend()
 for i, mode in enumerate(largest):
     style = {"color": plotting.COLOURS[i]}
     curve = np.exp(-eigenvalues[mode] * fine / many)
@@ -311,7 +310,7 @@ for i, mode in enumerate(largest):
                    ls="none", ms=4, **style, label=label)  # fmt: skip
 right.set(xscale="log", xlabel="training time t")
 right.set_ylabel(r"what is left, $u_i^\top r_t \,/\, u_i^\top r_0$")
-right.legend(fontsize=8, title="share of target", title_fontsize=8)
+right.legend(title="share of target")
 plt.show()
 
 losses = np.mean(residuals**2, axis=1).T / 2
@@ -362,7 +361,7 @@ for i, (name, (loss, line)) in enumerate(runs.items()):
     ax.plot(at, loss, plotting.MARKERS[i], ms=5, ls="none", **style, label=name)
 ax.plot([], [], "k-", label="predicted")
 ax.set(yscale="log", xlabel="steps", ylabel="training loss")
-ax.legend(fontsize=8)
+ax.legend()
 plt.show()
 
 below, above, heavy = runs.values()
@@ -484,7 +483,7 @@ for i, (name, (widths, found, which, law)) in enumerate(series.items()):
     plotting.rate(ax, widths, samples, label=name, theory=law, series=i)
 entries = zip(*ax.get_legend_handles_labels(), strict=True)
 kept = [(h, label) for h, label in entries if not label.startswith("theory")]
-ax.legend(*zip(*kept, strict=True), fontsize=8, loc="upper right")
+ax.legend(*zip(*kept, strict=True), loc="upper right")
 ax.set(xlabel="width n", ylabel="largest rms distance (targets: ±1)", ylim=(2e-4, 5))
 plt.show()
 
@@ -649,7 +648,7 @@ for ax, k in zip(axes, (1, 3), strict=True):
             label="training points")  # fmt: skip
     ax.set(title=f"t = {times[k]:g}", xlabel="angle on the arc (rad)")
 axes[0].set_ylabel("output f(x)")
-fig.legend(*axes[0].get_legend_handles_labels(), fontsize=8, ncols=4,
+fig.legend(*axes[0].get_legend_handles_labels(), ncols=4,
            loc="outside lower center")  # fmt: skip
 plt.show()
 
@@ -787,7 +786,7 @@ for i, (name, (line, label)) in enumerate(lines.items()):
     ax.errorbar(angles[i::4], std, error, **style, label=f"networks, {name}")
 ax.set(xlabel="angle on the arc (rad)", ylabel="standard deviation", xlim=(-3.2, 7.2))
 ax.set_xticks([-3, -2, -1, 0, 1, 2, 3])
-ax.legend(fontsize=8, loc="center right")
+ax.legend(loc="center right")
 plt.show()
 
 away = lines["all layers"][0] > 0.2  # not at the training points
@@ -878,7 +877,7 @@ for i, name in enumerate(("mse", "cross-entropy")):
                 ls=plotting.DASHES[i], label=name)  # fmt: skip
 ax.set(xscale="log", yscale="log", ylim=(1e-4, 1), xlabel="training time t")
 ax.set_ylabel("rms, network − linearisation")
-ax.legend(fontsize=9)
+ax.legend()
 plt.show()
 
 growth = {}

@@ -220,7 +220,7 @@ for q, (ax, where) in enumerate(zip(axes, ("training", "test"), strict=True)):
     ax.errorbar(STEPS[1:], mean, yerr=error, fmt="s", color=plotting.COLOURS[1], capsize=2, label="B = 4, measured")
     ax.set(xscale="log", yscale="log", xlabel="steps", title=f"{where} points")
 axes[0].set(ylabel="variance of an output", ylim=(2e-4, 2))
-_ = axes[0].legend(fontsize=8, ncols=2, loc="lower left")
+_ = axes[0].legend(ncols=2, loc="lower left")
 
 # %%
 assert (abs(of_blocks - 1) < 4 * block_error).all()
@@ -320,7 +320,7 @@ for ax, name, title in zip(axes, ("agreed", "disputed"), titles, strict=True):
     ax.set(xscale="log", yscale="log", xlabel="steps", title=title)
 axes[1].set_ylim(bottom=1e-4)
 for ax in axes:
-    ax.legend(fontsize=8, loc="lower left")
+    ax.legend(loc="lower left")
 _ = axes[0].set(ylabel="variance of a test output")
 
 # %%
@@ -416,7 +416,7 @@ ax.set_xticks(FRACTIONS, [f"{fraction:g}" for fraction in FRACTIONS])
 ax.set_xticks([], minor=True)
 entries = zip(*ax.get_legend_handles_labels(), strict=True)
 kept = [e for e in entries if not e[1].startswith("theory")]
-_ = ax.legend(*zip(*kept, strict=True), fontsize=8, loc="upper left")
+_ = ax.legend(*zip(*kept, strict=True), loc="upper left")
 
 # %%
 for name in names:
@@ -477,7 +477,7 @@ left.axhline(1, color="0.4", linewidth=1, label="for the mean")
 left.set(xscale="log", xlabel="batch size B", ylabel="largest stable η / (2N/λ_max)", ylim=(0, 1.1))
 left.set_xticks(SIZES, [str(b) for b in SIZES])
 left.set_xticks([], minor=True)
-left.legend(fontsize=8, loc="lower right")
+left.legend(loc="lower right")
 for i, (factor, (theory, runs)) in enumerate(growth.items()):
     colour, marker = plotting.COLOURS[i], plotting.MARKERS[i]
     right.plot(counts, theory[0], plotting.DASHES[i], color=colour, label=f"{factor} × limit, exact mean")
@@ -486,7 +486,7 @@ for i, (factor, (theory, runs)) in enumerate(growth.items()):
     right.errorbar(counts, of_runs, yerr=error, fmt=marker, color=colour, markersize=4, label="mean of 1000 runs")
     right.plot(counts, np.median(runs[0], axis=0), ":", color=colour, label="median run")
 right.set(yscale="log", xlabel="steps", ylabel="training loss (first seed)", ylim=(0.1, 2e4))
-_ = right.legend(fontsize=7, ncols=2, loc="upper left")
+_ = right.legend(ncols=2, loc="upper left")
 
 # %%
 mean, error = plotting.mean_and_error(share[:, 0])
@@ -543,7 +543,7 @@ ax.errorbar(
     label="shuffled epochs, simulated",
 )
 ax.set(xlabel="steps (an epoch has 4)", ylabel="variance of an output")
-_ = ax.legend(fontsize=8)
+_ = ax.legend()
 
 # %%
 at_ends = (shuffled / fresh)[:, per_epoch - 1 :: per_epoch].mean(1)
@@ -702,12 +702,12 @@ for i, (label, (values, power)) in enumerate(of_step.items()):
 left.set(xlabel="learning rate η", ylabel="difference after one step (rms)")
 left.set_xticks(RATES, [f"{rate:g}" for rate in RATES])
 left.set_xticks([], minor=True)
-left.legend(fontsize=8)
+left.legend()
 plotting.rate(right, ONE_STEP_WIDTHS, 1000 * after_one, label="one step, η = 0.02 (·1000)", theory=-1, series=2)
 for i, rate in enumerate(DRIFT_RATES):
     plotting.rate(right, WIDTHS, over_width[i], label=f"t = 8, η = {rate}", series=i)
 right.set(xlabel="width n", ylabel="difference (rms)")
-right.legend(fontsize=8)
+right.legend()
 right.set_xticks(ONE_STEP_WIDTHS, [str(n) for n in ONE_STEP_WIDTHS])
 _ = right.set_xticks([], minor=True)
 
@@ -934,7 +934,7 @@ label = "with label noise"
 plotting.theory_and_measurement(ax, times, slide.mean(0), traces, label=label)
 ax.axhline(1, color="0.3", linestyle=":", label="clean labels, any batch size")
 ax.set(xlabel="time t = η · steps after the first solution", ylabel="tr Θ, relative", ylim=(0.6, 1.05))
-_ = ax.legend(fontsize=8, loc="lower left")
+_ = ax.legend(loc="lower left")
 
 # %%
 final = np.asarray(jax.vmap(kernel_trace)(cooled) / start_trace)

@@ -35,7 +35,7 @@ def use_style() -> None:
     mpl.rcParams.update(
         {
             "figure.figsize": (6.4, 3.8),
-            "figure.dpi": 90,
+            "figure.dpi": 96,
             "figure.constrained_layout.use": True,
             "axes.prop_cycle": cycler(color=COLOURS, linestyle=DASHES),
             "axes.spines.top": False,
@@ -43,6 +43,7 @@ def use_style() -> None:
             "axes.grid": True,
             "grid.alpha": 0.25,
             "legend.frameon": False,
+            "legend.fontsize": 9,
             "font.size": 10.5,
             "svg.hashsalt": "ntklib",
         }
