@@ -115,7 +115,8 @@ def rate(
         x: Positive numbers, [n].
         samples: Positive measurements, [seeds, n]. Points are means over seeds, with standard errors.
         label: The name in the legend.
-        theory: A slope. If it is given, a line of that slope is drawn through the geometric mean of the points.
+        theory: A slope. If it is given, a line of that slope is drawn through the geometric mean of the points. Series
+            with the same slope share an entry of the legend.
         series: The number of the series, which chooses color, marker and dash.
 
     Returns:
@@ -132,15 +133,9 @@ def rate(
     ax.errorbar(x, mean, yerr=error, fmt=marker, linestyle="none", color=colour, capsize=2, label=text)
     if theory is not None:
         middle = np.exp(np.mean(np.log(mean)) - theory * np.mean(np.log(x)))
-        dash = DASHES[series % len(DASHES)]
-        ax.plot(
-            x,
-            middle * x**theory,
-            color=colour,
-            linestyle=dash,
-            linewidth=1,
-            label=f"theory: slope {theory:g}",
-        )
+        dash, name = DASHES[series % len(DASHES)], f"theory: slope {theory:g}"
+        known = any(line.get_label() == name for line in ax.lines)
+        ax.plot(x, middle * x**theory, color=colour, linestyle=dash, linewidth=1, label=None if known else name)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.legend()

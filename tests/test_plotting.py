@@ -40,6 +40,14 @@ def test_fit_slope_and_its_error():
         plotting.fit_slope(X, -SAMPLES)
 
 
+def test_series_with_one_slope_share_an_entry_of_the_legend(ax):
+    for series, theory in enumerate((-0.5, -0.5, -1.0)):
+        plotting.rate(ax, X, SAMPLES, label=f"error {series}", theory=theory, series=series)
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert [name for name in names if "theory" in name] == ["theory: slope -0.5", "theory: slope -1"]
+    assert sum("error" in name for name in names) == 3
+
+
 def test_theory_is_a_line_and_measurement_points(ax):
     plotting.theory_and_measurement(ax, X, X**-0.5, SAMPLES, label="f")
     line, points = ax.get_lines()[:2]
