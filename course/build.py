@@ -1,8 +1,8 @@
 """Notebooks from their sources: a chapter from notebooks/NN_slug.py, solution and exercise from solutions/NN_slug.py.
 
-A notebook is run again only when its cells (sources, ids, metadata) differ from those of the built file, or when
-that file was not run to its end; a new set-up cell is written without a run. A change in ntklib is not seen here: nbval
-sees it, and `--force` runs all anew.
+A notebook is run again only when its code differs from that of the built file, or when that file was not run to its
+end. If only text differs, or the set-up cell, which does nothing in a clone, what the code gave stands. A change in
+ntklib is not seen here: nbval sees it, and `--force` runs all anew.
 """
 
 import os
@@ -92,15 +92,23 @@ def _difference(nb: NotebookNode, built: NotebookNode) -> str | None:
     return None
 
 
-def _with_its_setup(nb: NotebookNode, path: Path) -> NotebookNode | None:
-    """The built file with the set-up cell of `nb`, if that is all that differs. In a clone that cell does nothing, so
-    that what the others gave stands.
-    """
-    if difference(nb, path) != "differs in cell 1: source":
+def _with_what_it_gave(nb: NotebookNode, path: Path, root: Path) -> NotebookNode | None:
+    """Return `nb` with the outputs of the built file, if that was run and has the same code in the same order."""
+    if not path.exists():
         return None
-    built = execute.read(path)
-    built.cells[0].source = nb.cells[0].source
-    return None if _difference(nb, built) else built
+    try:
+        built = execute.read(path)
+    except execute.NotebookFailed:
+        return None
+    old, new = ([cell for cell in given.cells if cell.cell_type == "code"] for given in (built, nb))
+    set_up = source.set_up(root)
+    if [c.source for c in old if not source.sets_up(c)] != [c.source for c in new if c.source != set_up]:
+        return None
+    if len(old) != len(new) or any(not cell.execution_count for cell in old):
+        return None
+    for before, now in zip(old, new, strict=True):
+        now.update(outputs=before.outputs, execution_count=before.execution_count)
+    return nb
 
 
 def check(root: Path, chapters: Collection[str] = ()) -> list[str]:
@@ -134,13 +142,13 @@ def build(root: Path, chapters: Collection[str] = (), *, force: bool = False) ->
             nb = target.cells(root)
             if not force and difference(nb, target.path) is None:
                 continue
-            if not force and (kept := _with_its_setup(nb, target.path)):
-                write(kept, target.path)
-                print(f"{name} has the new set-up cell", file=sys.stderr, flush=True)
-                continue
-            print(f"{name} ...", file=sys.stderr, flush=True)
             begin = time.monotonic()
-            execute.execute(nb, target.path, execute.environment(root))
+            if not force and _with_what_it_gave(nb, target.path, root):
+                done = "has the new text; its code is as it was"
+            else:
+                print(f"{name} ...", file=sys.stderr, flush=True)
+                execute.execute(nb, target.path, execute.environment(root))
+                done = f"built in {time.monotonic() - begin:.1f} s"
             wrong = execute.problems(nb, root)
             if wrong:
                 raise execute.NotebookFailed(f"{name} ran, but " + "; ".join(wrong))
@@ -149,7 +157,7 @@ def build(root: Path, chapters: Collection[str] = (), *, force: bool = False) ->
             failures.append(str(name))
             continue
         write(nb, target.path)
-        print(f"{name} built in {time.monotonic() - begin:.1f} s", file=sys.stderr, flush=True)
+        print(f"{name} {done}", file=sys.stderr, flush=True)
     return failures
 
 

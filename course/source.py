@@ -42,20 +42,63 @@ def notebook(path: Path, root: Path, *, exercise: bool = False, target: Path | N
 
     target = target or path.with_suffix(".ipynb")
     chapter = path.name.split("_")[0]
-    cells = [nbformat.v4.new_code_cell(_setup(root).strip())]
     grade_ids: set[str] = set()
     text: Any = jupytext.read(path, fmt="py:percent")
-    for raw in text.cells:
-        where = f"{path.name}, cell {len(cells) + 1}"
-        cells.append(_cell(raw, chapter, exercise, grade_ids, where))
+    cells = [
+        _cell(raw, chapter, exercise, grade_ids, f"{path.name}, cell {number}")
+        for number, raw in enumerate(text.cells, 1)
+    ]
+    titled = bool(cells) and cells[0].cell_type == "markdown"
+    cells.insert(int(titled), nbformat.v4.new_code_cell(set_up(root)))
+    if links := _links(target, root):
+        cells.append(nbformat.v4.new_markdown_cell(links))
     for position, cell in enumerate(cells):
         cell.id = hashlib.sha256(f"{target.relative_to(root).as_posix()} {position}".encode()).hexdigest()[:12]
     return nbformat.v4.new_notebook(cells=cells, metadata=METADATA, nbformat_minor=5)
 
 
-def _setup(root: Path) -> str:
+def title(path: Path) -> str:
+    """Return the title of a chapter's source, such as "06 · The edge of chaos"."""
+    first = next((line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# # ")), "")
+    found = re.fullmatch(r"# # (\d\d[a-z]?)\W+(.+)", first)
+    if not found:
+        raise SourceError(f"{path.name}: its first heading should look like '# # {path.name[:2]} · The title'")
+    return f"{found[1]} · {found[2]}"
+
+
+def _links(target: Path, root: Path) -> str:
+    """Return a line of links: to the chapter before and after, to the sheet with the solutions, and to the source."""
+    chapters = sorted((root / "notebooks").glob("[0-9][0-9]*_*.py"))
+    names, kind = [path.stem for path in chapters], target.parent.name
+    if target.stem not in names:
+        return ""
+    here = names.index(target.stem)
+    labels = {"notebooks": title(chapters[here]), "exercises": "exercises", "solutions": "solutions"}
+    there = {folder: f"[{label}](../{folder}/{target.stem}.ipynb)" for folder, label in labels.items()}
+    found = [there[folder] for folder in labels if folder != kind and _is_built(root, folder, target.stem)]
+    if kind == "notebooks":
+        found.append(f"[source]({target.stem}.py)")
+    for step, arrow in ((-1, "← {}"), (1, "{} →")):
+        if 0 <= here + step < len(names) and _is_built(root, kind, names[here + step]):
+            link = f"[{arrow.format(title(chapters[here + step]))}]({names[here + step]}.ipynb)"
+            found.insert(0 if step < 0 else len(found), link)
+    return "---\n\n" + " · ".join(found)
+
+
+def _is_built(root: Path, folder: str, stem: str) -> bool:
+    """Return whether there is a source for this notebook."""
+    return (root / ("notebooks" if folder == "notebooks" else "solutions") / f"{stem}.py").exists()
+
+
+def set_up(root: Path) -> str:
+    """Return the code of the set-up cell."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return SETUP.format(address=project["urls"]["Repository"])
+    return SETUP.format(address=project["urls"]["Repository"]).strip()
+
+
+def sets_up(cell: NotebookNode) -> bool:
+    """Return whether a code cell of a built notebook is a set-up cell, of this version or an earlier one."""
+    return cell.source.startswith(SETUP.split("\n", 1)[0])
 
 
 def _cell(raw: NotebookNode, chapter: str, exercise: bool, grade_ids: set[str], where: str) -> NotebookNode:

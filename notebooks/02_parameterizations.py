@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 02 Parameterizations: which learning rate is which
+# # 02 · Parameterizations: which learning rate is which
 #
 # After this chapter you can
 #

@@ -80,7 +80,7 @@ for ax, width in zip(axes, (64, 1024), strict=True):
     ax.plot(angles, limit, color="black", lw=2, ls="--", label="infinite width")
     ax.set(xlabel="angle from the image of a 3 (rad)", title=f"width n = {width}")
 axes[0].set_ylabel(r"kernel $\Theta(x_0, x)$ at initialisation")
-axes[0].legend(loc="upper left")
+axes[1].legend(loc="upper right")
 plt.show()
 
 # %% [markdown]
@@ -271,13 +271,14 @@ for i, name in enumerate(exact):
     style = {"color": plotting.COLOURS[i], "ls": plotting.DASHES[i]}
     left.plot(rhos, exact[name], **style, label=f"{name}, closed form")
     style["ls"] = "none"
-    left.plot(coarse, rule[name], "x", ms=10, **style, label="quadrature")
+    left.plot(coarse, rule[name], "x", ms=10, **style, label=None if i else "quadrature")
     error = samples[name].std(0)
-    style |= {"fmt": ".", "capsize": 2, "label": "1,000 samples (± 1 std)"}
+    style |= {"fmt": ".", "capsize": 2, "label": None if i else "1,000 samples (± 1 std)"}
     left.errorbar(coarse, samples[name][0], error, **style)
 left.set_xlabel("correlation of u and v")
 left.set_ylabel(r"$E[\phi(u)\phi(v)]$ at variance 1")
-left.legend()
+left.set_ylim(-0.5, 0.95)
+left.legend(loc="upper left")
 
 spread = np.sqrt((misses**2).mean(1))
 guide = spread[0] * (np.array(sample_sizes) / sample_sizes[0]) ** -0.5

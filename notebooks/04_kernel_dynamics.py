@@ -776,7 +776,7 @@ delta = ends["all layers"] - ends["readout alone"]
 lines["δ, both trainings"] = delta_line, "δ, equation (11)"
 ends["δ, both trainings"] = delta
 
-fig, ax = plt.subplots(figsize=(6, 3.1))
+fig, ax = plt.subplots(figsize=(7.4, 3.2))
 ax.plot(angles, std_of(of_ntk[1]), ":", color="k", label="posterior with Θ")
 for i, (name, (line, label)) in enumerate(lines.items()):
     style = {"color": plotting.COLOURS[i]}
@@ -784,9 +784,8 @@ for i, (name, (line, label)) in enumerate(lines.items()):
     std, error = (a[i::4] for a in spread(ends[name]))
     style |= {"fmt": plotting.MARKERS[i], "ls": "none", "ms": 4}
     ax.errorbar(angles[i::4], std, error, **style, label=f"networks, {name}")
-ax.set(xlabel="angle on the arc (rad)", ylabel="standard deviation", xlim=(-3.2, 7.2))
-ax.set_xticks([-3, -2, -1, 0, 1, 2, 3])
-ax.legend(loc="center right")
+ax.set(xlabel="angle on the arc (rad)", ylabel="standard deviation")
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 away = lines["all layers"][0] > 0.2  # not at the training points
@@ -875,7 +874,7 @@ for i, name in enumerate(("mse", "cross-entropy")):
     mean, error = plotting.mean_and_error(distance[name])
     ax.errorbar(t[1:], mean[1:], error[1:], fmt=plotting.MARKERS[i], ms=4, lw=1,
                 ls=plotting.DASHES[i], label=name)  # fmt: skip
-ax.set(xscale="log", yscale="log", ylim=(1e-4, 1), xlabel="training time t")
+ax.set(xscale="log", yscale="log", ylim=(1e-6, 1), xlabel="training time t")
 ax.set_ylabel("rms, network − linearisation")
 ax.legend()
 plt.show()

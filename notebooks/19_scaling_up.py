@@ -877,7 +877,7 @@ assert enough < 30
 assert np.abs(scores[40:] - full).max() < 0.02
 
 # %% [markdown]
-# The classes are decided long before the equations are solved: the first iterations deal with the large eigenvalues, which carry the signal (chapter 04), and stopping early is a regulariser of its own (chapter 12). The way there is not monotone. If only the label counts, a residual of $10^{-1}$ does here; if the solution itself is
+# The classes are decided long before the equations are solved: the first iterations deal with the large eigenvalues, which carry the signal (chapter 04), and stopping early is a regularizer of its own (chapter 12). The way there is not monotone. If only the label counts, a residual of $10^{-1}$ does here; if the solution itself is
 # wanted, as for uncertainties or for comparing kernels to the last per mille, ask for $10^{-6}$.
 #
 # Now the growth with $N$. For i.i.d. inputs $\lambda_{\max} \propto N$, while the smallest eigenvalue is held up by the ridge and by what each input has for itself. So $\sqrt\kappa$, and with it the number of iterations, should grow like $\sqrt N$, unless a preconditioner whose rank grows as well takes the large eigenvalues away.

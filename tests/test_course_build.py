@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 CHAPTER = """\
 # %% [markdown]
-# # A sample
+# # 98 · A sample
 #
 # $x^2$ and nothing else.
 
@@ -147,7 +147,7 @@ def test_graded_cells_carry_nbgraders_metadata(tmp_path):
         "solution": False,
         "task": False,
     }
-    short = [(m["grade_id"], m["grade"], m["solution"], m["locked"], m.get("points")) for m in marks[2:]]
+    short = [(m["grade_id"], m["grade"], m["solution"], m["locked"], m.get("points")) for m in marks[2:-1]]
     assert short == [
         ("task-98-1", False, True, False, None),
         ("check-98-1", True, False, True, 3),
@@ -241,34 +241,56 @@ def test_what_is_in_step_is_not_run_again(copy, monkeypatch):
     assert ran[1:] == ["notebooks", "solutions", "exercises"]
 
 
-def test_a_new_setup_cell_is_written_without_a_run(copy, monkeypatch, capfd):
-    path = copy / "exercises" / "98_sample.ipynb"
+def test_new_text_and_a_new_setup_cell_are_written_without_a_run(copy, monkeypatch, capfd):
+    path, chapter = copy / "exercises" / "98_sample.ipynb", copy / "notebooks" / "98_sample.py"
     before = execute.read(path)
     monkeypatch.setattr(execute, "execute", lambda nb, path, env: pytest.fail("ran"))
     monkeypatch.setattr(source, "SETUP", source.SETUP + "# other words")
+    chapter.write_text(CHAPTER.replace("and nothing else", "and more text").replace("A straight", "One straight"))
     assert "differs in cell 1: source" in build.check(copy)[0]
     assert build.build(copy) == []
-    assert capfd.readouterr().err.count("has the new set-up cell") == 3
+    assert capfd.readouterr().err.count("has the new text; its code is as it was") == 3
     assert build.check(copy) == []
-    after = execute.read(path)
+    after, built = execute.read(path), execute.read(copy / "notebooks" / "98_sample.ipynb")
     assert after.cells[0].source.endswith("# other words")
     assert after.cells[1:] == before.cells[1:], "outputs included"
-    # Where something else differs as well, or the notebook was not run, it is run.
+    assert "more text" in built.cells[0].source
+    assert built.cells[2].metadata.mystnb.image.alt.startswith("One straight")
+    assert built.cells[2].outputs
+    # Where code differs as well, or the notebook was not run, it is run.
     after.cells[1].execution_count = None
     nbformat.write(after, path)
     monkeypatch.setattr(source, "SETUP", source.SETUP + " again")
+    chapter.write_text(CHAPTER.replace("import os\n", "import os  # here\n"))
     ran = []
     monkeypatch.setattr(execute, "execute", lambda nb, path, env: ran.append(path.parent.name))
     monkeypatch.setattr(execute, "problems", lambda nb, root: ["not run"])
-    assert len(build.build(copy)) == 1
-    assert ran == ["exercises"]
+    assert len(build.build(copy)) == 3  # since `problems` finds fault with each
+    assert ran == ["notebooks", "exercises"]
+
+
+def test_notebooks_link_to_each_other(copy):
+    (copy / "notebooks" / "99_last.py").write_text("# %% [markdown]\n# # 99 · The last one\n")
+    found = {target.path.parent.name: target.cells(copy).cells[-1].source for target in build.targets(copy, ["98"])}
+    assert found["notebooks"] == (
+        "---\n\n[exercises](../exercises/98_sample.ipynb) · [solutions](../solutions/98_sample.ipynb) · "
+        "[source](98_sample.py) · [99 · The last one →](99_last.ipynb)"
+    )
+    assert found["exercises"].endswith(
+        "[98 · A sample](../notebooks/98_sample.ipynb) · [solutions](../solutions/98_sample.ipynb)"
+    )
+    (last,) = build.targets(copy, ["99"])
+    assert last.cells(copy).cells[-1].source == "---\n\n[← 98 · A sample](98_sample.ipynb) · [source](99_last.py)"
+    (copy / "notebooks" / "99_last.py").write_text("# %% [markdown]\n# # The last one\n")
+    with pytest.raises(source.SourceError, match="should look like '# # 99 · The title'"):
+        last.cells(copy)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda nb: nb.cells.pop(), "has 2 cells instead of 3"),
-        (lambda nb: nb.cells[1].update(source="# Another"), "differs in cell 2: source"),
+        (lambda nb: nb.cells.pop(), "has 3 cells instead of 4"),
+        (lambda nb: nb.cells[0].update(source="# Another"), "differs in cell 1: source"),
         (lambda nb: nb.cells[1].update(id="other"), "differs in cell 2: id"),
         (lambda nb: nb.cells[2].metadata.pop("mystnb"), "differs in cell 3: metadata"),
         (lambda nb: nb.metadata.kernelspec.update(name="mine"), "differs in its metadata"),
