@@ -702,12 +702,13 @@ for i, (label, (values, power)) in enumerate(of_step.items()):
 left.set(xlabel="learning rate η", ylabel="difference after one step (rms)")
 left.set_xticks(RATES, [f"{rate:g}" for rate in RATES])
 left.set_xticks([], minor=True)
-left.legend()
+left.set_ylim(top=0.2)
+left.legend(loc="upper left")
 plotting.rate(right, ONE_STEP_WIDTHS, 1000 * after_one, label="one step, η = 0.02 (·1000)", theory=-1, series=2)
 for i, rate in enumerate(DRIFT_RATES):
     plotting.rate(right, WIDTHS, over_width[i], label=f"t = 8, η = {rate}", series=i)
-right.set(xlabel="width n", ylabel="difference (rms)")
-right.legend()
+right.set(xlabel="width n", ylabel="difference (rms)", ylim=(2e-4, 0.3))
+right.legend(loc="lower left")
 right.set_xticks(ONE_STEP_WIDTHS, [str(n) for n in ONE_STEP_WIDTHS])
 _ = right.set_xticks([], minor=True)
 
