@@ -884,6 +884,30 @@ CALLS = [
         ["`ridge`", "at least 0"],
     ),
     (
+        "leave-one-out of a singular kernel",
+        lambda: ntk.loo(jnp.ones((4, 4)), Y, ridge=0.0),
+        ValueError,
+        ["`ntk_train`", "singular", "`ridge` = 0", "ridge=1e-4"],
+    ),
+    (
+        "leave-one-out of a kernel between two sets",
+        lambda: ntk.loo(THETA[:3], Y, ridge=1e-3),
+        ValueError,
+        ["`ntk_train`", "[N, N]", "(3, 4)"],
+    ),
+    (
+        "leave-one-out with targets of other inputs",
+        lambda: ntk.loo(THETA, Y[:3], ridge=1e-3),
+        ValueError,
+        ["`y`", "4", "3"],
+    ),
+    (
+        "likelihood with negative ridge",
+        lambda: ntk.log_marginal_likelihood(THETA, Y, ridge=-1.0),
+        ValueError,
+        ["`ridge`", "at least 0"],
+    ),
+    (
         "ensemble of arrays",
         lambda: ntk.ensemble_posterior(THETA, Y, t=1.0),
         TypeError,

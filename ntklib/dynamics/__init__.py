@@ -1,9 +1,10 @@
 """Training in function space: what a model that is linear in its parameters does, from kernels alone.
 
 `flow` has gradient flow and gradient descent in closed form, `cross_entropy` the flow of the cross-entropy, `posterior`
-Gaussian processes and ensembles of networks. `noise` has the moments of SGD at finite times, `noise_limits` what they
-come to. `_linalg`, `_spectrum` and `_lost_digits` are what these share: decompositions, which eigenvalues are known,
-and what the kernel's rounding errors cost. No module here sees a network.
+Gaussian processes and ensembles of networks, `scores` what a ridge is chosen by. `noise` has the moments of SGD at
+finite times, `noise_limits` what they come to. `_linalg`, `_cholesky`, `_spectrum` and `_lost_digits` are what these
+share: decompositions, which eigenvalues are known, and what the kernel's rounding errors cost. No module here sees a
+network.
 """
 
 from ntklib.dynamics.cross_entropy import cross_entropy_flow
@@ -11,6 +12,7 @@ from ntklib.dynamics.flow import gradient_descent, gradient_flow, max_learning_r
 from ntklib.dynamics.noise import noise_covariance, sgd_moments, sgd_simulate
 from ntklib.dynamics.noise_limits import langevin, mean_square_limit, stationary_covariance
 from ntklib.dynamics.posterior import ensemble_posterior, gp_posterior
+from ntklib.dynamics.scores import log_marginal_likelihood, loo
 
 __all__ = [
     "cross_entropy_flow",
@@ -19,6 +21,8 @@ __all__ = [
     "gradient_descent",
     "gradient_flow",
     "langevin",
+    "log_marginal_likelihood",
+    "loo",
     "max_learning_rate",
     "mean_square_limit",
     "noise_covariance",

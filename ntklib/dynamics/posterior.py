@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from ntklib import _checks
-from ntklib.dynamics import _linalg, _lost_digits, _spectrum
+from ntklib.dynamics import _cholesky, _linalg, _lost_digits, _spectrum
 from ntklib.dynamics._spectrum import Spectrum, weighted_norm
 from ntklib.dynamics.flow import Number, working_copies, working_precision
 from ntklib.kernel import Kernel
@@ -69,7 +69,7 @@ def gp_posterior(
     with _linalg.double_precision(known):
         k = given.working(known, dtype)
         (y,) = working_copies([("y", y)], known, dtype)
-        factor = _factor(k.train, ridge, eps)
+        factor = _cholesky.factor("nngp_train", k.train, ridge, eps)
         half = jax.scipy.linalg.solve_triangular(factor, k.cross.T, lower=True)
         mean = half.T @ jax.scipy.linalg.solve_triangular(factor, y, lower=True)
         cov = k.test - half.T @ half
@@ -77,7 +77,7 @@ def gp_posterior(
             k.refuse_unlike(eps)
             errors = _gp_errors(k, y, ridge, factor, eps)
             _refuse_negative(names, cov, errors)
-            retry = lambda ridge: _gp_errors(k, y, ridge, _factor(k.train, ridge, eps), eps)  # noqa: E731
+            retry = lambda ridge: _gp_errors(k, y, ridge, _cholesky.factor(names[0], k.train, ridge, eps), eps)  # noqa: E731
             _warn_of_lost_digits("nngp_train", eps, ridge, errors, retry, mean, cov, k.test)
         return mean.astype(dtype), _not_negative(cov).astype(dtype)
 
@@ -225,20 +225,20 @@ class _Parts:
         a, b = scale[: len(self.train)], scale[len(self.train) :]
         train, test = self.train / (a[:, None] * a[None, :]), self.test / (b[:, None] * b[None, :])
         slack = min(max(100 * eps * len(scale) ** 0.5, 1e-6), 0.1)
-        factor = _cholesky(train, slack)
+        factor = _with_slack(train, slack)
         if factor is None:
-            while slack < 0.1 and _cholesky(train, slack) is None:
+            while slack < 0.1 and _with_slack(train, slack) is None:
                 slack = min(10 * slack, 0.1)
             slack = min(10 * slack, 0.1)  # a margin, so that the factorization is well conditioned
-            factor = _cholesky(train, slack)
+            factor = _with_slack(train, slack)
         if factor is not None:
             half = jax.scipy.linalg.solve_triangular(factor, (self.cross / (b[:, None] * a[None, :])).T, lower=True)
-            if _cholesky(test - half.T @ half, slack) is not None:
+            if _with_slack(test - half.T @ half, slack) is not None:
                 return
         raise ValueError(_unlike(self.names, ""))
 
 
-def _cholesky(matrix: Array, slack: float) -> Array | None:
+def _with_slack(matrix: Array, slack: float) -> Array | None:
     """Return the factor of a matrix with `slack` added to its diagonal, or None if the sum is not positive definite."""
     factor = jnp.linalg.cholesky(matrix + slack * jnp.eye(len(matrix)))
     return factor if bool(jnp.isfinite(factor).all()) else None
@@ -278,33 +278,12 @@ def _of_records(records: tuple[Kernel, Kernel | None, Kernel | None], kind: str)
 _Errors = tuple[float, Array, float]
 
 
-def _factor(kernel: Array, ridge: Any, eps: float) -> Array:
-    """Return the Cholesky factor of K + ridge · tr(K)/N · 1."""
-    n = len(kernel)
-    regular = kernel + ridge * jnp.trace(kernel) / n * jnp.eye(n, dtype=kernel.dtype)
-    factor = jnp.linalg.cholesky(regular)
-    pivots = jnp.diagonal(factor) ** 2
-    # A pivot is the conditional variance of an input, given those before it. Below the floor it is a rounding error.
-    # NaN fails the test as well.
-    floor = 4 * n**0.5 * eps * jnp.diagonal(regular)
-    if not _checks.is_traced(pivots) and not bool((pivots > floor).all()):
-        raise ValueError(
-            f"`nngp_train` is singular to the precision of its type with `ridge` = {ridge:g}: inputs that are zero, "
-            f"equal or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or compute it in "
-            f"float64."
-        )
-    return factor
-
-
 def _gp_errors(k: _Parts, y: Array, ridge: Any, factor: Array, eps: float) -> _Errors:
     n, d = len(k.train), jnp.diagonal(k.train)
     added, lower = ridge * jnp.mean(d), (factor, True)
-    # Inverse iteration gives the smallest eigenvalue of R. If that is less than the ridge, K has a negative eigenvalue,
-    # which shows the size of its rounding errors.
-    v = jnp.cos(jnp.arange(float(n)))[:, None]
-    for _ in range(20):
-        v = jax.scipy.linalg.cho_solve(lower, v / jnp.linalg.norm(v))
-    below_zero = float(jnp.maximum(added - 1 / jnp.linalg.norm(v), 0.0) / jnp.mean(d))
+    # If the smallest eigenvalue of R is less than the ridge, K has a negative one, which shows the size of its rounding
+    # errors.
+    below_zero = float(jnp.maximum(added - _cholesky.smallest_eigenvalue(factor), 0.0) / jnp.mean(d))
     sigma = max(_spectrum.ENTRY * eps, below_zero / (2 * n**0.5))
     coefficients, weights = (jax.scipy.linalg.cho_solve(lower, a) for a in (y, k.cross.T))
     reach = jnp.sqrt(jnp.maximum(jnp.diagonal(k.test), 0.0)) + weighted_norm(d, weights.T)
