@@ -147,7 +147,7 @@ TABLES = [
         right={
             "closed form": closed(lambda r, n: r * n, right_denominator),
             "NumPy": lambda t, lam, g=0.0: lam * np.asarray(t).sum(0) / (1 - lam + g + lam * len(t)),
-            "a list": lambda y, s, ridge: [float(s * sum(c) / (1 - s + ridge + s * len(c))) for c in y.T],
+            "a list": lambda y, s, ridge: [s * sum(c) / (1 - s + ridge + s * len(c)) for c in y.T.tolist()],
         },
         wrong={
             "the mean": (closed(lambda r, n: 1.0, lambda r, n, g: 1.0), "mean label"),

@@ -1,5 +1,7 @@
 """Checks of chapter 04, training in closed form."""
 
+import functools
+
 from course import expect
 from course.tasks import task, written
 
@@ -42,7 +44,7 @@ def _(answer, rng):
         theta = (basis * spectrum) @ basis.T
         theta = (theta + theta.T) / 2
         theta_test = rng.normal(size=(m, n)) @ theta / 3  # knows nothing of the null directions either
-        given, t = (theta, theta_test, y, f0, f0_test), 2.0
+        given, t = (theta, theta_test, y, f0, f0_test), 1.5
 
         def curve(wanted=y - f0, at=t / n, spectrum=spectrum, theta_test=theta_test, modes=basis):
             safe = np.where(spectrum > 0, spectrum, 1.0)
@@ -193,26 +195,16 @@ def _(answer, rng):
     expect.close(got, [0.3125, 1.0], "z at a double root, (1 − √μ)² = ηλ/N,", rtol=1e-4)
 
 
-@task(
-    "04.3",
-    "steps_to",
-    minutes=20,
-    difficulty=3,
-    section="Steps instead of flow, and the largest learning rate",
-    hints=(
-        "Write the loss after s steps as a sum over modes, as in equation (2) of the chapter but with powers for "
-        "exponentials. Then look for the first s at which it is small enough.",
-        "L_s/L_0 = Σ (1 − ηλ_i/N)^(2s) w_i / Σ w_i, with w_i the squared component of r0 along mode i, summed over "
-        "outputs.",
-        "left = (1 - learning_rate * λ / N)[None, :] ** (2 * arange(max_steps + 1)[:, None]); loss = left @ w; the "
-        "first s with loss <= fraction * loss[0] is int(argmax(loss <= fraction * loss[0])).",
-    ),
-)
-def _(answer, rng):
+_FRACTIONS = (0.4, 0.1, 0.02, 1e-3)
+
+
+@functools.cache
+def _problem(n, k, seed):
+    """A kernel, residuals and a rate for which each slip gives steps of its own, and these. It takes many draws."""
     import numpy as np
 
-    n, k = expect.one_of(rng, (8, 3), (9, 5))
-    fractions, steps = (0.4, 0.1, 0.02, 1e-3), np.arange(2001)
+    rng = np.random.default_rng(seed)
+    steps = np.arange(2001)
 
     def draw():
         """A problem, the right numbers of steps, and those of each slip."""
@@ -227,7 +219,7 @@ def _(answer, rng):
 
         def all_of(shift=0, power=2, weight=w, base=1 - rate * eigenvalues / n):
             curve = np.abs(base)[None] ** (power * steps[:, None]) @ weight
-            return [int(np.argmax(curve <= fraction * curve[0])) + shift for fraction in fractions]
+            return [int(np.argmax(curve <= fraction * curve[0])) + shift for fraction in _FRACTIONS]
 
         slips = {
             "the loss is quadratic in the residual: it decays with the power 2s, not s.": all_of(power=1),
@@ -254,11 +246,31 @@ def _(answer, rng):
         return theta, r0, rate, all_of(), slips, rows
 
     while True:
-        theta, r0, rate, want, slips, rows = draw()
+        *given, want, slips, rows = draw()
         if len({*map(tuple, (want, rows, *slips.values()))}) == len(slips) + 2:
-            break
+            return *given, want, slips
+
+
+@task(
+    "04.3",
+    "steps_to",
+    minutes=20,
+    difficulty=3,
+    section="Steps instead of flow, and the largest learning rate",
+    hints=(
+        "Write the loss after s steps as a sum over modes, as in equation (2) of the chapter but with powers for "
+        "exponentials. Then look for the first s at which it is small enough.",
+        "L_s/L_0 = Σ (1 − ηλ_i/N)^(2s) w_i / Σ w_i, with w_i the squared component of r0 along mode i, summed over "
+        "outputs.",
+        "left = (1 - learning_rate * λ / N)[None, :] ** (2 * arange(max_steps + 1)[:, None]); loss = left @ w; the "
+        "first s with loss <= fraction * loss[0] is int(argmax(loss <= fraction * loss[0])).",
+    ),
+)
+def _(answer, rng):
+    n, k = expect.one_of(rng, (8, 3), (9, 5))
+    theta, r0, rate, want, slips = _problem(n, k, int(rng.integers(2**32)))
     values = []
-    for fraction in fractions:
+    for fraction in _FRACTIONS:
         with expect.without("gradient_flow", "gradient_descent"):
             got = expect.call(answer, fraction, theta, r0, rate, 2000)
         values.append(expect.whole(got, "the number of steps"))

@@ -243,21 +243,19 @@ def _(answer, rng):
     import numpy as np
 
     n, k = expect.one_of(rng, (5, 3), (6, 7))
-    modes = np.linalg.qr(rng.normal(size=(n, n)))[0]
-    lam = np.array([0.3, 0.7, 1.5, 3.0, 8.0, 0.5])[:n]
-    lam.sort()
-    theta = modes @ np.diag(lam) @ modes.T
-    theta = (theta + theta.T) / 2
-    y, travelled = rng.normal(size=(n, k)), float(rng.uniform(0.1, 0.2))
-    inverse = np.linalg.solve(theta, y)
-    length = np.sum(y * inverse) ** 0.5
-    got = expect.call(answer, theta, y, travelled)
-    expect.number(
-        got,
-        length / travelled,
-        "α",
-        rtol=1e-3,
-        slips={
+    lam = np.sort([0.3, 0.7, 1.5, 3.0, 8.0, 0.5][:n])
+
+    def draw():
+        """A problem, the right α, and that of each slip."""
+        modes = np.linalg.qr(rng.normal(size=(n, n)))[0]
+        theta = modes @ np.diag(lam) @ modes.T
+        theta = (theta + theta.T) / 2
+        y, travelled = rng.normal(size=(n, k)), float(rng.uniform(0.1, 0.2))
+        inverse = np.linalg.solve(theta, y)
+        squares = np.sum(y * inverse, axis=0)
+        length = np.sum(squares) ** 0.5
+        right = length / travelled
+        slips = {
             "the root is missing: yᵀΘ⁻¹y is the square of a distance.": length**2 / travelled,
             "the kernel is there instead of its inverse. A large eigenvalue makes the way shorter.": np.sum(
                 y * (theta @ y)
@@ -268,31 +266,41 @@ def _(answer, rng):
                 inverse
             )
             / travelled,
-            "only the first output counts there; the squares of all outputs' distances add up.": np.sum(
-                y[:, 0] * inverse[:, 0]
-            )
-            ** 0.5
+            "only the first output counts there; the squares of all outputs' distances add up.": squares[0] ** 0.5
             / travelled,
-            "it is averaged over the outputs; the squares of their distances add up.": length / k**0.5 / travelled,
-            "the distances of the outputs were added; their squares add up.": np.sum(np.sum(y * inverse, axis=0) ** 0.5)
-            / travelled,
-            "there is a 1/√N too much: the end of training does not know how the loss is normalised.": length
-            / n**0.5
-            / travelled,
-            "there is a 1/N too much: the end of training does not know how the loss is normalised.": length
-            / n
-            / travelled,
-            "it is upside down: a smaller distance needs a larger α.": travelled / length,
+            "it is averaged over the outputs; the squares of their distances add up.": right / k**0.5,
+            "the distances of the outputs were added; their squares add up.": np.sum(squares**0.5) / travelled,
+            "there is a 1/√N too much: the end of training does not know how the loss is normalised.": right / n**0.5,
+            "there is a 1/N too much: the end of training does not know how the loss is normalised.": right / n,
+            "it is upside down: a smaller distance needs a larger α.": 1 / right,
             "it is the distance at α = 1, not the α.": length,
             "the product with the distance was taken: a smaller distance needs a larger α.": length * travelled,
             "that is the way along the largest eigenvalue only; y has parts along the others.": np.linalg.norm(y)
             / lam[-1] ** 0.5
             / travelled,
-            "distance ∝ 1/α, not 1/α².": (length / travelled) ** 0.5,
-        },
-    )
+            "distance ∝ 1/α, not 1/α².": right**0.5,
+        }
+        return theta, y, travelled, right, slips
+
+    while True:  # until no two of the numbers are alike
+        theta, y, travelled, right, slips = draw()
+        if np.diff(np.log(np.sort([right, *slips.values()]))).min() > 5e-3:
+            break
+    expect.number(expect.call(answer, theta, y, travelled), right, "α", rtol=1e-3, slips=slips)
     half = expect.call(answer, theta, y, travelled / 2)
-    expect.number(half, 2 * length / travelled, "α for half the distance", rtol=1e-3)
+    expect.number(half, 2 * right, "α for half the distance", rtol=1e-3)
+
+
+@functools.cache
+def _slope():
+    """The gradient in w of scale · Σ (α (h(w, x) − start) − y)², compiled once for each shape."""
+    import jax
+    import jax.numpy as jnp
+
+    def loss(w, x, y, alpha, start, scale):
+        return scale * jnp.sum((alpha * (_network()[0](w, x) - start) - y) ** 2)
+
+    return jax.jit(jax.grad(loss))
 
 
 @task(
@@ -313,6 +321,7 @@ def _(answer, rng):
 def _(answer, rng):
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
     line, experiment = expect.parts(answer, ("wrong_line", "lazy_experiment"))
     on = " Check each factor of α in it, and go on to the next one."
@@ -330,18 +339,16 @@ def _(answer, rng):
     n, d, width, k = expect.one_of(rng, (3, 6, 5, 7), (7, 5, 6, 3))
     apply_fn, params = _model(rng, d, width, k)
     x, y = jnp.asarray(rng.normal(size=(n, d))), jnp.asarray(rng.normal(size=(n, k)))
+    value = np.asarray(apply_fn(params, x))
 
     def reference(alpha, rate=0.2, steps=3, *, power=2, centred=True, over=n, half=0.5, end=lambda d, a: d):
-        start = apply_fn(params, x) if centred else 0.0
-
-        def loss(w):
-            return half * jnp.sum((alpha * (apply_fn(w, x) - start) - y) ** 2) / over
-
+        start = value if centred else 0 * value
         w = params
         for _ in range(steps):
-            w = jax.tree.map(lambda p, g: p - rate / alpha**power * g, w, jax.grad(loss)(w))
+            slope = _slope()(w, x, y, alpha, start, half / over)
+            w = jax.tree.map(lambda p, g: np.asarray(p) - rate / alpha**power * np.asarray(g), w, slope)
         pairs = zip(jax.tree.leaves(w), jax.tree.leaves(params), strict=True)
-        return end(float(jnp.sqrt(sum(jnp.sum((a - b) ** 2) for a, b in pairs))), alpha)
+        return end(float(np.sqrt(sum(np.sum(np.square(a - np.asarray(b))) for a, b in pairs))), alpha)
 
     def run(alpha, rate=0.2, steps=3):
         return expect.call(experiment, apply_fn, params, x, y, alpha=alpha, learning_rate=rate, steps=steps)

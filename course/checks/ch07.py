@@ -266,11 +266,12 @@ def _(answer, rng):
         | {5: "line 5 does follow from the one before it: the first error is further up."},
     )
     count = expect.one_of(rng, 7, 9)
-    kappa, constant, limit = rng.uniform([-4.0, 3.0, 0.2], [-2.0, 6.0, 0.4])
+    # Of one sign: else what a depth counted one lower does to log L and to the factor L may cancel.
+    kappa, constant, limit = rng.uniform([0.7, 1.8, 0.2], [1.3, 2.6, 0.4])
     depths = np.round(np.geomspace(20, 700, count))
     L, log = depths, np.log(depths)
     # Not on a line: only least squares over all depths gives these two numbers.
-    off = 0.4 * np.where(np.arange(count) % 3 == 0, 1.0, -0.6) * rng.uniform(0.8, 1.2, size=count)
+    off = 0.13 * np.where(np.arange(count) % 3 == 0, 1.0, -0.6) * rng.uniform(0.8, 1.2, size=count)
     ratio = limit + (kappa * log + constant + off) / L
     got = expect.parts(expect.call(fit, depths, ratio, float(limit)), ("κ", "C"))
     got = np.array([expect.array(v, name, shape=()) for v, name in zip(got, ("κ", "C"), strict=True)])
