@@ -355,15 +355,6 @@ def _gauss():
     return z, weights / weights.sum()
 
 
-@expect.kept
-def _dual(fn, *at):
-    import numpy as np
-
-    from ntklib import duals
-
-    return [np.asarray(e, np.float64) for e in duals.quadrature(fn, *at)]
-
-
 @task(
     "03.6",
     "normalised",
@@ -383,6 +374,7 @@ def _(answer, rng):
     import numpy as np
 
     import ntklib as ntk
+    from ntklib import duals
 
     fn, in_numpy = _activation(expect.one_of(rng, True, False), int(rng.integers(3)))
     layer = expect.call(answer, fn)
@@ -413,7 +405,7 @@ def _(answer, rng):
     )
     if layer.activation.closed is None:  # the library's own integrals, of the function that was just compared
         return
-    right, right_slopes = _dual(fn, *at)
+    right, right_slopes = (np.asarray(e, np.float64) for e in duals.quadrature(fn, *at))
     values, slopes = (np.asarray(e, np.float64) for e in layer.dual(*at))
     slips = {"the function has the factor c, but the dual is that of fn.": right}
     expect.close(values, c**2 * right, "the layer's dual, E[φφ],", rtol=5e-3, slips=slips)

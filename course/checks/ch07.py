@@ -83,11 +83,13 @@ def _(answer, rng):
         want = recursion(numbers, *given, depth)
         with expect.without("ntk_depth_profile"):
             pair = expect.call(answer, dual, *given, depth)
-        got = expect.parts(pair, names, order=want)
+        got = expect.parts(pair, names, order=tuple(want))
         got = np.array([expect.array(v, name, shape=()) for v, name in zip(got, names, strict=True)])
 
-        def slip(change=0, numbers=numbers, given=given, depth=depth, **options):
-            return recursion(numbers, *given, depth + change, **options)
+        run = functools.partial(recursion, numbers, *given)
+
+        def slip(change=0, run=run, depth=depth, **options):
+            return run(depth=depth + change, **options)
 
         expect.close(
             got,
