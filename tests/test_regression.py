@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import ACTIVATIONS, assert_close
+from helpers import ACTIVATIONS, assert_close, normal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -163,3 +163,41 @@ def test_conjugate_gradients_fit_what_cholesky_fits():
     assert 1 < iterative.n_iter_ < 100
     with pytest.raises(ValueError, match='solver="cholesky"'):
         iterative.predict_std(data.x_test)
+
+
+@pytest.mark.parametrize("by", ["loo", "evidence"])
+def test_a_ridge_is_chosen_by_its_score(by):
+    """No ridge of a fine grid has a better score, and the fit is that with the chosen ridge."""
+    x = normal(1, 80, 3)
+    y = np.sin(2 * np.asarray(x[:, :2])) + 0.3 * np.asarray(normal(2, 80, 2))
+    model = ntk.KernelRegressor(NET, ridge=by).fit(x, y)
+    k = NET.kernel(x).ntk
+
+    def score(ridge):
+        if by == "evidence":
+            return -float(ntk.log_marginal_likelihood(k, y, ridge=ridge))
+        return float(np.mean((np.asarray(ntk.loo(k, y, ridge=ridge)) - y) ** 2))
+
+    assert 1e-6 < model.ridge_ < 10
+    assert score(model.ridge_) <= min(score(r) for r in model.ridge_ * np.geomspace(0.1, 10, 41))
+    plain = ntk.KernelRegressor(NET, ridge=model.ridge_).fit(x, y)
+    new = normal(3, 7, 3)
+    assert_close(model.predict(new), plain.predict(new), rtol=1e-8)
+    assert_close(model.predict_std(new), plain.predict_std(new), rtol=1e-8)
+
+
+def test_a_chosen_ridge_takes_one_kernel(monkeypatch):
+    from ntklib import regression
+
+    calls = []
+    monkeypatch.setattr(regression, "gram", lambda *args, **options: calls.append(args) or gram(*args, **options))
+    gram = ntk.gram
+    ntk.KernelRegressor(NET, ridge="loo").fit(normal(1, 30, 3), normal(2, 30))
+    assert len(calls) == 1
+
+
+def test_a_classifier_chooses_a_ridge():
+    data = ntk.load("digits", n_train=300, n_test=200).flat()
+    model = ntk.KernelClassifier(ridge="loo").fit(data.x_train, data.y_train)
+    fixed = ntk.KernelClassifier(ridge=10.0).fit(data.x_train, data.y_train)
+    assert model.score(data.x_test, data.y_test) > max(0.9, fixed.score(data.x_test, data.y_test))

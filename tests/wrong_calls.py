@@ -934,6 +934,18 @@ CALLS = [
         ["`kernel`", "'nkt'", "'ntk'"],
     ),
     (
+        "regression with a ridge by a word",
+        lambda: ntk.KernelRegressor(ridge="cv").fit(X, Y),
+        ValueError,
+        ["`ridge`", "loo", "evidence", "cv"],
+    ),
+    (
+        "conjugate gradients with a ridge to be chosen",
+        lambda: ntk.KernelRegressor(ridge="loo", solver="cg").fit(X, Y),
+        ValueError,
+        ["`ridge`", "number", 'solver="cholesky"'],
+    ),
+    (
         "regression with negative ridge",
         lambda: ntk.KernelRegressor(ridge=-1.0).fit(X, Y),
         ValueError,
