@@ -367,7 +367,7 @@ written(
     "04.6",
     "the price of nonsense",
     rubric=(
-        "predicted times and paths for real labels and for several shuffles, with their spread;",
+        "predicted times and distances for real labels and for several shuffles, with their spread;",
         "both prices are higher for nonsense (about 2 times and 1.4 times), and why one more than the other;",
         "a network trained on both, compared with the prediction.",
     ),
