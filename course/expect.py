@@ -150,7 +150,8 @@ def _refuse_tracers(result: Any) -> None:
     jax = sys.modules.get("jax")  # kept out of the module: `python -m course hint` should be quick
     if jax is None:
         return
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(result)):
+    leaves = jax.tree.leaves(result, is_leaf=lambda value: isinstance(value, Iterator))  # JAX warns of generators
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         fail(
             "what it returns has no value: JAX put a tracer in its place, inside of `jit`, `grad` or `vmap`, and it "
             "was carried outside (through a global variable, say). Return what the transformed function gives."
