@@ -83,7 +83,7 @@ from ntklib.layers import (
 )
 from ntklib.linearization import center, linearize, scale_output, taylor
 from ntklib.models import functional
-from ntklib.parameterization import MEAN_FIELD, MUP, NTK, STANDARD, Parameterization, convert, sgd
+from ntklib.parameterization import MEAN_FIELD, MUP, NTK, STANDARD, Parameterization, convert, sgd, weight_decay
 from ntklib.scale import CGSolution, NotConvergedError, cg_solve, gram
 from ntklib.training import History, train
 from ntklib.whitening import ZCA
@@ -183,6 +183,7 @@ __all__ = [
     "taylor",
     "train",
     "variance_map",
+    "weight_decay",
 ]
 
 

@@ -1627,6 +1627,26 @@ CALLS += [
     ("momentum of five", lambda: ntk.sgd(NET, 0.1, momentum=5), ValueError, ["`momentum`", "below 1", "5"]),
     ("momentum that is true", lambda: ntk.sgd(NET, 0.1, momentum=True), TypeError, ["`momentum`", "number", "True"]),
     (
+        "decay the wrong way round",
+        lambda: ntk.weight_decay(0.1, NET),
+        TypeError,
+        ["`net`", "float 0.1", "ntklib.weight_decay(net, 1e-3)"],
+    ),
+    ("negative decay", lambda: ntk.weight_decay(NET, -0.1), ValueError, ["`strength`", "at least 0", "-0.1"]),
+    ("decay by a schedule", lambda: ntk.weight_decay(NET, lambda i: 0.1), TypeError, ["`strength`", "number"]),
+    (
+        "decay like a name",
+        lambda: ntk.weight_decay(NET, 0.1, like="NTK"),
+        TypeError,
+        ["`like`", "ntklib.NTK", "str 'NTK'"],
+    ),
+    (
+        "decay like one that tells layers apart",
+        lambda: ntk.weight_decay(ntk.Dense(3, 2, **DENSE), 0.1, like=ntk.MUP),
+        ValueError,
+        ["`role`", "MUP", "input"],
+    ),
+    (
         "exponents in words",
         lambda: ntk.parameterization.Exponents("1/2", 0.0),
         TypeError,
