@@ -7,7 +7,7 @@ signal propagation, kernels at scale, data and training. Importing the library c
 
 from typing import TYPE_CHECKING, Any
 
-from ntklib.data import Data, load, one_hot_centered
+from ntklib.data import Data, load, one_hot_centered, shift
 from ntklib.depth import (
     CriticalPoint,
     DepthProfile,
@@ -39,12 +39,15 @@ from ntklib.dynamics import (
     stationary_covariance,
 )
 from ntklib.empirical import (
+    LearningRateLimit,
     MonteCarloKernel,
+    empirical_max_learning_rate,
     empirical_nngp,
     empirical_ntk,
     monte_carlo_kernel,
     ntk_vector_product,
 )
+from ntklib.ensembles import Ensemble, ensemble
 from ntklib.kernel import Kernel
 from ntklib.layers import (
     Abs,
@@ -65,6 +68,7 @@ from ntklib.layers import (
     Layer,
     LayerNorm,
     LeakyRelu,
+    LocallyConnected,
     Monomial,
     Rbf,
     RectifiedMonomial,
@@ -111,6 +115,7 @@ __all__ = [
     "DepthScales",
     "Elementwise",
     "Elu",
+    "Ensemble",
     "Erf",
     "Exp",
     "Flatten",
@@ -126,6 +131,8 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyRelu",
+    "LearningRateLimit",
+    "LocallyConnected",
     "Monomial",
     "MonteCarloKernel",
     "NotConvergedError",
@@ -152,8 +159,10 @@ __all__ = [
     "decorrelation_map",
     "depth_scales",
     "edge_of_chaos",
+    "empirical_max_learning_rate",
     "empirical_nngp",
     "empirical_ntk",
+    "ensemble",
     "ensemble_posterior",
     "fixed_point",
     "fixed_points",
@@ -179,6 +188,7 @@ __all__ = [
     "sgd",
     "sgd_moments",
     "sgd_simulate",
+    "shift",
     "stationary_covariance",
     "taylor",
     "train",
