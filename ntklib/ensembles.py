@@ -253,9 +253,9 @@ def ensemble(
     advance_all = jax.jit(jax.vmap(advance, in_axes=(axes, 0, None, None)))
     look_all = jax.jit(jax.vmap(look, in_axes=(axes, 0)))
 
-    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), group(np.arange(1)))
-    if rows is None:
-        one |= {"x": inputs, "y": targets}
+    # The first member, of which all others have the shapes.
+    one = {name: jax.tree.map(lambda a: a[0], value) for name, value in group(np.arange(1)).items() if axes[name] == 0}
+    one = {"x": inputs, "y": targets} | one
     training.check_loss(loss_fn, *_abstract(build, keys[0]), one["x"], one["y"])
     chunk = _fitting(members, max_memory, _bytes_of_step(parts, start, one))
     groups = list(_groups(members, chunk))

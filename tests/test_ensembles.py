@@ -193,9 +193,9 @@ def test_divergence_is_said_or_kept():
         ensemble(lambda rngs: (lambda w, x: x @ w / 0.0, rngs.params.normal((3, 2))), diverged="keep")
 
 
-@pytest.mark.parametrize(("calls", "members", "records"), [(10, 2, 5), (60, 2, 21), (130, 4, 21)])
+@pytest.mark.parametrize(("calls", "members", "records"), [(10, 2, 4), (70, 2, 21), (130, 4, 21)])
 def test_interruption_keeps_what_is_done(monkeypatch, capsys, calls, members, records):
-    """Three groups of two members, of 50 pieces each: in the first it keeps what it has, later the groups before it."""
+    """Three groups of two members, of 60 pieces each: in the first it keeps what it has, later the groups before it."""
 
     class Bar:
         disable = False

@@ -39,7 +39,7 @@ def test_it_is_that_of_the_kernel_within_its_error(seed, rtol):
 def test_power_iteration_of_optax_finds_the_same():
     net = small_net()
     product = lambda v: ntk.ntk_vector_product(net, X, None, v)  # noqa: E731
-    _, value = optax.power_iteration(product, v0=normal(5, 9, 2), num_iters=2000, error_tolerance=1e-14)
+    value, _ = optax.power_iteration(product, v0=normal(5, 9, 2), num_iters=2000, error_tolerance=1e-14)
     assert_close(ntk.empirical_max_learning_rate(net, X, rtol=1e-8).eigenvalue, value, rtol=1e-8)
 
 

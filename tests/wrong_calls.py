@@ -79,7 +79,7 @@ class Linen(linen.Module):
         return linen.Dense(2)(x)
 
 
-def ensemble(**changes):
+def trained_ensemble(**changes):
     """`ntk.ensemble` with one thing wrong."""
     build = lambda rngs: ntk.mlp([3, 5, 2], w_std=1.0, rngs=rngs)  # noqa: E731
     arguments = {"build": build, "x": X, "y": Y, "members": 2, "optimizer": optax.sgd(0.1), "steps": 2}
@@ -1688,92 +1688,122 @@ CALLS += [
         ["`role`", "1", "'hidden'"],
     ),
     # ensembles
-    ("an ensemble of none", lambda: ensemble(members=0), ValueError, ["`members`", "at least 1", "0"]),
-    ("an ensemble of a network", lambda: ensemble(build=NET), TypeError, ["`build`", "function of `nnx.Rngs`"]),
-    ("an ensemble of nothing", lambda: ensemble(build=lambda: NET), TypeError, ["`build`", "one argument"]),
-    ("an ensemble of numbers", lambda: ensemble(build=lambda rngs: 3), TypeError, ["`build`", "network", "int"]),
+    ("an ensemble of none", lambda: trained_ensemble(members=0), ValueError, ["`members`", "at least 1", "0"]),
+    ("an ensemble of a network", lambda: trained_ensemble(build=NET), TypeError, ["`build`", "function of `nnx.Rngs`"]),
+    ("an ensemble of nothing", lambda: trained_ensemble(build=lambda: NET), TypeError, ["`build`", "one argument"]),
+    (
+        "an ensemble of numbers",
+        lambda: trained_ensemble(build=lambda rngs: 3),
+        TypeError,
+        ["`build`", "network", "int"],
+    ),
     (
         "an ensemble that decides by chance",
-        lambda: ensemble(build=lambda rngs: NET if rngs.params.normal(()) > 0 else DEEP),
+        lambda: trained_ensemble(build=lambda rngs: NET if rngs.params.normal(()) > 0 else DEEP),
         TypeError,
         ["`build`", "trace", "random"],
     ),
-    ("an ensemble without a key", lambda: ensemble(key=0), TypeError, ["`key`", "jax.random.key(0)", "int 0"]),
+    ("an ensemble without a key", lambda: trained_ensemble(key=0), TypeError, ["`key`", "jax.random.key(0)", "int 0"]),
     (
         "an ensemble with a key too many",
-        lambda: ensemble(key=jax.random.split(jax.random.key(0), 3)),
+        lambda: trained_ensemble(key=jax.random.split(jax.random.key(0), 3)),
         ValueError,
         ["`key`", "2 members", "got 3"],
     ),
     (
         "an optimizer not called for an ensemble",
-        lambda: ensemble(optimizer=optax.sgd),
+        lambda: trained_ensemble(optimizer=optax.sgd),
         TypeError,
         ["`optimizer`", "sgd", "Call it"],
     ),
     (
         "settings for an optimizer that is made",
-        lambda: ensemble(settings={"learning_rate": jnp.ones(2)}),
+        lambda: trained_ensemble(settings={"learning_rate": jnp.ones(2)}),
         TypeError,
         ["`optimizer`", "function of 'learning_rate'", "`settings`"],
     ),
     (
         "settings by another name",
-        lambda: ensemble(optimizer=optax.sgd, settings={"rate": jnp.ones(2)}),
+        lambda: trained_ensemble(optimizer=optax.sgd, settings={"rate": jnp.ones(2)}),
         TypeError,
         ["`optimizer`", "`settings`", "'rate'"],
     ),
     (
         "settings that make no optimizer",
-        lambda: ensemble(optimizer=lambda rate: rate, settings={"rate": jnp.ones(2)}),
+        lambda: trained_ensemble(optimizer=lambda rate: rate, settings={"rate": jnp.ones(2)}),
         TypeError,
         ["`optimizer`", "Optax transformation"],
     ),
     (
         "settings for others",
-        lambda: ensemble(optimizer=optax.sgd, settings={"learning_rate": jnp.ones(3)}),
+        lambda: trained_ensemble(optimizer=optax.sgd, settings={"learning_rate": jnp.ones(3)}),
         ValueError,
         ["`settings['learning_rate']`", "2 members", "(3,)"],
     ),
     (
         "settings in a list",
-        lambda: ensemble(optimizer=optax.sgd, settings=[0.1, 0.2]),
+        lambda: trained_ensemble(optimizer=optax.sgd, settings=[0.1, 0.2]),
         TypeError,
         ["`settings`", "dict", "list [0.1, 0.2]"],
     ),
     (
         "integers for settings",
-        lambda: ensemble(optimizer=optax.sgd, settings={"learning_rate": jnp.arange(2)}),
+        lambda: trained_ensemble(optimizer=optax.sgd, settings={"learning_rate": jnp.arange(2)}),
         TypeError,
         ["`settings['learning_rate']`", "floating", "int32"],
     ),
-    ("rows of one member", lambda: ensemble(rows=[0, 1]), ValueError, ["`rows`", "[M, n]", "(2,)"]),
-    ("rows in halves", lambda: ensemble(rows=[[0.5], [1.0]]), TypeError, ["`rows`", "whole numbers", "float64"]),
-    ("rows that are not there", lambda: ensemble(rows=[[0], [4]]), ValueError, ["`rows`", "0 to 3", "from 0 to 4"]),
+    ("rows of one member", lambda: trained_ensemble(rows=[0, 1]), ValueError, ["`rows`", "[M, n]", "(2,)"]),
+    (
+        "rows in halves",
+        lambda: trained_ensemble(rows=[[0.5], [1.0]]),
+        TypeError,
+        ["`rows`", "whole numbers", "float64"],
+    ),
+    (
+        "rows that are not there",
+        lambda: trained_ensemble(rows=[[0], [4]]),
+        ValueError,
+        ["`rows`", "0 to 3", "from 0 to 4"],
+    ),
     (
         "batches larger than the rows",
-        lambda: ensemble(rows=[[0, 1], [2, 3]], batch_size=3),
+        lambda: trained_ensemble(rows=[[0, 1], [2, 3]], batch_size=3),
         ValueError,
         ["`batch_size`", "at most", "2", "3"],
     ),
-    ("targets of other width for an ensemble", lambda: ensemble(y=Y[:, :1]), ValueError, ["`y`", "1 outputs", "2"]),
-    ("an ensemble that may diverge", lambda: ensemble(diverged="warn"), ValueError, ["`diverged`", "'keep'", "warn"]),
-    ("an ensemble without memory", lambda: ensemble(max_memory=0), ValueError, ["`max_memory`", "greater than 0"]),
-    ("records of an ensemble", lambda: ensemble(record=3), TypeError, ["`record`", "function", "int 3"]),
+    (
+        "targets of other width for an ensemble",
+        lambda: trained_ensemble(y=Y[:, :1]),
+        ValueError,
+        ["`y`", "1 outputs", "2"],
+    ),
+    (
+        "an ensemble that may diverge",
+        lambda: trained_ensemble(diverged="warn"),
+        ValueError,
+        ["`diverged`", "'keep'", "warn"],
+    ),
+    (
+        "an ensemble without memory",
+        lambda: trained_ensemble(max_memory=0),
+        ValueError,
+        ["`max_memory`", "greater than 0"],
+    ),
+    ("records of an ensemble", lambda: trained_ensemble(record=3), TypeError, ["`record`", "function", "int 3"]),
     (
         "an ensemble that diverges",
-        lambda: ensemble(optimizer=optax.sgd(1e9), steps=60),
+        lambda: trained_ensemble(optimizer=optax.sgd(1e9), steps=60),
         FloatingPointError,
         ["2 of 2 members (0, 1)", "step 60", "smaller learning rate", 'diverged="keep"'],
     ),
-    ("variance of one", lambda: ensemble(members=1).variance(X), ValueError, ["two `members`", "one"]),
+    ("variance of one", lambda: trained_ensemble(members=1).variance(X), ValueError, ["two `members`", "one"]),
     (
         "accuracy by other labels",
-        lambda: ensemble().accuracy(X, jnp.zeros(3, int)),
+        lambda: trained_ensemble().accuracy(X, jnp.zeros(3, int)),
         ValueError,
         ["`labels`", "[4]", "got 3"],
     ),
-    ("a member that is not there", lambda: ensemble().member(2), ValueError, ["`index`", "at most 1", "2"]),
+    ("a member that is not there", lambda: trained_ensemble().member(2), ValueError, ["`index`", "at most 1", "2"]),
     # the largest rate of a network
     ("largest rate of no inputs", lambda: ntk.empirical_max_learning_rate(NET, 3.0), ValueError, ["`x1`", "input"]),
     (

@@ -152,14 +152,14 @@ def _lanczos(
             w = w - (basis @ w) @ basis
         beta = jnp.linalg.norm(w)
         # What is not computed yet are zeros, eigenvalues of 0 by themselves. λ_max is at least that.
-        values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+        values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(beside[:-1], 1) + jnp.diag(beside[:-1], -1))
         residual = beta * jnp.abs(vectors[i, -1])
         v = w / jnp.where(beta > 0, beta, number(1.0))
-        beside = beside.at[i].set(beta, mode="drop")
+        beside = beside.at[i].set(beta)
         return i + 1, basis, v, diagonal, beside, values[-1], residual
 
     v = start.reshape(n) / jnp.linalg.norm(start)
-    zeros = alike((jnp.zeros((most, n), dtype), jnp.zeros(most, dtype), jnp.zeros(most - 1, dtype)), start)
+    zeros = alike((jnp.zeros((most, n), dtype), jnp.zeros(most, dtype), jnp.zeros(most, dtype)), start)
     bounds = alike((number(0.0), number(np.inf)), start)
     state = (jnp.zeros((), int), zeros[0], v, *zeros[1:], *bounds)
     products, *_, value, residual = jax.lax.while_loop(going_on, step, state)
