@@ -240,23 +240,28 @@ def shift(
         _checks.choice("edge", edge, ("wrap", "nearest"))
     else:
         _checks.real("edge", edge)
-    distances = []
-    for argument, value, size in (("down", down, known.shape[1]), ("right", right, known.shape[2])):
-        distance = np.asarray(_checks.plain(argument, value))
-        if distance.dtype.kind not in "iu":
-            raise TypeError(f"`{argument}` must be whole numbers of pixels; got {_checks.shown(value)}.")
-        if distance.shape not in ((), (len(known),)):
-            raise ValueError(
-                f"`{argument}` must be one number, or one for each of {len(known)} images; got shape {distance.shape}."
-            )
-        farthest = int(np.abs(distance.astype(np.int64)).max())
-        if edge != "wrap" and farthest >= size:
-            raise ValueError(
-                f"`{argument}` must be less than {size}, the size of an image: nothing of it would be left; got "
-                f'{farthest}. With edge="wrap" any number will do.'
-            )
-        distances.append(np.broadcast_to(distance, len(known)))
-    return _shifted(known, *distances, edge)
+    count, height, width, _ = known.shape
+    rows = _distances("down", down, count, height, wraps=edge == "wrap")
+    return _shifted(known, rows, _distances("right", right, count, width, wraps=edge == "wrap"), edge)
+
+
+def _distances(argument: str, value: ArrayLike, count: int, size: int, *, wraps: bool) -> np.ndarray:
+    """Check and return how far each of `count` images is moved along an axis of `size` pixels."""
+    distances = np.asarray(_checks.plain(argument, value))
+    if distances.dtype.kind not in "iu":
+        raise TypeError(f"`{argument}` must be whole numbers of pixels; got {_checks.shown(value)}.")
+    if distances.shape not in ((), (count,)):
+        raise ValueError(
+            f"`{argument}` must be one number, or one for each of {count} images; got shape {distances.shape}."
+        )
+    distances = np.broadcast_to(distances.astype(np.int64), count)
+    farthest = int(np.abs(distances).max())
+    if not wraps and farthest >= size:
+        raise ValueError(
+            f"`{argument}` must be less than {size}, the size of an image: nothing of it would be left; got {farthest}. "
+            f'With edge="wrap" any number will do.'
+        )
+    return distances
 
 
 def _shifted(images: np.ndarray, down: np.ndarray, right: np.ndarray, edge: float | str) -> np.ndarray:

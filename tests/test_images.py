@@ -58,8 +58,7 @@ def moved(images, down, right, edge):
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (1, -2), (-4, 3), ([0, 1, -1, 2, 4, -4], [3, 0, -3, 1, -1, 2])])
 def test_shifts_are_those_of_index_arithmetic(edge, down, right):
     got = ntk.shift(IMAGES, np.array(down), np.array(right), edge=edge)
-    many = [np.broadcast_to(distance, 6) for distance in (down, right)]
-    assert (got == moved(IMAGES, *many, edge)).all()
+    assert (got == moved(IMAGES, np.broadcast_to(down, 6), np.broadcast_to(right, 6), edge)).all()
     assert ntk.shift(IMAGES.astype(np.float32), down, right, edge=edge).dtype == np.float32
 
 

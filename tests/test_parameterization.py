@@ -283,12 +283,13 @@ def decayed(net, x=X, y=Y, strength=0.02, steps=300, rate=0.1, **how):
 
 @pytest.mark.parametrize("b_std", [0.2, 0.0])
 def test_with_the_strengths_of_ntk_a_standard_network_trains_as_one_under_ntk(b_std):
-    net = ntk.mlp([3, 7, 7, 2], activation=ntk.Erf(), w_std=1.3, b_std=b_std, rngs=nnx.Rngs(0))
-    standard = ntk.convert(net, ntk.STANDARD)
+    net: Any = ntk.mlp([3, 7, 7, 2], activation=ntk.Erf(), w_std=1.3, b_std=b_std, rngs=nnx.Rngs(0))
+    standard: Any = ntk.convert(net, ntk.STANDARD)
     plain, start = nnx.clone(standard), net(X)
     want = decayed(net)
     assert_close(decayed(standard), want, rtol=1e-12)
-    assert_close(ntk.convert(standard, ntk.NTK).layers[0].W[...], net.layers[0].W[...], rtol=1e-12)
+    back: Any = ntk.convert(standard, ntk.NTK)
+    assert_close(back.layers[0].W[...], net.layers[0].W[...], rtol=1e-12)
     assert float(jnp.abs(want - start).max()) > 0.1, "it has moved at all"
     assert float(jnp.abs(decayed(plain, like=ntk.STANDARD) - want).max()) > 1e-3, "one strength is another penalty"
 
@@ -335,7 +336,7 @@ def test_strengths_may_be_traced_and_other_layers_have_the_plain_one():
             self.ours = ntk.Dense(3, 4, w_std=2.0, parameterization=ntk.STANDARD, rngs=nnx.Rngs(0))
             self.theirs = nnx.Linear(4, 2, rngs=nnx.Rngs(1))
 
-    params = nnx.state(Mixed(), nnx.Param)
+    params: Any = nnx.state(Mixed(), nnx.Param)
 
     @jax.vmap
     def gradient(strength):
