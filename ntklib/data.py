@@ -258,8 +258,8 @@ def _distances(argument: str, value: ArrayLike, count: int, size: int, *, wraps:
     farthest = int(np.abs(distances).max())
     if not wraps and farthest >= size:
         raise ValueError(
-            f"`{argument}` must be less than {size}, the size of an image: nothing of it would be left; got {farthest}. "
-            f'With edge="wrap" any number will do.'
+            f"`{argument}` must be less than {size}, the size of an image: nothing of it would be left; got "
+            f'{farthest}. With edge="wrap" any number will do.'
         )
     return distances
 

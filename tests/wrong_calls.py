@@ -1792,7 +1792,9 @@ CALLS += [
     ("records of an ensemble", lambda: trained_ensemble(record=3), TypeError, ["`record`", "function", "int 3"]),
     (
         "an ensemble that diverges",
-        lambda: trained_ensemble(optimizer=optax.sgd(1e9), steps=60),
+        lambda: trained_ensemble(
+            build=lambda rngs: ntk.Dense(3, 2, w_std=1.0, rngs=rngs), optimizer=optax.sgd(1e9), steps=60
+        ),
         FloatingPointError,
         ["2 of 2 members (0, 1)", "step 60", "smaller learning rate", 'diverged="keep"'],
     ),
