@@ -278,7 +278,6 @@ def ensemble(
             if interrupted:
                 break
     return _joined(finished, keys, stops, members, build, chunk)
-    return _joined(finished, keys, stops, members, build, chunk)
 
 
 def _joined(
