@@ -73,8 +73,9 @@ class Entry:
 
     @property
     def page(self) -> str:
-        """The name of the page: `gram`, `plotting.rate`."""
-        return self.qualified.removeprefix("ntklib.")
+        """The name of the page: `gram`, `plotting.rate`; `Ensemble_class`, since some file systems ignore capitals."""
+        alike = self.name != self.name.lower() and f"{self.module}.{self.name.lower()}" in public_names()
+        return self.qualified.removeprefix("ntklib.") + ("_class" if alike else "")
 
     @property
     def origin(self) -> str:
@@ -248,7 +249,7 @@ def _name_page(root: Path, entry: Entry, found: dict[str, Entry], docstrings: di
     if inspect.isclass(value) and issubclass(value, BaseException):
         kind = "exception"
     text = [
-        _heading(entry.page.rpartition(".")[2]),
+        _heading(entry.name),
         f".. py:{kind}:: {entry.name}{signatures.signature(value)}",
         f"   :module: {entry.module}",
     ]

@@ -7,7 +7,7 @@ signal propagation, kernels at scale, data and training. Importing the library c
 
 from typing import TYPE_CHECKING, Any
 
-from ntklib.data import Data, load, one_hot_centered
+from ntklib.data import Data, load, one_hot_centered, shift
 from ntklib.depth import (
     CriticalPoint,
     DepthProfile,
@@ -41,12 +41,15 @@ from ntklib.dynamics import (
     stationary_covariance,
 )
 from ntklib.empirical import (
+    LearningRateLimit,
     MonteCarloKernel,
+    empirical_max_learning_rate,
     empirical_nngp,
     empirical_ntk,
     monte_carlo_kernel,
     ntk_vector_product,
 )
+from ntklib.ensembles import Ensemble, ensemble
 from ntklib.kernel import Kernel
 from ntklib.layers import (
     Abs,
@@ -67,6 +70,7 @@ from ntklib.layers import (
     Layer,
     LayerNorm,
     LeakyRelu,
+    LocallyConnected,
     Monomial,
     Rbf,
     RectifiedMonomial,
@@ -85,7 +89,7 @@ from ntklib.layers import (
 )
 from ntklib.linearization import center, linearize, scale_output, taylor
 from ntklib.models import functional
-from ntklib.parameterization import MEAN_FIELD, MUP, NTK, STANDARD, Parameterization, convert, sgd
+from ntklib.parameterization import MEAN_FIELD, MUP, NTK, STANDARD, Parameterization, convert, sgd, weight_decay
 from ntklib.scale import CGSolution, NotConvergedError, cg_solve, gram
 from ntklib.training import History, train
 from ntklib.whitening import ZCA
@@ -113,6 +117,7 @@ __all__ = [
     "DepthScales",
     "Elementwise",
     "Elu",
+    "Ensemble",
     "Erf",
     "Exp",
     "Flatten",
@@ -128,6 +133,8 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyRelu",
+    "LearningRateLimit",
+    "LocallyConnected",
     "Monomial",
     "MonteCarloKernel",
     "NotConvergedError",
@@ -154,8 +161,10 @@ __all__ = [
     "decorrelation_map",
     "depth_scales",
     "edge_of_chaos",
+    "empirical_max_learning_rate",
     "empirical_nngp",
     "empirical_ntk",
+    "ensemble",
     "ensemble_posterior",
     "fixed_point",
     "fixed_points",
@@ -183,10 +192,12 @@ __all__ = [
     "sgd",
     "sgd_moments",
     "sgd_simulate",
+    "shift",
     "stationary_covariance",
     "taylor",
     "train",
     "variance_map",
+    "weight_decay",
 ]
 
 

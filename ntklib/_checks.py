@@ -84,7 +84,7 @@ def _not_traced(argument: str, value: Any) -> None:
 
 
 def momentum(argument: str, value: Any) -> None:
-    """Refuse a value that is not a momentum of heavy ball, 0 ≤ μ < 1."""
+    """Refuse a value that is not a momentum, 0 ≤ μ < 1."""
     real(argument, value, minimum=0.0)
     if not is_traced(value) and value >= 1:
         raise ValueError(f"`{argument}` must be below 1; got {value}. At 1 nothing damps the motion.")

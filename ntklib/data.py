@@ -1,4 +1,4 @@
-"""Image sets as NumPy arrays: balanced, reproducible subsets on a common scale, and centered one-hot targets.
+"""Image sets as NumPy arrays: balanced, reproducible subsets on a common scale, smaller and shifted images, targets.
 
 =================  ============================================  ===============  ================
 name               images                                        train / test     needs
@@ -19,6 +19,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -59,6 +60,11 @@ class Data:
     classes: int
     mean: float
     std: float
+
+    @property
+    def black(self) -> float:
+        """The value of a black pixel, of gray level 0: −`mean` / `std`."""
+        return -self.mean / self.std
 
     def flat(self) -> "Data":
         """Return the same data with each image as a row: `x_train` [N, d] and `x_test` [M, d]."""
@@ -109,11 +115,8 @@ class Data:
         rng = np.random.default_rng([seed, 3])
         rounds = [rng.permutation(n) for _ in range(-(-(n_train - n) // n))]
         which = np.concatenate(rounds)[: n_train - n] if rounds else np.zeros(0, int)
-        margin = ((0, 0), (shift, shift), (shift, shift), (0, 0))
-        padded = np.pad(self.x_train, margin, constant_values=np.float32(-self.mean / self.std))
-        moved = np.lib.stride_tricks.sliding_window_view(padded, self.x_train.shape[1:3], axis=(1, 2))
-        down, right = rng.integers(0, 2 * shift + 1, (2, len(which)))
-        copies = np.moveaxis(moved[which, down, right], 1, -1)
+        up, left = rng.integers(0, 2 * shift + 1, (2, len(which)))
+        copies = _shifted(self.x_train[which], shift - up, shift - left, self.black)
         x_train, y_train = np.concatenate([self.x_train, copies]), np.concatenate([self.y_train, self.y_train[which]])
         return replace(self, x_train=x_train, y_train=y_train)
 
@@ -123,7 +126,7 @@ class Data:
         return f"<{self.name}: {counts} images of {size}, {self.classes} classes>"
 
 
-def load(name: str, n_train: int | None = None, n_test: int | None = None, seed: int = 0) -> Data:
+def load(name: str, n_train: int | None = None, n_test: int | None = None, seed: int = 0, *, pool: int = 1) -> Data:
     """Load a set of images, or a subset of it.
 
     Args:
@@ -134,13 +137,17 @@ def load(name: str, n_train: int | None = None, n_test: int | None = None, seed:
         seed: An integer that chooses the order of the images, of which a subset has the first. "mnist5k", "digits" and
             "photo_patches" have no official test part: for them it also chooses the test part, and the places of the
             patches.
+        pool: The size of a window. Each pixel is then the mean of the gray levels of pool × pool pixels, in windows
+            that do not overlap. 2 makes images of 14×14 of those of 28×28, and 4 makes 7×7. Images are pooled before
+            they are brought to the common scale, which is fitted on the pooled images of the full training part.
 
     Returns:
         A `Data`. Equal arguments give equal images.
 
     Raises:
         TypeError: If a size is not an integer.
-        ValueError: If the name is not known, or if there are not so many images.
+        ValueError: If the name is not known, if there are not so many images, or if `pool` does not divide their
+            height and width.
         ConnectionError: If a set cannot be downloaded. The message says how to put it in place by hand.
         OSError: If the folder for downloads cannot be used.
         ModuleNotFoundError: If scikit-learn or scikit-image is needed and missing.
@@ -151,6 +158,8 @@ def load(name: str, n_train: int | None = None, n_test: int | None = None, seed:
         <mnist5k: 100 training and 50 test images of 28×28×1, 10 classes>
         >>> data.flat().x_train.shape, np.bincount(data.y_train).tolist()
         ((100, 784), [10, 10, 10, 10, 10, 10, 10, 10, 10, 10])
+        >>> load("mnist5k", n_train=100, pool=4).x_train.shape
+        (100, 7, 7, 1)
 
     Note:
         In a subset all classes are equally frequent, up to one image, as long as there are images of each. Subsets are
@@ -162,6 +171,7 @@ def load(name: str, n_train: int | None = None, n_test: int | None = None, seed:
         if size is not None:
             _checks.count(argument, size)
     _checks.count("seed", seed, minimum=0)
+    _checks.count("pool", pool)
 
     x_train, y_train, x_test, y_test = _READERS[name](seed)
     for argument, size, part, have in (
@@ -170,6 +180,7 @@ def load(name: str, n_train: int | None = None, n_test: int | None = None, seed:
     ):
         if size is not None and size > have:
             raise ValueError(f"`{argument}` must be at most {have:,}, the {part} images of {name!r}; got {size:,}.")
+    x_train, x_test = _window_sums(name, x_train, pool), _window_sums(name, x_test, pool)
     mean, std = _mean_and_std(x_train)
     train = _balanced_order(y_train, np.random.default_rng([seed, 1]))[:n_train]
     test = _balanced_order(y_test, np.random.default_rng([seed, 2]))[:n_test]
@@ -180,9 +191,102 @@ def load(name: str, n_train: int | None = None, n_test: int | None = None, seed:
         x_test=(x_test[test].astype(np.float32) - mean) / std,
         y_test=y_test[test].astype(np.int32),
         classes=int(y_train.max()) + 1,
-        mean=mean,
-        std=std,
+        mean=mean / pool**2,
+        std=std / pool**2,
     )
+
+
+def shift(
+    images: ArrayLike,
+    down: ArrayLike,
+    right: ArrayLike,
+    *,
+    edge: float | Literal["wrap", "nearest"],
+) -> Float[np.ndarray, "N H W C"]:
+    """Return images moved by whole pixels.
+
+    The pixel (i, j) of an image goes to (i + down, j + right). What leaves the image is lost, unless `edge` is "wrap"::
+
+        edge        the row 1 2 3 4 5 moved to the right by 2
+        0.0         0 0 1 2 3
+        "nearest"   1 1 1 2 3
+        "wrap"      4 5 1 2 3
+
+    Args:
+        images: [N, H, W, C].
+        down: A whole number for all images, or one for each image, [N]. Negative numbers move up.
+        right: As `down`. Negative numbers move to the left.
+        edge: What stands where nothing comes from: a number, e.g. `data.black` for black; "nearest" for the pixel at
+            the edge of the same row or column; "wrap" for the pixels that leave at the opposite edge.
+
+    Returns:
+        [N, H, W, C], of the type of `images`.
+
+    Raises:
+        TypeError: If `images` are not floating-point numbers, or `down` or `right` not whole numbers.
+        ValueError: If a shape does not fit, if `edge` is another word, or if a shift is as large as an image and
+            `edge` is not "wrap": nothing of it would be left.
+
+    Example:
+        >>> row = np.arange(1.0, 6.0).reshape(1, 1, 5, 1)
+        >>> shift(row, 0, 2, edge=0.0).ravel().tolist(), shift(row, 0, -2, edge="wrap").ravel().tolist()
+        ([0.0, 0.0, 1.0, 2.0, 3.0], [3.0, 4.0, 5.0, 1.0, 2.0])
+
+    See Also:
+        `Data.augmented`, for moved copies of training images.
+    """
+    known = np.asarray(_checks.checked("images", images, "N H W C"))
+    if isinstance(edge, str):
+        _checks.choice("edge", edge, ("wrap", "nearest"))
+    else:
+        _checks.real("edge", edge)
+    count, height, width, _ = known.shape
+    rows = _distances("down", down, count, height, wraps=edge == "wrap")
+    return _shifted(known, rows, _distances("right", right, count, width, wraps=edge == "wrap"), edge)
+
+
+def _distances(argument: str, value: ArrayLike, count: int, size: int, *, wraps: bool) -> np.ndarray:
+    """Check and return how far each of `count` images is moved along an axis of `size` pixels."""
+    distances = np.asarray(_checks.plain(argument, value))
+    if distances.dtype.kind not in "iu":
+        raise TypeError(f"`{argument}` must be whole numbers of pixels; got {_checks.shown(value)}.")
+    if distances.shape not in ((), (count,)):
+        raise ValueError(
+            f"`{argument}` must be one number, or one for each of {count} images; got shape {distances.shape}."
+        )
+    distances = np.broadcast_to(distances.astype(np.int64), count)
+    farthest = int(np.abs(distances).max())
+    if not wraps and farthest >= size:
+        raise ValueError(
+            f"`{argument}` must be less than {size}, the size of an image: nothing of it would be left; got "
+            f'{farthest}. With edge="wrap" any number will do.'
+        )
+    return distances
+
+
+def _shifted(images: np.ndarray, down: np.ndarray, right: np.ndarray, edge: float | str) -> np.ndarray:
+    """Return images of which each is moved by its own distances."""
+    sources, inside = [], []
+    for distance, size in ((down, images.shape[1]), (right, images.shape[2])):
+        source = np.arange(size) - distance[:, None]
+        inside.append((source >= 0) & (source < size))
+        sources.append(source % size if edge == "wrap" else np.clip(source, 0, size - 1))
+    moved = images[np.arange(len(images))[:, None, None], sources[0][:, :, None], sources[1][:, None, :]]
+    if isinstance(edge, str):
+        return moved
+    there = inside[0][:, :, None, None] & inside[1][:, None, :, None]
+    return np.where(there, moved, np.asarray(edge, images.dtype))
+
+
+def _window_sums(name: str, images: np.ndarray, pool: int) -> np.ndarray:
+    """Return the sums of the gray levels of windows, which are whole numbers, unlike their means."""
+    if pool == 1:
+        return images
+    n, height, width, channels = images.shape
+    if height % pool or width % pool:
+        raise ValueError(f"`pool` must divide the images of {name!r}, {height}×{width} pixels; got {pool}.")
+    windows = images.reshape(n, height // pool, pool, width // pool, pool, channels)
+    return windows.sum(axis=(2, 4), dtype=np.uint32)
 
 
 def one_hot_centered(labels: ArrayLike | Sequence[int], classes: int) -> Float[np.ndarray, "N K"]:
@@ -321,8 +425,8 @@ def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
     They are computed from how often each level occurs, which is exact and needs no floating-point copy of the images.
     """
     chunks = np.array_split(images, 1 + len(images) // 1_000)
-    counts = np.sum([np.bincount(chunk.ravel(), minlength=256) for chunk in chunks], axis=0)
-    levels = np.arange(256)
+    levels = np.arange(1 + max(255, int(images.max())))
+    counts = np.sum([np.bincount(chunk.ravel(), minlength=len(levels)) for chunk in chunks], axis=0)
     mean = counts @ levels / counts.sum()
     return float(mean), float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum()))
 

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax import Array
+from jax.typing import ArrayLike
 
 from ntklib import _checks
 
@@ -200,22 +202,94 @@ def sgd(
         raise TypeError("`learning_rate` must be a number or an Optax schedule; got a module.")
     if momentum is not None:
         _checks.momentum("momentum", momentum)
-    factor_of = scales(net)
-    factors, shapes = [], []
-    for (*path, name), param in nnx.to_flat_state(nnx.state(net, nnx.Param)):
-        factors.append(factor_of.get(tuple(path), {}).get(str(name), (1.0, 1.0, 1.0))[2])
-        shapes.append(param[...].shape)
+    factors = [factor for _, _, factor in _by_leaf(net, scales(net))]
+    shapes = _shapes(net)
 
     def scale_each(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
-        leaves, tree = jax.tree.flatten(updates)
-        if [leaf.shape for leaf in leaves] != shapes:
-            raise ValueError(
-                "The gradients are not those of the network that `sgd` was called with: "
-                f"expected {len(shapes)} arrays of shapes {shapes}, got {[leaf.shape for leaf in leaves]}."
-            )
+        leaves, tree = _leaves_of(updates, shapes, "sgd")
         return jax.tree.unflatten(tree, [f * leaf for f, leaf in zip(factors, leaves, strict=True)])
 
     return optax.chain(optax.sgd(learning_rate, momentum), optax.stateless(scale_each))
+
+
+def weight_decay(net: nnx.Module, strength: ArrayLike, *, like: Parameterization = NTK) -> optax.GradientTransformation:
+    """Return an L2 penalty on each parameter, as strong as the penalty λ/2 ‖θ'‖² is under another parameterization.
+
+    A parameter θ with the multiplier s stands for the parameter θ' = (s/s') θ of the network in the parameterization
+    `like`, where its multiplier is s'. The penalty λ/2 ‖θ'‖² is λ/2 (s/s')² ‖θ‖², and this transformation adds its
+    gradient to the updates::
+
+        g  ->  g + λ (s/s')² θ.
+
+    For `like=NTK` and a layer with fan-in n the strengths are::
+
+                    W           b
+        NTK         λ           λ
+        STANDARD    λ n/σ_w²    λ/σ_b²
+
+    Before `sgd`, with the same η, momentum and λ, a network under STANDARD then trains exactly as under NTK. One λ for
+    all its parameters, as `optax.add_decayed_weights` has it, penalizes its wide layers n/σ_w² times less.
+
+    Args:
+        net: The network. Parameters of layers that are not ntklib's have the strength λ.
+        strength: λ ≥ 0.
+        like: The parameterization in which each parameter has the same strength λ.
+
+    Returns:
+        An Optax transformation, to stand before the optimizer. It works on `nnx.state(net, nnx.Param)` and on the
+        parameters of `functional(net)`.
+
+    Raises:
+        TypeError: If `net` is not an `nnx.Module`, `strength` not a number, or `like` not a parameterization.
+        ValueError: If `strength` is negative; and, from its `update`, if the parameters are not given, or if the
+            gradients do not have the shapes of the parameters of `net`.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> net = ntk.mlp([4, 16, 1], w_std=2.0, parameterization=ntk.STANDARD, rngs=nnx.Rngs(0))
+        >>> optimizer = optax.chain(ntk.weight_decay(net, 0.01), ntk.sgd(net, 0.5, momentum=0.9))
+        >>> params = nnx.state(net, nnx.Param)
+        >>> decay = ntk.weight_decay(net, 0.01)
+        >>> updates, _ = decay.update(jax.tree.map(jnp.zeros_like, params), decay.init(params), params)
+        >>> ratio = updates.layers[2].W[...] / params.layers[2].W[...]  # λ n/σ_w² = 0.01 · 16/4
+        >>> [round(float(r), 4) for r in (ratio.min(), ratio.max())]
+        [0.04, 0.04]
+
+    Note:
+        A bias with b_std = 0 is left out: under `like` it has the multiplier 0 and adds nothing to the outputs. For
+        the same reason a parameter whose own multiplier is 0 is left out.
+
+        The penalty draws parameters to 0 and not to where they started. The trained network is therefore not kernel
+        ridge regression, not even in the limit of infinite width.
+
+    References:
+        Lee et al. 2020, §3.7 and Appendix E.
+
+    See Also:
+        `sgd`, for the learning rates that belong to it.
+    """
+    _module("net", net, "`ntklib.weight_decay(net, 1e-3)`")
+    _checks.real("strength", strength, minimum=0.0)
+    _checks.instance("like", like, Parameterization, "one of ntklib.NTK, STANDARD, MEAN_FIELD, MUP")
+    own, there = (_by_leaf(net, scales(copy)) for copy in (net, _reparameterized(net, like)))
+    pairs = [(s, s_like) for (s, _, _), (s_like, _, _) in zip(own, there, strict=True)]
+    ratios = [(s / s_like) ** 2 if s_like else 0.0 for s, s_like in pairs]
+    shapes = _shapes(net)
+
+    def decay_each(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
+        if params is None:
+            raise ValueError(
+                "`weight_decay` needs the parameters: pass them to `update(gradients, state, params)`, as "
+                "nnx.Optimizer and ntklib.train do."
+            )
+        leaves, tree = _leaves_of(updates, shapes, "weight_decay")
+        decayed = [
+            leaf + ratio * jnp.asarray(strength).astype(leaf.dtype) * param
+            for leaf, param, ratio in zip(leaves, jax.tree.leaves(params), ratios, strict=True)
+        ]
+        return jax.tree.unflatten(tree, decayed)
+
+    return optax.stateless(decay_each)
 
 
 def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Net:
@@ -274,3 +348,34 @@ def _module(argument: str, value: object, call: str) -> None:
         raise TypeError(
             f"`{argument}` must be the network, an nnx.Module; got {_checks.shown(value)}. The call is {call}."
         )
+
+
+def _reparameterized[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Net:
+    """Return a copy of a network whose layers have another parameterization, with all parameters as they are."""
+    new = nnx.clone(net)
+    for _, found in nnx.iter_modules(new):
+        module: Any = found
+        if hasattr(module, "scales"):
+            module.parameterization = parameterization
+    return new
+
+
+def _by_leaf(net: nnx.Module, found: dict[tuple, dict]) -> list[tuple[float, float, float]]:
+    """Return what `scales` found for each parameter of a network, in the order of the leaves of its state."""
+    paths = [path for path, _ in nnx.to_flat_state(nnx.state(net, nnx.Param))]
+    return [found.get(tuple(path), {}).get(str(name), (1.0, 1.0, 1.0)) for *path, name in paths]
+
+
+def _shapes(net: nnx.Module) -> list[tuple[int, ...]]:
+    return [param[...].shape for _, param in nnx.to_flat_state(nnx.state(net, nnx.Param))]
+
+
+def _leaves_of(updates: optax.Updates, shapes: list[tuple[int, ...]], name: str) -> tuple[list[Array], Any]:
+    """Return the gradients as a list, and their structure. Refuse those of another network."""
+    leaves, tree = jax.tree.flatten(updates)
+    if [leaf.shape for leaf in leaves] != shapes:
+        raise ValueError(
+            f"The gradients are not those of the network that `{name}` was called with: "
+            f"expected {len(shapes)} arrays of shapes {shapes}, got {[leaf.shape for leaf in leaves]}."
+        )
+    return leaves, tree

@@ -1,5 +1,6 @@
 """Training by an Optax loop with a progress bar, which records what it is asked for on the way."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -147,69 +148,104 @@ def train(
         one device.
     """
     apply_fn, params = functional(model)
-    params = jax.tree.map(_gathered, params)
-    inputs = _gathered(_checks.model_inputs("x", x))
+    params = jax.tree.map(gathered, params)
+    inputs = gathered(_checks.model_inputs("x", x))
     outputs = check_output(apply_fn, params, inputs[:1])[1]
-    loss_fn = _loss(loss)
-    targets = _gathered(_targets(loss_fn, y, len(inputs), outputs))
-    _one_number(loss_fn, apply_fn, params, inputs, targets)
-    transformation = _transformation(optimizer)
+    loss_fn = loss_function(loss)
+    targets = gathered(checked_targets(loss_fn, y, len(inputs), outputs))
+    check_loss(loss_fn, apply_fn, params, inputs, targets)
+    transformation = transformation_of(optimizer)
     _checks.count("steps", steps, maximum=2**31 - 1)
-    stops = _stops(record_at, steps)
+    stops = record_steps(record_at, steps)
     if record is not None and not callable(record):
         raise TypeError(f"`record` must be a function of the parameters; got {_checks.shown(record)}.")
     if progress is not None:
         _checks.flag("progress", progress)
-    key = _key(key, batch_size, len(inputs))
+    key = batch_key(key, batch_size, len(inputs))
 
-    def full_loss(params: Params) -> Array:
-        return loss_fn(apply_fn(params, inputs), targets)
-
-    def step(i: Array, state: tuple[Params, Any]) -> tuple[Params, Any]:
-        params, opt_state = state
-        objective = full_loss
-        if batch_size is not None:
-            rows = jax.random.choice(jax.random.fold_in(key, i), len(inputs), (batch_size,), replace=False)
-            objective = lambda p: loss_fn(apply_fn(p, inputs[rows]), targets[rows])  # noqa: E731
-        value, grads = jax.value_and_grad(objective)(params)
-        more = {"value": value, "grad": grads, "value_fn": objective}  # for line searches; others ignore it
-        updates, opt_state = transformation.update(grads, opt_state, params, **more)
-        return optax.apply_updates(params, updates), opt_state
+    full_loss, step = objective(loss_fn, transformation, apply_fn, inputs, targets, batch_size, key)
 
     # The number of steps is an argument of the compiled loop, so that loops of all lengths share one compilation.
     advance = jax.jit(lambda state, start, stop: jax.lax.fori_loop(start, stop, step, state))
     look = jax.jit(lambda params: (full_loss(params), None if record is None else record(params)))
 
     traced = _checks.is_traced(*jax.tree.leaves((params, inputs, targets, key)))
-    quiet = bool(os.environ.get("CI")) if progress is None else not progress
-    bar = tqdm(total=steps, desc="training", unit="step", disable=quiet or traced, leave=False)
-    state, looks = _run(advance, look, (params, transformation.init(params)), stops, steps, bar, checked=not traced)
+    with contextlib.closing(progress_bar(steps, progress, traced=traced)) as bar:
+        check = (lambda loss, stop: None) if traced else _check_finite
+        state, looks, _ = run(advance, look, (params, transformation.init(params)), stops, steps, bar, check)
     if isinstance(model, nnx.Module) and not traced:
         nnx.update(model, nnx.State(state[0]))
     losses, records = jax.tree.map(lambda *leaves: jnp.stack(leaves), *looks) if looks else (jnp.zeros(0), None)
     return History(jnp.asarray(stops[: len(looks)]), losses, records, state[0])
 
 
-def _gathered(array: Array) -> Array:
+def gathered(array: Array) -> Array:
     """Gather an array that is sharded over explicit axes, since the loop picks batches from it."""
     if _checks.is_traced(array) or not isinstance(array, jax.Array) or not any(jax.typeof(array).sharding.spec):
         return array
     return jnp.asarray(np.asarray(array))
 
 
-def _run(
+def objective(
+    loss: Loss,
+    transformation: optax.GradientTransformationExtraArgs,
+    apply_fn: ApplyFn,
+    x: Array,
+    y: Array,
+    batch_size: int | None,
+    key: Array,
+) -> tuple[Callable[[Params], Array], Callable[[Array, tuple[Params, Any]], tuple[Params, Any]]]:
+    """Return the loss over all examples, a function of the parameters, and one step of training.
+
+    The step is a function of its number and of the state (parameters, state of the optimizer).
+    """
+
+    def full_loss(params: Params) -> Array:
+        return loss(apply_fn(params, x), y)
+
+    def step(i: Array, state: tuple[Params, Any]) -> tuple[Params, Any]:
+        params, opt_state = state
+        objective = full_loss
+        if batch_size is not None:
+            rows = jax.random.choice(jax.random.fold_in(key, i), len(x), (batch_size,), replace=False)
+            objective = lambda p: loss(apply_fn(p, x[rows]), y[rows])  # noqa: E731
+        value, grads = jax.value_and_grad(objective)(params)
+        more = {"value": value, "grad": grads, "value_fn": objective}  # for line searches; others ignore it
+        updates, opt_state = transformation.update(grads, opt_state, params, **more)
+        return optax.apply_updates(params, updates), opt_state
+
+    return full_loss, step
+
+
+def progress_bar(total: int, progress: bool | None, *, traced: bool = False) -> Any:
+    """Return a bar over `total` steps, which is shown as `progress` says, and never inside `jit` or `vmap`."""
+    quiet = bool(os.environ.get("CI")) if progress is None else not progress
+    return tqdm(total=total, desc="training", unit="step", disable=quiet or traced, leave=False)
+
+
+def run(
     advance: Callable,
     look: Callable,
-    state: tuple[Params, Any],
+    state: Any,
     stops: list[int],
     steps: int,
     bar: Any,
-    *,
-    checked: bool,
-) -> tuple[tuple[Params, Any], list[tuple[Array, Any]]]:
+    check: Callable[[Array, int], None],
+) -> tuple[Any, list[tuple[Array, Any]], bool]:
     """Run the loop to its end, or until Ctrl-C.
 
-    Returns: the state after the last step that was done, and the values that `look` returned at the `stops`.
+    Args:
+        advance: The compiled loop, a function of the state, of the steps that are done, and of those that are to be.
+        look: A function of the parameters, the first part of the state. It returns the loss and the records.
+        state: The state at the start.
+        stops: The steps at which `look` is called.
+        steps: The number of steps.
+        bar: The progress bar.
+        check: A function of the loss and the step number, called at the `stops`.
+
+    Returns:
+        The state after the last step that was done, the values that `look` returned at the `stops`, and whether the
+        loop was interrupted.
     """
     looks: list[tuple[Array, Any]] = []
     done, chunk = 0, steps if bar.disable else max(1, steps // 50)
@@ -224,25 +260,31 @@ def _run(
                 done = ahead
             if len(looks) < len(stops):
                 looks.append(look(state[0]))
-                if checked and not np.isfinite(looks[-1][0]):
-                    raise FloatingPointError(_diverged(float(looks[-1][0]), stop))
+                check(looks[-1][0], stop)
     except KeyboardInterrupt:
         print(f"\ninterrupted after {done} of {steps} steps; returning what there is")
-    finally:
-        bar.close()
-    return state, looks
+        return state, looks, True
+    return state, looks, False
 
 
-def _diverged(loss: float, step: int) -> str:
+def _check_finite(loss: Array, step: int) -> None:
+    if np.isfinite(loss):
+        return
     if step == 0:
-        return f"The loss is {loss} before the first step: look for NaN, ∞ or very large numbers in `model` and `y`."
-    return f"The loss is {loss} at step {step}: training diverged. Use a smaller learning rate."
+        raise FloatingPointError(
+            f"The loss is {float(loss)} before the first step: look for NaN, ∞ or very large numbers in `model` and "
+            f"`y`."
+        )
+    raise FloatingPointError(
+        f"The loss is {float(loss)} at step {step}: training diverged. Use a smaller learning rate."
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- the checks
 
 
-def _loss(loss: Any) -> Loss:
+def loss_function(loss: Any) -> Loss:
+    """Check and return a loss, which may come by its name."""
     if isinstance(loss, str):
         _checks.choice("loss", loss, ("mse", "cross_entropy"))
         return {"mse": mse, "cross_entropy": cross_entropy}[loss]
@@ -253,7 +295,7 @@ def _loss(loss: Any) -> Loss:
     return loss
 
 
-def _targets(loss: Loss, y: Any, rows: int, outputs: int) -> Array:
+def checked_targets(loss: Loss, y: Any, rows: int, outputs: int) -> Array:
     """Check and return the targets for a loss, given the number of examples and the number of outputs of the model."""
     y = _checks.plain("y", y)
     if y.ndim == 0 or len(y) != rows:
@@ -270,13 +312,14 @@ def _targets(loss: Loss, y: Any, rows: int, outputs: int) -> Array:
     return jnp.asarray(_checks.checked("y", y, "N ...") if jnp.issubdtype(y.dtype, jnp.floating) else y)
 
 
-def _one_number(loss: Loss, apply_fn: ApplyFn, params: Params, x: Array, y: Array) -> None:
+def check_loss(loss: Loss, apply_fn: ApplyFn, params: Params, x: Array, y: Array) -> None:
+    """Refuse a loss that is not one number."""
     value = jax.eval_shape(lambda p: loss(apply_fn(p, x), y), params)
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"`loss` must return one number, the mean over examples, say; got {value}.")
 
 
-def _transformation(optimizer: Any) -> optax.GradientTransformationExtraArgs:
+def transformation_of(optimizer: Any) -> optax.GradientTransformationExtraArgs:
     """Return the optimizer as one whose `update` also accepts the loss function and its value."""
     wanted = "`optimizer` must be an Optax transformation, e.g. `optax.adam(1e-3)` or `ntklib.sgd(net, 0.1)`"
     if isinstance(optimizer, nnx.Optimizer):
@@ -289,7 +332,7 @@ def _transformation(optimizer: Any) -> optax.GradientTransformationExtraArgs:
     return optax.with_extra_args_support(optimizer)
 
 
-def _stops(record_at: Any, steps: int) -> list[int]:
+def record_steps(record_at: Any, steps: int) -> list[int]:
     """Return the step numbers at which the loss is recorded."""
     if record_at is None:
         return [0, steps]
@@ -303,7 +346,8 @@ def _stops(record_at: Any, steps: int) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def _key(key: Any, batch_size: Any, examples: int) -> Array:
+def batch_key(key: Any, batch_size: Any, examples: int) -> Array:
+    """Check the size of batches and the key to draw them with. Return the key."""
     if key is not None:
         _checks.key("key", key)
     if batch_size is not None:

@@ -62,7 +62,7 @@ def page(name):
 
 def test_signatures_stand_as_in_the_source():
     assert signatures.signature(ENTRIES["ntklib.max_learning_rate"].value) == (
-        '(ntk_train: ArrayLike, momentum: float | int | Array=0.0) -> Float[Array, ""]'
+        '(ntk_train: ArrayLike, momentum: float | int | Array=0.0, *, nesterov: bool=False) -> Float[Array, ""]'
     )
     for entry in ENTRIES.values():
         written = signatures.signature(entry.value)

@@ -14,7 +14,7 @@ import mpmath
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import ACTIVATIONS, assert_close, normal
+from helpers import ACTIVATIONS, CLOSED_FORM, assert_close, normal
 
 import ntklib as ntk
 from ntklib.duals import arccos, correlation
@@ -54,7 +54,7 @@ def test_angles_against_many_digits(dtype, error):
         assert relative(arccos.twice_arctan(jnp.asarray(u)), double) < error
 
 
-@pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs", "identity", "erf", "gelu", "sin"])
+@pytest.mark.parametrize("name", CLOSED_FORM)
 def test_duals_by_distance_are_those_by_covariance(name):
     activation = ACTIVATIONS[name].activation
     rng = np.random.default_rng(0)

@@ -269,3 +269,91 @@ def test_a_convolution_of_the_size_of_its_image_learns_as_a_dense_layer(p):
         assert dense.b is not None
         assert_close(conv.b[...], dense.b[...], rtol=1e-12)
         assert_close(conv.W[...].reshape(-1, OUT), dense.W[...], rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------------- weight decay
+
+
+def decayed(net, x=X, y=Y, strength=0.02, steps=300, rate=0.1, **how):
+    """The outputs after training with a penalty, and with momentum."""
+    optimizer = optax.chain(ntk.weight_decay(net, strength, **how), ntk.sgd(net, rate, momentum=0.9))
+    ntk.train(net, x, y, optimizer=optimizer, steps=steps)
+    return net(x)
+
+
+@pytest.mark.parametrize("b_std", [0.2, 0.0])
+def test_with_the_strengths_of_ntk_a_standard_network_trains_as_one_under_ntk(b_std):
+    net: Any = ntk.mlp([3, 7, 7, 2], activation=ntk.Erf(), w_std=1.3, b_std=b_std, rngs=nnx.Rngs(0))
+    standard: Any = ntk.convert(net, ntk.STANDARD)
+    plain, start = nnx.clone(standard), net(X)
+    want = decayed(net)
+    assert_close(decayed(standard), want, rtol=1e-12)
+    back: Any = ntk.convert(standard, ntk.NTK)
+    assert_close(back.layers[0].W[...], net.layers[0].W[...], rtol=1e-12)
+    assert float(jnp.abs(want - start).max()) > 0.1, "it has moved at all"
+    assert float(jnp.abs(decayed(plain, like=ntk.STANDARD) - want).max()) > 1e-3, "one strength is another penalty"
+
+
+def test_convolutions_are_decayed_as_dense_layers_are():
+    x = normal(2, 5, 4, 4, 2)
+    net = ntk.cnn((4, 4, 2), [5, 5], 2, activation=ntk.Erf(), w_std=1.3, b_std=0.2, rngs=nnx.Rngs(0))
+    standard = ntk.convert(net, ntk.STANDARD)
+    assert_close(decayed(standard, x, steps=50), decayed(net, x, steps=50), rtol=1e-12)
+
+
+def test_the_decay_is_the_gradient_of_the_penalty_that_stands_in_the_loss():
+    """Gradient descent by hand, with λ/2 ‖θ‖² of the NTK parameters written into the loss."""
+    net = small_net()
+    standard = ntk.convert(net, ntk.STANDARD)
+    apply_fn, params = ntk.functional(net)
+
+    def loss(params):
+        penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
+        return 0.5 * jnp.mean(jnp.sum((apply_fn(params, X) - Y) ** 2, -1)) + 0.02 / 2 * penalty
+
+    velocity = jax.tree.map(jnp.zeros_like, params)
+    for _ in range(20):
+        velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, jax.grad(loss)(params))
+        params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
+    assert_close(decayed(standard, steps=20), apply_fn(params, X), rtol=1e-12)
+
+
+@pytest.mark.parametrize("p", ALL, ids=repr)
+@pytest.mark.parametrize("like", ALL, ids=repr)
+def test_each_strength_is_the_square_of_the_ratio_of_the_multipliers(p, like):
+    """The penalty of the converted network is that of the original with the strengths of `like`."""
+    net = small_net(parameterization=p)
+    decay, params = ntk.weight_decay(net, 0.3, like=like), nnx.state(net, nnx.Param)
+    gradient, _ = decay.update(jax.tree.map(jnp.zeros_like, params), decay.init(params), params)
+    twice = sum(jnp.vdot(g, v) for g, v in zip(jax.tree.leaves(gradient), jax.tree.leaves(params), strict=True))
+    there = jax.tree.leaves(nnx.state(ntk.convert(net, like), nnx.Param))
+    assert_close(twice, 0.3 * sum(jnp.vdot(leaf, leaf) for leaf in there), rtol=1e-12)
+
+
+def test_strengths_may_be_traced_and_other_layers_have_the_plain_one():
+    class Mixed(nnx.Module):
+        def __init__(self):
+            self.ours = ntk.Dense(3, 4, w_std=2.0, parameterization=ntk.STANDARD, rngs=nnx.Rngs(0))
+            self.theirs = nnx.Linear(4, 2, rngs=nnx.Rngs(1))
+
+    params: Any = nnx.state(Mixed(), nnx.Param)
+
+    @jax.vmap
+    def gradient(strength):
+        decay = ntk.weight_decay(Mixed(), strength)
+        return decay.update(jax.tree.map(jnp.zeros_like, params), decay.init(params), params)[0]
+
+    got = gradient(jnp.array([0.0, 0.1]))
+    assert_close(got.theirs.kernel[...][1], 0.1 * params.theirs.kernel[...], rtol=1e-6)
+    assert_close(got.ours.W[...][1], 0.1 * 3 / 4 * params.ours.W[...], rtol=1e-12)
+    assert not got.ours.b[...].any(), "a bias with b_std = 0 is left out"
+    assert not got.ours.W[...][0].any()
+
+
+def test_weight_decay_says_what_it_needs():
+    net = small_net()
+    decay, gradients = ntk.weight_decay(net, 0.1), jax.tree.map(jnp.ones_like, nnx.state(net, nnx.Param))
+    with pytest.raises(ValueError, match="needs the parameters"):
+        decay.update(gradients, decay.init(gradients))
+    with pytest.raises(ValueError, match="not those of the network that `weight_decay`"):
+        ntk.weight_decay(small_net(width=9), 0.1).update(gradients, decay.init(gradients), gradients)

@@ -1,5 +1,6 @@
 """Dynamics in function space: closed form against small steps, exact cases, degenerate spectra."""
 
+import functools
 import warnings
 from typing import Any
 
@@ -133,8 +134,8 @@ def descent(theta=THETA, **changes) -> Any:
     return ntk.gradient_descent(theta, Y, **arguments)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
-def test_descent_is_optax_on_the_linearised_network(momentum):
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.9, False), (0.5, True), (0.9, True)])
+def test_descent_is_optax_on_the_linearised_network(momentum, nesterov):
     """The whole way: a Flax network, its Jacobian, Optax on its parameters, train and test points."""
     net, x, x_test = small_net(n_out=K), normal(5, N, 3), normal(6, M, 3)
     _, params = ntk.functional(net)
@@ -145,30 +146,33 @@ def test_descent_is_optax_on_the_linearised_network(momentum):
     eta = 0.4 * float(ntk.max_learning_rate(theta))
     at = [0, 1, 2, 3, 17, 200]
     train, test = ntk.gradient_descent(
-        theta, Y[:, :1], learning_rate=eta, steps=at, momentum=momentum,
+        theta, Y[:, :1], learning_rate=eta, steps=at, momentum=momentum, nesterov=nesterov,
         f0=one[0](params, x), ntk_test_train=theta_test, f0_test=one[0](params, x_test),
     )  # fmt: skip
     history = ntk.train(
-        one, x, Y[:, :1], optimizer=optax.sgd(eta, momentum or None), steps=200, record_at=at,
+        one, x, Y[:, :1], optimizer=optax.sgd(eta, momentum or None, nesterov), steps=200, record_at=at,
         record=lambda p: (one[0](p, x), one[0](p, x_test)),
     )  # fmt: skip
-    assert_close(train, history.records[0], rtol=1e-9)
-    assert_close(test, history.records[1], rtol=1e-9)
+    assert_close(train, history.records[0], rtol=1e-10)
+    assert_close(test, history.records[1], rtol=1e-10)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("momentum", [0.0, 0.3, 0.95])
-def test_descent_is_the_recursion_also_for_ridge_and_singular_kernels(momentum):
+def test_descent_is_the_recursion_also_for_ridge_and_singular_kernels(momentum, nesterov):
     j, j_test = J[:, :4], J_TEST[:, :4]
-    ridge, eta = 0.1, 0.2
+    eta = 0.1 if nesterov else 0.2  # Nesterov's limit is the lower one
     for theta, theta_test, ridge in ((THETA, THETA_TEST, 0.1), (j @ j.T, j_test @ j.T, 0.0)):
         regular = theta + ridge * jnp.trace(theta) / N * jnp.eye(N)
         f, g, v = F0, F0_TEST, jnp.zeros_like(F0)
         for _ in range(40):
             v = momentum * v + (f - Y)
-            f, g = f - eta / N * regular @ v, g - eta / N * theta_test @ v
+            move = momentum * v + (f - Y) if nesterov else v
+            f, g = f - eta / N * regular @ move, g - eta / N * theta_test @ move
         train, test = descent(
-            theta, learning_rate=eta, steps=40, momentum=momentum, ntk_test_train=theta_test, ridge=ridge
-        )
+            theta, learning_rate=eta, steps=40, momentum=momentum, nesterov=nesterov, ntk_test_train=theta_test,
+            ridge=ridge,
+        )  # fmt: skip
         assert_close(train, f, rtol=1e-12)
         assert_close(test, g, rtol=1e-12)
 
@@ -178,8 +182,9 @@ def test_descent_with_small_steps_is_flow_and_its_end_is_the_end_of_flow():
     for steps in (2000, 4000):
         errors.append(float(jnp.abs(descent(steps=steps, learning_rate=4.0 / steps)[0] - flow(4.0)[0]).max()))
     assert_close(errors[0] / errors[1], 2.0, rtol=0.01)
-    for one, other in zip(descent(steps=jnp.inf, momentum=0.4), flow(jnp.inf), strict=True):
-        assert_close(one, other, rtol=1e-13)
+    for nesterov in (False, True):
+        for one, other in zip(descent(steps=jnp.inf, momentum=0.4, nesterov=nesterov), flow(jnp.inf), strict=True):
+            assert_close(one, other, rtol=1e-13)
     for one, other in zip(descent(steps=10**7), flow(jnp.inf), strict=True):
         assert_close(one, other, rtol=1e-8)
     j = J[:, :3]  # the null space stays at its start, at the end as well
@@ -204,18 +209,33 @@ def test_critical_damping_and_rates_near_zero_are_ordinary():
     assert_close(learned[0, 1:], jnp.array([1e-18 * a, 0.0]), rtol=1e-14)
 
 
+def test_nesterov_without_momentum_is_plain_descent_and_far_steps_are_those_of_its_roots():
+    for one, other in zip(descent(steps=[1, 7], nesterov=True), descent(steps=[1, 7]), strict=True):
+        assert_close(one, other, rtol=1e-15)
+    mu, x, steps = 0.9, 0.03, 1000  # one mode left after s steps: the roots of z² − (1 + μ)(1 − x) z + μ(1 − x)
+    roots = np.roots([1.0, -(1 + mu) * (1 - x), mu * (1 - x)])
+    first = 1 - (1 + mu) * x
+    share = (roots[0] ** steps * (first - roots[1]) - roots[1] ** steps * (first - roots[0])) / (roots[0] - roots[1])
+    one = jnp.ones((1, 1))
+    left = ntk.gradient_descent(one, 0 * one, learning_rate=x, steps=steps, momentum=mu, nesterov=True, f0=one)
+    assert_close(left[0, 0], share.real, atol=1e-15)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("momentum", [0.0, 0.6])
-def test_the_stability_limit_is_where_descent_turns_unstable(momentum):
-    limit = float(ntk.max_learning_rate(THETA, momentum))
-    assert_close(limit, 2 * (1 + momentum) * N / jnp.linalg.norm(THETA, 2), rtol=1e-12)
-    below = descent(steps=5000, learning_rate=0.99 * limit, momentum=momentum)[0]
+def test_the_stability_limit_is_where_descent_turns_unstable(momentum, nesterov):
+    limit = float(ntk.max_learning_rate(THETA, momentum, nesterov=nesterov))
+    factor = 1 + 2 * momentum if nesterov else 1
+    assert_close(limit, 2 * (1 + momentum) / factor * N / jnp.linalg.norm(THETA, 2), rtol=1e-12)
+    descend = functools.partial(descent, momentum=momentum, nesterov=nesterov)
+    below = descend(steps=5000, learning_rate=0.99 * limit)[0]
     assert_close(below, Y, rtol=1e-3)
     with pytest.warns(UserWarning, match=r"`learning_rate` = .* above the largest stable one, "):
-        above = descent(steps=2000, learning_rate=1.01 * limit, momentum=momentum)[0]
+        above = descend(steps=2000, learning_rate=1.01 * limit)[0]
     assert float(jnp.abs(above).max()) > 1e4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        descent(steps=3, learning_rate=limit, momentum=momentum)
+        descend(steps=3, learning_rate=limit)
 
 
 def test_descent_is_differentiable_and_compiles():

@@ -28,10 +28,15 @@ def test_loop_is_the_loop_by_hand():
     apply_fn, params = ntk.functional(net)
     optimizer = optax.adam(1e-2)
     state = optimizer.init(params)
-    for _ in range(7):
+
+    @jax.jit
+    def step(params, state):
         grads = jax.grad(lambda p: 0.5 * jnp.mean(jnp.sum((apply_fn(p, X) - Y) ** 2, -1)))(params)
         updates, state = optimizer.update(grads, state)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(7):
+        params, state = step(params, state)
     history = ntk.train(net, X, Y, optimizer=optax.adam(1e-2), steps=7)
     assert_close(net(X), apply_fn(params, X), rtol=1e-12)
     assert_close(history.loss[-1], training.mse(net(X), Y), rtol=1e-12)
@@ -85,7 +90,7 @@ def test_many_seeds_in_one_vmap():
         return ntk.train(model, X, Y, optimizer=optax.sgd(0.1), steps=5).loss
 
     keys = jax.random.split(jax.random.key(0), 3)
-    assert_close(jax.jit(jax.vmap(one))(keys), jnp.stack([one(k) for k in keys]), rtol=1e-12)
+    assert_close(jax.jit(jax.vmap(one))(keys), jax.lax.map(one, keys), rtol=1e-12)
 
     def classifier(key):
         model = ntk.functional(ntk.mlp([3, 6, 2], w_std=1.0, rngs=nnx.Rngs(params=key)))
@@ -93,7 +98,7 @@ def test_many_seeds_in_one_vmap():
         how: Any = {"loss": "cross_entropy", "batch_size": 2, "key": key, "steps": 3}
         return ntk.train(model, X, labels, optimizer=optax.sgd(0.1), **how).loss
 
-    assert_close(jax.jit(jax.vmap(classifier))(keys), jnp.stack([classifier(k) for k in keys]), rtol=1e-12)
+    assert_close(jax.jit(jax.vmap(classifier))(keys), jax.lax.map(classifier, keys), rtol=1e-12)
 
 
 def test_cross_entropy_takes_labels_and_probabilities():
@@ -149,10 +154,15 @@ def test_line_searches_are_given_the_loss():
     loss = lambda p: 0.5 * jnp.mean(jnp.sum((apply_fn(p, X) - Y) ** 2, -1))  # noqa: E731
     optimizer = optax.lbfgs()
     state, start = optimizer.init(params), float(loss(params))
-    for _ in range(5):
+
+    @jax.jit  # without it the line search is compiled anew in each step
+    def step(params, state):
         value, grads = optax.value_and_grad_from_state(loss)(params, state=state)
         updates, state = optimizer.update(grads, state, params, value=value, grad=grads, value_fn=loss)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(5):
+        params, state = step(params, state)
     history = ntk.train(net, X, Y, optimizer=optax.lbfgs(), steps=5)
     assert_close(net(X), apply_fn(params, X), rtol=1e-8)
     assert float(history.loss[-1]) < 0.2 * start

@@ -79,6 +79,23 @@ class Linen(linen.Module):
         return linen.Dense(2)(x)
 
 
+def trained_ensemble(**changes):
+    """`ntk.ensemble` with one thing wrong."""
+    build = lambda rngs: ntk.mlp([3, 5, 2], w_std=1.0, rngs=rngs)  # noqa: E731
+    arguments = {"build": build, "x": X, "y": Y, "members": 2, "optimizer": optax.sgd(0.1), "steps": 2}
+    return ntk.ensemble(**(arguments | {"key": jax.random.key(0), "progress": False} | changes))
+
+
+def local(**changes):
+    """A layer without shared weights, with one thing wrong."""
+    return ntk.LocallyConnected(**({"image_size": 4, "c_in": 2, "c_out": 3, "kernel_size": 3} | DENSE | changes))
+
+
+def shifted(**changes):
+    """`ntk.shift` with one thing wrong."""
+    return ntk.shift(**({"images": jnp.ones((2, 4, 4, 1)), "down": 1, "right": 1, "edge": 0.0} | changes))
+
+
 def train(**changes):
     """`ntk.train` with one thing wrong."""
     arguments = {"optimizer": ntk.sgd(NET, 0.1), "steps": 2, "progress": False} | changes
@@ -1485,6 +1502,19 @@ CALLS += [
         ValueError,
         ["`learning_rate` = 12", "not below", "12"],
     ),
+    (
+        "no end there with Nesterov's momentum",
+        lambda: descend(learning_rate=6.0, momentum=0.5, nesterov=True, steps=jnp.inf),
+        ValueError,
+        ["`learning_rate` = 6", "not below", "6"],
+    ),
+    ("Nesterov by name", lambda: descend(nesterov="nesterov"), TypeError, ["`nesterov`", "True or False", "nesterov"]),
+    (
+        "limit for a Nesterov of 0.9",
+        lambda: ntk.max_learning_rate(THETA, 0.5, nesterov=0.9),
+        TypeError,
+        ["`nesterov`", "True or False", "0.9"],
+    ),
     ("rate of SGD that is true", lambda: noisy(learning_rate=True), TypeError, ["`learning_rate`", "number", "True"]),
     ("complex label noise", lambda: noisy(label_noise=1j), TypeError, ["`label_noise`", "number", "1j"]),
     ("batch that is true", lambda: noisy(batch_size=True), TypeError, ["`batch_size`", "whole number", "True"]),
@@ -1663,6 +1693,26 @@ CALLS += [
     ("momentum of five", lambda: ntk.sgd(NET, 0.1, momentum=5), ValueError, ["`momentum`", "below 1", "5"]),
     ("momentum that is true", lambda: ntk.sgd(NET, 0.1, momentum=True), TypeError, ["`momentum`", "number", "True"]),
     (
+        "decay the wrong way round",
+        lambda: ntk.weight_decay(0.1, NET),
+        TypeError,
+        ["`net`", "float 0.1", "ntklib.weight_decay(net, 1e-3)"],
+    ),
+    ("negative decay", lambda: ntk.weight_decay(NET, -0.1), ValueError, ["`strength`", "at least 0", "-0.1"]),
+    ("decay by a schedule", lambda: ntk.weight_decay(NET, lambda i: 0.1), TypeError, ["`strength`", "number"]),
+    (
+        "decay like a name",
+        lambda: ntk.weight_decay(NET, 0.1, like="NTK"),
+        TypeError,
+        ["`like`", "ntklib.NTK", "str 'NTK'"],
+    ),
+    (
+        "decay like one that tells layers apart",
+        lambda: ntk.weight_decay(ntk.Dense(3, 2, **DENSE), 0.1, like=ntk.MUP),
+        ValueError,
+        ["`role`", "MUP", "input"],
+    ),
+    (
         "exponents in words",
         lambda: ntk.parameterization.Exponents("1/2", 0.0),
         TypeError,
@@ -1686,6 +1736,189 @@ CALLS += [
         ValueError,
         ["`role`", "1", "'hidden'"],
     ),
+    # ensembles
+    ("an ensemble of none", lambda: trained_ensemble(members=0), ValueError, ["`members`", "at least 1", "0"]),
+    ("an ensemble of a network", lambda: trained_ensemble(build=NET), TypeError, ["`build`", "function of `nnx.Rngs`"]),
+    ("an ensemble of nothing", lambda: trained_ensemble(build=lambda: NET), TypeError, ["`build`", "one argument"]),
+    (
+        "an ensemble of numbers",
+        lambda: trained_ensemble(build=lambda rngs: 3),
+        TypeError,
+        ["`build`", "network", "int"],
+    ),
+    (
+        "an ensemble that decides by chance",
+        lambda: trained_ensemble(build=lambda rngs: NET if rngs.params.normal(()) > 0 else DEEP),
+        TypeError,
+        ["`build`", "trace", "random"],
+    ),
+    ("an ensemble without a key", lambda: trained_ensemble(key=0), TypeError, ["`key`", "jax.random.key(0)", "int 0"]),
+    (
+        "an ensemble with a key too many",
+        lambda: trained_ensemble(key=jax.random.split(jax.random.key(0), 3)),
+        ValueError,
+        ["`key`", "2 members", "got 3"],
+    ),
+    (
+        "an optimizer not called for an ensemble",
+        lambda: trained_ensemble(optimizer=optax.sgd),
+        TypeError,
+        ["`optimizer`", "sgd", "Call it"],
+    ),
+    (
+        "settings for an optimizer that is made",
+        lambda: trained_ensemble(settings={"learning_rate": jnp.ones(2)}),
+        TypeError,
+        ["`optimizer`", "function of 'learning_rate'", "`settings`"],
+    ),
+    (
+        "settings by another name",
+        lambda: trained_ensemble(optimizer=optax.sgd, settings={"rate": jnp.ones(2)}),
+        TypeError,
+        ["`optimizer`", "`settings`", "'rate'"],
+    ),
+    (
+        "settings that make no optimizer",
+        lambda: trained_ensemble(optimizer=lambda rate: rate, settings={"rate": jnp.ones(2)}),
+        TypeError,
+        ["`optimizer`", "Optax transformation"],
+    ),
+    (
+        "settings for others",
+        lambda: trained_ensemble(optimizer=optax.sgd, settings={"learning_rate": jnp.ones(3)}),
+        ValueError,
+        ["`settings['learning_rate']`", "2 members", "(3,)"],
+    ),
+    (
+        "settings in a list",
+        lambda: trained_ensemble(optimizer=optax.sgd, settings=[0.1, 0.2]),
+        TypeError,
+        ["`settings`", "dict", "list [0.1, 0.2]"],
+    ),
+    (
+        "integers for settings",
+        lambda: trained_ensemble(optimizer=optax.sgd, settings={"learning_rate": jnp.arange(2)}),
+        TypeError,
+        ["`settings['learning_rate']`", "floating", "int32"],
+    ),
+    ("rows of one member", lambda: trained_ensemble(rows=[0, 1]), ValueError, ["`rows`", "[M, n]", "(2,)"]),
+    (
+        "rows in halves",
+        lambda: trained_ensemble(rows=[[0.5], [1.0]]),
+        TypeError,
+        ["`rows`", "whole numbers", "float64"],
+    ),
+    (
+        "rows that are not there",
+        lambda: trained_ensemble(rows=[[0], [4]]),
+        ValueError,
+        ["`rows`", "0 to 3", "from 0 to 4"],
+    ),
+    (
+        "batches larger than the rows",
+        lambda: trained_ensemble(rows=[[0, 1], [2, 3]], batch_size=3),
+        ValueError,
+        ["`batch_size`", "at most", "2", "3"],
+    ),
+    (
+        "targets of other width for an ensemble",
+        lambda: trained_ensemble(y=Y[:, :1]),
+        ValueError,
+        ["`y`", "1 outputs", "2"],
+    ),
+    (
+        "an ensemble that may diverge",
+        lambda: trained_ensemble(diverged="warn"),
+        ValueError,
+        ["`diverged`", "'keep'", "warn"],
+    ),
+    (
+        "an ensemble without memory",
+        lambda: trained_ensemble(max_memory=0),
+        ValueError,
+        ["`max_memory`", "greater than 0"],
+    ),
+    ("records of an ensemble", lambda: trained_ensemble(record=3), TypeError, ["`record`", "function", "int 3"]),
+    (
+        "an ensemble that diverges",
+        lambda: trained_ensemble(
+            build=lambda rngs: ntk.Dense(3, 2, w_std=1.0, rngs=rngs), optimizer=optax.sgd(1e9), steps=60
+        ),
+        FloatingPointError,
+        ["2 of 2 members (0, 1)", "step 60", "smaller learning rate", 'diverged="keep"'],
+    ),
+    ("variance of one", lambda: trained_ensemble(members=1).variance(X), ValueError, ["two `members`", "one"]),
+    (
+        "accuracy by other labels",
+        lambda: trained_ensemble().accuracy(X, jnp.zeros(3, int)),
+        ValueError,
+        ["`labels`", "[4]", "got 3"],
+    ),
+    ("a member that is not there", lambda: trained_ensemble().member(2), ValueError, ["`index`", "at most 1", "2"]),
+    # the largest rate of a network
+    ("largest rate of no inputs", lambda: ntk.empirical_max_learning_rate(NET, 3.0), ValueError, ["`x1`", "input"]),
+    (
+        "largest rate to no tolerance",
+        lambda: ntk.empirical_max_learning_rate(NET, X, rtol=0.0),
+        ValueError,
+        ["`rtol`", "greater than 0"],
+    ),
+    (
+        "largest rate without products",
+        lambda: ntk.empirical_max_learning_rate(NET, X, max_products=0),
+        ValueError,
+        ["`max_products`", "at least 1"],
+    ),
+    (
+        "largest rate with momentum 1",
+        lambda: ntk.empirical_max_learning_rate(NET, X, 1.0),
+        ValueError,
+        ["`momentum`", "below 1"],
+    ),
+    (
+        "largest rate by a seed",
+        lambda: ntk.empirical_max_learning_rate(NET, X, key=0),
+        TypeError,
+        ["`key`", "jax.random.key(0)"],
+    ),
+    (
+        "largest rate of a network that diverged",
+        lambda: ntk.empirical_max_learning_rate(diverged(), X),
+        ValueError,
+        ["finite", "smaller learning rate"],
+    ),
+    # layers without shared weights
+    (
+        "local layer on another size",
+        lambda: local()(jnp.ones((2, 5, 4, 2))),
+        ValueError,
+        ["(4, 4) pixels", "(5, 4)", "image_size=(5, 4)"],
+    ),
+    (
+        "kernel of a local layer on another size",
+        lambda: local().kernel(jnp.ones((2, 5, 4, 2))),
+        ValueError,
+        ["(4, 4) pixels", "(5, 4)"],
+    ),
+    ("local layer on vectors", lambda: local()(X), ValueError, ["images [N, H, W, C]", "(4, 3)"]),
+    ("local layer on other channels", lambda: local()(jnp.ones((2, 4, 4, 3))), ValueError, ["2 features", "has 3"]),
+    ("local layer of no size", lambda: local(image_size=(4,)), ValueError, ["`image_size`", "pair", "(4,)"]),
+    (
+        "local layer smaller than its window",
+        lambda: local(padding="VALID", kernel_size=5),
+        ValueError,
+        ["4 pixels", "window of 5"],
+    ),
+    ("weights shared in words", lambda: cnn(share_weights="no"), TypeError, ["`share_weights`", "True or False"]),
+    # smaller and shifted images
+    ("images pooled by 3", lambda: ntk.load("digits", pool=3), ValueError, ["`pool`", "8×8", "'digits'", "3"]),
+    ("images pooled by 0", lambda: ntk.load("digits", pool=0), ValueError, ["`pool`", "at least 1"]),
+    ("shifted vectors", lambda: ntk.shift(X, 1, 1, edge=0.0), ValueError, ["`images`", "[N, H, W, C]", "(4, 3)"]),
+    ("shifted by half a pixel", lambda: shifted(down=0.5), TypeError, ["`down`", "whole", "0.5"]),
+    ("shifted by too many numbers", lambda: shifted(right=[1, 1, 1]), ValueError, ["`right`", "2 images", "(3,)"]),
+    ("shifted out of sight", lambda: shifted(down=-4), ValueError, ["`down`", "less than 4", "wrap"]),
+    ("shifted to an unknown edge", lambda: shifted(edge="black"), ValueError, ["`edge`", "'nearest'", "black"]),
+    ("shifted to no edge", lambda: shifted(edge=None), TypeError, ["`edge`", "number", "None"]),
 ]
 
 

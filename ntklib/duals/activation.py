@@ -36,13 +36,14 @@ class Activation:
         closed: The dual from covariances, (q12, q1, q2) -> (E[φφ], E[φ'φ']), differentiable, if a closed form is known.
             If it is None, the dual is integrated numerically.
         near_form: The dual from δ, (δ, q1, q2) -> (E[φ'φ'], δ of φ(u) and φ(v)), if a closed form is known in which
-            nothing cancels as ρ tends to ±1. If it is None, it is integrated numerically.
+            nothing cancels as ρ tends to ±1. It makes the δ by `Parts.joined`, or by `signed` of
+            `ntklib.duals.correlation`. If it is None, it is integrated numerically.
         parts: For a φ of which only 1 − ρ' at ρ = 1 has no closed form: the rest of the near form, a function
             (1 − abs(ρ), q1, q2) -> `Parts`. A table then holds 1 − ρ' at ρ = 1 only.
         homogeneous: Whether φ(ax) = a^p φ(x) for every a > 0. Correlations then do not depend on variances.
         limits: The largest variances in float32 and in float64 for which the accuracy is known. If it is None, they are
             measured.
-        maker: The name of the library's function that makes this record, by which it is pickled.
+        maker: "module:function", where the library makes this record, by which it is pickled.
         arguments: The arguments of that function.
     """
 

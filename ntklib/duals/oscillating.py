@@ -191,8 +191,8 @@ def gaussian(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, rate: float = 1.0)
 def _gaussian_near(rate: float) -> Near:
     """Return the near form of e^(−bx²).
 
-    With A_i = 1 + 4bq_i, k_i = A_i^(−1/2). At θ = 0, D is D_0 = (A_1 + A_2)/2, and ρ' is √(√(A_1 A_2)/D_0). At other
-    angles D − D_0 = 4b² q1 q2 d (2 − d).
+    With A_i = 1 + 4bq_i, E[φ²] is k_i = A_i^(−1/2). At θ = 0, D is D_0 = (A_1 + A_2)/2, and ρ' is
+    √(√(A_1 A_2)/D_0). At other angles D − D_0 = 4b² q1 q2 d (2 − d).
     """
 
     def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:

@@ -52,15 +52,19 @@ def decay(rate: Array, t: Array) -> tuple[Array, Array]:
     return learned, jnp.where(positive, learned / safe, at_rest)
 
 
-def descent(rate: Array, steps: Any, learning_rate: Array, momentum: Array) -> tuple[Array, Array]:
-    """Return (1 − p, (1 − p)/λ), where p is the share of a mode of rate λ ≥ 0 left after some steps of heavy ball.
+def descent(
+    rate: Array, steps: Any, learning_rate: Array, momentum: Array, *, nesterov: bool = False
+) -> tuple[Array, Array]:
+    """Return (1 − p, (1 − p)/λ), where p is the share of a mode of rate λ ≥ 0 left after some steps with momentum.
 
     From rates [N] and steps [T] (∞ is allowed if the steps converge) it makes two arrays [T, N].
-    The integral a = (1 − p)/λ obeys v ← μ v + 1 − λ a, a ← a + η v. This is an affine map, whose power is computed by
-    repeated squaring. It never divides by λ, so that small rates keep their digits. Double roots (critical damping)
-    need no special case.
+    With g = 1 − λ a, the integral a = (1 − p)/λ obeys v ← μ v + g, a ← a + η v, and with Nesterov's momentum
+    a ← a + η (μ v + g). This is an affine map, whose power is computed by repeated squaring. It never divides by λ, so
+    that small rates keep their digits. Double roots (critical damping) need no special case.
     """
-    return _descent(rate, _bits(steps), jnp.isinf(steps), learning_rate, momentum)
+    # In terms of v before the step, a grows by η (old · v + new · g).
+    old, new = (momentum**2, 1 + momentum) if nesterov else (momentum, jnp.ones_like(momentum))
+    return _descent(rate, _bits(steps), jnp.isinf(steps), learning_rate, momentum, (old, new))
 
 
 def _bits(steps: Any) -> Array:
@@ -77,11 +81,14 @@ def _bits(steps: Any) -> Array:
 
 
 @jax.jit
-def _descent(rate: Array, bits: Array, at_the_end: Array, learning_rate: Array, momentum: Array) -> tuple[Array, Array]:
+def _descent(
+    rate: Array, bits: Array, at_the_end: Array, learning_rate: Array, momentum: Array, weights: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    old, new = (learning_rate * weight for weight in weights)
     one, zero = jnp.ones_like(rate), jnp.zeros_like(rate)
     # The matrix of one step on (a, v, 1), minus the identity: 1 − ηλ would lose all digits of a rate below ε.
     rows = [
-        [-learning_rate * rate, learning_rate * momentum * one, learning_rate * one],
+        [-new * rate, old * one, new * one],
         [-rate, (momentum - 1) * one, one],
         [zero, zero, zero],
     ]

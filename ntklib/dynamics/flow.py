@@ -117,6 +117,7 @@ def gradient_descent(
     learning_rate: Number,
     steps: ArrayLike | Sequence[int | float],
     momentum: Number = 0.0,
+    nesterov: bool = False,
     f0: Start = None,
     ridge: Number = 0.0,
 ) -> Train: ...
@@ -130,6 +131,7 @@ def gradient_descent(
     learning_rate: Number,
     steps: ArrayLike | Sequence[int | float],
     momentum: Number = 0.0,
+    nesterov: bool = False,
     f0: Start = None,
     ntk_test_train: ArrayLike,
     f0_test: Start = None,
@@ -144,6 +146,7 @@ def gradient_descent(
     learning_rate: Number,
     steps: ArrayLike | Sequence[int | float],
     momentum: Number = 0.0,
+    nesterov: bool = False,
     f0: Start = None,
     ntk_test_train: ArrayLike | None = None,
     f0_test: Start = None,
@@ -155,7 +158,8 @@ def gradient_descent(
 
         v ← μ v + (f − y),  f(X) ← f(X) − (η/N) Θ v,  f(x) ← f(x) − (η/N) Θ(x, X) v.
 
-    Without momentum, f_s(X) = y + (1 − ηΘ/N)^s (f_0 − y) after s steps.
+    Nesterov's momentum has μ v + (f − y), with the new v and the old f, in the place of v in the last two. Without
+    momentum, f_s(X) = y + (1 − ηΘ/N)^s (f_0 − y) after s steps.
 
     Args:
         ntk_train: Θ(X, X), [N, N].
@@ -164,6 +168,7 @@ def gradient_descent(
         steps: One number of steps, or several ascending numbers [T], of any size (under jit below 2³¹). `jnp.inf` is
             the end of training, which exists only for rates below `max_learning_rate`.
         momentum: 0 ≤ μ < 1.
+        nesterov: Whether the momentum is Nesterov's, as in `optax.sgd`, and not the heavy ball's.
         f0: Training outputs at the start, [N, K]; zero by default.
         ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
         f0_test: Test outputs at the start, [M, K]; zero by default.
@@ -186,29 +191,36 @@ def gradient_descent(
         memory and the warning about lost digits are those of `gradient_flow`.
 
     References:
-        Lee et al. 2019, §2.2; Polyak 1964 for the heavy ball.
+        Lee et al. 2019, §2.2; Polyak 1964 for the heavy ball; Sutskever et al. 2013 for Nesterov's momentum.
     """
     counts = _checks.steps("steps", steps)
     _checks.real("learning_rate", learning_rate, minimum=0.0)
     _checks.real("ridge", ridge, minimum=0.0)
     _checks.momentum("momentum", momentum)
+    _checks.flag("nesterov", nesterov)
     problem = Problem(ntk_train, y, f0, ntk_test_train, f0_test, numbers=(counts, learning_rate, momentum, ridge))
     with problem.precision():
         spectrum, stable = problem.spectrum(ridge), True
         if not _checks.is_traced(spectrum.values, learning_rate, counts):
-            stable = _is_stable(float(spectrum.values[-1]), problem, float(learning_rate), float(momentum), counts)
+            limit = float(_largest_rate(problem.n, spectrum.values[-1], float(momentum), nesterov))
+            stable = _is_stable(limit, problem, float(learning_rate), counts)
         eta, mu = (jnp.asarray(value).astype(problem.ntk.dtype) for value in (learning_rate, momentum))
         at = jnp.atleast_1d(counts) if _checks.is_traced(counts) else np.atleast_1d(counts)
-        outputs = problem.evolved(spectrum, lambda rates: _linalg.descent(rates, at, eta, mu), trusted=stable)
+        outputs = problem.evolved(
+            spectrum, lambda rates: _linalg.descent(rates, at, eta, mu, nesterov=nesterov), trusted=stable
+        )
     return problem.returned(outputs, several=counts.ndim == 1)
 
 
-def max_learning_rate(ntk_train: ArrayLike, momentum: Number = 0.0) -> Float[Array, ""]:
+def max_learning_rate(ntk_train: ArrayLike, momentum: Number = 0.0, *, nesterov: bool = False) -> Float[Array, ""]:
     """Return the largest learning rate at which full-batch gradient descent is stable.
 
     For the loss 1/(2N) Σ_i ‖f(x_i) − y_i‖² and a constant tangent kernel Θ::
 
-        η_max = 2(1 + μ)N/λ_max(Θ).
+        η_max = 2(1 + μ)N/λ_max(Θ),  with Nesterov's momentum  η_max = 2(1 + μ)/(1 + 2μ) · N/λ_max(Θ).
+
+    A mode with x = ηλ/N is stable if the roots of z² − (1 + μ − x) z + μ, or with Nesterov's momentum of
+    z² − (1 + μ)(1 − x) z + μ(1 − x), are at most 1 in size. As x grows, the first to reach the circle is z = −1.
 
     The largest eigenvalue grows like N, because its mode is nearly constant over the data. The limit therefore hardly
     depends on N.
@@ -216,6 +228,7 @@ def max_learning_rate(ntk_train: ArrayLike, momentum: Number = 0.0) -> Float[Arr
     Args:
         ntk_train: Θ(X, X), [N, N].
         momentum: 0 ≤ μ < 1.
+        nesterov: Whether the momentum is Nesterov's, as in `gradient_descent`.
 
     Returns:
         One number; ∞ for a kernel of zeros.
@@ -228,28 +241,32 @@ def max_learning_rate(ntk_train: ArrayLike, momentum: Number = 0.0) -> Float[Arr
         1.0
 
     References:
-        Lee et al. 2019, §2.2; Polyak 1964 for the heavy ball.
+        Lee et al. 2019, §2.2; Polyak 1964 for the heavy ball; Sutskever et al. 2013 for Nesterov's momentum.
 
     See Also:
         `mean_square_limit`, the lower limit for mini-batches.
     """
     ntk_train = _checks.square_kernel("ntk_train", ntk_train)
     _checks.momentum("momentum", momentum)
+    _checks.flag("nesterov", nesterov)
     known, dtype, eps = working_precision(ntk_train, numbers=(momentum,))
     with _linalg.double_precision(known):
         (kernel,) = working_copies([("ntk_train", ntk_train)], known, dtype)
         top = _spectrum.largest("ntk_train", kernel, eps)
-        limit = 2 * (1 + jnp.asarray(momentum).astype(top.dtype)) * len(kernel) / top
-        return limit.astype(dtype)
+        return _largest_rate(len(kernel), top, jnp.asarray(momentum).astype(top.dtype), nesterov).astype(dtype)
 
 
-def _is_stable(top: float, problem: "Problem", learning_rate: float, momentum: float, counts: np.ndarray) -> bool:
+def _largest_rate(n: int, top: Array, momentum: float | Array, nesterov: bool) -> Array:
+    limit = 2 * (1 + momentum) * n / top
+    return limit / (1 + 2 * momentum) if nesterov else limit
+
+
+def _is_stable(limit: float, problem: "Problem", learning_rate: float, counts: np.ndarray) -> bool:
     """Whether the outputs stay bounded. Warn if they do not.
 
     Refuse infinitely many steps if there is no end of training. At the limit itself the fastest mode oscillates for
     ever, and the limit is known only to the precision of the kernel.
     """
-    limit = 2 * (1 + momentum) * problem.n / top if top > 0 else np.inf
     if np.isinf(counts).any() and learning_rate >= limit * (1 - 4 * problem.eps):
         raise ValueError(
             f"`learning_rate` = {learning_rate:g} is not below the largest stable one, {limit:.6g}, to the precision "

@@ -103,7 +103,7 @@ def monte_carlo_kernel(
     _checks.count("draws", draws, minimum=2)
     _checks.choice("method", method, METHODS)
     _checks.real("max_memory", max_memory, above=0.0)
-    _check_builder(build)
+    check_builder(build)
     keys = _split(key, draws)
     quiet = bool(os.environ.get("CI")) if progress is None else not progress
     kernels = _kernels(build, x1, x2, keys, method, float(max_memory))
@@ -127,7 +127,8 @@ def _add(moments: Any, drawn: Any, count: ArrayLike) -> Any:
     return means, jax.tree.map(lambda s, step, new, mean: s + step * (new - mean), squares, steps, drawn, means)
 
 
-def _check_builder(build: Any) -> None:
+def check_builder(build: Any) -> None:
+    """Refuse a value that is not a function of `nnx.Rngs`."""
     example = "e.g. `lambda rngs: ntklib.mlp([3, 64, 1], w_std=1.0, rngs=rngs)`"
     if not callable(build) or isinstance(build, nnx.Module):
         raise TypeError(

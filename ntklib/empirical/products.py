@@ -69,7 +69,7 @@ def ntk_vector_product(
         raise TypeError(costs.NO_PUSH)
     check_outputs(function, arguments, x1, x2, cost.precision)
     arguments, x1, x2, v = prepared(arguments, x1, x2, v.astype(cost.dtype))
-    return check_finite_result(_product(function, arguments, x1, x1 if x2 is None else x2, v, k))
+    return check_finite_result(kernel_product(function, arguments, x1, x1 if x2 is None else x2, v, k))
 
 
 def _vector(v: Any, given: Ready) -> Array:
@@ -86,7 +86,9 @@ def _vector(v: Any, given: Ready) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
-def _product(function: Function, arguments: Arguments, x1: Array, x2: Array, v: Array, k: int) -> Array:
+def kernel_product(function: Function, arguments: Arguments, x1: Array, x2: Array, v: Array, k: int) -> Array:
+    """Return Θ(x1, x2) v for a model with k outputs."""
+
     def outputs(x: Array, leaves: list[Array]) -> Array:
         return function.batch(arguments._replace(leaves=leaves), x)
 

@@ -25,7 +25,7 @@ from ntklib.layers.activations import (
 from ntklib.layers.architectures import cnn, mlp, myrtle
 from ntklib.layers.base import Layer
 from ntklib.layers.combinators import Residual, Serial, Sum
-from ntklib.layers.conv import AvgPool, Conv, GlobalAvgPool
+from ntklib.layers.conv import AvgPool, Conv, GlobalAvgPool, LocallyConnected
 from ntklib.layers.dense import Dense
 from ntklib.layers.norm import Flatten, LayerNorm
 
@@ -48,6 +48,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyRelu",
+    "LocallyConnected",
     "Monomial",
     "Rbf",
     "RectifiedMonomial",

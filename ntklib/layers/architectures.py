@@ -13,7 +13,7 @@ from ntklib import _checks
 from ntklib.layers.activations import Elementwise, Relu
 from ntklib.layers.base import Layer
 from ntklib.layers.combinators import Serial
-from ntklib.layers.conv import AvgPool, Conv, GlobalAvgPool, HeightWidth, Padding
+from ntklib.layers.conv import AvgPool, Conv, GlobalAvgPool, HeightWidth, LocallyConnected, Padding
 from ntklib.layers.dense import Dense
 from ntklib.layers.norm import Flatten
 from ntklib.parameterization import NTK, Parameterization
@@ -81,6 +81,7 @@ def cnn(
     strides: HeightWidth = 1,
     padding: Padding = "SAME",
     readout: Literal["flatten", "pool"] = "flatten",
+    share_weights: bool = True,
     activation: Elementwise | None = None,
     w_std: float,
     b_std: float = 0.0,
@@ -98,6 +99,8 @@ def cnn(
         padding: The padding of every convolution; see `Conv`.
         readout: "flatten" gives the readout a weight for each pixel and channel. "pool" first takes the mean over all
             pixels; with padding "CIRCULAR" and strides 1 the outputs are then invariant under translations.
+        share_weights: Whether all pixels of a convolution have the same weights. With False the layers are
+            `LocallyConnected`.
         activation: The layer after each convolution; ReLU by default.
         w_std: σ_w of all affine layers, not squared.
         b_std: σ_b of all affine layers, not squared.
@@ -125,17 +128,23 @@ def cnn(
     _channels(channels)
     _checks.count("outputs", outputs)
     _checks.choice("readout", readout, ("flatten", "pool"))
+    _checks.flag("share_weights", share_weights)
     activation = _activation(activation)
     every: dict[str, Any] = {"w_std": w_std, "b_std": b_std, "parameterization": parameterization, "rngs": rngs}
     layers: list[Layer] = []
+    every_conv: dict[str, Any] = {"strides": strides, "padding": padding, **every}
+    # Trace the layers on one image, to learn its size before each of them and the number of units at the readout.
+    image = jax.ShapeDtypeStruct((1, height, width, c_in), jnp.result_type(float))
     for i, (n_in, n_out) in enumerate(itertools.pairwise([c_in, *channels])):
         role = "hidden" if i else "input"
-        conv = Conv(n_in, n_out, kernel_size, strides=strides, padding=padding, role=role, **every)
+        if share_weights:
+            conv = Conv(n_in, n_out, kernel_size, role=role, **every_conv)
+        else:
+            conv = LocallyConnected(image.shape[1:3], n_in, n_out, kernel_size, role=role, **every_conv)
         layers += [conv, activation]
+        image = jax.eval_shape(conv, image)
     layers.append(Flatten() if readout == "flatten" else GlobalAvgPool())
-    # Trace the layers on one image to learn the number of units that reach the readout.
-    image = jax.ShapeDtypeStruct((1, height, width, c_in), jnp.result_type(float))
-    units = jax.eval_shape(Serial(*layers), image).shape[-1]
+    units = jax.eval_shape(layers[-1], image).shape[-1]
     return Serial(*layers, Dense(units, outputs, role="output", **every))
 
 
