@@ -770,7 +770,7 @@ print(f"best σ_w for the test set at depths {', '.join(map(str, depths))}: {', 
 
 fixed = over_the_grid(np.full(len(w_grid), 0.03), depths[4])[at_100]  # one rate for all
 
-# %% alt="Left: depth at which half of the training accuracy is lost against xi_c, logarithmic axes, after the fewest and after the most steps, on both sides; more steps lie higher. The points lie between the dashed line of four xi_c and the dotted line of eight, a few above. Right: accuracy at depth 32 against weight scale: training accuracy with the scaled rate is a broad hill around the edge; with one rate for all it is narrower; test accuracy is a lower hill whose top is on the ordered side."
+# %% alt="Left: depth at which half of the training accuracy is lost against xi_c, logarithmic axes, after the fewest and after the most steps, on both sides; more steps lie higher. Most points lie between the dashed line of four xi_c and the dotted line of eight. Right: accuracy at depth 32 against weight scale: training accuracy with the scaled rate is a broad hill around the edge; with one rate for all it is narrower; test accuracy is a lower hill whose top is on the ordered side."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.0, 3.3))
 reach = np.array([1.0, 8.0])
 for factor, dash in ((4, "--"), (8, ":")):
