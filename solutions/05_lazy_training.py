@@ -272,6 +272,7 @@ check("05.5", answer)
 # you care about (deeper, with residual connections, a CNN, another activation, another initialisation) and make a guess: is it lazier than the chapter's network at
 # $\alpha = 1$? What makes it lazier, what less so? Then measure $\kappa$, on three seeds at least, and compare with how much its Jacobian
 # really changes in training. Does $\kappa$ put your variants in the right order?
+# (With several layers $D^2h$ joins parameters of all units, so the chapter's way, unit by unit, is not open. `kappa` searches from four starts: it may find too little.)
 
 # %%
 
