@@ -194,9 +194,9 @@ def ensemble(
         True
 
     Note:
-        Everything compiles once, while M calls of `train` compile M times. Small networks gain most: for 16-32-1 and
-        32 examples 64 members take a fraction of the time of 64 networks one after the other. For wide networks matrix
-        products decide, and the time is about the same.
+        Everything compiles once, while M calls of `train` compile M times: that is what is saved. For 64 networks
+        16-32-1, 32 examples and 300 steps it was 1.4 s of a processor's time instead of 64 times 0.35 s. A step of
+        all members takes about as long as M steps of `train` on a CPU.
 
         The memory of a member is estimated as the sum of all arrays in one step of training; XLA needs less.
 
