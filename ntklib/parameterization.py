@@ -263,7 +263,7 @@ def weight_decay(net: nnx.Module, strength: ArrayLike, *, like: Parameterization
         ridge regression, not even in the limit of infinite width.
 
     References:
-        Lee et al. 2020, §3.7 and Appendix E.
+        Lee et al. 2020.
 
     See Also:
         `sgd`, for the learning rates that belong to it.

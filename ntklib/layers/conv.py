@@ -173,7 +173,7 @@ class LocallyConnected(Layer):
         The memory of the kernel is that of `Conv`.
 
     References:
-        Novak et al. 2019, §5.1; Lee et al. 2020, §3.10.
+        Novak et al. 2019; Lee et al. 2020.
     """
 
     ends_affine = True
