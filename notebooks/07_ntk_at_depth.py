@@ -904,7 +904,7 @@ ax.set(
     ylim=(0, 1),
     title=f"on the line, width {WIDTH}",
 )
-_ = ax.legend()
+_ = ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 advantage, advantage_error = plotting.mean_and_error(curves["tanh", DEPTH][:, -1] - curves["ReLU", DEPTH][:, -1])
 at_twelve, at_twelve_error = plotting.mean_and_error(curves["tanh", 12][:, -1] - curves["ReLU", 12][:, -1])
 assert advantage > 3 * advantage_error
