@@ -31,7 +31,7 @@ class Step:
 
 def steps(root: Path) -> list[Step]:
     """Return the steps of `make test`."""
-    nbval = ("--nbval", "--nbval-current-env", "--nbval-cell-timeout=120", "notebooks", "solutions", "exercises")
+    nbval = ("--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "notebooks", "solutions", "exercises")
     return [
         *_quick(),
         Step("built", ((*PYTHON, "course", "build", "--check"),)),
