@@ -1,5 +1,6 @@
 """Kernel regression with an infinitely wide network, as estimators of scikit-learn."""
 
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import jax
@@ -11,13 +12,14 @@ from ntklib import _checks
 from ntklib.data import one_hot_centered
 from ntklib.layers import Layer, Relu, mlp
 from ntklib.scale import cg_solve, cholesky, gram
+from ntklib.scale.fingerprint import identity
 from ntklib.scale.fused import Which
-from ntklib.scale.tiles import Tiles
+from ntklib.scale.tiles import TileIndex, Tiles
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 except ImportError as error:
     raise ImportError(
         f"`KernelRegressor` and `KernelClassifier` need scikit-learn, 1.6 or newer: pip install -U scikit-learn. "
@@ -41,12 +43,14 @@ class _KernelMethod(BaseEstimator):
         ridge: float | Literal["loo", "evidence"] = 1e-4,
         solver: Literal["cholesky", "cg"] = "cholesky",
         max_memory: float = 2**31,
+        memory: Any = None,
     ) -> None:
         self.net = net
         self.kernel = kernel
         self.ridge = ridge
         self.solver = solver
         self.max_memory = max_memory
+        self.memory = memory
 
     def _fit(self, x: np.ndarray, y: np.ndarray) -> Self:
         """Solve (Θ + ridge · tr(Θ)/N · 1) α = y for targets [N, K]."""
@@ -81,8 +85,14 @@ class _KernelMethod(BaseEstimator):
             self._factor = None
             return self
         with jax.enable_x64(True):
-            self.dual_coef_, self._factor = cholesky.solve(Tiles(self.net_, x, kernel=self.kernel), y, ridge)
+            self.dual_coef_, self._factor = cholesky.solve(self._tiles(), y, ridge)
         return self
+
+    def _tiles(self) -> Any:
+        """Return the kernel of the training inputs, tile by tile, or as one tile if kernels are kept."""
+        if self.memory is None:
+            return Tiles(self.net_, self.X_fit_, kernel=self.kernel)
+        return _OneTile(self._gram(self.X_fit_))
 
     def _outputs(self, x: np.ndarray) -> np.ndarray:
         """Return Θ(x, X) α, [M, K]."""
@@ -114,8 +124,7 @@ class _KernelMethod(BaseEstimator):
             raise ValueError('`predict_std` needs a factor of the kernel: fit with solver="cholesky".')
         if self._factor is None:
             with jax.enable_x64(True):
-                tiles = Tiles(self.net_, self.X_fit_, kernel=self.kernel)
-                self._factor = cholesky.factor(cholesky.ShiftedKernel(tiles, self.ridge_))
+                self._factor = cholesky.factor(cholesky.ShiftedKernel(self._tiles(), self.ridge_))
         prior = None if self.kernel == "nngp" else self._gram(self.X_fit_, kernel="nngp")
         std = []
         for part in _parts(x):
@@ -131,12 +140,38 @@ class _KernelMethod(BaseEstimator):
         return np.concatenate(std)
 
     def _gram(self, x1: np.ndarray, x2: np.ndarray | None = None, *, kernel: Which | None = None) -> np.ndarray:
-        with jax.enable_x64(True):
-            return np.asarray(gram(self.net_, x1, x2, kernel=kernel or self.kernel, progress=False))
+        kernel = kernel or self.kernel
+        if self.memory is None:
+            return _kernel_matrix("", self.net_, x1, x2, kernel)
+        kept = check_memory(self.memory).cache(_kernel_matrix, ignore=["net"])
+        return kept(identity(self.net_, x1.shape[1:]), self.net_, x1, x2, kernel)
 
     def _validated(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
         return validate_data(self, X, dtype=np.float64, allow_nd=True, reset=False)
+
+
+def _kernel_matrix(identity: str, net: Layer, x1: np.ndarray, x2: np.ndarray | None, kernel: Which) -> np.ndarray:
+    """Return Θ(x1, x2) in double precision. `identity` stands for the network where results are kept."""
+    with jax.enable_x64(True):
+        return np.asarray(gram(net, x1, x2, kernel=kernel, progress=False))
+
+
+class _OneTile:
+    """A kernel matrix that is there, in the form in which `cholesky` asks for tiles."""
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self.matrix, self.shape, self.tile = matrix, matrix.shape, len(matrix)
+
+    def pairs(self) -> list[TileIndex]:
+        return [(0, 0)]
+
+    def span(self, i: int, n: int) -> slice:
+        return slice(0, n)
+
+    def run(self, consume: Callable, pairs: list[TileIndex], *, progress: bool | None = None) -> None:
+        for i, j in pairs:
+            consume(i, j, self.matrix)
 
 
 def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarray]:
@@ -189,6 +224,9 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
         solver: "cholesky" for N up to 20,000 or so, or "cg" for conjugate gradients (`ntklib.cg_solve`), which needs a
             ridge and has no `predict_std`.
         max_memory: The bytes that "cg" may use.
+        memory: A folder or a `joblib.Memory` in which kernel matrices are kept, as in scikit-learn's `Pipeline`. A
+            search over ridges then computes each kernel once: one for training and one for testing a fold. With "cg"
+            only those for predictions are kept. By default nothing is kept.
 
     Raises:
         TypeError: From `fit`, if an argument has the wrong type.
@@ -255,6 +293,7 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
         ridge: As in `KernelRegressor`.
         solver: As in `KernelRegressor`.
         max_memory: As in `KernelRegressor`.
+        memory: As in `KernelRegressor`.
 
     Raises:
         TypeError: From `fit`, if an argument has the wrong type.

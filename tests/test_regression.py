@@ -201,3 +201,41 @@ def test_a_classifier_chooses_a_ridge():
     model = ntk.KernelClassifier(ridge="loo").fit(data.x_train, data.y_train)
     fixed = ntk.KernelClassifier(ridge=10.0).fit(data.x_train, data.y_train)
     assert model.score(data.x_test, data.y_test) > max(0.9, fixed.score(data.x_test, data.y_test))
+
+
+def test_a_search_with_memory_computes_each_kernel_once(monkeypatch, tmp_path):
+    """For each fold a kernel of the training inputs and one of the test inputs, and one for the fit at the end."""
+    from ntklib import regression
+
+    shapes, gram = [], regression.gram
+
+    def counted(net, x1, x2=None, **options):
+        shapes.append((len(x1), None if x2 is None else len(x2)))
+        return gram(net, x1, x2, **options)
+
+    monkeypatch.setattr(regression, "gram", counted)
+    ridges = np.geomspace(1e-6, 10.0, 20)
+
+    def search(memory):
+        shapes.clear()
+        return GridSearchCV(ntk.KernelRegressor(NET, memory=memory), {"ridge": ridges}, cv=3).fit(X, Y)
+
+    kept = search(str(tmp_path))
+    assert sorted(shapes, key=str) == [(10, 20)] * 3 + [(20, None)] * 3 + [(30, None)]
+    plain = search(None)
+    assert len(shapes) == 60  # those of the training inputs are not made by `gram`
+    assert_close(kept.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"], rtol=1e-9)
+    assert_close(kept.predict(X_TEST), plain.predict(X_TEST), rtol=1e-9)
+    assert_close(kept.best_estimator_.predict_std(X_TEST), plain.best_estimator_.predict_std(X_TEST), rtol=1e-6)
+
+
+def test_memory_tells_networks_apart(tmp_path):
+    """By hyperparameters, and by the kernels of functions that have no name."""
+    nets = [
+        ntk.mlp([3, 2, 1], activation=activation, w_std=w_std, rngs=nnx.Rngs(0))
+        for activation, w_std in ((ntk.Erf(), 1.4), (ntk.Erf(), 1.5), (ntk.Elementwise(lambda x: jnp.tanh(x)), 1.4),
+                                  (ntk.Elementwise(lambda x: jnp.sin(x)), 1.4))
+    ]  # fmt: skip
+    found = [ntk.KernelRegressor(net, memory=str(tmp_path)).fit(X, Y).predict(X_TEST) for net in nets]
+    for net, got in zip(nets, found, strict=True):
+        assert_close(got, ntk.KernelRegressor(net).fit(X, Y).predict(X_TEST), rtol=1e-9)

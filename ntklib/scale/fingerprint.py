@@ -48,6 +48,22 @@ def fingerprint(tiles: Tiles) -> dict[str, Any]:
     }
 
 
+def identity(net: Layer, shape: tuple[int, ...]) -> str:
+    """Return a text that differs for two networks with different kernels, for inputs of a shape.
+
+    It holds what `describe` says, and the kernels of three fixed inputs, by which functions of a user are told apart.
+    """
+    fixed = _fixed(shape)
+    values = []
+    for kernel in ("ntk", "nngp"):
+        with jax.enable_x64(True):
+            out = np.zeros((3, 3))
+            tiles = Tiles(net, fixed, kernel=kernel)
+            tiles.run(functools.partial(_keep, tiles, out), progress=False)
+        values += [float(f"{entry:.9e}") for entry in out.ravel()]
+    return repr((sorted(describe(net).items()), values))
+
+
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
     """Say in words how the first of two records differs from the second; None if they belong to one run."""
     for name, here in ours.items():
@@ -134,9 +150,7 @@ def _hash(array: np.ndarray) -> str:
 
 def _values(tiles: Tiles) -> list[float]:
     """Return the kernel of three fixed inputs in float64, for the smallest, the median and the largest input norm."""
-    shape = tiles.x1.shape[1:]
-    numbers = np.arange(1, 3 * math.prod(shape) + 1, dtype=float)
-    fixed = np.sqrt(2) * np.sin(numbers**2).reshape(3, *shape)  # like random numbers, with a mean square of about 1
+    fixed = _fixed(tiles.x1.shape[1:])
     norms = np.concatenate([_root_mean_square(part) for part in _parts(tiles)])
     out, values = np.zeros((3, 3)), []
     for norm in (norms.min(), np.median(norms), norms.max()):
@@ -145,6 +159,12 @@ def _values(tiles: Tiles) -> list[float]:
             few.run(functools.partial(_keep, few, out), progress=False)
         values += [float(entry) for entry in out[np.triu_indices(3)]]
     return values
+
+
+def _fixed(shape: tuple[int, ...]) -> np.ndarray:
+    """Return three inputs that are like random numbers, with a mean square of about 1."""
+    numbers = np.arange(1, 3 * math.prod(shape) + 1, dtype=float)
+    return np.sqrt(2) * np.sin(numbers**2).reshape(3, *shape)
 
 
 def _root_mean_square(x: np.ndarray) -> np.ndarray:
