@@ -191,7 +191,7 @@ def reduced(full, outputs):
 def test_layers_are_found_and_nothing_is_approximated(name):
     model, x, full = case(name)
     *_, layers, biases, plain = CASES[name]
-    found = affine.plan(programs.read(*pure(*model), x[0]))
+    found = affine.division(programs.read(*pure(*model), x[0]))
     paths = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(model[1])]
     assert {paths[i] for i in found.plain} == plain
     assert (len(found.layers), sum(layer.bias is not None for layer in found.layers)) == (layers, biases)

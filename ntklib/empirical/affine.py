@@ -46,7 +46,7 @@ class AffineLayer:
     bias: Scaled | None = None
 
 
-class Plan(NamedTuple):
+class Division(NamedTuple):
     """The division of the parameters: each belongs to one of the `layers`, or is `plain`, or has no effect.
 
     Parameters are given by their numbers among the leaves.
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
 # ----------------------------------------------------------------------------------------------- finding the layers
 
 
-def plan(program: Program) -> Plan:
+def division(program: Program) -> Division:
     """Find the parameters that belong to an affine layer.
 
     A weight belongs to one if it is used once, in an ordinary `dot_general` or `conv_general_dilated` with data. Before
@@ -77,7 +77,7 @@ def plan(program: Program) -> Plan:
     plain = [i for i, v in enumerate(program.leaves) if search.uses[v] > 0 and i not in held]
     if not search.layers and not plain:  # no parameter has an effect: keep one, whose Jacobian is 0
         plain = [0]
-    return Plan(tuple(search.layers), tuple(plain))
+    return Division(tuple(search.layers), tuple(plain))
 
 
 class _Search:

@@ -42,7 +42,7 @@ class Strategy(NamedTuple):
     """A strategy to compute a kernel. Strategies with equal entries are equal, and therefore compile once.
 
     Args:
-        features: features(function, outputs, arguments, x [B, ...], units [k, K]) computes a block, that is what the
+        features: features(function, outputs, arguments, x [B, ...], basis [k, K]) computes a block, that is what the
             tiles need of some examples.
         written_at: written_at(block, chunk, start) returns a block with one chunk of examples written at `start`.
         contract: contract(function, outputs, arguments, left, right) contracts two blocks to a tile: [B, B'] for "mean"
@@ -108,22 +108,22 @@ def choose(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _empty(strategy: Strategy, size: int, arguments: Arguments, x: Array, units: Array) -> Any:
+def _empty(strategy: Strategy, size: int, arguments: Arguments, x: Array, basis: Array) -> Any:
     """Return a block of zeros, which is then filled chunk by chunk."""
     shapes = jax.eval_shape(
-        functools.partial(strategy.features, strategy.function, strategy.outputs), arguments, x[:size], units
+        functools.partial(strategy.features, strategy.function, strategy.outputs), arguments, x[:size], basis
     )
     return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def add_chunk(
-    strategy: Strategy, size: int, block: Any, arguments: Arguments, x: Array, units: Array, at: Array
+    strategy: Strategy, size: int, block: Any, arguments: Arguments, x: Array, basis: Array, at: Array
 ) -> Any:
     """Compute `size` examples of x from at[0] on, and write them to the block from at[1] on."""
     chunk = jax.lax.dynamic_slice_in_dim(x, at[0], size)
     return strategy.written_at(
-        block, strategy.features(strategy.function, strategy.outputs, arguments, chunk, units), at[1]
+        block, strategy.features(strategy.function, strategy.outputs, arguments, chunk, basis), at[1]
     )
 
 
@@ -219,8 +219,8 @@ def steps(
     chunk = 2**31 if traced else tiling.chunk
 
     def block(x: Array, parts: _Parts, i: int, output_start: int) -> Generator[Any, None, Any]:
-        units = eye[output_start : output_start + tiling.outputs]
-        return _block(strategy, arguments, x, parts.starts[i], parts.size, units, chunk)
+        basis = eye[output_start : output_start + tiling.outputs]
+        return _block(strategy, arguments, x, parts.starts[i], parts.size, basis, chunk)
 
     quiet = quiet or traced or bool(os.environ.get("CI"))
     with tqdm(total=grid.tiles(), desc="empirical NTK", unit="tile", disable=quiet, delay=2, leave=False) as bar:
@@ -242,18 +242,18 @@ def steps(
 
 
 def _block(
-    strategy: Strategy, arguments: Arguments, x: Array, start: int, size: int, units: Array, chunk: int
+    strategy: Strategy, arguments: Arguments, x: Array, start: int, size: int, basis: Array, chunk: int
 ) -> Generator[Any, None, Any]:
     """Compute the block of `size` examples from `start` on, at most `chunk` examples at a time."""
     if size <= chunk:
         part = x if size == x.shape[0] else x[start : start + size]
-        made = strategy.features(strategy.function, strategy.outputs, arguments, part, units)
+        made = strategy.features(strategy.function, strategy.outputs, arguments, part, basis)
         yield made
         return made
-    made, chunks = _empty(strategy, size, arguments, x, units), _parts(size, chunk)
+    made, chunks = _empty(strategy, size, arguments, x, basis), _parts(size, chunk)
     for first in chunks.starts:
         at = np.array([start + first, first], np.int32)
-        made = add_chunk(strategy, chunks.size, made, arguments, x, units, at)
+        made = add_chunk(strategy, chunks.size, made, arguments, x, basis, at)
         yield made
     return made
 

@@ -11,7 +11,7 @@ from jax.extend import core
 
 from ntklib.empirical import affine, layerwise, terms
 from ntklib.empirical import program as programs
-from ntklib.empirical.affine import Plan
+from ntklib.empirical.affine import Division
 from ntklib.empirical.blocks import Memory
 from ntklib.empirical.program import Program
 from ntklib.empirical.pure import Arguments, Function
@@ -36,7 +36,7 @@ class Cost:
     """
 
     program: Program
-    plan: Plan
+    division: Division
     outputs: str
     cache: int = _CACHE
 
@@ -75,7 +75,7 @@ class Cost:
     @functools.cached_property
     def layers(self) -> list[layerwise.Sizes]:
         """The sizes of each affine layer."""
-        return [layerwise.sizes(self.program, layer, self.k, self.outputs) for layer in self.plan.layers]
+        return [layerwise.sizes(self.program, layer, self.k, self.outputs) for layer in self.division.layers]
 
     def operations(self, method: str, n: int, m: int) -> float:
         """Return the number of operations for a kernel [N, M]: those for each example, and those for each pair."""
@@ -85,7 +85,7 @@ class Cost:
             return m * 2 * k * f + n * m * 3 * k * f
         if method == "jacobian":
             return (n + m) * (1 + 2 * k) * f + n * m * 2 * products * p
-        plain = sum(self.leaf_sizes[i] for i in self.plan.plain)
+        plain = sum(self.leaf_sizes[i] for i in self.division.plain)
         example, pair = (1 + k) * f, 2.0 * products * plain
         for t, inputs, o, factors in self.layers:
             example += 0 if factors else 2 * t * inputs * o * k
@@ -164,7 +164,7 @@ class Cost:
 
     def _plain(self, method: str) -> list[int]:
         """The sizes of the parameters whose Jacobians are computed."""
-        return self.leaf_sizes if method == "jacobian" else [self.leaf_sizes[i] for i in self.plan.plain]
+        return self.leaf_sizes if method == "jacobian" else [self.leaf_sizes[i] for i in self.division.plain]
 
     @functools.cached_property
     def _item(self) -> int:
@@ -228,4 +228,4 @@ def _known(function: Function, leaves: tuple[Any, ...], tree: Any, outputs: str)
 
 def _counted(function: Function, arguments: Arguments, example: Any, outputs: str) -> Cost:
     program = programs.read(function, arguments, example)
-    return Cost(program, affine.plan(program), outputs)
+    return Cost(program, affine.division(program), outputs)

@@ -16,7 +16,7 @@ from jax.extend import core
 
 from ntklib.empirical import affine, terms
 from ntklib.empirical import program as programs
-from ntklib.empirical.affine import AffineLayer, Plan
+from ntklib.empirical.affine import AffineLayer, Division
 from ntklib.empirical.program import Program
 from ntklib.empirical.pure import Arguments, Function, vary, varying_axes
 from ntklib.empirical.terms import Term
@@ -51,15 +51,15 @@ def sizes(program: Program, layer: AffineLayer, k: int, outputs: str) -> Sizes:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def features(function: Function, outputs: str, arguments: Arguments, x: Array, units: Array) -> list[Term]:
+def features(function: Function, outputs: str, arguments: Arguments, x: Array, basis: Array) -> list[Term]:
     """Return the terms for a batch of examples and some of the outputs.
 
-    The outputs are given by `units` [k, K], which are rows of the identity.
+    The outputs are given by `basis` [k, K], which are rows of the identity.
     """
     program = programs.read(function, arguments, jax.eval_shape(lambda x: x[0], x))
-    plan = affine.plan(program)
-    kinds = [sizes(program, layer, program.shapes[program.output].shape[0], outputs) for layer in plan.layers]
-    made, same = _over_examples(functools.partial(_of_one, program, plan, kinds, outputs), arguments, units, x)
+    division = affine.division(program)
+    kinds = [sizes(program, layer, program.shapes[program.output].shape[0], outputs) for layer in division.layers]
+    made, same = _over_examples(functools.partial(_of_one, program, division, kinds, outputs), arguments, basis, x)
 
     def whole(i: int) -> Array:
         return jnp.broadcast_to(made[i], (x.shape[0], *made[i].shape)) if same[i] else made[i]
@@ -72,25 +72,31 @@ def features(function: Function, outputs: str, arguments: Arguments, x: Array, u
 
 
 def _over_examples(
-    of_one: Callable[..., list[Array]], arguments: Arguments, units: Array, x: Array
+    of_one: Callable[..., list[Array]], arguments: Arguments, basis: Array, x: Array
 ) -> tuple[list[Array], list[bool]]:
     """Return the arrays of all examples, and which of them are the same for all examples.
 
     Such an array is there once. The δ of the readout is one, and so is the δ of any layer after the last nonlinearity.
     """
-    closed = jax.make_jaxpr(of_one)(arguments, units, jax.eval_shape(lambda x: x[0], x))
+    closed = jax.make_jaxpr(of_one)(arguments, basis, jax.eval_shape(lambda x: x[0], x))
     varies = _depends(closed, len(closed.jaxpr.invars) - 1)
-    given = [*jax.tree.leaves(arguments), units]
+    given = [*jax.tree.leaves(arguments), basis]
     axes = [0 if v else None for v in varies]
     made = jax.vmap(lambda one: core.jaxpr_as_fun(closed)(*given, one), out_axes=axes)(x)
     return made, [not v for v in varies]
 
 
 def _of_one(
-    program: Program, plan: Plan, kinds: Sequence[Sizes], outputs: str, arguments: Arguments, units: Array, x: Array
+    program: Program,
+    division: Division,
+    kinds: Sequence[Sizes],
+    outputs: str,
+    arguments: Arguments,
+    basis: Array,
+    x: Array,
 ) -> list[Array]:
     """Return the arrays of one example: a [T, n] and δ [k, T, o] of layers with factors, then Jacobians [C, R, p]."""
-    inputs, deltas, jacobians = _derivatives(program, plan, arguments, units, x)
+    inputs, deltas, jacobians = _derivatives(program, division, arguments, basis, x)
     pairs, wide = [], []
     for size, a, delta in zip(kinds, inputs, deltas, strict=True):
         if size.factors:
@@ -99,18 +105,18 @@ def _of_one(
         # Without the barrier XLA would compute δ, with all residual branches before it, again for the transposition.
         flat = jax.lax.optimization_barrier(delta).swapaxes(0, 1).reshape(size.positions, -1)
         entries = jnp.matmul(a, flat, precision=jax.lax.Precision.HIGHEST)
-        wide.append(terms.cut(outputs, entries.reshape(size.inputs, len(units), size.units)))
+        wide.append(terms.cut(outputs, entries.reshape(size.inputs, len(basis), size.units)))
     return [*pairs, *wide, *terms.joined(outputs, jacobians)]
 
 
 def _derivatives(
-    program: Program, plan: Plan, arguments: Arguments, units: Array, x: Array
+    program: Program, division: Division, arguments: Arguments, basis: Array, x: Array
 ) -> tuple[list[Array], list[Array], list[Array]]:
     """Return, for one example, the inputs [n, T] and the δ [k, T, o] of each layer, and the other Jacobians [k, p].
 
     They come from one evaluation and one backward pass for all outputs together.
     """
-    (layers, plain), leaves = plan, arguments.leaves
+    (layers, plain), leaves = division, arguments.leaves
 
     def f(shifts: list[Array], moved: list[Array]) -> tuple[Array, list[Array]]:
         at = {**dict(enumerate(leaves)), **dict(zip(plain, moved, strict=True))}
@@ -120,12 +126,12 @@ def _derivatives(
     avals = [program.shapes[layer.tap] for layer in layers]
     zeros = [vary(jnp.zeros(a.shape, a.dtype), varying_axes(a)) for a in avals]
     _, pull, inputs = jax.vjp(f, zeros, [leaves[i] for i in plain], has_aux=True)
-    deltas, jacobians = jax.vmap(pull)(units)
-    dtype, ordered = units.dtype, []
+    deltas, jacobians = jax.vmap(pull)(basis)
+    dtype, ordered = basis.dtype, []
     for layer, delta in zip(layers, deltas, strict=True):
         first = jax.vmap(functools.partial(affine.positions_first, program, layer))(delta)
         ordered.append(first.astype(dtype))
-    return inputs, ordered, [j.reshape(len(units), -1).astype(dtype) for j in jacobians]
+    return inputs, ordered, [j.reshape(len(basis), -1).astype(dtype) for j in jacobians]
 
 
 def _depends(closed: Any, argument: int) -> list[bool]:

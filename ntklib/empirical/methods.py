@@ -21,13 +21,13 @@ def strategy(method: str, function: Function, outputs: str, count: int) -> Strat
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _jacobians(function: Function, outputs: str, arguments: Arguments, x: Array, units: Array) -> list[Term]:
+def _jacobians(function: Function, outputs: str, arguments: Arguments, x: Array, basis: Array) -> list[Term]:
     """Return ∂f_k(x)/∂θ for each example and some outputs."""
 
     def of_one(one: Array) -> list[Array]:
         _, pull = jax.vjp(lambda leaves: function(arguments._replace(leaves=leaves), one), arguments.leaves)
-        (jacobians,) = jax.vmap(pull)(units)
-        return terms.joined(outputs, [j.reshape(len(units), -1).astype(units.dtype) for j in jacobians])
+        (jacobians,) = jax.vmap(pull)(basis)
+        return terms.joined(outputs, [j.reshape(len(basis), -1).astype(basis.dtype) for j in jacobians])
 
     return [terms.jacobian(outputs, entries) for entries in jax.vmap(of_one)(x)]
 
@@ -37,13 +37,13 @@ def _contract(function: Function, outputs: str, arguments: Arguments, left: list
 
 
 def _inputs(
-    function: Function, outputs: str, arguments: Arguments, x: Array, units: ArrayLike
+    function: Function, outputs: str, arguments: Arguments, x: Array, basis: ArrayLike
 ) -> tuple[Array, ArrayLike]:
-    return x, units
+    return x, basis
 
 
 def _products(function: Function, outputs: str, arguments: Arguments, left: tuple, right: tuple) -> Array:
-    (x1, units1), (x2, units2) = left, right
+    (x1, basis1), (x2, basis2) = left, right
 
     def of(leaves: list[Array], one: Array) -> Array:
         return function(arguments._replace(leaves=leaves), one)
@@ -55,9 +55,9 @@ def _products(function: Function, outputs: str, arguments: Arguments, left: tupl
         def push(unit: Array) -> Array:
             (direction,) = pull(unit)
             moved = jax.vmap(lambda x: jax.jvp(lambda p: of(p, x), (arguments.leaves,), (direction,))[1])(x1)  # [N, K]
-            return jnp.matmul(moved, units1.T if outputs == "full" else unit, precision=jax.lax.Precision.HIGHEST)
+            return jnp.matmul(moved, basis1.T if outputs == "full" else unit, precision=jax.lax.Precision.HIGHEST)
 
-        return jax.vmap(push, out_axes=-1)(units2)
+        return jax.vmap(push, out_axes=-1)(basis2)
 
     theta = jnp.moveaxis(jax.lax.map(column, x2), 0, 1)  # one column after the other; [N, M, K] or [N, M, K, K]
     return theta.sum(-1) if outputs == "mean" else theta
