@@ -176,7 +176,8 @@ def _(answer, rng):
     import numpy as np
 
     n, rank = expect.one_of(rng, (40, 3), (30, 5))
-    factor, r = 0.2 * rng.normal(size=(n, rank)), rng.normal(size=n)  # FᵀF of the size of λ, so that λ matters in it
+    # FᵀF of the size of λ, so that λ matters in it, and columns that share a part: the order of the solves shows.
+    factor, r = 0.2 * rng.normal(size=(n, rank)) @ np.tri(rank), rng.normal(size=n)
     shift = float(rng.uniform(0.4, 0.7))
     small = factor.T @ factor
     inverse = expect.call(answer, factor, shift)
