@@ -225,59 +225,108 @@ def ensemble(
     examples = len(inputs) if rows is None else rows.shape[1]
     training.batch_key(keys[0], batch_size, examples)
 
-    def parts(member: dict[str, Any]) -> tuple[Callable, Callable]:
-        apply_fn = functional(build(nnx.Rngs(member["key"])))[0]
-        batches = jax.random.fold_in(member["key"], 2**32 - 1)
-        how = loss_fn, make(member["settings"]), apply_fn, member["x"], member["y"], batch_size, batches
-        return training.objective(*how)
-
-    def start(member: dict[str, Any]) -> tuple[Params, Any]:
-        params = jax.tree.map(jnp.asarray, functional(build(nnx.Rngs(member["key"])))[1])
-        return params, make(member["settings"]).init(params)
-
-    def advance(member: dict[str, Any], state: Any, done: Array, stop: Array) -> Any:
-        _, step = parts(member)  # outside of the loop, so that what `build` computes is computed once
-        return jax.lax.fori_loop(done, stop, step, state)
-
-    def look(member: dict[str, Any], params: Params) -> tuple[Array, Any]:
-        return parts(member)[0](params), None if record is None else record(params)
-
-    def group(chosen: np.ndarray) -> dict[str, Any]:
-        x, y = (inputs, targets) if rows is None else (inputs[rows[chosen]], targets[rows[chosen]])
-        of_members = {name: values[chosen] for name, values in settings.items()}
-        return {"key": keys[chosen], "settings": of_members, "x": x, "y": y}
-
-    of_all = None if rows is None else 0
-    axes = {"key": 0, "settings": 0, "x": of_all, "y": of_all}
-    start_all = jax.jit(jax.vmap(start, in_axes=(axes,)))
-    advance_all = jax.jit(jax.vmap(advance, in_axes=(axes, 0, None, None)))
-    look_all = jax.jit(jax.vmap(look, in_axes=(axes, 0)))
-
-    # The first member, of which all others have the shapes.
-    one = {name: jax.tree.map(lambda a: a[0], value) for name, value in group(np.arange(1)).items() if axes[name] == 0}
-    one = {"x": inputs, "y": targets} | one
-    training.check_loss(loss_fn, *_abstract(build, keys[0]), one["x"], one["y"])
-    chunk = _fitting(members, max_memory, _bytes_of_step(parts, start, one))
-    groups = list(_groups(members, chunk))
-    finished, interrupted = [], False
+    job = _Job(build, make, loss_fn, inputs, targets, keys, settings, rows, batch_size, record)
+    job.check(_abstract(build, keys[0]))
+    chunk = _fitting(members, max_memory, job.bytes_of_a_member())
+    groups = _groups(members, chunk)
+    finished = []
     with contextlib.closing(training.progress_bar(steps * len(groups), progress)) as bar:
         for chosen in groups:
-            member = group(chosen)
-            state, looks, interrupted = training.run(
-                functools.partial(advance_all, member),
-                functools.partial(look_all, member),
-                start_all(member),
-                stops,
-                steps,
-                bar,
-                functools.partial(_check_diverged, chosen, diverged),
-            )
-            whole = not interrupted
-            if whole or not finished:
+            refuse = functools.partial(_check_diverged, chosen, diverged)
+            state, looks, interrupted = job.run(chosen, stops, steps, bar, refuse)
+            if not interrupted or not finished:
                 finished.append((looks, state[0]))
             if interrupted:
                 break
     return _joined(finished, keys, stops, members, build, chunk)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays cannot be hashed
+class _Job:
+    """What is trained: the arguments of `ensemble`, checked.
+
+    A `member` is what one network is made of: its key, its settings and its examples. A group of members has the same
+    entries with a first axis, but for examples that all share.
+    """
+
+    build: Build
+    make: Callable[[dict[str, Array]], Any]
+    loss: Loss
+    x: Array
+    y: Array
+    keys: Array
+    settings: dict[str, Array]
+    rows: np.ndarray | None
+    batch_size: int | None
+    record: Callable[[Params], Any] | None
+
+    def parts(self, member: dict[str, Any]) -> tuple[Callable, Callable]:
+        """Return the loss of a member as a function of its parameters, and its step."""
+        apply_fn = functional(self.build(nnx.Rngs(member["key"])))[0]
+        batches = jax.random.fold_in(member["key"], 2**32 - 1)
+        given = member["x"], member["y"], self.batch_size, batches
+        return training.objective(self.loss, self.make(member["settings"]), apply_fn, *given)
+
+    def start(self, member: dict[str, Any]) -> tuple[Params, Any]:
+        """Return the parameters and the state of the optimizer at the start."""
+        params = jax.tree.map(jnp.asarray, functional(self.build(nnx.Rngs(member["key"])))[1])
+        return params, self.make(member["settings"]).init(params)
+
+    def advance(self, member: dict[str, Any], state: Any, done: Array, stop: Array) -> Any:
+        """Return the state after the steps from `done` to `stop`."""
+        _, step = self.parts(member)  # outside of the loop, so that what `build` computes is computed once
+        return jax.lax.fori_loop(done, stop, step, state)
+
+    def look(self, member: dict[str, Any], params: Params) -> tuple[Array, Any]:
+        """Return the loss, and what `record` returns."""
+        return self.parts(member)[0](params), None if self.record is None else self.record(params)
+
+    def group(self, chosen: np.ndarray) -> dict[str, Any]:
+        """Return the members of these numbers."""
+        x, y = (self.x, self.y) if self.rows is None else (self.x[self.rows[chosen]], self.y[self.rows[chosen]])
+        settings = {name: values[chosen] for name, values in self.settings.items()}
+        return {"key": self.keys[chosen], "settings": settings, "x": x, "y": y}
+
+    @functools.cached_property
+    def axes(self) -> dict[str, int | None]:
+        """The axes of a group along which its members lie."""
+        of_examples = None if self.rows is None else 0
+        return {"key": 0, "settings": 0, "x": of_examples, "y": of_examples}
+
+    @functools.cached_property
+    def compiled(self) -> tuple[Callable, Callable, Callable]:
+        """`start`, `advance` and `look` of a group."""
+        return (
+            jax.jit(jax.vmap(self.start, in_axes=(self.axes,))),
+            jax.jit(jax.vmap(self.advance, in_axes=(self.axes, 0, None, None))),
+            jax.jit(jax.vmap(self.look, in_axes=(self.axes, 0))),
+        )
+
+    @functools.cached_property
+    def first(self) -> dict[str, Any]:
+        """The first member, of which all others have the shapes."""
+        group = self.group(np.arange(1))
+        return {
+            name: value if self.axes[name] is None else jax.tree.map(lambda a: a[0], value)
+            for name, value in group.items()
+        }
+
+    def check(self, model: tuple[ApplyFn, Params]) -> None:
+        """Refuse a loss that does not return one number for the examples of a member."""
+        training.check_loss(self.loss, *model, self.first["x"], self.first["y"])
+
+    def bytes_of_a_member(self) -> int:
+        """Return an upper bound on the bytes that one member needs: all arrays in one step of its training."""
+        return _bytes_of_step(self.parts, self.start, self.first)
+
+    def run(
+        self, chosen: np.ndarray, stops: list[int], steps: int, bar: Any, refuse: Callable[[Array, int], None]
+    ) -> tuple[Any, list[tuple[Array, Any]], bool]:
+        """Train a group, as `training.run` does."""
+        member = self.group(chosen)
+        start, advance, look = self.compiled
+        going = functools.partial(advance, member), functools.partial(look, member), start(member)
+        return training.run(*going, stops, steps, bar, refuse)
 
 
 def _joined(
