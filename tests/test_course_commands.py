@@ -17,6 +17,9 @@ from course.execute import environment
 
 ROOT = Path(__file__).parents[1]
 CHAPTER = """\
+# %% [markdown]
+# # 00 · Start here
+
 # %%
 import os
 
@@ -190,7 +193,7 @@ def test_check_passes_a_sheet_that_is_begun_and_notes_where_the_learner_said(roo
     monkeypatch.delenv("PYTEST_VERSION", raising=False)
     monkeypatch.setenv("NTK_PROGRESS", "mine.json")  # seen from where the learner is, not from where the sheet lies
     monkeypatch.chdir(tmp_path)
-    words = "many words " * 50
+    words = "At the least 14 directions are null, because a matrix has at most as many ranks as columns. " * 10
     first, *rest = (f'check("{id}", ...)' for id in ids if id != "01.5")
     sheet_of(root, f'from course import check\n{first}\ncheck("01.5", "{words}")', *rest)
     done = call("check", "01")

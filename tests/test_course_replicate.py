@@ -43,6 +43,9 @@ number = "exponent"
 claimed = "> 0"
 """
 CHAPTER = """\
+# %% [markdown]
+# # 00 · Start here
+
 # %%
 import os
 from pathlib import Path
@@ -136,7 +139,8 @@ def _rows(toml: str, root) -> tuple[Row, ...]:
 
 def test_a_chapter_that_breaks_is_not_recorded(root):
     path = root / "notebooks" / "00_start_here.py"
-    path.write_text('# %%\nx = {}\nx["as told"]\n\n' + CHAPTER, encoding="utf-8")
+    broken = CHAPTER.replace("# %%\nimport os", '# %%\nx = {}\nx["as told"]\n\n# %%\nimport os', 1)
+    path.write_text(broken, encoding="utf-8")
     done = call("run", "00", "--record")
     assert done.exit_code == 1
     assert "KeyError: 'as told'" in done.output
@@ -144,7 +148,7 @@ def test_a_chapter_that_breaks_is_not_recorded(root):
     repeated = call("replicate", "--seeds", "1")
     assert repeated.exit_code == 1
     assert "00_start_here, seed 1: 2 rows" in repeated.output  # what comes after it is compared all the same
-    assert """FAILED: cell 2: KeyError 'as told' in `x["as told"]`""" in repeated.output
+    assert """FAILED: cell 3: KeyError 'as told' in `x["as told"]`""" in repeated.output
     assert "Cells failed in: 00_start_here, seed 1" in repeated.output
 
 
