@@ -323,7 +323,8 @@ def test_the_first_cell_fetches_the_course_only_where_it_is_not(there, monkeypat
     from IPython.core.inputtransformer2 import TransformerManager
 
     nb = json.loads(next((ROOT / "notebooks").glob("*.ipynb")).read_text(encoding="utf-8"))
-    code = TransformerManager().transform_cell("".join(nb["cells"][0]["source"]))
+    first = next(cell for cell in nb["cells"] if cell["cell_type"] == "code")
+    code = TransformerManager().transform_cell("".join(first["source"]))
     monkeypatch.setattr(util, "find_spec", lambda name: object() if there else None)
     monkeypatch.setattr(sys, "path", list(sys.path))
     before, calls = list(sys.path), []
