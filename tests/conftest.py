@@ -11,6 +11,7 @@ os.environ["CI"] = "true"  # no progress bars, no progress file
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import programs
 import pytest
 from jaxtyping import install_import_hook
 
@@ -45,10 +46,6 @@ with warnings.catch_warnings():
     hook.__enter__()  # stays on for the session
 
 
-#: Each compiled program takes some memory maps, of which Linux lets a process have 65,530; then the compiler dies.
-MAPS = pathlib.Path("/proc/self/maps")
-
-
 TESTS = itertools.count(1)
 
 
@@ -64,8 +61,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def forget_programs() -> Iterator[None]:
-    """Forget what earlier tests compiled before the maps run out: a file may take 40,000. To count them takes 10 ms."""
+    """Forget what earlier tests compiled before the memory maps run out: a file may take 40,000."""
     yield
-    if next(TESTS) % 20 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 20_000:
-        jax.clear_caches()
-        gc.collect()  # programs that stand in cycles keep their maps until then
+    if next(TESTS) % 20 == 0:
+        programs.forget(20_000)

@@ -9,7 +9,6 @@ import ast
 import contextlib
 import inspect
 import os
-import pathlib
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import programs
 import pytest
 
 from course import check, expect, tasks
@@ -35,14 +35,15 @@ class Table:
 
 
 def cases(tables: list[Table]) -> Callable:
-    """Return the test of all answers in the tables, run as in a notebook: two cases a task, right and wrong."""
+    """Return the test of all answers in the tables, run as in a notebook: three cases a task."""
     rows = [
         pytest.param(table, kind, id=f"{table.id}-{kind}") for table in tables for kind in ("right", "wrong", "slips")
     ]
 
     @pytest.mark.parametrize(("table", "kind"), rows)
     def test_answers(table, kind, capsys, monkeypatch):
-        {"right": right_pass, "wrong": wrong_fail, "slips": slips_differ}[kind](table, capsys, monkeypatch)
+        faults = {"right": right_pass, "wrong": wrong_fail, "slips": slips_differ}[kind](table, capsys, monkeypatch)
+        assert not faults, "\n".join(faults)
 
     return test_answers
 
@@ -54,8 +55,8 @@ def notebook(x64: bool = False) -> Iterator[None]:
         yield
 
 
-def right_pass(table: Table, capsys: Any, monkeypatch: Any) -> None:
-    """Each right answer passes with either precision, on public seeds and on hidden ones."""
+def right_pass(table: Table, capsys: Any, monkeypatch: Any) -> list[str]:
+    """Return the right answers that do not pass with either precision, on public seeds and on hidden ones."""
     refused = []
     for name, answer in table.right.items():
         for x64 in (False, True):
@@ -66,11 +67,11 @@ def right_pass(table: Table, capsys: Any, monkeypatch: Any) -> None:
             except CheckFailed as error:
                 refused.append(f"{name} in {'float64' if x64 else 'float32'}: {error}")
             assert refused or ": passed" in capsys.readouterr().out
-    assert not refused, "\n".join(refused)
+    return refused
 
 
-def wrong_fail(table: Table, capsys: Any, monkeypatch: Any) -> None:
-    """Each wrong answer fails on every seed, and every message of the check is reached by one of them."""
+def wrong_fail(table: Table, capsys: Any, monkeypatch: Any) -> list[str]:
+    """Return the wrong answers that pass on a seed, and the messages of the check that none of them reaches."""
     task = tasks.find(table.id)
     seen = Seen()
     faults = []
@@ -84,34 +85,25 @@ def wrong_fail(table: Table, capsys: Any, monkeypatch: Any) -> None:
                 continue
             without_words(patch)
             for seed in HIDDEN:
-                forget_programs()
+                programs.forget(30_000)  # within one test, where conftest.py cannot
                 with contextlib.suppress(CheckFailed):
                     tasks._verify(task, answer, seed)
                     faults.append(f"{name} passes with the hidden seed {seed}")
     faults += [f"no answer reaches the message: {m}" for m in sorted(seen.slips | stated(task)) if not seen.reached(m)]
-    assert not faults, "\n".join(faults)
+    return faults
 
 
-def slips_differ(table: Table, capsys: Any, monkeypatch: Any) -> None:
-    """On every seed the value of each slip is neither right nor that of another slip."""
+def slips_differ(table: Table, capsys: Any, monkeypatch: Any) -> list[str]:
+    """Return the slips whose value on a seed is the right one or that of another slip."""
     task = tasks.find(table.id)
     seen = Seen(alike={})
     seen.watch(monkeypatch)
     with notebook():
         for seed in (*tasks.SEEDS, *HIDDEN):
-            forget_programs()
+            programs.forget(30_000)  # within one test, where conftest.py cannot
             tasks._verify(task, next(iter(table.right.values())), seed)
-    assert not seen.alike, "\n".join(f"{n} times: {pair}" for pair, n in seen.alike.items())
-
-
-#: Each compiled program takes some memory maps, of which Linux lets a process have 65,530; then the compiler dies.
-MAPS = pathlib.Path("/proc/self/maps")
-
-
-def forget_programs() -> None:
-    """Forget what was compiled before the maps run out: within one test `conftest.py` cannot."""
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
-        jax.clear_caches()
+    assert seen.alike is not None
+    return [f"{n} times: {pair}" for pair, n in seen.alike.items()]
 
 
 def without_words(monkeypatch: Any) -> None:
