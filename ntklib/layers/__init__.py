@@ -25,9 +25,10 @@ from ntklib.layers.activations import (
 from ntklib.layers.architectures import cnn, mlp, myrtle
 from ntklib.layers.base import Layer
 from ntklib.layers.combinators import Residual, Serial, Sum
-from ntklib.layers.conv import AvgPool, Conv, GlobalAvgPool, LocallyConnected
+from ntklib.layers.conv import Conv, LocallyConnected
 from ntklib.layers.dense import Dense
 from ntklib.layers.norm import Flatten, LayerNorm
+from ntklib.layers.pooling import AvgPool, GlobalAvgPool
 
 __all__ = [
     "Abs",

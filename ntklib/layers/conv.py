@@ -1,9 +1,7 @@
-"""Convolutions, with and without shared weights, and pooling over images [N, H, W, C]."""
+"""Convolutions over images [N, H, W, C], with and without shared weights."""
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +10,51 @@ from jax import Array
 
 from ntklib import _checks
 from ntklib.kernel import Kernel
+from ntklib.layers._windows import HeightWidth, Padding, check_images, extent, height_and_width, patch_mean
 from ntklib.layers.base import Layer
 from ntklib.layers.dense import affine_kernel, check_affine, standard_normal
 from ntklib.parameterization import NTK, Parameterization, Role
 
-Padding = Literal["SAME", "VALID", "CIRCULAR"]
-#: Sizes along height and width: one number for both, or a pair (height, width).
-HeightWidth = int | tuple[int, int]
+
+class _PatchLayer(Layer):
+    """An affine layer over patches of pixels. Its subclasses say which pixels share weights."""
+
+    ends_affine = True
+    w_std: float
+    b_std: float
+    use_bias: bool
+    parameterization: Parameterization
+    role: Role | None
+
+    def _describe(
+        self, c_in: int, c_out: int, kernel_size: HeightWidth, strides: HeightWidth, padding: Padding
+    ) -> None:
+        _checks.count("c_in", c_in)
+        _checks.count("c_out", c_out)
+        _checks.choice("padding", padding, ("SAME", "VALID", "CIRCULAR"))
+        self.c_in, self.c_out, self.padding = c_in, c_out, padding
+        self.kernel_size = height_and_width("kernel_size", kernel_size)
+        self.strides = height_and_width("strides", strides)
+
+    def scales(self) -> dict[str, tuple[float, float, float]]:
+        """Return (multiplier, initial standard deviation, learning-rate factor) of each parameter, by its name."""
+        p, area = self.parameterization, math.prod(self.kernel_size)
+        scales = {"W": p.weight(self.role, self.c_in * area, self.c_out, self.w_std)}
+        return scales | {"b": p.bias(self.role, self.c_out, self.b_std)} if self.use_bias else scales
+
+    def _extents(self, image_size: tuple[int, ...]) -> list[tuple[int, int, int]]:
+        """For height and width: how many pixels to add before and after, and the number of outputs."""
+        sizes = zip(image_size, self.kernel_size, self.strides, strict=True)
+        return [extent(size, window, stride, self.padding) for size, window, stride in sizes]
+
+    def _over_patches(self, k: Kernel) -> Kernel:
+        """Return the kernel of a `Dense` layer over patches, with the same weights at every pixel."""
+        _checks.features(self.c_in, k.features)
+        patches = k.map(lambda a, axes: patch_mean(a, axes, self.kernel_size, self.strides, self.padding))
+        return affine_kernel(patches, self.scales(), self.c_in * math.prod(self.kernel_size), self.c_out)
 
 
-class Conv(Layer):
+class Conv(_PatchLayer):
     """A convolution: an affine layer over patches of pixels, with the same weights at every pixel.
 
     It maps [N, H, W, c_in] to [N, H', W', c_out]. Each output is that of a `Dense` layer whose inputs are the
@@ -68,8 +101,6 @@ class Conv(Layer):
         `LocallyConnected`, the same without shared weights.
     """
 
-    ends_affine = True
-
     def __init__(
         self,
         c_in: int,
@@ -85,34 +116,20 @@ class Conv(Layer):
         role: Role | None = None,
         rngs: nnx.Rngs,
     ):
-        _checks.count("c_in", c_in)
-        _checks.count("c_out", c_out)
-        self.kernel_size, self.strides = (
-            _height_and_width("kernel_size", kernel_size),
-            _height_and_width("strides", strides),
-        )
-        _checks.choice("padding", padding, ("SAME", "VALID", "CIRCULAR"))
         check_affine(w_std, b_std, use_bias, parameterization, rngs)
-        self.c_in, self.c_out, self.padding = c_in, c_out, padding
+        self._describe(c_in, c_out, kernel_size, strides, padding)
         self.w_std, self.b_std, self.use_bias = w_std, b_std, use_bias
         self.parameterization, self.role = parameterization, role
         scales = self.scales()
         self.W = nnx.Param(scales["W"][1] * standard_normal(rngs, *self.kernel_size, c_in, c_out))
         self.b = nnx.Param(scales["b"][1] * standard_normal(rngs, c_out)) if use_bias else None
 
-    def scales(self) -> dict[str, tuple[float, float, float]]:
-        """Return (multiplier, initial standard deviation, learning-rate factor) of each parameter, by its name."""
-        p, area = self.parameterization, math.prod(self.kernel_size)
-        scales = {"W": p.weight(self.role, self.c_in * area, self.c_out, self.w_std)}
-        return scales | {"b": p.bias(self.role, self.c_out, self.b_std)} if self.use_bias else scales
-
     def __call__(self, x: Array) -> Array:
         _checks.network_input(x)
-        _images(x.shape, x.ndim == 4)
+        check_images(x.shape, x.ndim == 4)
         _checks.features(self.c_in, x.shape[-1])
         scales = self.scales()
-        sizes = zip(x.shape[1:3], self.kernel_size, self.strides, strict=True)
-        edges = [_edges(size, window, stride, self.padding)[:2] for size, window, stride in sizes]
+        edges = [(before, after) for before, after, _ in self._extents(x.shape[1:3])]
         if self.padding == "CIRCULAR":
             x, edges = jnp.pad(x, [(0, 0), *edges, (0, 0)], mode="wrap"), [(0, 0), (0, 0)]
         z = jax.lax.conv_general_dilated(
@@ -121,13 +138,11 @@ class Conv(Layer):
         return z if self.b is None else z + scales["b"][0] * jnp.broadcast_to(self.b[...], z.shape)
 
     def kernel_map(self, k: Kernel) -> Kernel:
-        _images(k.q1.shape, k.q1.ndim > 1)
-        _checks.features(self.c_in, k.features)
-        patches = k.map(lambda a, axes: _patch_mean(a, axes, self.kernel_size, self.strides, self.padding))
-        return affine_kernel(patches, self.scales(), self.c_in * math.prod(self.kernel_size), self.c_out)
+        check_images(k.q1.shape, k.q1.ndim > 1)
+        return self._over_patches(k)
 
 
-class LocallyConnected(Layer):
+class LocallyConnected(_PatchLayer):
     """A convolution without shared weights: each output pixel has weights and a bias of its own.
 
     It maps [N, H, W, c_in] to [N, H', W', c_out]. The output at the pixel p is that of a `Dense` layer of its own, with
@@ -176,8 +191,6 @@ class LocallyConnected(Layer):
         Novak et al. 2019; Lee et al. 2020.
     """
 
-    ends_affine = True
-
     def __init__(
         self,
         image_size: HeightWidth,
@@ -194,37 +207,21 @@ class LocallyConnected(Layer):
         role: Role | None = None,
         rngs: nnx.Rngs,
     ):
-        _checks.count("c_in", c_in)
-        _checks.count("c_out", c_out)
-        self.image_size = _height_and_width("image_size", image_size)
-        self.kernel_size = _height_and_width("kernel_size", kernel_size)
-        self.strides = _height_and_width("strides", strides)
-        _checks.choice("padding", padding, ("SAME", "VALID", "CIRCULAR"))
+        self.image_size = height_and_width("image_size", image_size)
         check_affine(w_std, b_std, use_bias, parameterization, rngs)
-        self.c_in, self.c_out, self.padding = c_in, c_out, padding
+        self._describe(c_in, c_out, kernel_size, strides, padding)
         self.w_std, self.b_std, self.use_bias = w_std, b_std, use_bias
         self.parameterization, self.role = parameterization, role
-        pixels, scales = [out for *_, out in self._edges()], self.scales()
+        pixels, scales = [out for *_, out in self._extents(self.image_size)], self.scales()
         self.W = nnx.Param(scales["W"][1] * standard_normal(rngs, *pixels, *self.kernel_size, c_in, c_out))
         self.b = nnx.Param(scales["b"][1] * standard_normal(rngs, *pixels, c_out)) if use_bias else None
-
-    def _edges(self) -> list[tuple[int, int, int]]:
-        """For height and width: how many pixels to add before and after, and the number of outputs."""
-        sizes = zip(self.image_size, self.kernel_size, self.strides, strict=True)
-        return [_edges(size, window, stride, self.padding) for size, window, stride in sizes]
-
-    def scales(self) -> dict[str, tuple[float, float, float]]:
-        """Return (multiplier, initial standard deviation, learning-rate factor) of each parameter, by its name."""
-        p, area = self.parameterization, math.prod(self.kernel_size)
-        scales = {"W": p.weight(self.role, self.c_in * area, self.c_out, self.w_std)}
-        return scales | {"b": p.bias(self.role, self.c_out, self.b_std)} if self.use_bias else scales
 
     def __call__(self, x: Array) -> Array:
         _checks.network_input(x)
         self._check_images(x.shape, x.ndim == 4)
         _checks.features(self.c_in, x.shape[-1])
         scales = self.scales()
-        (top, bottom, rows), (left, right, columns) = self._edges()
+        (top, bottom, rows), (left, right, columns) = self._extents(self.image_size)
         x = jnp.pad(
             x, [(0, 0), (top, bottom), (left, right), (0, 0)], mode="wrap" if self.padding == "CIRCULAR" else "constant"
         )
@@ -241,13 +238,11 @@ class LocallyConnected(Layer):
 
     def kernel_map(self, k: Kernel) -> Kernel:
         self._check_images(k.q1.shape, k.q1.ndim > 1)
-        _checks.features(self.c_in, k.features)
-        patches = k.map(lambda a, axes: _patch_mean(a, axes, self.kernel_size, self.strides, self.padding))
-        shared = affine_kernel(patches, self.scales(), self.c_in * math.prod(self.kernel_size), self.c_out)
+        shared = self._over_patches(k)
         return _uncorrelated(shared) if shared.pools and shared.q1.ndim == 5 else shared
 
     def _check_images(self, shape: tuple[int, ...], fits: bool) -> None:
-        _images(shape, fits)
+        check_images(shape, fits)
         if shape[1:3] != self.image_size:
             raise ValueError(
                 f"This LocallyConnected layer has weights for images of {self.image_size} pixels (height, width); its "
@@ -266,140 +261,3 @@ def _uncorrelated(k: Kernel) -> Kernel:
 
     nngp, ntk, q1, q2 = (masked(a, 0.0) for a in (k.nngp, k.ntk, k.q1, k.q2))
     return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=masked(k.delta, 1.0))
-
-
-class AvgPool(Layer):
-    """The mean over windows of pixels.
-
-    Kernel map: the same mean over p and over p' of Σ(p, p') and Θ(p, p').
-
-    Args:
-        window: The size of a window: a number, or a pair (height, width).
-        strides: The distance between neighboring windows: a number, or a pair (height, width). By default it is the
-            size of the window, so that windows do not overlap.
-        padding: As for `Conv`. Under "SAME" the mean is over those pixels of a window that lie in the image.
-
-    Raises:
-        TypeError: If a size is not a whole number.
-        ValueError: If an argument is out of range, or if the inputs are not images.
-
-    Example:
-        >>> AvgPool(2)(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
-        [[2.5, 4.5], [10.5, 12.5]]
-
-    Note:
-        The kernel needs the covariances of all pairs of pixels, in this layer and in all layers before it:
-        N · M · (H · W)² numbers.
-    """
-
-    pools = 1
-
-    def __init__(self, window: HeightWidth, *, strides: HeightWidth | None = None, padding: Padding = "VALID"):
-        self.window = _height_and_width("window", window)
-        self.strides = self.window if strides is None else _height_and_width("strides", strides)
-        _checks.choice("padding", padding, ("SAME", "VALID", "CIRCULAR"))
-        self.padding = padding
-
-    def __call__(self, x: Array) -> Array:
-        _images(x.shape, x.ndim == 4)
-        return self._mean(x, ((1, 2),))
-
-    def kernel_map(self, k: Kernel) -> Kernel:
-        _images(k.q1.shape, k.q1.ndim > 1)
-        return k.map(lambda a, axes: self._mean(a, zip(*axes, strict=True))).pooled()
-
-    def _mean(self, a: Array, images: "Sequence[tuple[int, int]] | zip") -> Array:
-        """Return the mean over windows. `images` has a pair of axes (height, width) for each image of the array."""
-        for axes in images:
-            for axis, i in zip(axes, (0, 1), strict=True):
-                size = a.shape[axis]
-                total = _windows(a, (axis,), self.window[i], self.strides[i], self.padding)
-                there = jnp.full(total.shape[axis], float(self.window[i]), a.dtype)
-                if self.padding == "SAME":
-                    there = _windows(jnp.ones(size, a.dtype), (0,), self.window[i], self.strides[i], self.padding)
-                a = total / there.reshape([-1 if j == axis else 1 for j in range(a.ndim)])
-        return a
-
-
-class GlobalAvgPool(Layer):
-    """The mean over all pixels: [N, H, W, C] -> [N, C].
-
-    Kernel map: the mean over all pairs of pixels (p, p') of Σ(p, p') and Θ(p, p'). It needs as much memory as that of
-    `AvgPool`.
-
-    Raises:
-        ValueError: If the inputs are not images.
-
-    Example:
-        >>> GlobalAvgPool()(jnp.arange(16.0).reshape(1, 4, 4, 1)).tolist()
-        [[7.5]]
-
-    See Also:
-        `Flatten`, whose kernel compares equal pixels only.
-    """
-
-    pools = 1
-
-    def __call__(self, x: Array) -> Array:
-        _images(x.shape, x.ndim == 4)
-        return jnp.mean(x, axis=(1, 2))
-
-    def kernel_map(self, k: Kernel) -> Kernel:
-        _images(k.q1.shape, k.q1.ndim > 1)
-        return k.map(lambda a, axes: jnp.mean(a, axis=tuple(itertools.chain(*axes)))).pooled()
-
-
-def _height_and_width(argument: str, value: HeightWidth) -> tuple[int, int]:
-    both = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(both, Sequence) or len(both) != 2:
-        raise ValueError(f"`{argument}` must be a number or a pair (height, width); got {value!r}.")
-    for number in both:
-        _checks.count(argument, number)
-    return both[0], both[1]
-
-
-def _images(shape: tuple[int, ...], fits: bool) -> None:
-    if not fits:
-        raise ValueError(
-            f"Convolutions and pooling take images [N, H, W, C]; their input has shape {shape}. "
-            f"They stand before Flatten or GlobalAvgPool, not after."
-        )
-
-
-def _edges(size: int, window: int, stride: int, padding: Padding) -> tuple[int, int, int]:
-    """Return how many pixels to add before and after, and the number of outputs, by XLA's conventions."""
-    if padding == "VALID":
-        if window > size:
-            raise ValueError(f"An image of {size} pixels is smaller than the window of {window}, with padding 'VALID'.")
-        return 0, 0, (size - window) // stride + 1
-    out = -(-size // stride)
-    total = max((out - 1) * stride + window - size, 0)
-    return total // 2, total - total // 2, out
-
-
-def _windows(a: Array, axes: tuple[int, ...], window: int, stride: int, padding: Padding) -> Array:
-    """Sum over the places of a window, at the same place along each of the axes.
-
-    It is computed as a sum of slices: no convolution is needed.
-    """
-    low, high, out = _edges(a.shape[axes[0]], window, stride, padding)
-    widths = [(low, high) if axis in axes else (0, 0) for axis in range(a.ndim)]
-    a = jnp.pad(a, widths, mode="wrap" if padding == "CIRCULAR" else "constant")
-
-    def shifted(shift: int) -> Array:
-        part = a
-        for axis in axes:
-            part = jax.lax.slice_in_dim(part, shift, shift + (out - 1) * stride + 1, stride, axis)
-        return part
-
-    return sum((shifted(i) for i in range(1, window)), start=shifted(0))
-
-
-def _patch_mean(a: Array, axes: tuple[tuple[int, ...], ...], window: tuple, strides: tuple, padding: Padding) -> Array:
-    """Return A[a], the mean over patches, first over rows and then over columns.
-
-    `axes` are the axes of the heights and the axes of the widths.
-    """
-    for i in (0, 1):
-        a = _windows(a, axes[i], window[i], strides[i], padding)
-    return a / math.prod(window)

@@ -1,0 +1,93 @@
+"""Pooling over images [N, H, W, C]."""
+
+import itertools
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import Array
+
+from ntklib import _checks
+from ntklib.kernel import Kernel
+from ntklib.layers._windows import HeightWidth, Padding, check_images, height_and_width, windows
+from ntklib.layers.base import Layer
+
+
+class AvgPool(Layer):
+    """The mean over windows of pixels.
+
+    Kernel map: the same mean over p and over p' of Σ(p, p') and Θ(p, p').
+
+    Args:
+        window: The size of a window: a number, or a pair (height, width).
+        strides: The distance between neighboring windows: a number, or a pair (height, width). By default it is the
+            size of the window, so that windows do not overlap.
+        padding: As for `Conv`. Under "SAME" the mean is over those pixels of a window that lie in the image.
+
+    Raises:
+        TypeError: If a size is not a whole number.
+        ValueError: If an argument is out of range, or if the inputs are not images.
+
+    Example:
+        >>> AvgPool(2)(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+        [[2.5, 4.5], [10.5, 12.5]]
+
+    Note:
+        The kernel needs the covariances of all pairs of pixels, in this layer and in all layers before it:
+        N · M · (H · W)² numbers.
+    """
+
+    pools = 1
+
+    def __init__(self, window: HeightWidth, *, strides: HeightWidth | None = None, padding: Padding = "VALID"):
+        self.window = height_and_width("window", window)
+        self.strides = self.window if strides is None else height_and_width("strides", strides)
+        _checks.choice("padding", padding, ("SAME", "VALID", "CIRCULAR"))
+        self.padding = padding
+
+    def __call__(self, x: Array) -> Array:
+        check_images(x.shape, x.ndim == 4)
+        return self._mean(x, ((1, 2),))
+
+    def kernel_map(self, k: Kernel) -> Kernel:
+        check_images(k.q1.shape, k.q1.ndim > 1)
+        return k.map(lambda a, axes: self._mean(a, zip(*axes, strict=True))).pooled()
+
+    def _mean(self, a: Array, images: "Sequence[tuple[int, int]] | zip") -> Array:
+        """Return the mean over windows. `images` has a pair of axes (height, width) for each image of the array."""
+        for axes in images:
+            for axis, i in zip(axes, (0, 1), strict=True):
+                size = a.shape[axis]
+                total = windows(a, (axis,), self.window[i], self.strides[i], self.padding)
+                there = jnp.full(total.shape[axis], float(self.window[i]), a.dtype)
+                if self.padding == "SAME":
+                    there = windows(jnp.ones(size, a.dtype), (0,), self.window[i], self.strides[i], self.padding)
+                a = total / there.reshape([-1 if j == axis else 1 for j in range(a.ndim)])
+        return a
+
+
+class GlobalAvgPool(Layer):
+    """The mean over all pixels: [N, H, W, C] -> [N, C].
+
+    Kernel map: the mean over all pairs of pixels (p, p') of Σ(p, p') and Θ(p, p'). It needs as much memory as that of
+    `AvgPool`.
+
+    Raises:
+        ValueError: If the inputs are not images.
+
+    Example:
+        >>> GlobalAvgPool()(jnp.arange(16.0).reshape(1, 4, 4, 1)).tolist()
+        [[7.5]]
+
+    See Also:
+        `Flatten`, whose kernel compares equal pixels only.
+    """
+
+    pools = 1
+
+    def __call__(self, x: Array) -> Array:
+        check_images(x.shape, x.ndim == 4)
+        return jnp.mean(x, axis=(1, 2))
+
+    def kernel_map(self, k: Kernel) -> Kernel:
+        check_images(k.q1.shape, k.q1.ndim > 1)
+        return k.map(lambda a, axes: jnp.mean(a, axis=tuple(itertools.chain(*axes)))).pooled()
