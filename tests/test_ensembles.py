@@ -12,7 +12,7 @@ from flax import nnx
 from helpers import assert_close, compilations, normal
 
 import ntklib as ntk
-from ntklib import ensembles, training
+from ntklib import _ensemble_job, ensembles, training
 
 X, Y = normal(0, 8, 3), normal(1, 8, 2)
 KEY = jax.random.key(3)
@@ -148,7 +148,7 @@ def test_everything_compiles_once_whatever_the_number_of_groups():
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 8])
 def test_groups_are_of_one_size_and_hold_every_member(chunk):
-    groups = ensembles._groups(7, chunk)
+    groups = _ensemble_job.groups(7, chunk)
     assert len({len(group) for group in groups}) == 1
     assert len(groups[0]) <= chunk
     assert np.unique(np.concatenate(groups)).tolist() == list(range(7))
@@ -162,12 +162,12 @@ def test_the_memory_of_a_step_is_bounded(width, optimizer):
     made = functools.partial(build, width=width)
     held: dict[str, Any] = {}
 
-    def remember(parts, start, member, bytes_of_step=ensembles._bytes_of_step):
+    def remember(parts, start, member, bytes_of_step=_ensemble_job.bytes_of_step):
         held.update(parts=parts, start=start, member=member, bytes=bytes_of_step(parts, start, member))
         return held["bytes"]
 
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
-        patch.setattr(ensembles, "_bytes_of_step", remember)
+        patch.setattr(_ensemble_job, "bytes_of_step", remember)
         x = normal(5, 200, 3)
         ensemble(made, x, normal(6, 200, 2), optimizer=optimizer, members=6)
         loop = lambda member, state: jax.lax.fori_loop(0, 5, held["parts"](member)[1], state)  # noqa: E731
@@ -213,7 +213,7 @@ def test_interruption_keeps_what_is_done(monkeypatch, capsys, calls, members, re
 
     whole = ensemble(members=6, steps=100, record_at=range(0, 101, 5))
     monkeypatch.setattr(training, "tqdm", Bar)
-    monkeypatch.setattr(ensembles, "_fitting", lambda *_: 2)
+    monkeypatch.setattr(ensembles, "fitting", lambda *_: 2)
     got = ensemble(members=6, steps=100, record_at=range(0, 101, 5))
     assert "interrupted" in capsys.readouterr().out
     assert got.loss.shape == (members, records)

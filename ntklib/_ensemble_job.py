@@ -1,0 +1,144 @@
+"""What an ensemble trains: groups of members by one compiled program, and how many members fit into the memory."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jax.extend import core
+
+from ntklib import training
+from ntklib.models import ApplyFn, Model, Params, functional
+from ntklib.training import Loss
+
+Build = Callable[[nnx.Rngs], Model]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays cannot be hashed
+class Job:
+    """What is trained: the arguments of `ensemble`, checked.
+
+    A `member` is what one network is made of: its key, its settings and its examples. A group of members has the same
+    entries with a first axis, but for examples that all share.
+    """
+
+    build: Build
+    make: Callable[[dict[str, Array]], Any]
+    loss: Loss
+    x: Array
+    y: Array
+    keys: Array
+    settings: dict[str, Array]
+    rows: np.ndarray | None
+    batch_size: int | None
+    record: Callable[[Params], Any] | None
+
+    def parts(self, member: dict[str, Any]) -> tuple[Callable, Callable]:
+        """Return the loss of a member as a function of its parameters, and its step."""
+        apply_fn = functional(self.build(nnx.Rngs(member["key"])))[0]
+        batches = jax.random.fold_in(member["key"], 2**32 - 1)
+        given = member["x"], member["y"], self.batch_size, batches
+        return training.objective(self.loss, self.make(member["settings"]), apply_fn, *given)
+
+    def start(self, member: dict[str, Any]) -> tuple[Params, Any]:
+        """Return the parameters and the state of the optimizer at the start."""
+        params = jax.tree.map(jnp.asarray, functional(self.build(nnx.Rngs(member["key"])))[1])
+        return params, self.make(member["settings"]).init(params)
+
+    def advance(self, member: dict[str, Any], state: Any, done: Array, stop: Array) -> Any:
+        """Return the state after the steps from `done` to `stop`."""
+        _, step = self.parts(member)  # outside of the loop, so that what `build` computes is computed once
+        return jax.lax.fori_loop(done, stop, step, state)
+
+    def look(self, member: dict[str, Any], params: Params) -> tuple[Array, Any]:
+        """Return the loss, and what `record` returns."""
+        return self.parts(member)[0](params), None if self.record is None else self.record(params)
+
+    def group(self, chosen: np.ndarray) -> dict[str, Any]:
+        """Return the members of these numbers."""
+        x, y = (self.x, self.y) if self.rows is None else (self.x[self.rows[chosen]], self.y[self.rows[chosen]])
+        settings = {name: values[chosen] for name, values in self.settings.items()}
+        return {"key": self.keys[chosen], "settings": settings, "x": x, "y": y}
+
+    @functools.cached_property
+    def axes(self) -> dict[str, int | None]:
+        """The axes of a group along which its members lie."""
+        of_examples = None if self.rows is None else 0
+        return {"key": 0, "settings": 0, "x": of_examples, "y": of_examples}
+
+    @functools.cached_property
+    def compiled(self) -> tuple[Callable, Callable, Callable]:
+        """`start`, `advance` and `look` of a group."""
+        return (
+            jax.jit(jax.vmap(self.start, in_axes=(self.axes,))),
+            jax.jit(jax.vmap(self.advance, in_axes=(self.axes, 0, None, None))),
+            jax.jit(jax.vmap(self.look, in_axes=(self.axes, 0))),
+        )
+
+    @functools.cached_property
+    def first(self) -> dict[str, Any]:
+        """The first member, of which all others have the shapes."""
+        group = self.group(np.arange(1))
+        return {
+            name: value if self.axes[name] is None else jax.tree.map(lambda a: a[0], value)
+            for name, value in group.items()
+        }
+
+    def check(self, model: tuple[ApplyFn, Params]) -> None:
+        """Refuse a loss that does not return one number for the examples of a member."""
+        training.check_loss(self.loss, *model, self.first["x"], self.first["y"])
+
+    def bytes_of_a_member(self) -> int:
+        """Return an upper bound on the bytes that one member needs: all arrays in one step of its training."""
+        return bytes_of_step(self.parts, self.start, self.first)
+
+    def run(
+        self, chosen: np.ndarray, stops: list[int], steps: int, bar: Any, refuse: Callable[[Array, int], None]
+    ) -> tuple[Any, list[tuple[Array, Any]], bool]:
+        """Train a group, as `training.run` does."""
+        member = self.group(chosen)
+        start, advance, look = self.compiled
+        going = functools.partial(advance, member), functools.partial(look, member), start(member)
+        return training.run(*going, stops, steps, bar, refuse)
+
+
+def groups(members: int, chunk: int) -> list[np.ndarray]:
+    """Return the numbers of the members of each group.
+
+    All groups are of one size, so that one program serves them all. The last one may repeat the last member.
+    """
+    count = -(-members // chunk)
+    size = -(-members // count)
+    return [np.minimum(np.arange(i * size, (i + 1) * size), members - 1) for i in range(-(-members // size))]
+
+
+def fitting(members: int, max_memory: float, of_member: int) -> int:
+    """Return how many members fit, at least one."""
+    return int(max(1, min(members, max_memory // of_member)))
+
+
+def bytes_of_step(parts: Callable, start: Callable, member: dict[str, Any]) -> int:
+    """Return an upper bound on the bytes that one member needs: all arrays in one step of its training."""
+
+    def step(member: dict[str, Any], state: Any) -> Any:
+        return parts(member)[1](jnp.zeros((), int), state)
+
+    state = jax.eval_shape(start, member)
+    given = jax.tree.leaves((member["settings"], state))
+    # The state before and after a call, and the arrays of the step.
+    return 2 * sum(_bytes(a) for a in given) + _bytes_in(jax.make_jaxpr(step)(member, state).jaxpr)
+
+
+def _bytes_in(jaxpr: Any) -> int:
+    bodies = [_bytes_in(body) for eqn in jaxpr.eqns for body in core.jaxprs_in_params(eqn.params)]
+    return sum(_bytes(v.aval) for eqn in jaxpr.eqns for v in eqn.outvars) + sum(bodies)
+
+
+def _bytes(a: Any) -> int:
+    return math.prod(a.shape) * getattr(a.dtype, "itemsize", 8)
