@@ -10,7 +10,7 @@ from helpers import assert_close, compilations, normal
 from scipy.integrate import dblquad
 
 import ntklib as ntk
-from ntklib.duals import correlation, integrals, tables
+from ntklib.duals import correlation, integrals, making
 
 CASES = [
     ("relu", 3, "plain", 1.0), ("relu", 20, "bias", 255.0), ("leaky_relu", 3, "norm", 1e-12), ("abs", 3, "bias", 1e6),
@@ -93,7 +93,7 @@ def test_tables_are_the_quadrature(name, low, high):
     q2 = q2.at[:20].set(q1[:20])
     delta = np.concatenate([rng.uniform(0, 1, 20), 10.0 ** rng.uniform(-12, 0, 20), -rng.uniform(0, 1, 20)])
     delta = jnp.asarray(rng.permutation(delta)).at[:2].set(0.0)
-    table = tables.made(activation, low, high, np.float64)
+    table = making.made(activation, low, high, np.float64)
     slopes, new = table.near(activation, delta, q1, q2)
     want_slopes, want = integrals.near(activation.fn, delta, q1, q2)
     scale = jnp.sqrt(integrals.moment(integrals.derivative(activation.fn), q1))
@@ -106,7 +106,7 @@ def test_tables_are_the_quadrature(name, low, high):
 
 def test_a_table_gives_nan_outside_its_range():
     activation = accuracy.ACTIVATIONS["tanh"].activation
-    table = tables.made(activation, 0.5, 1.0, np.float64)
+    table = making.made(activation, 0.5, 1.0, np.float64)
     assert np.isnan(table.moment(jnp.asarray(5.0)))
     assert np.isfinite(table.moment(jnp.asarray(0.7)))
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ntklib.duals import tables as making
+from ntklib.duals import making
 from ntklib.duals.activation import Activation
 from ntklib.duals.integrals import MODERATE
 from ntklib.duals.tables import Tables
