@@ -1,7 +1,8 @@
 """Gaussian expectations of activations: one record for each, by closed forms, quadrature and tables.
 
 `activation` has the record; `rectified`, `sigmoidal`, `oscillating` and `polynomials` the library's activations with
-their closed forms; `integrals` integrates any scalar function; `correlation` and `arccos` keep the digits near ρ = ±1.
+their closed forms; `integrals` integrates any scalar function; `tables` has the fast way for these, and `making` makes
+the tables; `correlation` and `arccos` keep the digits near ρ = ±1.
 """
 
 from ntklib.duals.activation import Activation
