@@ -8,9 +8,9 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
-from ntklib import _checks
+from ntklib import _checks, layers
 from ntklib.data import one_hot_centered
-from ntklib.layers import Layer, Relu, mlp
+from ntklib.layers import Elementwise, Layer, cnn, mlp
 from ntklib.scale import cg_solve, cholesky, gram
 from ntklib.scale.fingerprint import identity
 from ntklib.scale.fused import Which
@@ -30,6 +30,26 @@ except ImportError as error:
 _ROWS = 1024  # the number of test points whose kernels are held at a time
 #: The ridges among which "loo" and "evidence" look first. Below 1e-8 rounding errors decide.
 _RIDGES = np.logspace(-8, 2, 61)
+#: What describes a network where none is given, and what it is by default.
+_DESCRIPTION = {"depth": 3, "activation": "relu", "w_std": 2**0.5, "b_std": 0.1, "readout": "flatten"}
+_ACTIVATIONS = {
+    name.lower(): getattr(layers, name)
+    for name in (
+        "Abs",
+        "Cos",
+        "Elu",
+        "Erf",
+        "Gaussian",
+        "Gelu",
+        "Identity",
+        "Rbf",
+        "Relu",
+        "Sigmoid",
+        "Silu",
+        "Sin",
+        "Tanh",
+    )
+}
 
 
 class _KernelMethod(BaseEstimator):
@@ -39,6 +59,11 @@ class _KernelMethod(BaseEstimator):
         self,
         net: Layer | None = None,
         *,
+        depth: int = 3,
+        activation: str | Elementwise = "relu",
+        w_std: float = 2**0.5,
+        b_std: float = 0.1,
+        readout: Literal["flatten", "pool"] = "flatten",
         kernel: Literal["ntk", "nngp"] = "ntk",
         ridge: float | Literal["loo", "evidence"] = 1e-4,
         solver: Literal["cholesky", "cg"] = "cholesky",
@@ -46,6 +71,11 @@ class _KernelMethod(BaseEstimator):
         memory: Any = None,
     ) -> None:
         self.net = net
+        self.depth = depth
+        self.activation = activation
+        self.w_std = w_std
+        self.b_std = b_std
+        self.readout = readout
         self.kernel = kernel
         self.ridge = ridge
         self.solver = solver
@@ -54,8 +84,7 @@ class _KernelMethod(BaseEstimator):
 
     def _fit(self, x: np.ndarray, y: np.ndarray) -> Self:
         """Solve (Θ + ridge · tr(Θ)/N · 1) α = y for targets [N, K]."""
-        if self.net is not None:
-            _checks.instance("net", self.net, Layer, "such as `ntklib.mlp(...)`")
+        self.net_ = self._network(x.shape[1:])
         _checks.choice("kernel", self.kernel, ("ntk", "nngp"))
         _checks.choice("solver", self.solver, ("cholesky", "cg"))
         ridge: Any = self.ridge
@@ -68,9 +97,6 @@ class _KernelMethod(BaseEstimator):
                 )
         else:
             _checks.real("ridge", ridge, minimum=0.0)
-        # In the NTK parameterization the kernel does not depend on the widths, so one unit a layer is enough.
-        start = nnx.Rngs(0)
-        self.net_ = self.net or mlp([x.shape[1], 1, 1, 1], activation=Relu(), w_std=2**0.5, b_std=0.1, rngs=start)
         self.X_fit_ = x
         if self.solver == "cg":
             with jax.enable_x64(True):
@@ -87,6 +113,42 @@ class _KernelMethod(BaseEstimator):
         with jax.enable_x64(True):
             self.dual_coef_, self._factor = cholesky.solve(self._tiles(), y, ridge)
         return self
+
+    def _network(self, input_shape: tuple[int, ...]) -> Layer:
+        """Return `net`, or the network that `depth`, `activation`, `w_std`, `b_std` and `readout` describe.
+
+        In the NTK parameterization the kernel does not depend on the widths, so one unit a layer is enough.
+        """
+        if self.net is not None:
+            _checks.instance("net", self.net, Layer, "such as `ntklib.mlp(...)`")
+            for name, default in _DESCRIPTION.items():
+                if getattr(self, name) != default:
+                    raise ValueError(
+                        f"`{name}` describes a network where `net` is None; got both. Leave out `net`, or say "
+                        f"`{name}` when you build it."
+                    )
+            return self.net
+        if len(input_shape) not in (1, 3):
+            raise ValueError(
+                f"`X` must hold vectors [N, d] or images [N, H, W, C] where `net` is None; got the shape "
+                f"[N, {', '.join(map(str, input_shape))}]. Flatten them, or pass a `net` that takes them."
+            )
+        images = len(input_shape) == 3
+        _checks.count("depth", self.depth, minimum=2 if images else 1)
+        activation = self.activation
+        if isinstance(activation, str):
+            _checks.choice("activation", activation, _ACTIVATIONS)
+            activation = _ACTIVATIONS[activation]()
+        scales: Any = {"activation": activation, "w_std": self.w_std, "b_std": self.b_std, "rngs": nnx.Rngs(0)}
+        _checks.choice("readout", self.readout, ("flatten", "pool"))
+        if images:
+            return cnn(input_shape, [1] * (self.depth - 1), 1, readout=self.readout, **scales)
+        if self.readout != "flatten":
+            raise ValueError(
+                f'`readout`="pool" takes the mean over the pixels of images [N, H, W, C]; the inputs are vectors '
+                f"[N, {input_shape[0]}]. Pass images, or leave out `readout`."
+            )
+        return mlp([input_shape[0], *[1] * self.depth], **scales)
 
     def _tiles(self) -> Any:
         """Return the kernel of the training inputs, tile by tile, or as one tile if kernels are kept."""
@@ -214,8 +276,16 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
     `n_iter_`.
 
     Args:
-        net: A network of this library. Only its kernel is used, not its parameters. By default it has two hidden layers
-            of ReLU with σ_w² = 2 and σ_b = 0.1.
+        net: A network of this library. Only its kernel is used, not its parameters. By default it is built from the
+            next five arguments, which may not be given together with it.
+        depth: The number of affine layers. For vectors they are dense. For images they are 3 × 3 convolutions with
+            zero padding and a dense readout, so that `depth` is at least 2.
+        activation: The name of the activation between them ("relu", "erf", "tanh", "gelu", "silu", "elu", "sigmoid",
+            "sin", "cos", "abs", "rbf", "gaussian", "identity"), or a layer such as `ntklib.LeakyRelu(0.1)`.
+        w_std: σ_w of all affine layers, not squared.
+        b_std: σ_b of all affine layers, not squared.
+        readout: For images: "flatten" gives the readout a weight for each pixel, "pool" takes the mean over all pixels
+            first. The kernel with "pool" costs H · W times as much.
         kernel: "ntk" for networks in which all layers are trained, or "nngp" for the last layer alone, which gives the
             mean of the Bayesian posterior.
         ridge: Relative to the mean of the kernel's diagonal, not negative. With 0 the kernel must not be singular.
@@ -289,6 +359,11 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
 
     Args:
         net: As in `KernelRegressor`.
+        depth: As in `KernelRegressor`.
+        activation: As in `KernelRegressor`.
+        w_std: As in `KernelRegressor`.
+        b_std: As in `KernelRegressor`.
+        readout: As in `KernelRegressor`.
         kernel: As in `KernelRegressor`.
         ridge: As in `KernelRegressor`.
         solver: As in `KernelRegressor`.
@@ -305,6 +380,13 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
         >>> model = KernelClassifier().fit(data.x_train, data.y_train)
         >>> model.score(data.x_test, data.y_test) > 0.9
         True
+        >>> model = KernelClassifier(depth=2, activation="erf").fit(data.x_train, data.y_train)
+        >>> model.score(data.x_test, data.y_test) > 0.9
+        True
+
+    Note:
+        There is no `predict_proba`: outputs of a regression on one-hot targets are not probabilities. Where these are
+        needed, scikit-learn's `CalibratedClassifierCV` fits them on held-out data.
 
     See Also:
         `ntklib.cross_entropy_flow`, for training on the cross-entropy, which has no closed form.

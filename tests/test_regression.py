@@ -203,6 +203,30 @@ def test_a_classifier_chooses_a_ridge():
     assert model.score(data.x_test, data.y_test) > max(0.9, fixed.score(data.x_test, data.y_test))
 
 
+def test_networks_are_described_by_numbers_and_names():
+    """As the network that one would build by hand; anything that describes it can be searched over."""
+    rngs, scales = nnx.Rngs(0), {"w_std": 1.2, "b_std": 0.3}
+    leaky = ntk.LeakyRelu(0.2)
+    cases = (1, "relu", ntk.Relu()), (2, "erf", ntk.Erf()), (4, "tanh", ntk.Tanh()), (3, leaky, leaky)
+    for depth, activation, layer in cases:
+        net = ntk.mlp([3, *[2] * (depth - 1), 1], activation=layer, **scales, rngs=rngs)
+        got = ntk.KernelRegressor(depth=depth, activation=activation, **scales).fit(X, Y)
+        assert_close(got.predict(X_TEST), ntk.KernelRegressor(net).fit(X, Y).predict(X_TEST), rtol=1e-9)
+    search = GridSearchCV(ntk.KernelRegressor(), {"depth": [1, 3], "activation": ["relu", "erf"]}, cv=3).fit(X, Y)
+    assert search.best_params_["depth"] == 3  # the second target is no linear function
+    again = clone(search.best_estimator_).fit(X, Y)
+    assert_close(again.predict(X_TEST), search.predict(X_TEST), rtol=1e-12)
+
+
+@pytest.mark.parametrize("readout", ["flatten", "pool"])
+def test_images_get_a_convolutional_network(readout):
+    data = ntk.load("digits", n_train=40, n_test=10, pool=2)
+    net = ntk.cnn(data.x_train.shape[1:], [2], 1, readout=readout, w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
+    got = ntk.KernelClassifier(depth=2, readout=readout).fit(data.x_train, data.y_train)
+    want = ntk.KernelClassifier(net).fit(data.x_train, data.y_train).decision_function(data.x_test)
+    assert_close(got.decision_function(data.x_test), want, rtol=1e-9)
+
+
 def test_a_search_with_memory_computes_each_kernel_once(monkeypatch, tmp_path):
     """For each fold a kernel of the training inputs and one of the test inputs, and one for the fit at the end."""
     from ntklib import regression

@@ -945,6 +945,54 @@ CALLS = [
     # estimators
     ("regression by an array", lambda: ntk.KernelRegressor(X).fit(X, Y), TypeError, ["`net`", "Layer", "ntklib.mlp"]),
     (
+        "a network and a depth",
+        lambda: ntk.KernelRegressor(NET, depth=4).fit(X, Y),
+        ValueError,
+        ["`depth`", "`net` is None", "both"],
+    ),
+    (
+        "regression with half a layer",
+        lambda: ntk.KernelRegressor(depth=2.5).fit(X, Y),
+        TypeError,
+        ["`depth`", "2.5"],
+    ),
+    (
+        "images without a convolution",
+        lambda: ntk.KernelRegressor(depth=1).fit(np.asarray(IMAGES), np.arange(2.0)),
+        ValueError,
+        ["`depth`", "at least 2"],
+    ),
+    (
+        "regression with an unknown activation",
+        lambda: ntk.KernelRegressor(activation="rleu").fit(X, Y),
+        ValueError,
+        ["`activation`", "'rleu'", "'relu'"],
+    ),
+    (
+        "regression with a function for an activation",
+        lambda: ntk.KernelRegressor(activation=jnp.tanh).fit(X, Y),
+        TypeError,
+        ["`activation`", "Elementwise"],
+    ),
+    (
+        "an unknown readout of a regressor",
+        lambda: ntk.KernelRegressor(readout="mean").fit(X, Y),
+        ValueError,
+        ["`readout`", "'pool'"],
+    ),
+    (
+        "pooling of vectors",
+        lambda: ntk.KernelRegressor(readout="pool").fit(X, Y),
+        ValueError,
+        ["`readout`", "images", "vectors"],
+    ),
+    (
+        "regression on sequences",
+        lambda: ntk.KernelRegressor().fit(np.ones((4, 3, 2)), Y),
+        ValueError,
+        ["`X`", "[N, H, W, C]", "[N, 3, 2]"],
+    ),
+    (
         "unknown kernel of a regressor",
         lambda: ntk.KernelRegressor(kernel="nkt").fit(X, Y),
         ValueError,
