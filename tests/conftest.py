@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import pathlib
+import random
 import warnings
 from collections.abc import Iterator
 
@@ -47,6 +48,25 @@ with warnings.catch_warnings():
 
 
 TESTS = itertools.count(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With NTK_SWEEPS=third keep a third of the cases of each test that is marked as a sweep, always the same ones.
+
+    A sweep asks the same of many activations, models or stored values, and its cases take most of the time. `make test`
+    keeps a third. The weekly run of CI, and pytest called by hand, keep all.
+    """
+    if os.environ.get("NTK_SWEEPS", "all") != "third":
+        return
+    sweeps: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sweep"):
+            sweeps.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    dropped: set[pytest.Item] = set()
+    for name, cases in sweeps.items():
+        dropped.update(random.Random(name).sample(cases, len(cases) - -(-len(cases) // 3)))
+    config.hook.pytest_deselected(items=[item for item in items if item in dropped])
+    items[:] = [item for item in items if item not in dropped]
 
 
 def pytest_collection_finish() -> None:

@@ -21,6 +21,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("name", "depth", "form", "scale"), CASES, ids=lambda value: str(value))
 def test_float32_agrees_with_float64(name, depth, form, scale):
     found = accuracy.errors(accuracy.network(accuracy.ACTIVATIONS[name], depth, form), accuracy.inputs(scale))
@@ -83,6 +84,7 @@ def test_correlations_keep_both_ends():
     assert correlation.size(antipode) == 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["tanh", "silu", "elu", "sigmoid", "arctan", "gelu"])
 @pytest.mark.parametrize(("low", "high"), [(0.0, 2.0), (1.0, 1.0), (1e-6, 300.0)])
 def test_tables_are_the_quadrature(name, low, high):
@@ -138,6 +140,7 @@ def test_closed_forms_are_integrals_in_the_plane(name):
     assert abs(found - float(layer.dual(q12, q1, q2)[0])) < 2e-4
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", sorted(accuracy.ACTIVATIONS))
 def test_a_second_kernel_compiles_nothing(name):
     net, x = accuracy.network(accuracy.ACTIVATIONS[name], 2, "norm"), normal(0, 5, 6)

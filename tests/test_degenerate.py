@@ -77,6 +77,7 @@ def run(name, parts, y, scale=1.0, dtype=np.float32) -> list[np.ndarray]:
 # ------------------------------------------------------------------------------------------------------- magnitudes
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("scale", "dtype"),
     [(2.0**100, np.float32), (2.0**-100, np.float32), (2.0**600, np.float64), (2.0**-600, np.float64)],
@@ -137,6 +138,7 @@ def test_targets_whose_squares_leave_the_range_are_refused():
 # ------------------------------------------------------------------------------------------------------------ types
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 @pytest.mark.parametrize("name", [n for n in CALLS if n != "variances"])
 def test_half_precision_is_computed_in_single(name, dtype):
@@ -167,6 +169,7 @@ def test_float32_and_float64_may_be_mixed(name):
             assert_close(np.asarray(a), np.asarray(b), rtol=2e-5)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("name", CALLS)
 def test_known_kernels_may_stand_inside_jit(name, x64):

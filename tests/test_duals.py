@@ -29,6 +29,7 @@ def gradients(name):
     return jax.jit(lambda *q: (of(0)(*q), of(1)(*q)))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", CLOSED_FORM)
 @pytest.mark.parametrize(("q1", "q2"), VARIANCES)
 def test_closed_form_is_the_quadrature(name, q1, q2):
@@ -57,6 +58,7 @@ def test_slope_of_the_dual_is_the_dual_of_the_slope(name):
     assert_close(gradients(name)(*q)[0][0], ACTIVATIONS[name].dual(*q)[1], rtol=1e-10)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_derivatives_agree_with_finite_differences(name):
     dual = ACTIVATIONS[name].dual
@@ -69,6 +71,7 @@ def test_derivatives_agree_with_finite_differences(name):
             assert_close(exact[member][i], (above[member] - below[member]) / (2 * h), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_finite_values_and_gradients_at_every_degenerate_point(name, dtype):

@@ -109,6 +109,7 @@ def parameters_of_wide_networks():
     return jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(1), 32))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_wide_networks_have_the_kernel_of_the_limit(name):
     """Mean over 32 networks of width 256, two hidden layers: the NNGP and NTK within their standard errors' reach."""
@@ -165,6 +166,7 @@ def test_residual_adds_the_square_of_its_scale():
     assert_close(got.q1, jnp.diagonal(got.nngp))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_kernel_and_its_gradient_are_finite_at_equal_opposite_and_zero_inputs(name, dtype):

@@ -290,6 +290,7 @@ def dense(model, x):
     return np.einsum("ikp,jlp->ijkl", flat, flat)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ODD)
 @pytest.mark.filterwarnings("ignore:.*sow.*")
 def test_kernel_of_an_odd_model_is_that_of_its_jacobian(name):

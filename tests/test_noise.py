@@ -271,6 +271,7 @@ def test_interpolation_leaves_no_noise():
         assert float(jnp.abs(cov).max()) < 1e-10
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("replace", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 5])
 @pytest.mark.parametrize("rank", [40, 4])

@@ -44,6 +44,7 @@ def test_closed_forms_are_the_quadrature_however_near_the_inputs(name):
             np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_maps_are_those_of_the_layers(name):
     """A finite check of the other route: `Dense(...)` after the activation, on inputs of that covariance."""
@@ -77,6 +78,7 @@ def test_the_slope_of_the_correlation_map_is_chi():
 # fixed points and phases
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("entry", STORED["depth_scales"], ids=lambda e: f"{e['activation']}-{e['sigma_w2']}")
 def test_depth_scales_meet_the_stored_values(entry):
     got = phases.depth_scales(NAMED[entry["activation"]], entry["sigma_w2"] ** 0.5, entry["sigma_b2"] ** 0.5)
@@ -144,6 +146,7 @@ def test_variances_that_vanish_diverge_or_stay():
 # the critical line
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("entry", STORED["eoc_points"], ids=lambda e: f"{e['activation']}-{e['sigma_b']}")
 def test_critical_points_meet_the_stored_values(entry):
     activation = stored_activation(entry)
