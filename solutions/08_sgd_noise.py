@@ -107,9 +107,9 @@ factor = 7.0  # (28/4) / (16/16): not 4, since half of all examples are in
 check("08.3", factor)
 
 # %% [markdown]
-# The measurement, over all batch sizes. The figure is what you should see: at $B = N$ nothing is left.
+# The measurement, for batch sizes up to 30. The figure is what you should see. At $B = N$, which a logarithmic axis cannot show, nothing is left.
 
-# %% alt="Variance of an output after one step against the batch size, on logarithmic axes: simulated points on the exact line, which follows one over B for small batches and drops to zero at B = 32; a dotted line 1/B for comparison."
+# %% alt="Variance of an output after one step against the batch size, on logarithmic axes: simulated points on the exact line, which follows one over B for small batches and drops steeply towards B = 32; a dotted line 1/B for comparison."
 SIZES = (1, 2, 4, 8, 16, 24, 30)
 of_theory, of_runs = [], []
 for size in SIZES:
@@ -209,7 +209,7 @@ check("08.4", (wrong_line, stationary_variances))
 #
 # 10 minutes · difficulty 2 of 5 · rests on “Is it a regularizer?”
 #
-# A colleague fine-tunes a *linearised* network on data with disputed labels, by SGD with small batches. She averages the
+# A colleague fine-tunes a *linearised* network on data with disputed labels, by SGD with small batches, each run from the same start. She averages the
 # parameters of 50 runs, and the average has a clearly lower test loss than any single run. "So the noise of SGD helped
 # us to a flat region, and the average sits in its middle: implicit regularisation." What is right in this and what
 # is wrong? Which much cheaper computation gives (nearly) her averaged network, and how would you test her claim?
