@@ -760,7 +760,7 @@ claim(
 # At $t = 8$ it is $-0.80 \pm 0.06$ between 16 and 256 units.
 # The local slopes, $-0.89$ and then $-0.71$, do not come nearer to $-1$ with the width, as they should for a mere correction to $1/n$.
 # But these networks are too narrow and too few to tell such a correction from another power: the prediction at $t = 8$ is open, so do not read $n^{-3/4}$ off the points either.
-# Halving $\eta$ takes away somewhat more than half, since $\eta = 0.2$ is no small step (the limit for $B = 1$ is near 0.5).
+# Halving $\eta$ takes away somewhat more than half, since $\eta = 0.2$ is no small step (the limit for $B = 1$ is 0.57 with the kernel of infinite width).
 #
 # ## Is it a regularizer?
 #

@@ -270,7 +270,8 @@ $t = 55$ and a distance of 3.6, eight shuffles $t = 75$ to $130$ and distances o
 So both prices are higher for nonsense, the time by a factor of two, the distance by
 1.4: the distance is the root of a sum over all modes, and the time is set by the slowest
 ones that matter for the last hundredth. Even against odd digits is not a smooth
-target; with threes against eights the ratios are larger, and they grow with $N$.
+target; with threes against eights both ratios are larger. With $N$ the ratio of the
+distances grows.
 Networks of width 2048 follow these predictions to a few per cent.
 ### END SOLUTION
 """
