@@ -1,7 +1,8 @@
 """Kernels of a finite network in tiles, under a bound on memory.
 
-Each tile is computed from two blocks of examples. If one example with all outputs needs too much memory, a block has
-some of the outputs only.
+A tile is the part of the kernel between some examples of x1 and some of x2. It is computed from two blocks. A block is
+what the method computes from each of these sets of examples, for instance their Jacobians, and it is used for several
+tiles. If a block of one example needs too much memory, it has some of the outputs only.
 """
 
 import functools
@@ -20,12 +21,12 @@ from ntklib.empirical.pure import Arguments, Function, alike
 
 
 class Memory(NamedTuple):
-    """The bytes that a block of examples and outputs needs.
+    """The bytes that a block needs.
 
     Args:
-        kept: To keep the block for its tiles.
-        computing: To compute it.
-        contracting: To contract two blocks to a tile.
+        kept: The bytes of the block itself.
+        computing: What is needed to compute it, including the block itself.
+        contracting: What is needed, beside two blocks, to contract them to a tile.
     """
 
     kept: int
@@ -34,16 +35,16 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The bytes for a tile: a block is kept while a second one is computed, and then both are contracted."""
+        """The bytes for a tile: one block is kept while a second one is computed, and then both are contracted."""
         return self.kept + max(self.computing, self.kept + self.contracting)
 
 
 class Strategy(NamedTuple):
-    """A strategy to compute a kernel. Strategies with equal entries are equal, and therefore compile once.
+    """How to compute a kernel. It is a static argument of `jit`: equal strategies share compiled programs.
 
     Args:
-        features: features(function, outputs, arguments, x [B, ...], basis [k, K]) computes a block, that is what the
-            tiles need of some examples.
+        features: features(function, outputs, arguments, x [B, ...], basis [k, K]) computes the block of B examples and
+            k outputs. The rows of `basis` are those of the identity that belong to these outputs.
         written_at: written_at(block, chunk, start) returns a block with one chunk of examples written at `start`.
         contract: contract(function, outputs, arguments, left, right) contracts two blocks to a tile: [B, B'] for "mean"
             (Σ_k Θ_kk over the outputs of the block), [B, B', k, k'] for "full", [B, B', k] for "diagonal".
@@ -66,7 +67,7 @@ class Tiling(NamedTuple):
     Args:
         examples: The number of examples in a block.
         outputs: The number of outputs in a block.
-        resident: The number of blocks of x1 that are held in memory while we loop over the blocks of x2.
+        resident: The largest number of blocks of x1 that are held in memory while we loop over the blocks of x2.
         chunk: The number of examples that are computed at a time to fill a block.
     """
 
@@ -77,34 +78,34 @@ class Tiling(NamedTuple):
 
 
 def choose(
-    memory: Callable[[int, int], Memory], chunk: Callable[[int], int], k: int, most: int, max_memory: float
+    memory: Callable[[int, int], Memory], chunk: Callable[[int], int], count: int, most: int, max_memory: float
 ) -> Tiling:
     """Choose the sizes of blocks for a bound on memory.
 
-    A block gets as many examples, up to `most`, as need no more than a third of the bound, so that several blocks can
-    be held. If that is less than one example, it gets one. If one example with all outputs exceeds the bound, it gets
-    fewer outputs.
+    A block gets all outputs and the largest number of examples, up to `most`, with which a tile needs at most a third
+    of the bound, so that several blocks can be held. If even one example needs more, the block gets one. If that
+    exceeds the bound itself, the block gets fewer outputs.
 
     Args:
         memory: The `Memory` of a block with b examples and k outputs.
         chunk: The number of examples to compute at a time, for k outputs.
-        k: The number of outputs of the model.
+        count: K, the number of outputs of the model.
         most: The largest number of examples in a block.
         max_memory: The bound in bytes.
     """
-    fits = (b for b in range(most, 0, -1) if memory(b, k).total <= max_memory / 3)
-    examples, outputs = next(fits, 1), k
+    fits = (b for b in range(most, 0, -1) if memory(b, count).total <= max_memory / 3)
+    examples, outputs = next(fits, 1), count
     if memory(examples, outputs).total > max_memory:
-        divisors = (d for d in range(k, 0, -1) if k % d == 0)
+        divisors = (d for d in range(count, 0, -1) if count % d == 0)
         outputs = next((d for d in divisors if memory(1, d).total <= max_memory), 0)
     if outputs == 0:
         raise ValueError(
             f"`max_memory` = {max_memory:g} bytes is too little for even one pair of examples and one output of this "
             f"model; {memory(1, 1).total:,} would do. Use more, or choose another `method`."
         )
-    one = memory(examples, outputs)
-    spare = max_memory - one.total
-    return Tiling(examples, outputs, 1 + int(spare // max(one.kept, 1)), min(examples, chunk(outputs)))
+    needed = memory(examples, outputs)
+    resident = 1 + int((max_memory - needed.total) // max(needed.kept, 1))
+    return Tiling(examples, outputs, resident, min(examples, chunk(outputs)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -120,44 +121,47 @@ def _empty(strategy: Strategy, size: int, arguments: Arguments, x: Array, basis:
 def add_chunk(
     strategy: Strategy, size: int, block: Any, arguments: Arguments, x: Array, basis: Array, at: Array
 ) -> Any:
-    """Compute `size` examples of x from at[0] on, and write them to the block from at[1] on."""
-    chunk = jax.lax.dynamic_slice_in_dim(x, at[0], size)
-    return strategy.written_at(
-        block, strategy.features(strategy.function, strategy.outputs, arguments, chunk, basis), at[1]
-    )
+    """Compute the chunk of the `size` examples of x from at[0] on, and write it to the block at example at[1]."""
+    part = jax.lax.dynamic_slice_in_dim(x, at[0], size)
+    chunk = strategy.features(strategy.function, strategy.outputs, arguments, part, basis)
+    return strategy.written_at(block, chunk, at[1])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def add_tile(
     strategy: Strategy, mirror: bool, kernel: Array, arguments: Arguments, left: Any, right: Any, at: Array
 ) -> Array:
-    """Compute a tile and write it to the kernel at row i, column j and outputs k, l.
+    """Compute a tile and write it to the kernel, and with `mirror` also to its mirror image.
 
-    For the mean, tiles of different outputs are added up.
+    `at` has the first row, the first column, and the first output of each block. For the mean, tiles of different
+    outputs are added up.
     """
     tile = strategy.contract(strategy.function, strategy.outputs, arguments, left, right).astype(kernel.dtype)
-    i, j, k, m = at
-    start, turned = {
+    i, j, left_output, right_output = at
+    start, mirrored_start = {
         "mean": ((i, j), (j, i)),
-        "diagonal": ((i, j, k), (j, i, k)),
-        "full": ((i, j, k, m), (j, i, m, k)),
+        "diagonal": ((i, j, left_output), (j, i, left_output)),
+        "full": ((i, j, left_output, right_output), (j, i, right_output, left_output)),
     }[strategy.outputs]
-    if strategy.outputs == "mean":  # add to the tile of the outputs before, unless these are the first
+    if strategy.outputs == "mean":
+        # What was written for earlier outputs. Neighbouring tiles have not added to it: tiles overlap only if all
+        # outputs are in one block (see `choose`).
         before = jax.lax.dynamic_slice(kernel, start, tile.shape)
-        tile = tile / strategy.count + jnp.where(k == 0, 0, before)
+        tile = tile / strategy.count + jnp.where(left_output == 0, 0, before)
     kernel = jax.lax.dynamic_update_slice(kernel, tile, start)
     if mirror:
-        other = tile.transpose({"mean": (1, 0), "diagonal": (1, 0, 2), "full": (1, 0, 3, 2)}[strategy.outputs])
-        kernel = jax.lax.dynamic_update_slice(kernel, other, turned)
+        mirrored = tile.transpose({"mean": (1, 0), "diagonal": (1, 0, 2), "full": (1, 0, 3, 2)}[strategy.outputs])
+        kernel = jax.lax.dynamic_update_slice(kernel, mirrored, mirrored_start)
     return kernel
 
 
 def _keep_freed_memory() -> None:
-    """Make the allocator of Linux keep freed memory.
+    """Make the allocator of Linux (glibc) keep freed memory.
 
-    By default it returns the memory of a freed block to the system, and each page is cleared and mapped again for the
-    next block. That takes a fifth of the time of a small model. After an array as large as this one has been freed, the
-    allocator keeps up to twice its size; a larger array would have no effect. Other allocators ignore it.
+    By default it returns the memory of a freed block to the system, which clears and maps each page again for the next
+    block. That takes a fifth of the time of a small model. Here an array of almost 32 MiB is made and freed at once.
+    From then on the allocator keeps up to twice this size. A larger array would have no effect. With other allocators
+    nothing changes.
     """
     np.empty(2**25 - 2**16, np.uint8)
 
@@ -181,19 +185,18 @@ def compute(
 
 
 def together[T](computations: Sequence[Generator[Any, None, T]]) -> list[T]:
-    """Run several `steps`, each on a device of its own, at the same time, and return their results."""
+    """Run several computations like `steps` at the same time, each on its own device, and return their results."""
     results: list[Any] = [None] * len(computations)
     going = {i: next(computation) for i, computation in enumerate(computations)}
     while going:
         for i, begun in list(going.items()):
-            # Wait for each operation before starting the next: programs in a queue would hold memory of their own.
+            # Wait for an operation before starting the next one on its device: a queued program would hold memory.
             jax.block_until_ready(begun)
             try:
                 going[i] = next(computations[i])
             except StopIteration as end:
                 results[i] = end.value
                 del going[i]
-            del begun
     return results
 
 
@@ -207,16 +210,19 @@ def steps(
     *,
     quiet: bool = False,
 ) -> Generator[Any, None, Array]:
-    """Do what `compute` does in steps: yield each array whose computation has started, and return the kernel."""
+    """Compute a kernel as `compute` does, but yield each array as soon as its computation has started.
+
+    The caller waits for the array before it resumes this generator, which returns the kernel at the end.
+    """
     _keep_freed_memory()
-    symmetric, outputs, k = x2 is None, strategy.outputs, strategy.count
+    symmetric, outputs, count = x2 is None, strategy.outputs, strategy.count
     x2 = x1 if x2 is None else x2
-    shape = (x1.shape[0], x2.shape[0], *{"mean": (), "diagonal": (k,), "full": (k, k)}[outputs])
-    kernel, eye = alike((jnp.zeros(shape, dtype), jnp.eye(k, dtype=dtype)), x1)
+    shape = (x1.shape[0], x2.shape[0], *{"mean": (), "diagonal": (count,), "full": (count, count)}[outputs])
+    kernel, eye = alike((jnp.zeros(shape, dtype), jnp.eye(count, dtype=dtype)), x1)
     rows, columns = (_parts(x.shape[0], tiling.examples) for x in (x1, x2))
-    grid = _Grid(rows, columns, range(0, k, tiling.outputs), tiling.resident, symmetric, full=outputs == "full")
+    grid = _Grid(rows, columns, range(0, count, tiling.outputs), tiling.resident, symmetric, full=outputs == "full")
     traced = _checks.is_traced(x1, x2, *jax.tree.leaves(arguments))
-    chunk = 2**31 if traced else tiling.chunk
+    chunk = 2**31 if traced else tiling.chunk  # traced, a block is one chunk: `jit` would unroll the loop
 
     def block(x: Array, parts: _Parts, i: int, output_start: int) -> Generator[Any, None, Any]:
         basis = eye[output_start : output_start + tiling.outputs]
@@ -224,20 +230,20 @@ def steps(
 
     quiet = quiet or traced or bool(os.environ.get("CI"))
     with tqdm(total=grid.tiles(), desc="empirical NTK", unit="tile", disable=quiet, delay=2, leave=False) as bar:
-        for resident, output_start in grid.residents():
-            kept = []
+        for resident, left_output in grid.residents():
+            left = []
             for i in resident:
-                kept.append((yield from block(x1, rows, i, output_start)))
-            for j, other, met in grid.passing(resident, output_start):
-                there = symmetric and j in resident and other == output_start
-                right = kept[j - resident.start] if there else (yield from block(x2, columns, j, other))
-                for i in met:
-                    at = np.array([rows.starts[i], columns.starts[j], output_start, other], np.int32)
-                    kernel = add_tile(strategy, symmetric, kernel, arguments, kept[i - resident.start], right, at)
+                left.append((yield from block(x1, rows, i, left_output)))
+            for j, right_output, partners in grid.columns_for(resident, left_output):
+                is_resident = symmetric and j in resident and right_output == left_output
+                right = left[j - resident.start] if is_resident else (yield from block(x2, columns, j, right_output))
+                for i in partners:
+                    at = np.array([rows.starts[i], columns.starts[j], left_output, right_output], np.int32)
+                    kernel = add_tile(strategy, symmetric, kernel, arguments, left[i - resident.start], right, at)
                     yield kernel
                     bar.update()
                 del right  # free it before the next block is computed
-            del kept
+            del left
     return kernel
 
 
@@ -259,7 +265,7 @@ def _block(
 
 
 class _Parts(NamedTuple):
-    """A division of examples into parts of one size, given by their first examples. Parts may overlap a little."""
+    """A division of examples into parts of one size, which start at the examples `starts` and may overlap a little."""
 
     starts: list[int]
     size: int
@@ -268,7 +274,7 @@ class _Parts(NamedTuple):
 def _parts(n: int, most: int) -> _Parts:
     """Divide `n` examples into as few parts as possible with at most `most` examples in each.
 
-    All parts have one size, so that they compile once.
+    All parts have one size, so that one compiled program serves all.
     """
     count = -(-n // most)
     size = -(-n // count)
@@ -276,36 +282,36 @@ def _parts(n: int, most: int) -> _Parts:
 
 
 class _Grid(NamedTuple):
-    """The places of the tiles of a kernel: blocks of rows, blocks of columns, and the first outputs of blocks."""
+    """The order in which blocks of rows and columns are contracted. They are numbered as in `rows` and `columns`."""
 
     rows: _Parts
     columns: _Parts
     output_starts: range
-    kept: int  # the number of blocks of rows that are held at a time
+    most_resident: int  # the largest number of blocks of rows that are held at the same time
     symmetric: bool
     full: bool
 
     def residents(self) -> Iterator[tuple[range, int]]:
         """Yield the blocks of rows that are held at the same time, with their first output."""
-        for top in range(0, len(self.rows.starts), self.kept):
+        for top in range(0, len(self.rows.starts), self.most_resident):
             for output_start in self.output_starts:
-                yield range(top, min(top + self.kept, len(self.rows.starts))), output_start
+                yield range(top, min(top + self.most_resident, len(self.rows.starts))), output_start
 
-    def passing(self, resident: range, output_start: int) -> Iterator[tuple[int, int, range]]:
-        """Yield the blocks of columns that are contracted with the resident blocks of rows.
+    def columns_for(self, resident: range, left_output: int) -> Iterator[tuple[int, int, range]]:
+        """Yield each block of columns that is contracted with some of the resident blocks of rows.
 
-        Each comes with its first output, and with those of the resident blocks that it is contracted with. If the
-        kernel is symmetric, only blocks on one side of the diagonal are contracted.
+        With it come its first output and these blocks of rows. If the kernel is symmetric, the number of a block of
+        rows is at most that of the block of columns.
         """
         for j in range(resident.start if self.symmetric else 0, len(self.columns.starts)):
-            met = range(resident.start, min(j + 1, resident.stop)) if self.symmetric else resident
-            for other in self.output_starts if self.full else (output_start,):
-                yield j, other, met
+            partners = range(resident.start, min(j + 1, resident.stop)) if self.symmetric else resident
+            for right_output in self.output_starts if self.full else (left_output,):
+                yield j, right_output, partners
 
     def tiles(self) -> int:
         """Return the number of tiles."""
         return sum(
-            len(met)
-            for resident, output_start in self.residents()
-            for _, _, met in self.passing(resident, output_start)
+            len(partners)
+            for resident, left_output in self.residents()
+            for _, _, partners in self.columns_for(resident, left_output)
         )

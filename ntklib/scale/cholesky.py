@@ -1,9 +1,10 @@
 """Kernel regression by Cholesky, with the factor in float32 and the solution refined in float64.
 
 Nearly all of the time goes into the factor, N³/3 operations, and in float32 they take half as long. A factor in float32
-gives a solution with a relative error of some κ · 1e-7, where κ is the condition number. The residual is then computed
-in float64 from the kernel in float64. Solving for it with the same factor reduces the error by the factor κ · 1e-7.
-Two or three such corrections are usually enough. If κ is too large for them, the factor is computed in float64.
+gives a solution with a relative error of about κ · 1e-7, where κ is the condition number. The residual is then computed
+in float64 from the kernel in float64. Solving for it with the same factor gives a correction, which multiplies the
+error by about κ · 1e-7. Two or three corrections are usually enough. If κ is too large for that, the factor is computed
+in float64.
 """
 
 import functools
@@ -16,21 +17,21 @@ import numpy as np
 
 from ntklib.scale.tiles import TileIndex, Tiles
 
-#: For fewer inputs than this a factor in float64 takes less than a tenth of a second.
+#: For fewer inputs than this float32 is not tried: a factor in float64 takes less than a tenth of a second.
 FEW = 2000
 #: If a correction is larger than this share of the one before, the factor in float32 is given up.
 _RATE = 0.1
-#: The relative error of the solution at which to stop. Predictions are sums over the solution and more accurate.
+#: The relative error of the solution at which to stop. Predictions, sums over its entries, are more accurate.
 _ERROR = 1e-10
-#: The error of an entry of the kernel in float64, relative to the largest (see `gram`).
+#: The error of an entry of the kernel in float64, relative to the largest entry (see `gram`).
 _ROUNDING = 1e-14
 
 
 @functools.cache
 def _lapack(dtype: type[np.floating]) -> Any:
-    """Return LAPACK's Cholesky factorization and its solution by a factor.
+    """Return LAPACK's `potrf`, which computes the Cholesky factor, and `potrs`, which solves with it.
 
-    SciPy is imported here, because importing `ntklib` would take half as long again with it.
+    SciPy is imported here, because with it the import of `ntklib` would take half as long again.
     """
     import scipy.linalg
 
@@ -40,8 +41,8 @@ def _lapack(dtype: type[np.floating]) -> Any:
 class ShiftedKernel:
     """The matrix Θ + λ in float64, with λ = ridge · tr(Θ)/N.
 
-    It holds the tiles on one side of the diagonal, N²/2 numbers when all of them are computed. `diagonal` [N] is the
-    diagonal of Θ + λ.
+    `diagonal` [N] is its diagonal. `parts` has those of its tiles that are computed and kept: first the tiles on the
+    diagonal, and after `write(..., keep=True)` all on one side of the diagonal, N²/2 numbers.
     """
 
     def __init__(self, tiles: Tiles, ridge: float) -> None:
@@ -64,12 +65,12 @@ class ShiftedKernel:
         self.parts[i, j] = entries
 
     def write(self, out: np.ndarray, scale: np.ndarray, *, keep: bool) -> None:
-        """Write the upper triangle of s_i (Θ + λ)_ij s_j into `out` [N, N], in its type.
+        """Write the upper triangle of s_i (Θ + λ)_ij s_j into `out` [N, N], in the dtype of `out`.
 
         Args:
             out: The array to write into.
             scale: s, [N].
-            keep: Whether to keep the tiles, which products need. Otherwise each is dropped after it has been written.
+            keep: Whether to keep the tiles for products (`@`). Otherwise each is dropped after it has been written.
         """
 
         def put(i: int, j: int, entries: np.ndarray) -> None:
@@ -84,7 +85,7 @@ class ShiftedKernel:
         self.tiles.run(put, missing, progress=False)
 
     def __matmul__(self, v: np.ndarray) -> np.ndarray:
-        """Return (Θ + λ) v for vectors [N, K]."""
+        """Return (Θ + λ) v for vectors [N, K]. All tiles must have been kept by `write(..., keep=True)`."""
         out = np.zeros_like(v)
         for (i, j), entries in self.parts.items():
             rows, columns = (self.tiles.span(k, self.n) for k in (i, j))
@@ -95,17 +96,17 @@ class ShiftedKernel:
 
 
 def solve(tiles: Tiles, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray | None]:
-    """Solve (Θ + λ) α = y for targets [N, K], with λ = ridge · tr(Θ)/N and the accuracy of float64.
+    """Solve (Θ + λ) α = y for targets [N, K] as accurately as in float64, with λ = ridge · tr(Θ)/N.
 
     Returns:
-        α, [N, K], and the factor in float64 if it was needed, otherwise None (see `factor`).
+        α, [N, K], and the factor in float64 if it was computed, otherwise None (see `factor`).
 
     Raises:
-        ValueError: If the matrix is singular.
+        ValueError: If the matrix is singular or not finite.
 
     Note:
         Memory: N²/2 numbers in float64 and N² in float32. If a factor in float64 is needed, N² numbers in float64.
-        A warning is given if rounding errors of the kernel leave few digits of the solution.
+        With a factor in float64, a warning is given if rounding errors of the kernel leave few digits of the solution.
 
     References:
         Higham 2002, Accuracy and Stability of Numerical Algorithms, §12.
@@ -115,19 +116,21 @@ def solve(tiles: Tiles, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.nda
     if a is not None:
         return a, None
     low = factor(matrix)
-    _tell_digits(matrix, low)
+    _warn_if_ill_conditioned(matrix, low)
     return cho_solve(low, y), low
 
 
 def factor(matrix: ShiftedKernel) -> np.ndarray:
     """Return L in float64, [N, N], with Θ + λ = L Lᵀ.
 
-    Entries above the diagonal mean nothing. The tiles of the matrix are dropped.
+    Entries above its diagonal are arbitrary. The tiles of the matrix are dropped.
     """
     out = np.empty((matrix.n, matrix.n))
     matrix.write(out, np.ones(matrix.n), keep=False)
     # LAPACK stores columns where NumPy stores rows, so that NumPy's upper triangle is LAPACK's lower triangle.
-    low, failed = _lapack(np.float64)[0](out.T, lower=True, overwrite_a=True, clean=False)
+    potrf, _ = _lapack(np.float64)
+    low, failed = potrf(out.T, lower=True, overwrite_a=True, clean=False)
+    # A pivot no larger than its rounding error may be zero.
     if failed or low.diagonal().min() ** 2 <= matrix.n * np.finfo(float).eps * matrix.diagonal.max():
         raise ValueError(
             f"The kernel of the training inputs is singular with `ridge` = {matrix.ridge:g}: inputs that are equal "
@@ -138,53 +141,58 @@ def factor(matrix: ShiftedKernel) -> np.ndarray:
 
 def cho_solve(low: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return (L Lᵀ)⁻¹ y for the result L of `factor`."""
-    return _lapack(np.float64)[1](low, y, lower=True)[0]
+    _, potrs = _lapack(np.float64)
+    return potrs(low, y, lower=True)[0]
 
 
 def _refined(matrix: ShiftedKernel, y: np.ndarray) -> np.ndarray | None:
-    """Return the solution by a factor in float32, or None if the corrections do not become small fast."""
-    approximate = _in_float32(matrix)
+    """Return the solution by a factor in float32, or None if that fails or the corrections shrink too slowly."""
+    approximate = _approximate_solver(matrix)
     if approximate is None:
         return None
     a, last = approximate(y), 1.0
     while True:
-        # Rounding in float32 adds errors in all directions. The slowest direction therefore shows for any targets.
         correction = approximate(y - matrix @ a)
         a += correction
         change = float((np.abs(correction).max(0) / _nonzero(np.abs(a).max(0))).max())
+        # Errors by rounding to float32 have a part along every eigenvector. So this is the rate of the slowest of them,
+        # whatever the targets are.
         rate = change / last
-        if not rate <= _RATE:  # `not`: NaN is too large
+        if not rate <= _RATE:  # rather than `rate > _RATE`, which is False for NaN
             return None
-        if rate * change <= _ERROR:  # the size of the next correction
+        if rate * change <= _ERROR:  # an estimate of the next correction
             return a
         last = change
 
 
-def _in_float32(matrix: ShiftedKernel) -> Callable[[np.ndarray], np.ndarray] | None:
+def _approximate_solver(matrix: ShiftedKernel) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return the map r ↦ (Θ + λ)⁻¹ r by a factor in float32, with errors of κ · 1e-7, or None if there is no factor."""
     # The range of float32 is small: scale the matrix to ones on its diagonal, and each vector to a largest entry of 1.
     scale = 1.0 / np.sqrt(_nonzero(matrix.diagonal))
     out = np.empty((matrix.n, matrix.n), np.float32)
     matrix.write(out, scale, keep=True)
-    low, failed = _lapack(np.float32)[0](out.T, lower=True, overwrite_a=True, clean=False)
+    potrf, potrs = _lapack(np.float32)
+    low, failed = potrf(out.T, lower=True, overwrite_a=True, clean=False)
     if failed:
         return None
 
     def approximate(r: np.ndarray) -> np.ndarray:
         r = scale[:, None] * r
         size = _nonzero(np.abs(r).max(0))
-        z, _ = _lapack(np.float32)[1](low, np.asfortranarray(r / size, np.float32), lower=True, overwrite_b=True)
+        z, _ = potrs(low, np.asfortranarray(r / size, np.float32), lower=True, overwrite_b=True)
         return scale[:, None] * (size * z)
 
     return approximate
 
 
-def _tell_digits(matrix: ShiftedKernel, low: np.ndarray) -> None:
+def _warn_if_ill_conditioned(matrix: ShiftedKernel, low: np.ndarray) -> None:
     """Warn if the rounding errors of the kernel are not small compared to its smallest eigenvalue."""
     v = np.random.default_rng(0).normal(size=matrix.n)
     for _ in range(4):  # inverse iteration
         v = cho_solve(low, v / np.linalg.norm(v))
-    smallest, rounding = 1.0 / np.linalg.norm(v), _ROUNDING * math.sqrt(matrix.n) * matrix.diagonal.max()
+    smallest = 1.0 / np.linalg.norm(v)
+    # The norm of a matrix of N² independent errors is about √N times one of them.
+    rounding = _ROUNDING * math.sqrt(matrix.n) * matrix.diagonal.max()
     if rounding > 1e-3 * smallest:
         digits, enough = max(0.0, math.log10(smallest / rounding)), 1e6 * rounding / matrix.diagonal.mean()
         warnings.warn(
@@ -197,4 +205,5 @@ def _tell_digits(matrix: ShiftedKernel, low: np.ndarray) -> None:
 
 
 def _nonzero(a: np.ndarray) -> np.ndarray:
+    """Return `a` with ones in the place of zeros, to divide by."""
     return np.where(a == 0, 1.0, a)
