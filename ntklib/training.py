@@ -171,7 +171,7 @@ def train(
 
     traced = _checks.is_traced(*jax.tree.leaves((params, inputs, targets, key)))
     with contextlib.closing(progress_bar(steps, progress, traced=traced)) as bar:
-        check = (lambda loss, stop: None) if traced else _check_finite
+        check = (lambda loss, stop: None) if traced else check_finite_loss
         state, looks, _ = run(advance, look, (params, transformation.init(params)), stops, steps, bar, check)
     if isinstance(model, nnx.Module) and not traced:
         nnx.update(model, nnx.State(state[0]))
@@ -267,7 +267,8 @@ def run(
     return state, looks, False
 
 
-def _check_finite(loss: Array, step: int) -> None:
+def check_finite_loss(loss: Array, step: int) -> None:
+    """Refuse a loss that is NaN or infinite."""
     if np.isfinite(loss):
         return
     if step == 0:
@@ -332,15 +333,15 @@ def transformation_of(optimizer: Any) -> optax.GradientTransformationExtraArgs:
     return optax.with_extra_args_support(optimizer)
 
 
-def record_steps(record_at: Any, steps: int) -> list[int]:
+def record_steps(record_at: Any, steps: int, argument: str = "record_at") -> list[int]:
     """Return the step numbers at which the loss is recorded."""
     if record_at is None:
         return [0, steps]
-    numbers = np.asarray(_checks.plain("record_at", record_at))
+    numbers = np.asarray(_checks.plain(argument, record_at))
     fits = numbers.ndim == 1 and numbers.size > 0 and np.issubdtype(numbers.dtype, np.integer)
     if not fits or (np.diff(numbers) <= 0).any() or numbers[0] < 0 or numbers[-1] > steps:
         raise ValueError(
-            f"`record_at` must be a list of ascending step numbers, whole, between 0 and steps={steps}; "
+            f"`{argument}` must be a list of ascending step numbers, whole, between 0 and steps={steps}; "
             f"got {record_at!r}."
         )
     return [int(number) for number in numbers]

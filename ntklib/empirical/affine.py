@@ -209,9 +209,16 @@ def evaluate(
     The inputs are multiplied by the factors of the weight, and a last input s_b stands for the bias. The derivative
     with respect to the parameters of a layer is then a ⊗ δ, where δ is the derivative with respect to the shift.
     """
+    added = {layer.tap: shift for layer, shift in zip(layers, shifts, strict=True)}
+    values = values_of(program, arguments, x, added)
+    dtype = program.shapes[program.output].dtype
+    return values[program.output], [_inputs(program, layer, values, dtype) for layer in layers]
+
+
+def values_of(program: Program, arguments: Arguments, x: Array, added: dict[int, Array]) -> dict[int, Any]:
+    """Run a program, and return all of its values by their numbers. What is `added` to some changes the others."""
     values: dict[int, Any] = {**program.constants, program.x: x}
     values |= zip((*program.leaves, *program.fixed), (*arguments.leaves, *arguments.fixed), strict=True)
-    added = {layer.tap: shift for layer, shift in zip(layers, shifts, strict=True)}
     for eqn, inputs, written in program.equations:
         bound = eqn.primitive.get_bind_params(eqn.params)
         functions, parameters = bound if isinstance(bound, tuple) else ((), bound)  # a pair before JAX 0.12
@@ -219,8 +226,7 @@ def evaluate(
             out = eqn.primitive.bind(*functions, *(values[v] for v in inputs), **parameters)
         for v, value in zip(written, out if eqn.primitive.multiple_results else [out], strict=True):
             values[v] = value + added[v] if v in added else value
-    dtype = program.shapes[program.output].dtype
-    return values[program.output], [_inputs(program, layer, values, dtype) for layer in layers]
+    return values
 
 
 def _scale(factors: Sequence[tuple[int, bool]], values: dict[int, Any], dtype: Any) -> Array:

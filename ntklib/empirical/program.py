@@ -1,7 +1,7 @@
 """A function of one example as a list of operations on numbered values: its jaxpr, with calls replaced by bodies."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,8 +52,14 @@ class Program:
 _traced = jax.jit(Function.__call__, static_argnums=0)
 
 
-def read(function: Function, arguments: Arguments, example: Any) -> Program:
-    """Return the program of a model for one example. Only the types of the given values are used."""
+def read(
+    function: Function, arguments: Arguments, example: Any, opened: Callable[[core.JaxprEqn], Any] | None = None
+) -> Program:
+    """Return the program of a model for one example. Only the types of the given values are used.
+
+    `opened` returns the body of a further call that is to be replaced by it, or None. Such a program has other
+    derivatives than the model if that call has derivatives of its own.
+    """
     given = types((arguments, example))
     closed: Any = _traced.trace(function, *given).jaxpr
     if len(closed.jaxpr.invars) != len(jax.tree.leaves(given)):
@@ -64,7 +70,7 @@ def read(function: Function, arguments: Arguments, example: Any) -> Program:
     *others, program.x = inputs
     count = len(arguments.leaves)
     program.leaves, program.fixed = others[:count], others[count:]
-    (program.output,) = _inline(program, closed, inputs)
+    (program.output,) = _inline(program, closed, inputs, opened or (lambda _: None))
     return program
 
 
@@ -75,7 +81,12 @@ def types(values: Any) -> Any:
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), values)
 
 
-def _inline(program: Program, closed: Any, inputs: Sequence[int]) -> list[int]:
+def body_of(eqn: core.JaxprEqn) -> Any:
+    """Return the body of a call."""
+    return next(eqn.params[name] for name in ("jaxpr", "call_jaxpr", "fun_jaxpr") if name in eqn.params)
+
+
+def _inline(program: Program, closed: Any, inputs: Sequence[int], opened: Callable[[core.JaxprEqn], Any]) -> list[int]:
     jaxpr = closed.jaxpr if hasattr(closed, "jaxpr") else closed
     numbers = dict(zip(jaxpr.invars, inputs, strict=True))
     for var, value in zip(jaxpr.constvars, getattr(closed, "consts", ()), strict=True):
@@ -92,9 +103,9 @@ def _inline(program: Program, closed: Any, inputs: Sequence[int]) -> list[int]:
 
     for eqn in jaxpr.eqns:
         given = tuple(map(number, eqn.invars))
-        if eqn.primitive.name in _INLINED:
-            body = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-            written = tuple(_inline(program, body, given))
+        body = body_of(eqn) if eqn.primitive.name in _INLINED else opened(eqn)
+        if body is not None:
+            written = tuple(_inline(program, body, given, opened))
         else:
             written = tuple(program.new(v.aval) for v in eqn.outvars)
             program.equations.append(Equation(eqn, given, written))

@@ -85,7 +85,7 @@ class Store:
                     f"Nothing was changed."
                 )
             path.mkdir(parents=True, exist_ok=True)
-            _put(path / _MANIFEST, lambda file: file.write(json.dumps(record, indent=1).encode()), replace=False)
+            put(path / _MANIFEST, lambda file: file.write(json.dumps(record, indent=1).encode()), replace=False)
         except OSError as error:
             raise ValueError(f"`store` cannot be made at {path}: {error}. Choose another place.") from error
 
@@ -218,7 +218,7 @@ class Checkpoint:
         if self.path is None or jax.process_index() or not (now or time.monotonic() - self.at > 60):
             return
         settings = json.dumps(self.settings)
-        if not _put(self.path, lambda file: np.savez(file, settings=settings, **state), replace=self.exists):
+        if not put(self.path, lambda file: np.savez(file, settings=settings, **state), replace=self.exists):
             raise ValueError(
                 f"`checkpoint` is in use: another process has begun to write {self.path} meanwhile. Nothing was "
                 f"changed. Choose another place, or wait until that process ends."
@@ -226,7 +226,7 @@ class Checkpoint:
         self.exists, self.at = True, time.monotonic()
 
 
-def _put(path: Path, write: Callable[[IO[bytes]], Any], *, replace: bool) -> bool:
+def put(path: Path, write: Callable[[IO[bytes]], Any], *, replace: bool) -> bool:
     """Write a file beside its place, move it there when it is complete, and return whether it was moved.
 
     Without `replace` an existing file is never changed, even if another process creates it at this moment.
@@ -254,7 +254,7 @@ def _put(path: Path, write: Callable[[IO[bytes]], Any], *, replace: bool) -> boo
 
 
 def _is_beside(path: Path, name: str) -> bool:
-    """Whether a file is a temporary file of `_put`, which a run that was killed may leave."""
+    """Whether a file is a temporary file of `put`, which a run that was killed may leave."""
     return path.name.startswith(f".{name}.")
 
 
