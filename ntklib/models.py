@@ -253,3 +253,67 @@ def _from_linen(module: Any, variables: Any) -> tuple[ApplyFn, Params]:
         )
     state = {name: value for name, value in variables.items() if name != "params"}
     return _LinenFunction(Static(module), state), variables.get("params", {})
+
+
+# --------------------------------------------------------------------------------------------------- batch statistics
+
+
+@jax.jit
+def with_batch_statistics(apply_fn: ApplyFn, params: Params, x: Array) -> ApplyFn:
+    """Return the function of a Flax module with the running statistics of each BatchNorm replaced by those of a batch.
+
+    A layer's statistics are those of the outputs of the layers below it, which use their own new ones. A function
+    without BatchNorm is returned as it is.
+
+    Args:
+        apply_fn: A function from `functional`.
+        params: The parameters for which the statistics are taken.
+        x: All inputs of the batch, [N, ...].
+    """
+    if isinstance(apply_fn, _NnxFunction):
+        return _with_nnx_statistics(apply_fn, params, x)
+    if isinstance(apply_fn, _LinenFunction):
+        return _with_linen_statistics(apply_fn, params, x)
+    return apply_fn
+
+
+def has_batch_statistics(apply_fn: ApplyFn) -> bool:
+    """Whether `with_batch_statistics` changes a function."""
+    if isinstance(apply_fn, _NnxFunction):
+        return any(isinstance(v, nnx.BatchStat) for v in jax.tree.leaves(apply_fn.state, is_leaf=_is_variable))
+    return isinstance(apply_fn, _LinenFunction) and "batch_stats" in apply_fn.state
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, nnx.Variable)
+
+
+def _with_nnx_statistics(apply_fn: _NnxFunction, params: Params, x: Array) -> _NnxFunction:
+    module: Any = nnx.merge(apply_fn.module.value, nnx.State(params), jax.tree.map(lambda leaf: leaf, apply_fn.state))
+    module.eval()
+    for _, layer in nnx.iter_modules(module):
+        if isinstance(layer, nnx.BatchNorm):
+            layer.use_running_average, layer.momentum = False, 0.0  # the new average is the batch's alone
+    module(x)
+    *_, state = nnx.split(module, nnx.Param, ...)
+    return dataclasses.replace(apply_fn, state=state)
+
+
+def _with_linen_statistics(apply_fn: _LinenFunction, params: Params, x: Array) -> _LinenFunction:
+    from flax import linen
+
+    def renew(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        """Write the statistics of its inputs into a BatchNorm, which then reads them."""
+        norm = context.module
+        if isinstance(norm, linen.BatchNorm) and context.method_name == "__call__":
+            features = {a % args[0].ndim for a in np.atleast_1d(norm.axis)}
+            others = tuple(a for a in range(args[0].ndim) if a not in features)
+            for name, statistic in (("mean", jnp.mean), ("var", jnp.var)):
+                old = norm.get_variable("batch_stats", name)
+                norm.put_variable("batch_stats", name, statistic(args[0], others).astype(old.dtype))
+        return call(*args, **kwargs)
+
+    with linen.intercept_methods(renew):
+        variables = {"params": params, **apply_fn.state}
+        _, new = apply_fn.module.value.apply(variables, x, mutable=["batch_stats"])
+    return dataclasses.replace(apply_fn, state={**apply_fn.state, **new})
