@@ -37,6 +37,7 @@ with warnings.catch_warnings():
                 "duals",
                 "dynamics",
                 "empirical",
+                "evolution",
                 "kernel",
                 "layers",
                 "training",

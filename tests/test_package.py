@@ -20,7 +20,7 @@ ROWS = {
     "layers": 3, "training": 4, "empirical": 4, "linearization": 4, "scale": 4, "depth": 4,
     "_ensemble_job": 4.4,
     "ensembles": 4.5,
-    "regression": 5,
+    "regression": 5, "evolution": 5,
     "plotting": 9, "interop": 9, "datasets": 9, "__init__": 10,
 }  # fmt: skip
 

@@ -135,6 +135,40 @@ def runs(**changes):
     return ntk.sgd_simulate(THETA, Y, **(arguments | changes))
 
 
+def spawned(**changes):
+    """`ntk.spawn` with one thing wrong."""
+    arguments = {"model": NET, "x": X, "y": Y, "optimizer": optax.sgd(0.1), "steps": 2, "spawn_at": [0, 1]}
+    return ntk.spawn(**(arguments | {"batch_size": 2, "key": jax.random.key(0), "progress": False} | changes))
+
+
+def followed(**changes):
+    """`ntk.follow` with one thing wrong."""
+    arguments = {"model": NET, "x": X, "y": Y, "optimizer": optax.sgd(0.1), "steps": 2, "probe": X, "progress": False}
+    return ntk.follow(**(arguments | {"measures": ["kernel_distance"]} | changes))
+
+
+def advantage(**changes):
+    """`ntk.nonlinear_advantage` with one thing wrong."""
+    arguments = {"model": NET, "x": X, "y": LABELS, "x_test": X, "labels_test": LABELS, "optimizer": optax.sgd(0.1)}
+    return ntk.nonlinear_advantage(**(arguments | {"steps": 2, "progress": False} | changes))
+
+
+def barrier(**changes):
+    """`ntk.error_barrier` with one thing wrong."""
+    return ntk.error_barrier(**({"model1": NET, "model2": NET, "x": X, "y": LABELS} | changes))
+
+
+def followed_elsewhere(content):
+    """`ntk.follow` with a checkpoint that holds something else."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "run.npz")
+        path.write_bytes(content)
+        followed(checkpoint=path)
+
+
+LABELS = jnp.array([0, 1, 1, 0])
+ONE_OUTPUT = ntk.mlp([3, 5, 1], w_std=1.0, rngs=RNGS)
+IN_A_LOOP = (lambda w, x: jax.lax.fori_loop(0, 2, lambda _, h: jnp.maximum(h @ w, 0.0), x), jnp.eye(3))
 IMAGES = jnp.ones((2, 4, 4, 2))
 VECTORS = np.random.default_rng(0).normal(size=(9, 6))
 PICTURES = np.random.default_rng(0).normal(size=(9, 4, 4, 3))
@@ -1967,6 +2001,251 @@ CALLS += [
     ("shifted out of sight", lambda: shifted(down=-4), ValueError, ["`down`", "less than 4", "wrap"]),
     ("shifted to an unknown edge", lambda: shifted(edge="black"), ValueError, ["`edge`", "'nearest'", "black"]),
     ("shifted to no edge", lambda: shifted(edge=None), TypeError, ["`edge`", "number", "None"]),
+    # how the kernel moves
+    (
+        "distance to a kernel of zeros",
+        lambda: ntk.kernel_distance(THETA, 0 * THETA),
+        ValueError,
+        ["`kernel2`", "zero", "direction"],
+    ),
+    (
+        "distance between kernels of two shapes",
+        lambda: ntk.kernel_distance(THETA, jnp.eye(3)),
+        ValueError,
+        ["`kernel2`", "shape", "(4, 4)", "(3, 3)"],
+    ),
+    (
+        "distance to a Kernel",
+        lambda: ntk.kernel_distance(THETA, NET.kernel(X)),
+        TypeError,
+        ["`kernel2`", "Kernel", ".ntk"],
+    ),
+    (
+        "distance between models without inputs",
+        lambda: ntk.kernel_distance(NET, NET),
+        ValueError,
+        ["`x`", "`kernel1`", "model"],
+    ),
+    (
+        "distance between arrays with inputs",
+        lambda: ntk.kernel_distance(THETA, THETA, X),
+        ValueError,
+        ["`x`", "`kernel1`", "Leave"],
+    ),
+    (
+        "distance to something else",
+        lambda: ntk.kernel_distance(NET, "net", X),
+        TypeError,
+        ["`kernel2`", "nnx.Module", "str"],
+    ),
+    (
+        "distance of unknown outputs",
+        lambda: ntk.kernel_distance(NET, NET, X, outputs="all"),
+        ValueError,
+        ["`outputs`", "'mean'", "all"],
+    ),
+    (
+        "distance between full kernels of other outputs",
+        lambda: ntk.kernel_distance(NET, ONE_OUTPUT, X, outputs="full"),
+        ValueError,
+        ["`kernel2`", "2", "got 1"],
+    ),
+    (
+        "distance between models in jit",
+        lambda: jax.jit(lambda x: ntk.kernel_distance(NET, NET, x))(X),
+        TypeError,
+        ["`kernel_distance`", "jit"],
+    ),
+    (
+        "velocity in no time",
+        lambda: ntk.kernel_velocity(THETA, THETA, lag=0.0),
+        ValueError,
+        ["`lag`", "greater than 0"],
+    ),
+    ("alignment with nothing", lambda: ntk.kernel_alignment(THETA), ValueError, ["`kernel2`", "`y`"]),
+    ("alignment with two things", lambda: ntk.kernel_alignment(THETA, THETA, y=Y), ValueError, ["`kernel2`", "`y`"]),
+    ("alignment with labels", lambda: ntk.kernel_alignment(THETA, y=LABELS), ValueError, ["`y`", "one_hot_centered"]),
+    (
+        "centered alignment of a constant",
+        lambda: ntk.kernel_alignment(THETA * 0 + 1, THETA, centered=True),
+        ValueError,
+        ["`kernel1`", "constant", "centered=False"],
+    ),
+    (
+        "centered alignment with constant targets",
+        lambda: ntk.kernel_alignment(NET, None, X * jnp.arange(1.0, 5.0)[:, None], y=Y, centered=True),
+        ValueError,
+        ["`y`", "constant"],
+    ),
+    (
+        "alignment centered in words",
+        lambda: ntk.kernel_alignment(THETA, THETA, centered="no"),
+        TypeError,
+        ["`centered`", "True or False"],
+    ),
+    (
+        "labels of one output",
+        lambda: ntk.function_distance(ONE_OUTPUT, ONE_OUTPUT, X),
+        ValueError,
+        ["two outputs", 'measure="mse"'],
+    ),
+    (
+        "functions with other outputs",
+        lambda: ntk.function_distance(NET, ONE_OUTPUT, X),
+        ValueError,
+        ["`model2`", "2", "got 1"],
+    ),
+    (
+        "functions by an unknown measure",
+        lambda: ntk.function_distance(NET, NET, X, measure="l2"),
+        ValueError,
+        ["`measure`", "'labels'", "l2"],
+    ),
+    (
+        "functions of a network that diverged",
+        lambda: ntk.function_distance(NET, diverged(), X),
+        ValueError,
+        ["`model2`", "finite"],
+    ),
+    (
+        "similarity of one gradient",
+        lambda: ntk.logit_gradient_similarity(NET, X[:1]),
+        ValueError,
+        ["`x`", "two", "got 1"],
+    ),
+    (
+        "similarity within one class",
+        lambda: ntk.logit_gradient_similarity(NET, X, 0 * LABELS),
+        ValueError,
+        ["`labels`", "two classes", "1 classes"],
+    ),
+    (
+        "similarity with labels of other inputs",
+        lambda: ntk.logit_gradient_similarity(NET, X, LABELS[:3]),
+        ValueError,
+        ["`labels`", "4 inputs", "(3,)"],
+    ),
+    (
+        "similarity without gradients",
+        lambda: ntk.logit_gradient_similarity((lambda w, x: x @ (0 * w), jnp.ones((3, 2))), X),
+        ValueError,
+        ["`model`", "zero"],
+    ),
+    (
+        "patterns of smooth activations",
+        lambda: ntk.activation_hamming(
+            (lambda w, x: jnp.tanh(x @ w), jnp.eye(3)), (lambda w, x: jnp.tanh(x @ w), jnp.eye(3)), X
+        ),
+        ValueError,
+        ["`model1`", "no rectifiers", "function_distance"],
+    ),
+    (
+        "patterns of two architectures",
+        lambda: ntk.activation_hamming(NET, DEEP, X),
+        ValueError,
+        ["`model2`", "`model1`", "got 2"],
+    ),
+    ("patterns in a loop", lambda: ntk.activation_hamming(IN_A_LOOP, IN_A_LOOP, X), ValueError, ["`model1`", "loop"]),
+    ("barrier between architectures", lambda: barrier(model2=DEEP), ValueError, ["`model2`", "`model1`"]),
+    (
+        "barrier between two functions",
+        lambda: barrier(model1=(lambda w, x: x @ w, jnp.ones((3, 2))), model2=(lambda w, x: x @ w, jnp.ones((3, 2)))),
+        ValueError,
+        ["`model2`", "one function", "(apply_fn, params1)"],
+    ),
+    ("barrier at one point", lambda: barrier(points=1), ValueError, ["`points`", "at least 2"]),
+    ("barrier of targets", lambda: barrier(y=Y), TypeError, ["`y`", "labels"]),
+    (
+        "barrier of one output",
+        lambda: barrier(model1=ONE_OUTPUT, model2=ONE_OUTPUT),
+        ValueError,
+        ["`y`", "two classes", "one output"],
+    ),
+    ("barrier of an unknown error", lambda: barrier(loss="zero"), ValueError, ["`loss`", "'zero_one'"]),
+    (
+        "barrier of an infinite error",
+        lambda: barrier(loss=lambda f, y: jnp.log(-jnp.sum(f**2)), y=Y),
+        FloatingPointError,
+        ["`loss`", "not finite"],
+    ),
+    ("children at no time", lambda: spawned(spawn_at=None), TypeError, ["`spawn_at`", "None"]),
+    ("children after the end", lambda: spawned(spawn_at=[3]), ValueError, ["`spawn_at`", "steps=2", "[3]"]),
+    ("children without batches", lambda: spawned(batch_size=None), TypeError, ["`batch_size`", "None"]),
+    ("children of a seed", lambda: spawned(child_keys=[1, 2]), TypeError, ["`child_keys`", "jax.random.split"]),
+    (
+        "children with too few keys",
+        lambda: spawned(child_keys=jax.random.split(jax.random.key(0), 3)),
+        ValueError,
+        ["`child_keys`", "2", "(3,)"],
+    ),
+    ("no children", lambda: spawned(children=0), ValueError, ["`children`", "at least 1"]),
+    (
+        "children that diverge",
+        lambda: spawned(optimizer=optax.sgd(1e30)),
+        FloatingPointError,
+        ["smaller learning rate"],
+    ),
+    ("a child that is not there", lambda: spawned().child(2, 0), ValueError, ["`time`", "at most 1"]),
+    (
+        "advantage of several rates without validation",
+        lambda: advantage(optimizer=[optax.sgd(0.1), optax.sgd(0.2)]),
+        ValueError,
+        ["`validation`", "several"],
+    ),
+    ("advantage of no rate", lambda: advantage(optimizer=[]), ValueError, ["`optimizer`", "empty"]),
+    (
+        "advantage before the end",
+        lambda: advantage(record_at=[1]),
+        ValueError,
+        ["`record_at`", "steps=2", "`validation`"],
+    ),
+    ("advantage with validation inputs alone", lambda: advantage(validation=X), TypeError, ["`validation`", "pair"]),
+    ("advantage on other inputs", lambda: advantage(x_test=jnp.ones((4, 2))), ValueError, ["`x_test`", "(3,)", "(2,)"]),
+    ("advantage on targets", lambda: advantage(labels_test=Y), TypeError, ["`labels_test`", "labels"]),
+    (
+        "advantage of a diverged training",
+        lambda: advantage(optimizer=optax.sgd(1e38)),
+        FloatingPointError,
+        ["not finite", "smaller rate"],
+    ),
+    (
+        "an unknown measure",
+        lambda: followed(measures=["kernel_distence"]),
+        ValueError,
+        ["`measures`", "Did you mean 'kernel_distance'"],
+    ),
+    (
+        "a measure alone",
+        lambda: followed(measures="kernel_distance"),
+        TypeError,
+        ["`measures`", "list", "kernel_distance"],
+    ),
+    (
+        "a measure that needs labels",
+        lambda: followed(measures=["error_barrier"]),
+        ValueError,
+        ["`probe_labels`", "error_barrier"],
+    ),
+    (
+        "a measure of other models",
+        lambda: followed(model=ONE_OUTPUT, y=Y[:, :1], measures=["function_distance"]),
+        ValueError,
+        ["two outputs"],
+    ),
+    (
+        "labels of a part of the probe",
+        lambda: followed(probe_labels=LABELS[:2]),
+        ValueError,
+        ["`probe_labels`", "[4]", "got 2"],
+    ),
+    (
+        "a run in a file of something else",
+        lambda: followed_elsewhere(b"x"),
+        ValueError,
+        ["`checkpoint`", "follow", "Delete"],
+    ),
+    ("a run in no folder", lambda: followed(checkpoint="/nowhere/at/all"), ValueError, ["`checkpoint`", "no folder"]),
+    ("a run that diverges", lambda: followed(optimizer=optax.sgd(1e30)), FloatingPointError, ["smaller learning rate"]),
 ]
 
 

@@ -1,0 +1,35 @@
+"""How a network and its kernel move in training: distances between kernels, functions, and networks of one training.
+
+`distances` compares kernels, `functions` outputs, `gradients` the derivatives of single examples, `rectifiers` which
+units are on, and `barrier` the errors on the line between two networks. `spawning` trains children of a network from
+several times on, `advantage` its linearization beside itself, and `following` records measures in one training, of
+which `_comparison` has the list and `_checkpoint` the file. `_models` and `_runs` are what these share: checked models,
+and training from any state on.
+"""
+
+from ntklib.evolution.advantage import NonlinearAdvantage, nonlinear_advantage
+from ntklib.evolution.barrier import ErrorBarrier, error_barrier
+from ntklib.evolution.distances import kernel_alignment, kernel_distance, kernel_velocity
+from ntklib.evolution.following import Followed, follow
+from ntklib.evolution.functions import function_distance
+from ntklib.evolution.gradients import GradientSimilarity, logit_gradient_similarity
+from ntklib.evolution.rectifiers import activation_hamming
+from ntklib.evolution.spawning import Spawned, spawn
+
+__all__ = [
+    "ErrorBarrier",
+    "Followed",
+    "GradientSimilarity",
+    "NonlinearAdvantage",
+    "Spawned",
+    "activation_hamming",
+    "error_barrier",
+    "follow",
+    "function_distance",
+    "kernel_alignment",
+    "kernel_distance",
+    "kernel_velocity",
+    "logit_gradient_similarity",
+    "nonlinear_advantage",
+    "spawn",
+]

@@ -1,0 +1,100 @@
+"""What the measures of this room share: checked models, their outputs in parts, and parameters of one structure."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ntklib import _checks
+from ntklib.empirical import cost as costs
+from ntklib.empirical.checks import Ready, check_outputs, ready
+from ntklib.empirical.pure import batched, pure
+from ntklib.models import ApplyFn, Model, Params, functional
+
+
+@contextlib.contextmanager
+def named(argument: str) -> Iterator[None]:
+    """Let errors about `model` name the argument by which the model came."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError) or "`model`" not in str(error):
+            raise
+        raise type(error)(str(error).replace("`model`", f"`{argument}`")) from error
+
+
+def checked(argument: str, model: Model, x: Any) -> Ready:
+    """Check a model and the inputs `x` that it is compared on."""
+    x = _checks.model_inputs("x", x)
+    with named(argument):
+        given = ready(model, x)
+        if not given.arguments.leaves:
+            raise ValueError("`model` has no parameters, so nothing of it moves in training.")
+        precision = costs.of(given.function, given.arguments, costs.example(given.x1), "mean").precision
+        check_outputs(given.function, given.arguments, given.x1, None, precision)
+    return given
+
+
+def pair(argument: str, model: Model) -> tuple[ApplyFn, Params]:
+    """Return a model as a function and its parameters, which are arrays."""
+    with named(argument):
+        apply_fn, params = functional(model)
+    return apply_fn, jax.tree.map(jnp.asarray, params)
+
+
+def outputs(apply_fn: ApplyFn, params: Params, x: Array, max_memory: int | float) -> Array:
+    """Return the outputs [N, K] for checked inputs, of which each batch is as large as `max_memory` allows."""
+    function, arguments = pure(apply_fn, params)
+    used = costs.of(function, arguments, costs.example(x), "mean").bytes_of_example
+    size = int(max(1, min(len(x), max_memory // used)))
+    parts = [batched(function, arguments, x[i : i + size]) for i in range(0, len(x), size)]
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+
+def same_outputs(first: Ready, second: Ready) -> None:
+    """Refuse two models with different numbers of outputs."""
+    if first.k != second.k:
+        raise ValueError(f"`model2` must have as many outputs as `model1`, {first.k}; got {second.k}.")
+
+
+def one_structure(params1: Params, params2: Params) -> None:
+    """Refuse parameters of two architectures."""
+    first, second = jax.tree.structure(params1), jax.tree.structure(params2)
+    if first != second:
+        raise ValueError(f"`model2` must have the parameters of `model1`, {first}; got {second}.")
+    for (path, a), b in zip(jax.tree.leaves_with_path(params1), jax.tree.leaves(params2), strict=True):
+        if jnp.shape(a) != jnp.shape(b):
+            raise ValueError(
+                f"`model2` must have parameters of the shapes of `model1`'s; `params{jax.tree_util.keystr(path)}` has "
+                f"shape {jnp.shape(a)} in `model1` and {jnp.shape(b)} in `model2`."
+            )
+
+
+def known(what: str, *values: Any) -> None:
+    """Refuse traced values where numbers decide on the host what is computed next."""
+    if _checks.is_traced(*jax.tree.leaves(values)):
+        raise TypeError(
+            f"`{what}` of models needs values that are known, and got tracers. Call it outside of `jit`, `vmap` and "
+            f"`grad`. (`kernel_distance` and `kernel_alignment` of arrays may be traced.)"
+        )
+
+
+def tiles(n: int, entry: int, max_memory: int | float) -> list[tuple[slice, slice]]:
+    """Return the tiles (rows, columns) of the upper triangle of a kernel [N, N], those on the diagonal first.
+
+    They are as large as fit into half of `max_memory` with `entry` bytes for each pair of inputs.
+    """
+    fits = int(max(1, np.sqrt(max_memory / 2 / entry)))
+    size = -(-n // -(-n // fits))
+    parts = [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    pairs = [(i, j) for i in range(len(parts)) for j in range(i, len(parts))]
+    return [(parts[i], parts[j]) for i, j in sorted(pairs, key=lambda at: at[0] != at[1])]
+
+
+def part(x: Array, rows: slice) -> Array:
+    """Return some of the inputs; all of them as they are, without a copy."""
+    return x if rows.start == 0 and rows.stop == len(x) else x[rows]

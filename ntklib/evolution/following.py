@@ -1,0 +1,264 @@
+"""One training run that records on the way how the network and its kernel move."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
+
+from ntklib import _checks, training
+from ntklib.evolution import _checkpoint, _models, _runs
+from ntklib.evolution._checkpoint import Saved
+from ntklib.evolution._comparison import NAMES, Comparison, Measure
+from ntklib.models import Model, Params
+from ntklib.scale.store import local_path
+from ntklib.training import Loss
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Followed:
+    """The result of `follow`.
+
+    Args:
+        steps: The step numbers of the records, [T].
+        epochs: The same in epochs, [T].
+        loss: The loss over all training data at these steps, [T].
+        records: For each measure its values at these steps, [T] or [T, ...].
+        params: The parameters at the end.
+    """
+
+    steps: Int[Array, " T"]
+    epochs: Float[Array, " T"]
+    loss: Float[Array, " T"]
+    records: dict[str, Array]
+    params: Params
+
+
+def follow(
+    model: Model,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    measures: Sequence[str] | Mapping[str, str | Measure],
+    probe: ArrayLike,
+    probe_labels: ArrayLike | None = None,
+    record_at: Sequence[int] | None = None,
+    lag: int | float = 0.4,
+    outputs: Literal["mean", "full"] = "mean",
+    batch_size: int | None = None,
+    loss: Loss | Literal["mse", "cross_entropy"] = "mse",
+    key: Array | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    max_memory: int | float = 1e9,
+    progress: bool | None = None,
+) -> Followed:
+    """Train a model as `train` does, and record on the way how far the network and its kernel have moved.
+
+    With θ_0 the parameters at the start and θ_t those at a recorded step, on the inputs of the probe:
+
+    - "kernel_distance": S(Θ_0, Θ_t), as by `kernel_distance`;
+    - "kernel_velocity": S(Θ_t, Θ_{t+Δ})/Δ, where the network at t + Δ is that of the same training;
+    - "kernel_alignment": the centered alignment of Θ_t with the labels;
+    - "function_distance": the share of inputs whose label has changed since the start;
+    - "activation_hamming": the share of rectifiers that have switched since the start;
+    - "logit_gradient_similarity": the mean cosine; with labels the means over all pairs, within, and between, [T, 3];
+    - "error_barrier": the barrier between the network at the start and the network now.
+
+    Args:
+        model: A model as in `train`. At the end the parameters of an `nnx.Module` are replaced by the trained ones.
+        x: Inputs [N, ...].
+        y: Targets, as in `train`.
+        optimizer: Any Optax transformation.
+        steps: The number of updates.
+        measures: The names of the measures; or a dict, from the name of each record to the name of a measure or to a
+            function of two models (at the start, now), pairs (apply_fn, params), that returns a number or an array.
+        probe: The inputs [M, ...] that kernels and functions are compared on.
+        probe_labels: Their labels, integers from 0, [M].
+        record_at: Ascending step numbers, where 0 is before the first update; by default 0 and `steps`.
+        lag: Δ in epochs. It is rounded to whole steps, at least one.
+        outputs: Which kernels are compared, "mean" or "full", as in `kernel_distance`.
+        batch_size: As in `train`.
+        loss: As in `train`.
+        key: As in `train`.
+        checkpoint: A file for the state of the run. It is written at each recorded step, and when the run is
+            interrupted; a later call with the same arguments continues from it, with the same results to the bit.
+        max_memory: The bytes to work in for the measures.
+        progress: As in `train`.
+
+    Returns:
+        A `Followed`. After Ctrl-C it has what was recorded until then, and the module is updated as well.
+
+    Raises:
+        TypeError: As for `train`; inside `jit`.
+        ValueError: As for `train` and the measures; if `probe_labels` are missing; if `checkpoint` belongs to another
+            run, or is damaged.
+        FloatingPointError: If the loss is not finite when it is recorded.
+
+    Example:
+        >>> import ntklib as ntk
+        >>> net = ntk.mlp([1, 64, 1], w_std=1.0, rngs=nnx.Rngs(0))
+        >>> x = jnp.linspace(-1, 1, 8)[:, None]
+        >>> followed = follow(net, x, x**2, optimizer=ntk.sgd(net, 1.0), steps=100, record_at=[0, 50, 100],
+        ...                   measures=["kernel_distance", "kernel_velocity"], probe=x, progress=False)
+        >>> followed.records["kernel_distance"].shape, bool(followed.records["kernel_distance"][0] == 0)
+        ((3,), True)
+
+    Note:
+        The kernels of the start, of now and of t + Δ are there at a time, whatever the number of times: two kernels are
+        computed for each time, and one at the start. If three kernels need more than `max_memory`, they are compared
+        tile by tile, and the kernel of the start is computed anew each time. A velocity takes up to Δ more epochs of
+        training where the next time is nearer than Δ, or there is none.
+
+        The file cannot tell whether a function (the optimizer, a loss, a measure of yours) is the same as before.
+
+    References:
+        Fort et al. 2020 (2010.15110).
+
+    See Also:
+        `train`; `spawn`, for networks trained on from several times.
+    """
+    given, key = _runs.problem(
+        "follow", model, x, y, optimizer=optimizer, loss=loss, batch_size=batch_size, key=key
+    )  # fmt: skip
+    _checks.count("steps", steps, maximum=2**31 - 1)
+    stops = training.record_steps(record_at, steps)
+    _checks.real("lag", lag, above=0.0)
+    _checks.choice("outputs", outputs, ("mean", "full"))
+    _checks.real("max_memory", max_memory, above=0.0)
+    if progress is not None:
+        _checks.flag("progress", progress)
+    ready = _models.checked("model", model, _checks.model_inputs("probe", probe))
+    chosen = _measures(measures, probe_labels)
+    labels = None if probe_labels is None else _runs.labels_of("probe_labels", probe_labels, len(ready.x1), ready.k)
+
+    path = None if checkpoint is None else local_path("checkpoint", checkpoint)
+    names = {record: measure if isinstance(measure, str) else "a function" for record, measure in chosen.items()}
+    settings = {
+        "steps": steps,
+        "record_at": stops,
+        "batch_size": None if batch_size is None else int(batch_size),
+        "lag": float(lag),
+        "outputs": outputs,
+        "loss": getattr(given.loss, "__name__", "a function"),
+        "measures": names,
+        "parameters": str(jax.tree.map(jnp.shape, given.start())),
+        "data": _checkpoint.digest(given.x, given.y, ready.x1, key, *([] if labels is None else [labels])),
+    }
+    saved = _first(path, settings, given, list(chosen))
+    comparison = Comparison(given, key, chosen, ready.x1, labels, ready.k, outputs, lag, float(max_memory), saved.start)
+    comparison.try_out()
+    run = _Run(comparison, steps, stops, saved)
+    with contextlib.closing(training.progress_bar(steps, progress)) as bar:
+        bar.update(saved.done)
+        if run.go(bar, lambda now: path is None or _checkpoint.write(path, settings, now)):
+            print(f"\ninterrupted after {run.saved.done} of {steps} steps; returning what there is")
+    params = run.saved.state[0]
+    if isinstance(model, nnx.Module):
+        nnx.update(model, nnx.State(params))
+    taken = np.array(stops[: len(run.saved.loss)])
+    records = {name: jnp.asarray(np.array(values)) for name, values in run.saved.records.items()}
+    return Followed(
+        jnp.asarray(taken, dtype=int),
+        jnp.asarray(taken / given.steps_per_epoch),
+        jnp.asarray(np.array([float(v) for v in run.saved.loss])),
+        records,
+        params,
+    )
+
+
+class _Run:
+    """A run on its way. Its state `saved` is replaced as a whole, so that an interrupt leaves one that is true."""
+
+    def __init__(self, comparison: Comparison, steps: int, stops: list[int], saved: Saved) -> None:
+        self.comparison, self.steps, self.stops, self.saved = comparison, steps, stops, saved
+
+    def go(self, bar: Any, save: Callable[[Saved], Any]) -> bool:
+        """Train to the end and record at the stops. Return whether the run was interrupted."""
+        try:
+            for number in range(len(self.saved.loss), len(self.stops)):
+                following = [*self.stops[number + 1 :], self.steps][0]
+                self._advance(self.stops[number], bar)
+                self._record(self.stops[number], following, bar)
+                save(self.saved)
+            self._advance(self.steps, bar)
+        except KeyboardInterrupt:
+            save(self.saved)
+            return True
+        save(self.saved)
+        return False
+
+    def _advance(self, stop: int, bar: Any) -> None:
+        """Train in parts, after which Ctrl-C is heard and the bar moves."""
+        chunk = max(1, self.steps // 50)
+        while self.saved.done < stop:
+            ahead = min(stop, self.saved.done + chunk)
+            state = self.comparison.given.advance(self.saved.state, self.comparison.key, self.saved.done, ahead)
+            bar.update(ahead - self.saved.done)
+            self.saved = self.saved._replace(state=state, done=ahead)
+
+    def _record(self, time: int, following: int, bar: Any) -> None:
+        """Take all measures. If the run stops next at t + Δ or later, it goes on from there."""
+        loss = self.comparison.given.full_loss(self.saved.state[0])
+        training.check_finite_loss(loss, time)
+        values, ahead = self.comparison.values(self.saved.state, time)
+        records = {name: [*self.saved.records[name], value] for name, value in values.items()}
+        saved = self.saved._replace(loss=[*self.saved.loss, loss], records=records)
+        if ahead is not None and time + self.comparison.lag_steps <= following:
+            saved = saved._replace(state=ahead, done=time + self.comparison.lag_steps)
+            bar.update(self.comparison.lag_steps)
+        self.saved = saved
+
+
+def _first(path: Path | None, settings: dict[str, Any], given: _runs.Problem, names: list[str]) -> Saved:
+    """Return where the run begins: at its start, or where its file says."""
+    saved = None
+    if path is not None:
+        if not path.parent.is_dir():
+            raise ValueError(
+                f"`checkpoint` is {path}, and there is no folder {path.parent}. Make it, or choose another."
+            )
+        saved = _checkpoint.read(path, settings, given.start(), names)
+    if saved is None:
+        return Saved(0, given.params, given.start(), [], {name: [] for name in names})
+    # A module that was interrupted has the parameters of then, a new one those of the start.
+    digests = [_checkpoint.digest(*jax.tree.leaves(params)) for params in (given.params, saved.start, saved.state[0])]
+    if digests[0] not in digests[1:]:
+        raise ValueError(
+            f"`checkpoint` belongs to another run: {path} was made with other parameters of `model`. Nothing was "
+            f"changed. Choose another place, or delete that file."
+        )
+    return saved
+
+
+def _measures(measures: Any, probe_labels: Any) -> dict[str, str | Measure]:
+    """Check and return the measures by the names of their records."""
+    if isinstance(measures, str) or not isinstance(measures, (Mapping, Sequence)) or not measures:
+        raise TypeError(
+            f'`measures` must be a list of names, e.g. ["kernel_distance"], or a dict of names and functions; got '
+            f"{_checks.shown(measures)}."
+        )
+    chosen = dict(measures) if isinstance(measures, Mapping) else {name: name for name in measures}
+    for record, measure in chosen.items():
+        if not isinstance(record, str):
+            raise TypeError(f"`measures` must have names as keys; got {_checks.shown(record)}.")
+        if callable(measure):
+            continue
+        _checks.choice("measures", measure, NAMES)
+        if NAMES[measure] and probe_labels is None:
+            raise ValueError(
+                f"`probe_labels` must be given for {measure!r}: labels [M], one for each input of `probe`."
+            )
+    return chosen

@@ -1,0 +1,203 @@
+"""How many rectifiers switch between two networks. The rectifiers are found in the programs of the models."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.extend import core
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from ntklib import _checks
+from ntklib.empirical import affine
+from ntklib.empirical import cost as costs
+from ntklib.empirical import program as programs
+from ntklib.empirical.program import Program
+from ntklib.empirical.pure import Arguments, Function
+from ntklib.evolution import _models
+from ntklib.models import Model
+
+
+def activation_hamming(
+    model1: Model, model2: Model, x: ArrayLike, *, max_memory: int | float = 1e9
+) -> Float[Array, ""]:
+    """Return the share of rectifiers that are on in one network and off in the other.
+
+    A rectifier is on for an input if what it is applied to is positive, z > 0. With U rectifiers (each unit of each
+    layer, at each position) and N inputs::
+
+        (1/(N U)) Σ_i Σ_u [ [z_u(x_i) > 0] ≠ [z'_u(x_i) > 0] ].
+
+    Args:
+        model1: A model as in `empirical_ntk`.
+        model2: Another of the same architecture.
+        x: Inputs, [N, ...].
+        max_memory: The bytes to work in. As many inputs as fit are evaluated at a time.
+
+    Returns:
+        A number between 0 and 1. It is 0 for networks that are linear on the same pieces, whatever their weights.
+
+    Raises:
+        ValueError: If the models have no rectifiers, have them in a loop, or are of different architectures; as for
+            `empirical_ntk`.
+        TypeError: As for `empirical_ntk`; inside `jit`.
+
+    Example:
+        >>> one = (lambda w, x: jax.nn.relu(x @ w).sum(1, keepdims=True), jnp.array([[1.0, 1.0]]))
+        >>> other = (one[0], jnp.array([[1.0, -1.0]]))
+        >>> activation_hamming(one, other, jnp.ones((3, 1))).item()
+        0.5
+
+    Note:
+        Rectifiers are found in any model, by reading the operations of its program: max(z, 0), a choice between
+        multiples of z by its sign (leaky ReLU), and z times [z > 0], where z depends on inputs and parameters. ELU
+        counts, since its program has min(z, 0). Smooth activations have no pattern and count for nothing. Rectifiers in
+        loops (`jax.lax.scan`) are refused, because what they are applied to is not seen from outside. It takes one
+        evaluation of each network for each input.
+
+    References:
+        Fort et al. 2020 (2010.15110).
+    """
+    _checks.real("max_memory", max_memory, above=0.0)
+    first, second = _models.checked("model1", model1, x), _models.checked("model2", model2, x)
+    _models.known("activation_hamming", first, second)
+    x = first.x1
+    shapes = [_shapes(argument, *given[:2], x) for argument, given in (("model1", first), ("model2", second))]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`model2` must have the rectifiers of `model1`, {len(shapes[0])} layers of the shapes {shapes[0]}; "
+            f"got {len(shapes[1])} of {shapes[1]}."
+        )
+    used = sum(costs.of(f, a, costs.example(x), "mean").bytes_of_example for f, a, *_ in (first, second))
+    size = int(max(1, min(len(x), max_memory // used)))
+    different = sum(
+        int(_different(first.function, first.arguments, second.function, second.arguments, x[i : i + size]))
+        for i in range(0, len(x), size)
+    )
+    return jnp.asarray(different / (len(x) * sum(int(np.prod(shape)) for shape in shapes[0])))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _different(f1: Function, arguments1: Arguments, f2: Function, arguments2: Arguments, x: Array) -> Array:
+    """Return the number of rectifiers, over all inputs, that are on in one model only."""
+    patterns = (jax.vmap(functools.partial(_pattern, f, a))(x) for f, a in ((f1, arguments1), (f2, arguments2)))
+    return jnp.stack([jnp.sum(p != q) for p, q in zip(*patterns, strict=True)]).sum()
+
+
+def _pattern(function: Function, arguments: Arguments, x: Array) -> list[Array]:
+    """Return, for one example, which rectifiers are on."""
+    program = _read(function, arguments, jax.eval_shape(lambda x: x, x))
+    values = affine.values_of(program, arguments, x, {})
+    return [values[z] > 0 for z in rectified(program)]
+
+
+def _shapes(argument: str, function: Function, arguments: Arguments, x: Array) -> list[tuple[int, ...]]:
+    """Return the shapes of the layers of rectifiers. Refuse a model that has none, or has them in a loop."""
+    program = _read(function, arguments, costs.example(x))
+    bodies = [e.eqn for e in program.equations if not e.eqn.primitive.name.startswith("custom_")]
+    if any(_rectifies(inner) for eqn in bodies for inner in _inside(eqn)):
+        raise ValueError(
+            f"`{argument}` has rectifiers in a loop or a branch (`jax.lax.scan`, `cond`), and what they are applied to "
+            f"cannot be seen from outside. Write the loop out as a Python loop."
+        )
+    found = [tuple(program.shapes[z].shape) for z in rectified(program)]
+    if not found:
+        raise ValueError(
+            f"`{argument}` has no rectifiers, such as `jax.nn.relu` or `jnp.maximum(z, 0)`: smooth activations are "
+            f"neither on nor off. `function_distance` compares any two models."
+        )
+    return found
+
+
+# ------------------------------------------------------------------------------------------- finding the rectifiers
+
+#: Operations that rectifiers consist of. A call with a derivative of its own is opened if it has no others.
+_PIECEWISE_LINEAR = {
+    "max", "min", "clamp", "mul", "neg", "gt", "ge", "lt", "le", "select_n", "broadcast_in_dim", "convert_element_type",
+    "copy", "copy_p", "jit", "pjit", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
+}  # fmt: skip
+
+
+def _read(function: Function, arguments: Arguments, example: Any) -> Program:
+    return programs.read(function, arguments, example, _opened)
+
+
+def _opened(eqn: core.JaxprEqn) -> Any:
+    """Return the body of a call with a derivative of its own, if a rectifier may be what it computes."""
+    if not eqn.primitive.name.startswith("custom_"):
+        return None
+    return programs.body_of(eqn) if all(e.primitive.name in _PIECEWISE_LINEAR for e in _inside(eqn)) else None
+
+
+def _inside(eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
+    """Return all operations in the bodies of an operation."""
+    return [e for body in core.jaxprs_in_params(eqn.params) for inner in body.eqns for e in (inner, *_inside(inner))]
+
+
+def _rectifies(eqn: core.JaxprEqn) -> bool:
+    """Whether an operation in a body is max(z, 0)."""
+    return eqn.primitive.name == "max" and any(
+        isinstance(v, core.Literal) and not np.any(np.asarray(v.val)) for v in eqn.invars
+    )
+
+
+def rectified(program: Program) -> list[int]:
+    """Return the values of a program that a rectifier is applied to."""
+    search = _Search(program)
+    for eqn, inputs, outputs in program.equations:
+        if outputs:
+            search.visit(eqn, inputs, outputs[0])
+    moving = program.depending_on(program.x) & program.depending_on(*program.leaves)
+    return [z for z in dict.fromkeys(search.found) if z in moving]
+
+
+class _Search:
+    """What is known about the values of a program while its operations are visited one after the other."""
+
+    def __init__(self, program: Program) -> None:
+        self.data = program.depending_on(program.x)
+        self.zeros = {v for v, value in program.constants.items() if not np.any(np.asarray(value))}
+        #: The value z of which a value is a multiple that depends on z by its sign only.
+        self.multiple: dict[int, int] = {}
+        #: The value z of which a value is [z > 0], or another comparison of it with 0.
+        self.sign: dict[int, int] = {}
+        self.found: list[int] = []
+
+    def visit(self, eqn: core.JaxprEqn, inputs: tuple[int, ...], out: int) -> None:
+        """Note what an operation makes."""
+        name = eqn.primitive.name
+        if name in ("broadcast_in_dim", "convert_element_type", "reshape", "copy", "copy_p", "neg"):
+            self._passed_on(inputs[0], out)
+        elif name in ("gt", "ge", "lt", "le", "max", "min") and not self.zeros.isdisjoint(inputs):
+            z = inputs[1] if inputs[0] in self.zeros else inputs[0]
+            if name in ("max", "min"):
+                self.found.append(z)
+            else:
+                self.sign[out] = z
+        elif name == "mul":
+            self._product(inputs[0], inputs[1], out)
+        elif name == "select_n" and len(inputs) == 3:
+            self._choice(*inputs)
+
+    def _passed_on(self, value: int, out: int) -> None:
+        if value in self.zeros:
+            self.zeros.add(out)
+        if value in self.sign:
+            self.sign[out] = self.sign[value]
+        if value in self.multiple:
+            self.multiple[out] = self.multiple[value]
+
+    def _product(self, a: int, b: int, out: int) -> None:
+        for one, other in ((a, b), (b, a)):
+            if one in self.sign and self.sign[one] == other:
+                self.found.append(other)  # z [z > 0]
+            elif one not in self.data:  # a number, or a slope that is trained
+                self.multiple[out] = self.multiple.get(other, other)
+
+    def _choice(self, which: int, *branches: int) -> None:
+        z = self.sign.get(which)
+        if z is not None and all(b in self.zeros or self.multiple.get(b, b) == z for b in branches):
+            self.found.append(z)
