@@ -229,6 +229,7 @@ RECTIFIERS: dict[str, Any] = {
     "relu6": (jax.nn.relu6, 1),
     "leaky": (jax.nn.leaky_relu, 1),
     "clip": (lambda z: jnp.clip(z, 0), 1),
+    "min": (lambda z: jnp.minimum(z, 0), 1),
     "where": (lambda z: jnp.where(z < 0, 0.0, z), 1),
     "product": (lambda z: z * (z > 0).astype(z.dtype), 1),
     "twice": (lambda z: jax.nn.relu(-jax.nn.relu(z)), 2),
@@ -251,9 +252,6 @@ def test_rectifiers_are_found_however_they_are_written(name):
 
 
 # ---------------------------------------------------------------------------------------------------------- barrier
-
-
-X32, Y32 = X.astype(jnp.float32), Y.astype(jnp.float32)
 
 
 def double_well(w, x):
@@ -286,13 +284,18 @@ def test_barrier_of_a_convex_loss_is_at_the_ends():
 
 def test_barrier_is_that_of_interpolated_parameters(two: Any):
     (apply_fn, w1), (_, w2) = map(ntk.functional, two)
-    errors = []
-    for a in (0.0, 0.5, 1.0):
-        w = jax.tree.map(lambda u, v, a=a: (1 - a) * u + a * v, w1, w2)
-        errors.append(np.mean(np.asarray(apply_fn(w, X)).argmax(1) != np.asarray(LABELS)))
-    path = ntk.error_barrier(two[0], two[1], X, LABELS, points=3)
+    errors, losses = [], []
+    for a in (0, 1 / 3, 2 / 3, 1):
+        f = np.asarray(apply_fn(jax.tree.map(lambda u, v, a=a: (1 - a) * u + a * v, w1, w2), X))
+        errors.append(np.mean(f.argmax(1) != np.asarray(LABELS)))
+        losses.append(0.5 * np.mean(((f - Y) ** 2).sum(1)))
+    path = ntk.error_barrier(two[0], two[1], X, LABELS, points=4)
     assert_close(path.errors, np.array(errors))
-    assert_close(path.barrier, max(errors) - (errors[0] + errors[2]) / 2)
+    assert_close(path.barrier, max(errors) - (errors[0] + errors[3]) / 2, atol=1e-15)
+    assert_close(ntk.error_barrier(two[0], two[1], X, Y, loss="mse", points=4).errors, np.array(losses))
+
+
+X32, Y32 = X.astype(jnp.float32), Y.astype(jnp.float32)
 
 
 class Normalized(nnx.Module):

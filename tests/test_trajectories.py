@@ -90,6 +90,16 @@ def test_a_network_that_is_linear_has_no_advantage():
     assert found.steps.tolist() == [2, 6]
 
 
+def test_a_network_whose_kernel_grows_has_an_advantage():
+    """At w = 2.8 the slope of the cosine is a third of what it becomes: eight steps suffice, but not at the slope of
+    the start.
+    """
+    model = (lambda w, x: jnp.concatenate([jnp.cos(w) * x, 0 * x], axis=-1), jnp.full((1, 1), 2.8))
+    data = jnp.ones((4, 1)), jnp.zeros(4, int)
+    found = ntk.nonlinear_advantage(model, *data, *data, optimizer=optax.sgd(1.0), steps=8, progress=False)
+    assert (found.linearized, found.nonlinear, found.advantage) == (1, 0, 1)
+
+
 def test_advantage_is_the_difference_of_two_trainings():
     """Against `train` on the network and on its linearization, with the best step and rate on a validation split."""
     fast = optax.sgd(1.0)
