@@ -78,7 +78,7 @@ def _(answer, rng):
     import numpy as np
 
     n, k, r = expect.one_of(rng, (7, 3, 5), (9, 5, 3))
-    j = rng.normal(size=(n, n + 6)) * rng.uniform(0.5, 2.0, size=(n, 1))
+    j = rng.normal(size=(n, n + 6)) * rng.uniform(0.15, 0.4, size=(n, 1))  # Θ_ii near 1
     theta, y = j @ j.T, rng.normal(size=(n, k)) + 0.5
     ridges = np.sort(rng.uniform(0.05, 1.0, size=r))
 
