@@ -1,18 +1,18 @@
 """The course as a whole: what its notebooks import, and the commands of `python -m course`.
 
 Exercises say `from course import check, hint, predict`, chapters `from course import claim, report, reseed, scale,
-sized`.
+sized`; chapter 20 and its sheet also `bridge`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from course.claims import claim
-from course.notebook import report, reseed, scale, sized
+from course.notebook import bridge, report, reseed, scale, sized
 
 if TYPE_CHECKING:
     from course.tasks import check, hint, predict
 
-__all__ = ["check", "claim", "hint", "predict", "report", "reseed", "scale", "sized"]
+__all__ = ["bridge", "check", "claim", "hint", "predict", "report", "reseed", "scale", "sized"]
 
 
 def __getattr__(name: str) -> Any:

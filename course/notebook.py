@@ -1,7 +1,11 @@
-"""Small helpers for the chapters: the size and the seeds they run with, and the two accuracies of chapter 00."""
+"""Small helpers for the chapters: the size and the seeds they run with, the two accuracies of chapter 00, and the other
+library of chapter 20.
+"""
 
+import importlib
 import os
 import re
+from types import ModuleType
 
 SCALES = ("laptop", "long", "paper")
 _REPORT = re.compile(r"test accuracy on mnist5k: network ([\d.]+) %, NTK ([\d.]+) %")
@@ -60,3 +64,34 @@ def find_report(text: str) -> str | None:
     """Return the line that `report` printed, if `text` holds it."""
     found = _REPORT.search(text)
     return found and found.group()
+
+
+class NotInstalled(ImportError):
+    """A package that a chapter needs cannot be used. In a notebook only its message is shown."""
+
+    def _render_traceback_(self) -> list[str]:
+        return str(self).splitlines()
+
+
+def bridge(*, needed: bool = True) -> ModuleType | None:
+    """Return `ntklib.interop.neural_tangents`; where that cannot be imported, say in a sentence what to install.
+
+    neural-tangents is not part of a reader's installation (`make course`). With `needed` the sentence ends the cell,
+    and with it "Run all"; otherwise it is printed and None is returned, so that cells can wait for it: `if nt: ...`.
+    """
+    try:
+        return importlib.import_module("ntklib.interop.neural_tangents")
+    except ImportError as error:
+        message = str(error)
+        if isinstance(error, ModuleNotFoundError):
+            from ntklib.interop._bridge import INSTALL
+
+            what = "This chapter needs" if needed else "Some cells of this sheet wait for"
+            message = (
+                f"{what} {error.name}, which is not installed: run {INSTALL.replace('`pip', '`%pip')} in a cell, "
+                "restart the kernel and run all cells again."
+            )
+    if needed:
+        raise NotInstalled(message) from None
+    print(message)
+    return None
