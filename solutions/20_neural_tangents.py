@@ -143,8 +143,7 @@ check("20.3", factor)
 # The measurement, by `ntklib`, on twenty digits of which only the first rows are real. It waits for your prediction.
 
 # %%
-predict("20.3", factor)
-if predict("20.3") is not None:
+if predict("20.3", factor) is not None:
     token_net = ntk.Serial(ntk.Dense(8, 16, w_std=1.5, use_bias=False, rngs=nnx.Rngs(0)), ntk.Relu())
 
     def between_tokens(first, second):
