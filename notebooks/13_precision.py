@@ -286,7 +286,7 @@ for name in KERNELS:
 
 # %% [markdown]
 # Over a factor of eight in $m$ the four points lie on a line within a few percent: $\sigma_c$ follows a power of $m$, although the tail of the spectrum need not. For the NNGP with convolutions both routes agree within
-# about 0.1. For the dense kernels they do not: the middle of their spectrum falls slowly, and its end bends down. An exponent from the middle would promise far too many images there.
+# about 0.1. For the other kernels with convolutions they differ by 0.2. For the dense ones they do not agree at all: the middle of their spectrum falls slowly, and its end bends down. An exponent from the middle would promise far too many images there.
 # The noise that a kernel bears looks at the end, where the decision falls. So we extrapolate $\sigma_c$, not $\lambda_i$.
 #
 # Two things stand out. The NNGP bears less than the NTK, whose second part comes from the derivative of the activation and makes it rougher. And pooling costs the most: it makes all images alike, and with 8 bits
@@ -502,8 +502,8 @@ for name in ("pool ReLU NTK", "pool ReLU NNGP"):
 #
 # - **Cholesky** stops at the first negative pivot. That is crude and honest. Below the critical size it says nothing, also where half of the digits of $c$ are gone.
 # - **Eigenvalues** show it all. Those above $2\sigma\sqrt m$ keep their places. Those below are the noise's, whatever they were before.
-# - **Conjugate gradients** learns the largest eigenvalues first. Its early iterates do not see the noise, the later ones fit it. So the error at the test images must fall and rise again, although the residual on
-#   the training images goes on falling. Stopping in time is a remedy.
+# - **Conjugate gradients** learns the largest eigenvalues first. Its early iterates do not see the noise, the later ones fit it. **Prediction**: the distance to the exact outputs at the test images falls at first and rises again,
+#   so that stopping in time is a remedy.
 
 
 # %%
@@ -534,7 +534,7 @@ for chosen in orders(BROKEN[0], first=200)[:4]:
         found.append(np.linalg.norm(outputs - want, axis=(1, 2)) / np.linalg.norm(want))
         values[bits] = np.linalg.eigvalsh(k)[::-1]
 
-# %% alt="Left: eigenvalues against their index, exact as a line and of the kernel rounded to 8 bits as points; they agree until a horizontal line at two sigma root m, below which the rounded ones fall away and become negative, shown in gray by their absolute value. Right: distance of the test outputs from those of the exact kernel over the iterations of conjugate gradients; with the exact kernel it falls steadily, with 8 bits it falls at first and then rises above its start."
+# %% alt="Left: eigenvalues against their index, exact as a line and of the kernel rounded to 8 bits as points; they agree until a horizontal line at two sigma root m, below which the rounded ones fall away and become negative, shown in gray by their absolute value. Right: distance of the test outputs from those of the exact kernel over the iterations of conjugate gradients; with the exact kernel it falls to a fortieth, with 8 bits it is the same up to a dozen iterations and then rises."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.7))
 index, edge = np.arange(1, M_LARGE + 1), 2 * sigma[BROKEN] * M_LARGE**0.5
 left.plot(index, values[53], color="0.1", label="exact")
@@ -559,6 +559,9 @@ assert curve[-1] > curve.min()
 assert np.mean(distance[53], axis=0)[-1] < 0.1 * curve[-1]
 
 # %% [markdown]
+# The turn comes after a dozen iterations, where the curves part. But the exact kernel needs some eighty to get near its outputs, and after twelve most of the way is still to go. Stopping in time avoids the noise. It does not
+# replace what the noise has covered.
+#
 # ## Remedies, each measured
 #
 # **A ridge.** Adding $\delta\, \mathrm{tr}(K)/m$ to the diagonal makes the matrix positive if $\delta$ is at least $2\sigma\sqrt m$ over the mean of the diagonal, by the safe rule. That mends Cholesky. The outputs are now those of ridge
@@ -640,7 +643,7 @@ claim(
 )
 
 # %% [markdown]
-# **The ridge** of the safe rule is 0.05. Below it the outputs are up to ten times larger than they should be, and more. At 0.1 they are within a tenth of those of the exact kernel with this ridge, and that distance falls on with $\delta$.
+# **The ridge** of the safe rule is 0.05. Below it the outputs are off by up to twenty times their size. At 0.1 they are within a tenth of those of the exact kernel with this ridge, and that distance falls on with $\delta$, somewhat slower than $1/\delta$.
 # But a quarter of the outputs without a ridge is missing, and no ridge brings it back: smaller ones let the noise in, larger ones take more away.
 #
 # **Refinement** shrinks the error by nearly the predicted factor. The ratio of measured to predicted is $0.95 \pm 0.03$, which with a margin of 0.1 is undecided: the semicircle of equal errors is not good enough here. At a given size one bit
