@@ -143,8 +143,7 @@ check("20.3", factor)
 # The measurement, by `ntklib`, on twenty digits of which only the first rows are real. It waits for your prediction.
 
 # %%
-predict("20.3", factor)
-if predict("20.3") is not None:
+if predict("20.3", factor) is not None:
     token_net = ntk.Serial(ntk.Dense(8, 16, w_std=1.5, use_bias=False, rngs=nnx.Rngs(0)), ntk.Relu())
 
     def between_tokens(first, second):
@@ -226,8 +225,8 @@ check("20.4", (wrong_line, time_and_ridge))
 #
 # Three people ask you. The first has sentences of different lengths and wants an NTK with attention.
 # The second has 30,000 images, many of them near duplicates, a ReLU network of depth 20, and only float32 on her device.
-# The third found, with 10 outputs, that at `t=1000` with `learning_rate=1` in neural-tangents an outlier is fitted, and does not see it at `t=1000` here: "one of the two has a bug".
-# Which library do you recommend to the first and to the second, and why? What do you tell the third: at which `t` here should he look?
+# The third found, with 10 outputs, that at `t=1000` here an outlier is fitted, and at `t=1000` with `learning_rate=1` in neural-tangents it is not: "one of the two has a bug".
+# Which library do you recommend to the first and to the second, and why? What do you tell the third: with which `t` here should he compare?
 
 # %% written="20.5" points=2
 answer = r"""
@@ -237,9 +236,8 @@ library, since a kernel is an array. The second: ntklib. For near duplicates the
 an arccosine in neural-tangents, and in float32 only some four digits are left there, more lost with
 each of 20 layers; and the kernel has 9 × 10⁸ entries, for which `gram` has tiles, devices and a store.
 The third: no bug on these grounds. There the loss is a mean over the K = 10 outputs as well, so that
-t = 1000 there is t = 100 here. Seen from here, his curve at 1000 is ten times later than the other;
-the outlier, fitted at 100, must be fitted at 1000, too. If it is not, look for a ridge, which in
-`predict` acts on the test points only, or for another kernel.
+t = 1000 there is t = 100 here: training is ten times less far, and the outlier is not fitted yet.
+If the curves differ at t = 100 here, too, look for a ridge (relative or absolute?) or for another kernel.
 ### END SOLUTION
 """
 check("20.5", answer)

@@ -298,7 +298,7 @@ written(
     rubric=(
         "the first: neural-tangents, for attention and masks (the prediction may be ours: a kernel is an array);",
         "the second: ntklib, for the angle near ρ = 1 in float32, and for the size of the kernel;",
-        "the third: a mean over K = 10 outputs, t = 1000 there is t = 100 here; no bug is shown by that.",
+        "the third: a mean over K = 10 outputs, so that t = 1000 there is t = 100 here, ten times less far; no bug.",
     ),
     numbers=("100",),
     asked="which t here corresponds to t = 1000 there, with 10 outputs?",
