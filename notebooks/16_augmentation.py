@@ -611,8 +611,8 @@ for name, errors in extra.items():
     )
 
 # %% [markdown]
-# It is. Sixty-four members have $0.992 \pm 0.002$ times the squared error of the invariant kernel with the extra ridge $D$, though the scatter of the members' matrices is not small.
-# So we know what an ensemble of augmented kernels does in the end: it uses the right kernel, with a ridge that it cannot get rid of.
+# Read the two lines above. On the photos both numbers are near 1, so nothing follows from them. On the shifted digits they are far apart:
+# the nearer the first one is to 1, the more of what the ensemble loses is the extra ridge. What remains is the scatter of the members' matrices, which (8) leaves out.
 #
 # ## What pooling has already done
 #

@@ -266,8 +266,8 @@ check("16.5", answer)
 # 40 minutes · difficulty 4 of 5 · rests on “The labels decide”
 #
 # An open task. Write `mine(images, rng)`: copies of digits, each changed at random in a way that keeps its label.
-# Predict the sign and the rough size of the gain in accuracy before you run the cell. Then try to beat the shifts.
-# What happens if you go too far, for instance with shifts by three pixels? Can you combine two augmentations, and does the gain add up?
+# Predict the sign and the rough size of the gain in accuracy before you run the cell.
+# What happens if you go too far? Compare shifts by one and by three pixels. Can you combine two augmentations, and does the gain add up?
 
 # %%
 BLACK = data.black
@@ -309,7 +309,7 @@ digits differently, and a hundred images do not show all slants, so I predict a 
 less than that of shifts: it moves the outer rows by one pixel and the middle not at all.
 Shifts by three of eight pixels cut parts of the digit off: the gain goes away. Shifts
 and slants together gain less than the sum, since a slant is partly a shift.
-Measured: SOLUTION-16.6
+Then measure with `accuracy_of`, and look at the error: five subsets may not decide it.
 ### END SOLUTION
 """
 check("16.6", answer)
