@@ -136,14 +136,9 @@ def nonlinear_advantage(
         _several("linear_optimizer", optimizer if linear_optimizer is None else linear_optimizer),
         _several("optimizer", optimizer),
     ]
-    if validation is None and max(map(len, lists)) > 1:
-        raise ValueError("`validation` must be given to choose among several optimizers: a pair (inputs, labels).")
-    if validation is None and stops[-1] != steps:
-        raise ValueError(f"`record_at` must end with steps={steps} without `validation`; got {stops[-1]}.")
+    _check_choice(lists, stops, steps, validation)
     sets = [_labelled(given, "x_test", "labels_test", x_test, labels_test)]
     if validation is not None:
-        if not (isinstance(validation, tuple) and len(validation) == 2):
-            raise TypeError(f"`validation` must be a pair (inputs, labels); got {_checks.shown(validation)}.")
         sets.append(_labelled(given, "validation[0]", "validation[1]", *validation))
 
     models = [linearize((given.apply_fn, given.params)), given.apply_fn]
@@ -164,6 +159,16 @@ def nonlinear_advantage(
         linearized_choice=at1,
         nonlinear_choice=at2,
     )
+
+
+def _check_choice(lists: list[list[Any]], stops: list[int], steps: int, validation: Any) -> None:
+    """Refuse a choice that nothing is made by."""
+    if validation is None and max(map(len, lists)) > 1:
+        raise ValueError("`validation` must be given to choose among several optimizers: a pair (inputs, labels).")
+    if validation is None and stops[-1] != steps:
+        raise ValueError(f"`record_at` must end with steps={steps} without `validation`; got {stops[-1]}.")
+    if validation is not None and not (isinstance(validation, tuple) and len(validation) == 2):
+        raise TypeError(f"`validation` must be a pair (inputs, labels); got {_checks.shown(validation)}.")
 
 
 def _errors(

@@ -165,17 +165,20 @@ def follow(
         bar.update(saved.done)
         if run.go(bar, lambda now: path is None or _checkpoint.write(path, settings, now)):
             print(f"\ninterrupted after {run.saved.done} of {steps} steps; returning what there is")
-    params = run.saved.state[0]
     if isinstance(model, nnx.Module):
-        nnx.update(model, nnx.State(params))
-    taken = np.array(stops[: len(run.saved.loss)])
-    records = {name: jnp.asarray(np.array(values)) for name, values in run.saved.records.items()}
+        nnx.update(model, nnx.State(run.saved.state[0]))
+    return _result(run.saved, stops, given.steps_per_epoch)
+
+
+def _result(saved: Saved, stops: list[int], steps_per_epoch: float) -> Followed:
+    """Return what was recorded."""
+    taken = np.array(stops[: len(saved.loss)])
     return Followed(
-        jnp.asarray(taken, dtype=int),
-        jnp.asarray(taken / given.steps_per_epoch),
-        jnp.asarray(np.array([float(v) for v in run.saved.loss])),
-        records,
-        params,
+        steps=jnp.asarray(taken, dtype=int),
+        epochs=jnp.asarray(taken / steps_per_epoch),
+        loss=jnp.asarray(np.array([float(v) for v in saved.loss])),
+        records={name: jnp.asarray(np.array(values)) for name, values in saved.records.items()},
+        params=saved.state[0],
     )
 
 
