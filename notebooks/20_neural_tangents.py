@@ -639,7 +639,7 @@ claim(
 )
 
 # %% [markdown]
-# The bias is there. With 32 channels in place of 128 we saw $1.10 \pm 0.03$ (400 networks): more than we had expected, and four times less at four times the width, as a bias of order $1/n$ should be.
+# The bias is there. With 32 channels in place of 128 we saw $1.10 \pm 0.03$ (400 networks): more than we had expected. It is smaller with 128, as a bias of order $1/n$ should be; keys and number of networks were others too, so this measures no rate.
 #
 # Does attention read digits? Not without help. With an average at the end, **the network does not know the order of the rows**: permute the tokens of one image, and its weights $a_{ts}$ are permuted along, and the average is the same.
 # So the kernel between an image and another one does not change when the rows of one of them are shuffled. What helps are *positional embeddings*: a random vector for each position, added to the token. Their covariance is $\sigma_p^2 \delta_{ss'}$, so that tokens in equal positions are more alike.

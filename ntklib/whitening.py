@@ -24,8 +24,9 @@ class ZCA:
     directions that the training inputs do not reach.
 
     Args:
-        epsilon: The regularization relative to the mean eigenvalue, above zero. 0.1 is typical. A large one only
-            multiplies the features by a number.
+        epsilon: The regularization relative to the mean eigenvalue, above zero. 0.1 is typical. With N ≥ d a
+            large one only multiplies the features by a number. With N < d it also makes what lies along the directions
+            that the training inputs do not reach larger than all else, and predictions fall to chance.
 
     Raises:
         TypeError: If inputs are integers.

@@ -25,14 +25,14 @@ def by_loop(kernel, new, images, targets, maps, ridge):
     """NumPy, one ensemble after the other."""
     found = []
     for j in range(1, len(maps) + 1):
-        total = 0
+        outputs = []
         for a in maps[:j]:
             z = a(images)
             k = np.asarray(kernel(z, z), np.float64)
             lam = ridge * np.mean(np.diag(k))
             alpha = np.linalg.solve(k + lam * np.eye(len(k)), np.asarray(targets, np.float64))
-            total = total + np.asarray(kernel(new, z), np.float64) @ alpha / j
-        found.append(total.tolist())
+            outputs.append(np.asarray(kernel(new, z), np.float64) @ alpha)
+        found.append(np.mean(outputs, 0).tolist())
     return found
 
 
@@ -68,13 +68,13 @@ def signed_with(train="signed", test="signed", ridge="right", form=None):
     """`signed_regression` with other averages, or another ridge."""
 
     def answer(kernel, x_test, x, y, perms, signs, lam):
-        size = len(signs)
+        size = len(perms)
 
         def average(a, how):
             if how == "plain":
                 return kernel(a, x)
             weights = signs if how != "unsigned" else jnp.ones(size)
-            total = sum(w * kernel(a, x[:, p]) for p, w in zip(perms, weights, strict=True))
+            total = jnp.sum(jnp.stack([w * kernel(a, x[:, p]) for p, w in zip(perms, weights, strict=True)]), 0)
             return total if how == "sum" else total / size
 
         own = average(x, train)

@@ -329,7 +329,7 @@ written(
     rubric=(
         "the factor J² = 81, from J N³ against (J N)³;",
         "why it is enough: off the diagonal members have k_G on average, and the scatter falls as 1/J;",
-        "what is lost: the diagonal, k − k_G: an extra ridge; no member sees two copies of one image, none is fitted.",
+        "what is lost: the diagonal, k − k_G, an extra ridge: no member sees two copies of one image.",
     ),
     numbers=("81", "eighty-one"),
     asked="how many times fewer multiplications are that?",
