@@ -78,7 +78,7 @@ def test_a_function_with_overloads_says_what_each_of_them_returns():
 def test_a_class_is_called_as_its_own_init_says_or_one_below_it():
     assert signatures.signature(ENTRIES["ntklib.LayerNorm"].value) == "(epsilon: float=1e-12)"
     assert signatures.signature(ENTRIES["ntklib.KernelClassifier"].value).startswith(
-        "(net: Layer | None=None, *, kernel:"
+        "(net: Layer | None=None, *, depth:"
     )
     assert signatures.signature(ENTRIES["ntklib.Layer"].value) == ""
 
