@@ -3,7 +3,7 @@
 #
 # After this chapter you can
 #
-# - say what rounding to $b$ bits does to a kernel, and why it moves eigenvalues by up to $2\sigma\sqrt m$;
+# - say what rounding to $b$ bits does to a kernel, and why it moves eigenvalues by up to about $2\sigma\sqrt m$;
 # - predict from small subsets at how many images a rounded kernel stops being positive, and see it happen;
 # - choose a remedy (a ridge, stopping early, more digits where they decide) and say what each one cannot do.
 #
@@ -81,6 +81,7 @@ exact = {name: kernel_of(name) for name in KERNELS}
 # The numbers of $b$ bits between $2^e$ and $2^{e+1}$ are equally far apart. Rounding moves a number by at most half of that distance.
 # Over many different numbers the error is spread evenly over this range. Its standard deviation $\sigma$ is then the
 # distance over $\sqrt{12}$: between 0.29 and 0.58 of $2^{-b}$ times the number, depending on $f$.
+# A kernel has entries of many sizes. For a whole kernel $\sigma$ is the root mean square of the errors off its diagonal.
 #
 # Two things to note. The error is *relative*: large entries have large errors. And it is the *same* every time: rounding has no
 # randomness in it. It only looks random, because the digits beyond the last bit have nothing to do with those before.
@@ -117,14 +118,17 @@ def normal_noise(m, rng):
 # %% [markdown]
 # ## Rounding noise is a random matrix
 #
-# Write $\tilde K = K + E$ for the rounded kernel of $m$ images. $E$ is symmetric. Take its entries to be independent, of mean 0 and
-# standard deviation $\sigma$. How large are its eigenvalues? Their mean square is
+# Write $K$ for the exact kernel of $m$ images, an NTK or an NNGP (in this chapter $K$ is not the number of outputs), and $\tilde K = K + E$ for the rounded one.
+# $E$ is symmetric. Take its entries on and above the diagonal to be independent, all of mean 0 and of the same standard deviation $\sigma$.
+# How large are its eigenvalues? Their mean square is
 #
 # $$ \tfrac1m\, \mathrm{tr}\, E^2 = \tfrac1m \sum_{ij} E_{ij}^2 \approx m\, \sigma^2 , $$
 #
 # so they are of the size $\sigma\sqrt m$. **Wigner's semicircle law** says how they are spread: with density
-# $\frac{1}{2\pi m\sigma^2}\sqrt{4m\sigma^2 - \lambda^2}$. All of them lie within $\pm 2\sigma\sqrt m$, up to a part that vanishes as $m$ grows.
-# It asks for independent entries with bounded fourth moments (in units of $\sigma$). No normal distribution is needed.
+# $\frac{1}{2\pi m\sigma^2}\sqrt{4m\sigma^2 - \lambda^2}$. The density is zero beyond $\pm 2\sigma\sqrt m$, the **edge**.
+# For this density these assumptions are enough, unless a few entries are far larger than all the others.
+# If the fourth moments are bounded as well (in units of $\sigma$), the largest eigenvalue is at the edge too, up to a relative error that vanishes as $m$ grows.
+# No normal distribution is needed. One size for all entries is.
 #
 # **Prediction**: so it is for rounding errors, though nothing is random in them. The largest of $|\lambda(E)|$ is $2\sigma\sqrt m$.
 
@@ -158,24 +162,32 @@ ax.set(xlabel="eigenvalue of E / (σ√m)", ylabel="density", ylim=(0, 0.47))
 _ = ax.legend(loc="upper right")
 
 # %% [markdown]
-# The prediction is not met: the largest eigenvalue lies a sixth beyond $2\sigma\sqrt m$ for the dense kernel, and a twelfth beyond it for the convolutional one. Why? Give each entry of $E$ a random sign. That keeps the sizes and destroys
-# any order among the signs. The edge stays where it was. So the errors do look random, but they do not all have one size. The images of mnist5k differ in brightness, bright images have large entries,
-# and these have large errors. A matrix with some rows of larger noise has a higher middle and a wider edge than the semicircle of its mean square. Remember this as an error of the theory of some ten percent.
+# The prediction is not met: the largest eigenvalue lies a sixth beyond $2\sigma\sqrt m$ for the dense kernel, and a twelfth beyond it for the convolutional one.
+# Why? Give each entry of $E$ a random sign. That keeps the sizes and destroys any order among the signs.
+# The largest eigenvalue stays where it was, within 0.02. So the signs do look random, and the cause is in the sizes: the errors do not all have one size.
+# The images of mnist5k differ in brightness, bright images have large entries in their whole row, and these have large errors.
+# A matrix with some rows of larger noise has a higher middle and a wider edge than the semicircle of its mean square.
+# Remember this as an error of the theory of some ten to twenty percent.
 #
 # ## How much noise a kernel can bear
 #
-# By Weyl's inequality $\lambda_{\min}(K + E) \ge \lambda_{\min}(K) - 2\sigma\sqrt m$. So a kernel stays positive as long as $\sigma$ is below $\lambda_{\min}/(2\sqrt m)$.
-# This rule is **safe**. It is exact only if all eigenvalues of $K$ are equal: then $K$ moves the semicircle as a whole.
-# In a kernel most eigenvalues are far above the smallest one. They cannot be moved below zero, and they help.
+# Weyl's inequality says $\lambda_{\min}(K + E) \ge \lambda_{\min}(K) - \lVert E \rVert$, where $\lVert E \rVert$ is the largest $|\lambda(E)|$.
+# Put $2\sigma\sqrt m$ for it: a kernel stays positive as long as $\sigma$ is below $\lambda_{\min}/(2\sqrt m)$, where $\lambda_{\min}$ is that of $K$.
+# We call this the **safe rule**. For errors of one size it is safe. For our kernels $\lVert E \rVert$ was up to a fifth larger, and to be safe there the rule needs this margin.
+# It is exact only if all eigenvalues of $K$ are equal: then $K$ moves the semicircle as a whole.
+# In a kernel most eigenvalues are far above the smallest one. To second order the $j$-th of them pushes the smallest one down by $E_{1j}^2/(\lambda_j - \lambda_{\min})$.
+# So the large ones hardly push, and the kernel bears more than the rule says.
 #
 # Here is the sharp version, for $E$ as above and eigenvectors of $K$ that have nothing to do with $E$. Work in the
-# eigenbasis of $K$. Let $R = (K + E - z)^{-1}$ for a $z$ below all eigenvalues, and $g = \mathrm{tr}\, R$. The formula for one entry of an
+# eigenbasis of $K$. We take the entries of $E$ in this basis to be independent and of size $\sigma$ as well; for normal noise they are.
+# Let $R = (K + E - z)^{-1}$ for a $z$ below all eigenvalues, and $g = \mathrm{tr}\, R$. The formula for one entry of an
 # inverse (Schur's complement) says
 #
 # $$ R_{ii} = \Big[ \lambda_i + E_{ii} - z - \sum_{j,k \ne i} E_{ij} R^{(i)}_{jk} E_{ki} \Big]^{-1} \approx \frac{1}{\lambda_i - z - \sigma^2 g} , $$
 #
-# where $R^{(i)}$ is $R$ without row $i$. It does not depend on the $E_{ij}$, so the sum is near its mean $\sigma^2\, \mathrm{tr}\, R^{(i)} \approx \sigma^2 g$. Call
-# $\omega = z + \sigma^2 g$ and sum over $i$:
+# where $R^{(i)}$ is the inverse of $K + E - z$ after its row $i$ and its column $i$ have been removed (it is not $R$ with a row removed).
+# So $R^{(i)}$ does not depend on the $E_{ij}$. If many terms of the sum count, it is near its mean $\sigma^2\, \mathrm{tr}\, R^{(i)} \approx \sigma^2 g$. A single $E_{ii}$ is then small beside it and is left out.
+# Call $\omega = z + \sigma^2 g$ and sum over $i$:
 #
 # $$ g = \sum_i \frac{1}{\lambda_i - \omega} , \qquad z(\omega) = \omega - \sigma^2 \sum_i \frac{1}{\lambda_i - \omega} . $$
 #
@@ -285,12 +297,14 @@ for name in KERNELS:
     print(f"{name:18} {fitted(name)[0]:10.2f} {0.5 - alpha:18.2f}          {sizes}")
 
 # %% [markdown]
-# Over a factor of eight in $m$ the four points lie on a line within a few percent: $\sigma_c$ follows a power of $m$, although the tail of the spectrum need not. For the NNGP with convolutions both routes agree within
-# about 0.1. For the other kernels with convolutions they differ by 0.2. For the dense ones they do not agree at all: the middle of their spectrum falls slowly, and its end bends down. An exponent from the middle would promise far too many images there.
-# The noise that a kernel bears looks at the end, where the decision falls. So we extrapolate $\sigma_c$, not $\lambda_i$.
+# Over a factor of eight in $m$ the four points lie close to a line: over this range $\sigma_c$ follows a power of $m$, although the tail of the spectrum does not.
+# For the NNGP with convolutions both routes agree within about 0.1. For the NTK with convolutions they differ by 0.15 to 0.2.
+# For the dense kernels they do not agree at all: the middle of their spectrum falls slowly, and its end bends down. An exponent from the middle would promise far too many images there.
+# $\sigma_c$ depends most on the end of the spectrum, and the end decides whether a kernel stays positive. So we extrapolate $\sigma_c$, not $\lambda_i$.
 #
-# Two things stand out. The NNGP bears less than the NTK, whose second part comes from the derivative of the activation and makes it rougher. And pooling costs the most: it makes all images alike, and with 8 bits
-# (bfloat16) a handful of images is enough. The dense tangent kernels last for thousands.
+# Two things stand out in these predictions.
+# The ReLU NNGP bears less than the NTK of the same network. The NTK has a second part, which comes from the derivative of the activation. It makes the kernel rougher, and its small eigenvalues larger.
+# And pooling costs much: it makes all images alike. With 8 bits (bfloat16) the pooled kernels should stop being positive at two and at 15 images. The dense tangent kernel should last for thousands.
 #
 # ## The critical size, predicted and met
 #
@@ -391,7 +405,9 @@ claim(
 )
 
 # %% [markdown]
-# Seven of the eight are met, between 0.9 and 1.45 times the prediction. The extrapolations reach up to three times the largest subset. The safe rule promises two to five times too few images.
+# Seven of the eight are met, between 0.9 and 1.45 times the prediction.
+# Three of the eight predicted sizes lie beyond the largest subset of the fit, by up to a factor of three, and these are met within 10 %. The other predictions lie within the fitted sizes, or below them.
+# The safe rule promises two to five times too few images.
 #
 # One is not met: the pooled NNGP with 8 bits, predicted to last for two images and lasting for six. Two images are no large matrix. There is no semicircle of a 2×2 matrix, and the line was fitted at 12 to 100 images.
 # The next two, at 15 and 13 images, last some 40 % longer than predicted as well, probably for the same reason. The dense kernel also lasts 40 % longer. There the errors of an image grow with its brightness, but so does what
@@ -464,8 +480,9 @@ for column, words in ((0, "a quarter of"), (4, "four times")):
     )
 
 # %% [markdown]
-# Up to half of the predicted size nothing is lost. At the predicted size a few percent are, and at twice the size two thirds. *More* images make it worse: from 0.9 down to 0.2. With 11 bits the same happens at the critical size of 11 bits.
-# So the claim holds for this kernel, and without a ridge it could not be clearer. Rounding does not limit performance here, it destroys it.
+# Up to half of the predicted size nothing is lost. At the predicted size 8 bits cost 0.05 of accuracy, at twice that size 0.67. *More* images make it worse: the accuracy falls from 0.9 to 0.2.
+# With 11 bits nothing is lost at 524 images, and more than half of the accuracy at 1048. The critical size of 11 bits, 656, lies between the two.
+# So the claim holds for this kernel without a ridge. Rounding does not limit performance here, it destroys it.
 #
 # ## What float32 predicts
 #
@@ -493,17 +510,22 @@ for name in ("pool ReLU NTK", "pool ReLU NNGP"):
     )
 
 # %% [markdown]
-# The pooled NNGP comes to $4 \cdot 10^4$ images in float32. That is within a factor of four of the number that is handed on. For the pooled NTK it is $2 \cdot 10^7$, and for kernels without pooling it is millions and more. None of these is a
-# test of the $10^4$: that was said of CIFAR-10, whose images have 16 times as many pixels to pool over, and of deeper networks. And the lines are extended by a factor of 400 and of 200,000. What we can say: with float32 pooling and smooth kernels come first, and by far.
+# The pooled NNGP comes to $4 \cdot 10^4$ images in float32, four times the number that is handed on. For the pooled NTK it is $2 \cdot 10^7$, and for kernels without pooling it is from a million to some billions.
+# None of these is a test of the $10^4$: that was said of CIFAR-10, whose images have 16 times as many pixels to pool over, and of deeper networks. And the lines are extended by a factor of 400 and of 200,000.
+# What the lines say, if they go on: the pooled NNGP breaks first, and by far.
+# For one and the same readout the ReLU NNGP breaks at 300 to 1,200 times fewer images than the NTK. On the same digits the pooled kernel breaks at 30 to 70 times fewer images than the flattened one of its kind.
+# But the pooled NTK does not break before all kernels without pooling: the flatten NNGP comes earlier.
+# And smoothness of the activation does not settle it either: the dense erf NNGP has a critical size ten times that of the dense ReLU NNGP.
 #
 # ## Cholesky, eigenvalues and conjugate gradients
 #
 # Three ways to solve $\Theta c = y$, and three ways to notice rounding. Take the same kernel with 8 bits, at four times the predicted size.
 #
-# - **Cholesky** stops at the first negative pivot. That is crude and honest. Below the critical size it says nothing, also where half of the digits of $c$ are gone.
-# - **Eigenvalues** show it all. Those above $2\sigma\sqrt m$ keep their places. Those below are the noise's, whatever they were before.
-# - **Conjugate gradients** learns the largest eigenvalues first. Its early iterates do not see the noise, the later ones fit it. **Prediction**: the distance to the exact outputs at the test images falls at first and rises again,
-#   so that stopping in time is a remedy.
+# - **Cholesky** stops at the first negative pivot. That is crude and honest. Below the critical size it says nothing, even where half of the digits of $c$ are gone.
+# - **Eigenvalues** show it all. Those well above $2\sigma\sqrt m$ stay nearly where they are. Those below it are made by the noise, whatever they were before.
+# - **Conjugate gradients** (CG) learns the largest eigenvalues first. Its early iterates do not see the noise, the later ones fit it.
+#   The method is made for positive matrices. Ours is not positive any more, so nothing guarantees the later iterates.
+#   **Prediction**: the distance to the exact outputs at the test images falls at first and rises again, so that stopping in time is a remedy.
 
 
 # %%
@@ -559,23 +581,29 @@ assert curve[-1] > curve.min()
 assert np.mean(distance[53], axis=0)[-1] < 0.1 * curve[-1]
 
 # %% [markdown]
-# The turn comes after a dozen iterations, where the curves part. But the exact kernel needs some eighty to get near its outputs, and after twelve most of the way is still to go. Stopping in time avoids the noise. It does not
-# replace what the noise has covered.
+# The distance falls and rises again, as predicted. Of the iterations that we looked at the 12th is best; there the two curves part.
+# But as a remedy stopping has hardly any effect here. The least distance is 0.84 of the outputs' size, and to answer zero everywhere would have a distance of 1.
+# The exact kernel needs some eighty iterations to get near its outputs, and after twelve most of the way is still to go.
+# Stopping in time avoids the noise. It does not replace what the noise has covered.
 #
 # ## Remedies, each measured
 #
-# **A ridge.** Adding $\delta\, \mathrm{tr}(K)/m$ to the diagonal makes the matrix positive if $\delta$ is at least $2\sigma\sqrt m$ over the mean of the diagonal, by the safe rule. That mends Cholesky. The outputs are now those of ridge
-# regression, on purpose. There are two distances to look at: that to the outputs of the *exact* kernel with the *same* ridge (what rounding still does), and that to the exact kernel without a ridge (what rounding and ridge do).
+# **A ridge.** Adding $\delta\, \mathrm{tr}(K)/m$ to the diagonal makes the matrix positive if $\delta$ is at least $2\sigma\sqrt m$ over the mean of the diagonal, by the safe rule. (The mean of the diagonal is 1 here.)
+# Then Cholesky's method runs through. The outputs are now those of ridge regression, on purpose.
+# There are two distances to look at: that to the outputs of the *exact* kernel with the *same* ridge (what rounding still does), and that to the exact kernel without a ridge (what rounding and ridge do).
 # **Prediction**: the first falls with the ridge, roughly like $1/\delta$; the second has a minimum.
 #
 # **Float64 only where it decides.** Converting a rounded kernel to float64 changes nothing: the errors are in the entries. But a rounded kernel can help to solve for an exact one. This is **iterative refinement**: factorize the
-# rounded matrix, then repeat $c \leftarrow c + \tilde K^{-1}(y - Kc)$, with the residual from the exact entries. Only one product with $K$ is needed at a time, and its tiles need not be stored.
-# The error obeys $e \leftarrow (1 - \tilde K^{-1} K)\, e = \tilde K^{-1} E\, e$. With $\mu$ the eigenvalues of $K^{-1/2} E K^{-1/2}$, this matrix has the eigenvalues $\mu/(1 + \mu)$.
-# The most negative $\mu$ is $-\sigma/\sigma_c$, by the definition of $\sigma_c$. So the error shrinks in each step by
+# rounded matrix, then repeat $c \leftarrow c + \tilde K^{-1}(y - Kc)$, with the residual from the exact entries. A step needs one product with $K$. It can be computed tile by tile, and no tile need be stored.
+# The error $e$ of $c$ obeys $e \leftarrow (1 - \tilde K^{-1} K)\, e = \tilde K^{-1} E\, e$. With $\mu$ the eigenvalues of $K^{-1/2} E K^{-1/2}$, this matrix has the eigenvalues $\mu/(1 + \mu)$.
+# The most negative $\mu$ is near $-\sigma/\sigma_c$, since $\sigma_c$ is the noise for which it would be $-1$.
+# The largest $\mu$ is about as large, as $E$ and $-E$ are alike, and $\mu/(1 + \mu)$ is smaller for it. So the most negative one decides.
+# After many steps the error is multiplied in each step by
 #
 # $$ \rho = \frac{\sigma/\sigma_c}{1 - \sigma/\sigma_c} . $$
 #
-# It is below 1 only if $\sigma < \sigma_c/2$. **Refinement works up to the critical size for one bit less**: rounding to one bit less doubles $\sigma$.
+# ($\mu$ and $\rho$ are not the momentum and the correlation of other chapters.)
+# The factor $\rho$ is below 1 only if $\sigma < \sigma_c/2$. Rounding to one bit less doubles $\sigma$. So **refinement works up to the critical size for one bit less**.
 #
 # **Prediction** for the flatten ReLU NNGP with 11 bits and the $N/4$ images of the subsets above, each with its own $\sigma_c$.
 
@@ -643,15 +671,18 @@ claim(
 )
 
 # %% [markdown]
-# **The ridge** of the safe rule is 0.05. Below it the outputs are off by up to twenty times their size. At 0.1 they are within a tenth of those of the exact kernel with this ridge, and that distance falls on with $\delta$, somewhat slower than $1/\delta$.
-# But a quarter of the outputs without a ridge is missing, and no ridge brings it back: smaller ones let the noise in, larger ones take more away.
+# **The ridge** of the safe rule is 0.05. Below it the outputs are off by up to more than twenty times their size.
+# At a ridge of 0.1 they are within a tenth of those of the exact kernel with this ridge, and that distance falls on with $\delta$, somewhat slower than $1/\delta$.
+# But the distance to the outputs without a ridge is still a quarter of their size, and none of our six ridges does better: the smaller ones let the noise in, the larger ones take more away.
 #
-# **Refinement** shrinks the error by nearly the predicted factor. The ratio of measured to predicted is $0.95 \pm 0.03$, which with a margin of 0.1 is undecided: the semicircle of equal errors is not good enough here. At a given size one bit
-# less than the critical precision is the limit, and beyond it refinement diverges. As a preconditioner for conjugate gradients the same factor would work for as long as it is positive.
+# **Refinement** multiplies the error by nearly the predicted factor. The ratio of measured to predicted is $0.95 \pm 0.03$.
+# Its 95 % interval reaches from 0.90 to 1.01, just beyond the margin of 0.1, so the prediction is undecided. Ten subsets are too few to say whether the formula is a few percent off.
+# Call critical precision the number of bits at which the kernel just stays positive. At a given size refinement needs one bit *more* than that, and with fewer bits it diverges.
+# As a preconditioner for conjugate gradients the factorization of $\tilde K$ should work for as long as $\tilde K$ is positive; we did not try.
 #
 # ## What the library's warning says
 #
-# `ntk.gradient_flow`, `ntk.gp_posterior` and the others cannot know the exact kernel. They know the type of its entries, and so $\varepsilon$, and assume errors of about $0.7\,\varepsilon$ of the diagonal. An eigenvalue below $4\varepsilon\sqrt N$ times the diagonal,
+# `ntk.gradient_flow`, `ntk.gp_posterior` and the others cannot know the exact kernel. They know the type of its entries, and so $\varepsilon = 2^{1-b}$, the distance from 1 to the next number. They assume errors of about $0.7\,\varepsilon$ of the diagonal. An eigenvalue below $4\varepsilon\sqrt N$ times the diagonal,
 # some three times the edge $2\sigma\sqrt N$, is not known: it counts as zero, and its mode never learns. For all other modes they estimate how far errors of this size move the outputs, to first order. If that is more than 1 % they warn, and say how many digits are lost.
 # The estimate depends on the targets and on the time: smooth targets need the small eigenvalues less, and early training does not need them at all.
 #
@@ -675,17 +706,19 @@ for m, ridge in ((SIZES[0], 0.0), (M_LARGE, 0.0), (M_LARGE, 0.1)):
 print(said[M_LARGE, 0.0][0])
 
 # %% [markdown]
-# The warning comes in all three cases. It is right in each: the outputs are off by a third of the largest and more. Its advice is the right one as well: compute the kernel in float64, since converting the entries does not help.
+# The warning comes in all three cases. It is right about the outputs that it comes with: they are off by a third of the largest and more.
+# But these are the library's outputs, and part of their error is in the modes that it has given up. At the smallest size the plain solve above lost no accuracy with 8 bits.
+# The advice is the right one: compute the kernel in float64, since converting the entries does not help.
 # The library is cautious with so coarse a type. It takes $\varepsilon = 2^{-7}$ and errors of $0.7\,\varepsilon$ of the diagonal, five times what rounding alone has made here, because a kernel that was *computed* in 8 bits would be that bad. So it also gives up modes
 # that the ridge of 0.1 would have saved, and its outputs are then worse than those of the plain solve above.
 #
 # ## What to take away
 #
-# - Rounding to $b$ bits adds a matrix with entries of about $0.4 \cdot 2^{-b}$ of the kernel's. Its eigenvalues reach to about $2\sigma\sqrt m$, somewhat further if some rows have larger errors.
+# - Rounding to $b$ bits adds a matrix with entries of about $0.4 \cdot 2^{-b}$ of the kernel's. Its eigenvalues reach to about $2\sigma\sqrt m$, some ten to twenty percent further if some rows have larger errors.
 # - A kernel of $m$ images bears noise up to $\sigma_c$, which follows from its spectrum. It lies between $\lambda_{\min}/(2\sqrt m)$ and $\lambda_{\min}/2$.
 # - $\sigma_c$ falls with $m$. Where it meets the $\sigma$ of a type is the critical size. Small subsets in float64 tell where.
 # - Past that size Cholesky stops, the lower eigenvalues are noise, and a regression without a ridge gets worse.
-# - A ridge or early stopping give up those modes. More digits bring them back, but only digits of the *entries*. Refinement gains nothing beyond the critical size.
+# - A ridge or early stopping give up those modes. More digits bring them back, but only digits of the *entries*. Refinement with a rounded factorization ends earlier, at the critical size for one bit less.
 #
 # ## Where it breaks
 #
