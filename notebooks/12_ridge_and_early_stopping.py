@@ -55,7 +55,8 @@ plotting.use_style()
 # $$ t = \frac{N}{\varepsilon} . $$
 #
 # Call this the **map**. With $u = \lambda/\varepsilon = t\lambda/N$ the two shares are then $u/(1+u)$ and $1 - e^{-u}$.
-# Since $e^u \ge 1 + u$, the flow learns more of *every* mode.
+# (In this chapter $u$ without an index is this number, and $u_i$ with an index is an eigenvector.)
+# Since $e^u > 1 + u$ for $u > 0$, the flow learns more of *every* mode with $\lambda > 0$.
 # The gap $\frac{1}{1+u} - e^{-u}$ vanishes at both ends, so it has a maximum between.
 # There $(1+u)^2 = e^{u}$, or $h(u) = u - 2\log(1+u) = 0$.
 # Newton's method, $u \leftarrow u - h(u)/h'(u)$ with $h'(u) = (u-1)/(u+1)$, finds the root on the right of $u = 1$.
@@ -98,8 +99,9 @@ claim("F7", what="largest gap between the two filters at t = N/ε", measured=gap
 #
 # The data are digits of mnist5k, shrunk to 14×14 pixels: 300 for training and 1,000 for testing, in ten subsets.
 # The kernel is the NTK of an infinitely wide network with two hidden layers.
-# Targets are one-hot vectors minus their mean, so that $\lVert y \rVert^2 = 0.9$.
-# We use them twice: as they are, and with **white noise** of standard deviation 0.3 on each training target, as large as the targets themselves.
+# Targets are one-hot vectors minus their mean, so that $\lVert y \rVert^2 = 0.9$ for each image.
+# We use them twice: as they are, and with **white noise** of standard deviation 0.3 on each of the ten numbers of a training target.
+# The noise is then as large as the targets themselves, $10 \cdot 0.3^2 = 0.9$.
 # Test targets are always the true ones.
 
 # %%
@@ -142,7 +144,7 @@ print(f"at δ = {DELTAS[20]:.3g}, t = {N / eps:.3g} one decomposition gives what
 # ## What the gap costs
 #
 # Let $y = f^*(X) + \text{noise}$, with white noise of variance $\sigma^2$, and let $a_i = u_i^\top f^*(X)$.
-# The squared error at the training inputs, averaged over the noise, is
+# The squared error of $f(X)$ at the training inputs, against the true $f^*(X)$ and averaged over the noise, is
 #
 # $$ \text{risk} = \frac1N \sum_i \Big[ \underbrace{(1 - s_i)^2 a_i^2}_{\text{bias}^2}
 #    + \underbrace{\sigma^2 s_i^2}_{\text{variance}} \Big] . $$
@@ -151,8 +153,9 @@ print(f"at δ = {DELTAS[20]:.3g}, t = {N / eps:.3g} one decomposition gives what
 # So the worst case for the flow is that there is only noise.
 # For one mode the ratio of the variances is $[(1 - e^{-u})(1 + u)/u]^2$.
 # It is 1 at both ends, and largest where its derivative vanishes.
-# A sum of terms, each with a ratio of at most $c$, has a ratio of at most $c$.
-# So this maximum bounds the ratio of the risks for every signal, noise and spectrum.
+# The ratio of the biases is at most 1.
+# If each term of one sum is at most $c$ times its partner in another sum, the first sum is at most $c$ times the second.
+# So this maximum bounds the ratio of the risks at the training inputs, for every signal, every spectrum and white noise of every size.
 
 # %%
 grid = np.linspace(1e-3, 20, 200_001)
@@ -162,18 +165,20 @@ claim("F7", what="largest ratio of the variances of a mode, flow over ridge, at 
 
 # %% [markdown]
 # That is the 1.69 of Ali et al. Their bound is for least squares and new inputs too, in an average over signals; ours is for the training inputs.
-# It is **attained** only if there is no signal and *all* eigenvalues are equal, at $1.79\,\varepsilon$.
+# It is **attained** only if there is no signal and *all* nonzero eigenvalues are equal to $1.79\,\varepsilon$.
 # What does a real spectrum give?
 #
-# **A power law.** Let $\lambda_i \propto i^{-1/q}$. Between $u$ and $u + du$ there are then modes in proportion to $u^{-q-1} du$, and the sums become integrals:
+# **A power law.** Let $\lambda_i \propto i^{-1/q}$ with $0 < q < 2$ (here $q$ is an exponent, not a variance). Between $u$ and $u + du$ there are then modes in proportion to $u^{-q-1} du$, and the sums become integrals:
 #
 # $$ V_{\text{ridge}} = \int_0^\infty \frac{u^{1-q}}{(1 + u)^{2}}\, du = B(2 - q, q), \qquad
 #    V_{\text{flow}} = \int_0^\infty \frac{(1 - e^{-u})^2}{u^{1 + q}}\, du = \Gamma(-q)\,(2^q - 2) . $$
 #
-# Their ratio is at most 1.39, near $q = 0.9$: a long spectrum always has modes far from $1.79\,\varepsilon$.
-# The spectrum of 300 images ends somewhere, though, and a ridge near its end meets many modes at once.
-# For $N = 300$ eigenvalues $i^{-1/q}$ the largest ratio over all $\varepsilon$ is a sum that we can evaluate.
-# The exponent $q$ comes from a larger kernel, that of $P = 1{,}500$ digits.
+# The ratio $V_{\text{flow}}/V_{\text{ridge}}$ is at most 1.39, near $q = 0.9$: a long spectrum always has modes far from $1.79\,\varepsilon$.
+# The spectrum of 300 images has two ends, though.
+# With a ridge near one of the ends there are few modes beyond it, and a larger share of the variance comes from modes near $1.79\,\varepsilon$.
+# For $N = 300$ eigenvalues $i^{-1/q}$ the two variances are finite sums.
+# We evaluate their ratio for many $\varepsilon$ and take the largest.
+# The exponent $q$ comes from a larger kernel, that of $P = 1{,}500$ digits (in this chapter $P$ is this number, not the number of parameters).
 # We read a second exponent off it, for later: the part of the targets beyond mode $i$ falls like $\lambda_i^{p}$.
 
 
@@ -219,8 +224,14 @@ assert max(of_kernels) <= ratio.max()
 claim("F7", what="largest ratio of the variances, flow over ridge, spectra of ten subsets", measured=mean)
 
 # %% [markdown]
-# The digits have 1.57, more than a pure power law: their spectrum bends down at its end, so that one ridge reaches more modes at once.
-# It is still the worst case, a target that is all noise.
+# The digits have 1.57, more than a pure power law.
+# The reason is their first eigenvalue: it is about nine times the second, where the power law has 2.2 times.
+# On the three subsets that we looked at more closely, the largest ratio lies at a ridge of two thirds of this eigenvalue ($\delta \approx 77$).
+# There this one mode has four fifths of the variance of the ridge.
+# The bound of 1.69 needs all of the variance in one place.
+# No such ridge is used below.
+# At the other end of the spectrum, near $\delta = 0.2$, the largest ratio is 1.51.
+# All these numbers are for the worst case, a target that is all noise.
 #
 # ## Where is the best stopping time?
 #
@@ -265,21 +276,24 @@ tau, risks = on_power_laws(p, q)
 print(f"p and q of the digits: τ = {tau:.2f}, ratio of the best risks {risks:.2f}")
 
 # %% [markdown]
-# So $\tau$ lies between 0.5 and 0.7 for all usual exponents, and the two best risks differ by at most a tenth, with either sign.
-# The best flow stops at some two thirds of the time that the map gives for the best ridge.
+# So $\tau$ lies between 0.5 and 0.7 for all exponents of the table, and the two best risks differ by at most 11 %, with either sign.
+# With the exponents of the digits, the best flow stops at two thirds of the time that the map gives for the best ridge.
 #
 # **In a Gaussian world.** Power laws leave out two things. New inputs are not training inputs.
 # And the modes that 300 inputs cannot tell apart act together like a ridge that is always there: $\Theta \approx \Theta_{\text{large modes}} + c\,1$.
 # So let us build a world that has both.
 # Take the eigenvalues $\mu_k = \lambda_k/P$ and the targets' coefficients $A_k = u_k^\top y / \sqrt P$ of the kernel on 1,500 digits.
-# Replace the features of an input by independent Gaussian numbers $z_k$ and keep everything else:
+# For one of the 1,500 digits, the kernel is $\sum_k \mu_k z_k z_k'$ with $z_k = \sqrt P\, u_k$ at this digit: these are its **features**, of mean square 1.
+# Replace the features of an input by independent standard Gaussian numbers $z_k$ (and those of an input $x'$ by $z_k'$), and keep everything else:
 #
 # $$ \Theta(x, x') = \sum_k \mu_k\, z_k z_k', \qquad f^*(x) = \sum_k A_k z_k . $$
 #
 # Draw 300 training and 1,000 test inputs, add the noise, and run both paths.
 # This needs no fitted number, and it never looks at how a kernel trained on digits does on test digits.
 #
-# To **choose** a ridge without test data there are three rules, which the next sections explain. We let them run in the Gaussian world at once, to have a prediction for them as well.
+# To **choose** a ridge without test data there are three rules: a validation split, leave-one-out and the marginal likelihood.
+# The section after the next explains them.
+# We run them in the Gaussian world already here, to have a prediction for them as well.
 
 
 # %%
@@ -464,15 +478,20 @@ for name in NOISES:
 # **What came out**, for labels with noise.
 #
 # - The best flow stops at $0.56 \pm 0.01$ of the time that the map gives for the best ridge. So the map does *not* say where the best time is: it is late by almost a factor of two.
-#   The Gaussian world (0.64) is within its margin, the power laws (0.67) a little farther away. Both stop too late.
+#   The prediction of the Gaussian world (0.64) is off by less than the margin of 0.1, that of the power laws (0.67) by a little more.
+#   Both stop too late.
 # - Errors are flat near their minimum, so this costs little. The lowest errors differ by 1.3 %, the best accuracies by less than 0.001. We cannot tell which of the two methods has the better accuracy.
-# - At the mapped time the flow is at most 1.08 times worse, where the Gaussian world had 1.18.
+# - At the mapped time the squared error of the flow is at most 1.08 times that of the ridge, where the Gaussian world had 1.18.
+#   The mean accuracies differ by at most 0.011.
 #
 # The Gaussian world fails at small ridges: it has an error of 0.70 where the digits have 0.52.
 # Digits are not Gaussian. And its features live in 1,500 dimensions: noise that is fitted in one of them is seen by every test input, while the real tail has room for more. We have not tested which of the two it is.
 #
 # With the true labels both curves are flat up to $\delta \approx 0.01$ and rise then.
-# The smallest ridge is the best one, and there ridge and flow are the same function, so these rows hold trivially.
+# The smallest ridge is the best one, and there ridge and flow are the same function.
+# So the three rows about the lowest errors, the largest ratio of errors and the best accuracies hold trivially.
+# With larger ridges the flow has the *smaller* squared error, since nearly all of the error is bias then.
+# The mean accuracies differ by at most 0.013.
 #
 # ## Choosing without test data
 #
@@ -493,11 +512,11 @@ for name in NOISES:
 # Outputs multiplied by $\alpha$ have the kernel $\alpha^2\,\Theta$ (chapter 05), and the best $\alpha$ has a closed form, $\alpha^2 = \frac{1}{NK}\sum_k y_k^\top R^{-1} y_k$.
 # We use the likelihood as it is, and with the best scale at each $\delta$.
 #
-# **The flow** has no closed form for leave-one-out. It can use a split. Or it takes the ridge of leave-one-out and the map, $t = \tau N^2/(\delta\, \mathrm{tr}\,\Theta)$, with $\tau = 1$ or with $\tau = 0.6$, the middle of what power laws give.
+# **The flow** has no closed form for leave-one-out that we know. It can use a split. Or it takes the ridge of leave-one-out and the map, $t = \tau N^2/(\delta\, \mathrm{tr}\,\Theta)$, with $\tau = 1$ or with $\tau = 0.6$, the middle of what power laws give.
 #
 # **Prediction**, from the Gaussian world, for labels with noise: leave-one-out 1.003 of the lowest error, the split 1.01, the likelihood with the best scale 1.000.
 # The likelihood as it is should fail, with 1.66: a kernel 67 times too large explains the noise as signal and wants no ridge.
-# For the time: 1.03 with $\tau = 1$, and 1.005 with $\tau = 0.6$.
+# For the time: 1.03 with $\tau = 1$, and 1.004 with $\tau = 0.6$.
 
 
 # %%
@@ -633,22 +652,28 @@ claim(
 )
 
 # %% [markdown]
-# At the time that belongs to the best ridge the networks have 1.07 times its error. The flow of the constant kernel, with the same 100 digits, has 1.04 to 1.05.
-# So the map holds for networks, too, within the margin of 0.1, and most of what is left is the same early optimum: the curves fall together, and turn at some 30 steps where the ridge turns at 65.
+# At the time that belongs to the best ridge the networks have 1.07 times its error.
+# The flow of the constant kernel, with the same 100 digits, has 1.05.
+# So the map holds for networks, too, within the margin of 0.1.
+# Most of what is left is the early optimum that we know: networks and flow fall together and turn at some 30 steps, where the ridge turns at 65.
+# At their own best times the networks have 1.04 times the error of the best ridge.
 #
 # Later the networks do worse than their kernel. They are not infinitely wide, and fit the noise in another way. We did not vary the width.
 #
 # ## What to take away
 #
 # - Ridge and early stopping are two filters on the same modes. At $t = N/\varepsilon = N^2/(\delta\, \mathrm{tr}\,\Theta)$ they differ by at most 0.204 in a mode, and the flow always learns more.
-# - Its risk is then at most 1.69 times that of the ridge, and in practice far less.
-# - The best time is earlier than the map says: power laws give 0.5 to 0.7 of it, the digits 0.56. The best errors agree within 2 %, so take the method that is cheaper for you.
-# - Leave-one-out in closed form finds a ridge within 1 % of the best one, and with $\tau \approx 0.6$ a stopping time as well.
+# - With white noise its risk at the training inputs is then at most 1.69 times that of the ridge.
+#   On test digits its error was at most 1.08 times that of the ridge.
+# - The best time is earlier than the map says: power laws give 0.5 to 0.7 of it, the digits 0.56.
+#   With one constant kernel for both, the lowest errors on the digits agree within 2 %, so take the method that is cheaper for you.
+# - Leave-one-out in closed form finds a ridge with an error within 1 % of the lowest, and with $\tau \approx 0.6$ a stopping time as good.
 # - The likelihood depends on the scale of the kernel. Fit the scale, or do not use it to choose a ridge.
 #
 # ## Where it breaks
 #
-# - The loss is squared. With cross-entropy the modes do not decouple, and there is no map.
+# - The loss is squared.
+#   With cross-entropy the modes do not decouple, and this map does not exist.
 # - The network has to stay near its kernel. Large rates and narrow networks leave it.
 # - One data set, one kind of kernel, 300 images. The digits have nearly no noise of their own: where classes overlap, a ridge matters with true labels as well.
 # - The noise was white. Wrong labels depend on the true ones, and act on the signal as well.

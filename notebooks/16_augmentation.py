@@ -16,7 +16,7 @@
 # A network is told so for free: each step of its training sees a fresh, moved copy.
 # A kernel predictor has no steps.
 # It solves a linear system with all training images at once, and $J$ copies of each of the $N$ images make it a system of size $JN$.
-# A solve takes $N^3/3$ multiplications, so $J = 16$ copies make it 4,096 times as expensive.
+# A solve by Cholesky factorization takes about $N^3/3$ operations, so $J = 16$ copies make it 4,096 times as expensive.
 #
 # **What the source says.** The abstract of Lee et al. (2020) announces a new ensembling technique for predictions with kernels.
 # As we remember the paper, it is this.
@@ -25,7 +25,7 @@
 #
 # $$ f_J(x) = \frac1J \sum_{j=1}^J k(x, A_j X)\,\big(k(A_j X, A_j X) + \lambda\big)^{-1} y . \tag{1} $$
 #
-# That takes $J N^3/3$ multiplications, $J^2$ times fewer than one solve on all copies.
+# That takes $J N^3/3$ operations, $J^2$ times fewer than one solve on all copies.
 # Does it work? How many members does it need? What is lost against the large solve? And when can no augmentation help?
 
 # %%
@@ -132,9 +132,11 @@ def theta(rows, others=None):
 # A permutation of pixels is such a matrix. So are flips, quarter turns, and shifts in which the pixels that leave come back at the opposite edge (cyclic shifts).
 # If you shuffle the pixels of all images in the same way, no prediction changes: a dense kernel does not know which pixels are neighbors.
 #
-# If $U$ acts on *one* input only, nothing is conserved.
-# A digit moved by a pixel is simply another point, at another distance.
-# How far away is it?
+# If $U$ acts on *one* input only, the lengths stay, but $x \cdot x'$ changes, and the kernel with it.
+# For the kernel a digit moved by a pixel is simply another point.
+# How far is it from the original?
+# We measure the cosine $k(x, x')/\sqrt{k(x, x)\, k(x', x')}$.
+# It is 1 for equal inputs.
 
 # %%
 data = digits(0)
@@ -187,6 +189,10 @@ plotting.images(axes, drawn, [f"{name}\n{value:.2f}" for name, value in zip(pict
 
 # %% [markdown]
 # The first three lines are (2).
+# The cosines are medians over sixty digits.
+# A digit rotated by ten degrees has 0.72 with its original.
+# A digit moved by a pixel down and a pixel to the right has 0.36: for this kernel it is farther away than the nearest other digit of its class, which has 0.55.
+#
 # A shift with a black edge is no orthogonal matrix: what leaves the image is lost.
 # It has no inverse, so these shifts are not a *group*, and two of them in a row may be a shift by two pixels, which is not in the list.
 # Here the change is small or nothing, because the border of a digit is black: as long as only black pixels leave, the shift is a permutation *of these images*.
@@ -275,18 +281,24 @@ claim(
 #
 # ## How many members?
 #
-# Let $e_j = f_j - y$ be the error of member $j$ on the test images, a long vector, and $E_J$ the expected squared length of the mean of $J$ errors, over independent draws of the augmentations. Split the square of the sum into $J$ squares and $J(J-1)$ products:
+# Let $e_j = f_j - y$ be the error of member $j$ on the test images, a long vector ($y$ are the test targets here).
+# Let $E_J$ be the expected squared length of the mean of $J$ errors, over independent draws of the augmentations.
+# Split the square of the sum into $J$ squares and $J(J-1)$ products:
 #
 # $$ E_J = \frac{1}{J^2} \Big( J\, \mathbb E \lVert e_1 \rVert^2 + J (J - 1)\, \mathbb E[e_1 \cdot e_2] \Big)
 #    = E_\infty + \frac{E_1 - E_\infty}{J} , \qquad E_\infty = \mathbb E[e_1 \cdot e_2] . \tag{6} $$
 #
-# It is exact, for every kernel and all data. All that it needs is that any two members are related like any other two.
+# It is exact for expectations, for every kernel and all data.
+# All that it needs is that every member has the same distribution, and every pair of members has the same joint distribution.
 #
 # - **$J = 1$ and $J = 2$ predict all $J$**: $E_\infty = 2E_2 - E_1$.
 # - $J$ members reach the share $1 - 1/J$ of all that can be gained from $J = 1$ on: eight have seven eighths, and nothing can be won by a hundred that sixteen have not nearly got.
 # - It does not say that $E_\infty$ is less than the error without augmentation. That depends on the labels.
 #
-# *Accuracy* is not a square, so for it (6) is a guess: a small noise in the outputs flips labels in proportion to its variance, a large one does not.
+# *Accuracy* is not a square, so for it (6) is a guess.
+# A small noise in the outputs makes right labels wrong and wrong ones right.
+# To first order in its size the two cancel, and the accuracy changes in proportion to its variance, which is $1/J$ of that of one member.
+# With a large noise this is not so.
 #
 # **Measurement.** Digits, each image moved by one of nine shifts, ridge $10^{-2}$.
 # We take $E_1$ and $E_2$ from 16 members and all pairs of them. Another 64 members, which the prediction has not seen, give the points.
@@ -409,30 +421,35 @@ claim(
 )
 
 # %% [markdown]
-# The squared error lies on the curve, to a part in a hundred.
-# It had no choice: (6) is exact. What the figure shows is how few members one has to look at in order to know it.
+# The squared error lies on the curve: at $J = 16$ it is $0.998 \pm 0.002$ of the prediction.
+# It had no choice, since (6) is exact on average.
+# What the figure shows is how few members one has to look at in order to know it.
 # For the accuracy the guess is too low, by $0.019 \pm 0.004$; with our margin of 0.02 that is undecided.
-# And look at the dotted lines: even with many members these shifts lose against no augmentation at all. Is it this ridge, or the shifts, or the ensemble?
+# And look at the dotted lines: even with many members the ensemble over these shifts is worse than no augmentation at all.
+# Is it this ridge, or the shifts, or the ensemble?
 #
 # ## Against one solve on all copies
 #
 # Is the large solve worth its price? Two arguments, both made before we look at any label.
 #
-# **Who is best.** Suppose that the target is a draw from a Gaussian process with an invariant covariance, $k_G$ or a multiple of it. Then (4) with the right ridge is the posterior mean, and no other predictor that is linear in $y$ has a smaller expected squared error.
-# Without augmentation, and with the ensemble, the prediction is linear in $y$ as well, $f(x) = P(x)\, y$. Its expected error needs no labels, only images:
+# **Who is best.** Suppose that the target $f^*$ is a draw from a Gaussian process with the invariant covariance $k_G$, and that $y = f^*(X)$ has no noise.
+# Then (4) with $\lambda \to 0$ is the posterior mean, and no other predictor has a smaller expected squared error.
+# Without augmentation, and with the ensemble, the prediction is linear in $y$ as well, $f(x) = P(x)\, y$ (here $P(x)$ is a row of $N$ weights, not a number of parameters).
+# Its expected error needs no labels, only images:
 #
 # $$ \mathbb E \big( P(x)\, y - f^*(x) \big)^2 = k_G(x, x) - 2\, P(x)\, k_G(X, x) + P(x)\, k_G(X, X)\, P(x)^\top . \tag{7} $$
 #
 # For shifts and rotations we take the average over the list on both sides in place of $k_G$.
+# A multiple of $k_G$ as the covariance multiplies all errors (7) by the same number, and changes none of their ratios.
 # Real targets are no such draws (they are far smoother), so (7) is a prediction that can fail.
 #
-# **What is lost.** Look at the matrix of one member: the entry of the images $i \ne j$ is $k(g_i x_i, g_j x_j)$ with independent $g_i$, $g_j$, and its expectation is $k_G(x_i, x_j)$. On the diagonal there is always $k(x_i, x_i)$, which is *more* than $k_G(x_i, x_i)$.
+# **What is lost.** Look at the matrix of one member: the entry of the images $i \ne j$ is $k(g_i x_i, g_j x_j)$ with independent $g_i$, $g_j$, and its expectation is $k_G(x_i, x_j)$. On the diagonal there is always $k(x_i, x_i)$. That is *more* than $k_G(x_i, x_i)$, the mean of $k(x_i, u x_i)$, since by Cauchy-Schwarz none of these exceeds $k(x_i, x_i)$.
 # So on average a member has the matrix $k_G(X, X) + D$ with a diagonal that nobody asked for,
 #
 # $$ D_{ii} = k(x_i, x_i) - k_G(x_i, x_i) . \tag{8} $$
 #
 # (For a list that is no group: the mean of $k(gx_i, gx_i)$ over the list, minus its average on both sides.)
-# If the scatter around this average is small, the large ensemble is regression with the *invariant* kernel and an **extra ridge** $D$, which no choice of $\lambda$ removes.
+# If the scatter around this average is small, the large ensemble is nearly regression with the *invariant* kernel and an **extra ridge** $D$ on top of $\lambda$, which no choice of $\lambda \ge 0$ removes.
 # That would be what is lost, and why $J N^3$ can be enough: where noise in $y$ asks for a ridge anyway, it costs nothing.
 
 # %%
@@ -553,19 +570,36 @@ for name in ("digits, shifted", "photos, eightfold"):
     )
 
 # %% [markdown]
-# Here our predictions break down, and this is the most instructive part of the chapter.
+# Here several of our predictions fail.
 #
 # - **Shifts** of 14×14 digits, the obvious augmentation, *hurt* the ensemble: $-0.037 \pm 0.007$, where we and the source expect a gain.
-#   One solve on the same nine copies *gains* 0.06. So it is not the augmentation that fails, it is the ensemble.
+#   One solve on the same nine copies *gains* 0.06.
+#   So the moved images carry something useful, and the ensemble does not use it.
 # - **Rotations** help it, $0.027 \pm 0.006$. **Flips of digits** hurt, as we said they would, in spite of what the images alone predict; they hurt one solve as well.
 # - **Photos**: flips bring the ensemble nothing that matters ($0.005 \pm 0.005$), the eightfold group perhaps a little ($0.012 \pm 0.008$, undecided). One solve gains 0.02 and 0.05.
-# - We should have listened to (7). Images alone put the ensemble over shifts a fifth *above* no augmentation, and apart from the flipped digits they have its five cases in the right order. The numbers are off, though: of the ensemble over one solve 1.22 expected and 1.59 measured for the shifts, 1.25 and 1.02 for the photos. Labels are no draws from a Gaussian process.
+# - We should have listened to (7).
+#   From the images alone it puts the squared error of the ensemble over shifts a fifth *above* that of no augmentation.
+#   Leave the flipped digits out.
+#   Then the right panel shows the other five cases in the order that (7) gives, except that rotated digits and flipped photos come out equal.
+#   The numbers are off, though.
+#   For rotations (7) expects a loss of 4 %, and there is a gain of about as much.
+#   For the squared error of the ensemble over that of one solve it expects 1.22 for the shifts of 14×14 digits, and we measure 1.59; for the eightfold photos the two are 1.25 and 1.02.
+#   Labels are no draws from a Gaussian process.
 #
-# Is $D$ the reason? It is largest for the shifts: a digit moved by one pixel of fourteen is far from itself for a dense kernel, and the diagonal of a member knows nothing of the average.
+# Is $D$ the reason?
+# It is largest for the shifts: for a dense kernel a digit moved by one pixel of fourteen is far from its original.
 # If so, a shift by half the distance should do better: one pixel of 28×28, the second row. We planned this row after we had seen the first result, and predicted a gain.
-# The loss is gone, $0.003 \pm 0.003$, and there is no gain either: right in its direction, and not met.
+# The loss of accuracy is gone, $0.003 \pm 0.003$, and there is no gain either.
+# In squared error a loss of some 5 % is left.
+# So the direction of the prediction is right, and the gain that we predicted is not there.
 #
-# **Is it the extra ridge?** Take an ensemble of 64, and beside it the averaged kernel with the ridge $D$ of (8), both with the same small $\lambda$. If (8) is the reason, their errors agree. The photos cannot tell, since there the averaged kernel is nearly as good without it. We hoped that the shifted digits could.
+# **Is it the extra ridge?** Take an ensemble of 64, and beside it the averaged kernel with the ridge $D$ of (8), both with the same small $\lambda$.
+# If a large ensemble is what (8) says, their errors agree.
+# If $D$ is also the reason for the loss, the averaged kernel *without* $D$ has a much smaller error.
+# We took the photos first.
+# They cannot tell, since there the averaged kernel has nearly the same error without $D$.
+# We hoped that the shifted digits could.
+#
 # And a second route to the large solve: `ntk.cg_solve` finds the same coefficients by conjugate gradients without storing the matrix of all copies (chapter 19).
 
 # %%
@@ -613,14 +647,19 @@ for name, errors in extra.items():
 # %% [markdown]
 # Our account is right as far as it goes, and it does not explain the loss.
 # The averaged kernel with $D$ has the ensemble's squared error to 1 % (photos) and 3 % (shifted digits): (8) says well enough what a large ensemble is.
-# But *without* $D$ it is only 2 % and 9 % off, within our margin as well. So the extra ridge is a small part of the distance to the large solve over shifts, a factor of 1.6.
-# A likely reason, which we did not test: shifts are no group. So one solve may give each copy a coefficient of its own, as (4) forbids it for groups, and the averaged kernel cannot.
+# But *without* $D$ the ensemble is only 2 % and 9 % above it, within our margin as well.
+# So the extra ridge is a small part of the distance to the large solve over shifts.
+# That distance is a factor of 1.6 (for $J = 16$ and ridges chosen on validation images).
+# A likely reason for the rest, which we did not test: shifts are no group.
+# For a group all copies of an image have the same coefficient in the large solve, as the derivation of (4) shows.
+# For shifts each copy may have its own, and the averaged kernel cannot do that.
 #
 # ## What pooling has already done
 #
 # For a convolutional network with circular padding, a cyclic shift of *both* images changes nothing, so (2) holds for the group of all $HW$ cyclic shifts, and with it (3) to (5). What does the readout do?
 #
-# Let $T(x, x')_{p p'}$ be the kernel of the last hidden layer between pixel $p$ of $x$ and pixel $p'$ of $x'$. A shift of $x'$ by $s$ moves it along: $T(x, sx')_{p p'} = T(x, x')_{p, p' - s}$.
+# Let $T(x, x')_{p p'}$ be the kernel of the last hidden layer between pixel $p$ of $x$ and pixel $p'$ of $x'$ (here $T$ is not a number of times).
+# A shift of $x'$ by $s$ moves it along: $T(x, sx')_{p p'} = T(x, x')_{p, p' - s}$.
 # The readout is affine. After flattening it takes the mean of $T$ over equal pixels; after global pooling the mean over all pairs of pixels. With the same $\sigma_w$, $\sigma_b$:
 #
 # $$ k_\text{flatten} = \sigma_b^2 + \frac{\sigma_w^2}{HW} \sum_p T_{pp} \;\text{(and the like for the NTK)}, \qquad
@@ -630,9 +669,10 @@ for name, errors in extra.items():
 #
 # $$ (k_\text{flatten})_G = k_\text{pool} : \tag{9} $$
 #
-# **global pooling is augmentation by all cyclic shifts, done exactly** (as Li et al. 2019 say, from memory).
+# by (4), **global pooling is augmentation by all cyclic shifts, done exactly**, with the ridge $\lambda/HW$ in place of $\lambda$ (Li et al. 2019 say so for augmentation by translations, from memory).
 # Two predictions. The pooling kernel is invariant on each side, so cyclic shifts of its training images change its predictions by **0**.
-# And the flatten kernel, which is $HW$ times cheaper per entry, should gain from an ensemble over cyclic shifts, and stay below pooling, as an ensemble stays below one solve on all copies.
+# And the flatten kernel needs $HW$ pairs of pixels for an entry, not $(HW)^2$.
+# It should gain accuracy from an ensemble over cyclic shifts, and stay less accurate than pooling, as an ensemble is less accurate than one solve on all copies.
 #
 # The photos again, 8×8 pixels, two convolutions 3×3, ridge $10^{-3}$.
 
@@ -736,26 +776,34 @@ for what, other in (("no augmentation", conv_plain), ("global pooling", conv_poo
     )
 
 # %% [markdown]
-# Both identities hold to the last digits. The pooling kernel has nothing to gain from cyclic shifts, and the ensemble of flatten kernels stays $0.08 \pm 0.02$ below it, as predicted.
-# In squared error it is the other way around: the ensemble lies *below* pooling. The ridge of $10^{-3}$ is small, and the ensemble brings an extra one along; that may be the reason. We chose no ridge on validation images here.
+# Both identities hold to the last digits.
+# The pooling kernel has nothing to gain from cyclic shifts, and the accuracy of the ensemble of flatten kernels stays $0.082 \pm 0.015$ below that of pooling, as predicted.
+# In squared error it is the other way around: the ensemble has the *smaller* one.
+# The ridge of $10^{-3}$ is small, and the ensemble brings an extra one along; that may be the reason.
+# We chose no ridge on validation images here.
 # Whether the ensemble gains accuracy over no augmentation ($0.014 \pm 0.021$) five subsets cannot decide.
 #
 # ## What to take away
 #
-# - $J$ copies of $N$ images cost $(JN)^3$ in one solve and $J N^3$ in an ensemble of $J$ solves.
-# - Averaging a kernel over a group on one side is enough. Regression on all copies **is** regression with the averaged kernel and the ridge $\lambda/|G|$.
-# - The squared error of an ensemble is $E_\infty + (E_1 - E_\infty)/J$. One and two members tell all the others; eight have seven eighths of what can be gained.
+# - The cost of $J$ copies of $N$ images grows like $(JN)^3$ in one solve and like $J N^3$ in an ensemble of $J$ solves.
+# - For a group that the kernel does not notice when it acts on both inputs, averaging the kernel on one side is enough.
+#   Regression on all copies **is** regression with the averaged kernel and the ridge $\lambda/|G|$.
+# - The expected squared error of an ensemble is $E_\infty + (E_1 - E_\infty)/J$.
+#   One and two members tell all the others; eight have seven eighths of what can be gained.
 # - A large ensemble is nearly regression with the averaged kernel and an extra ridge $k - k_G$. That ridge is a small part of what the ensemble over shifts loses against one solve.
 # - Only the labels know whether a transformation may be used. The images alone recommend flips for digits, too.
 # - Global pooling is augmentation by all cyclic shifts, done exactly. More of them can do nothing.
 #
 # ## Where it breaks
 #
-# - A hundred training images. With more of them, each has near neighbors, and an extra ridge would weigh less: that the ensemble over shifts loses here says nothing about 50,000 images of CIFAR-10, where Lee et al. used it. We did not vary $N$.
+# - A hundred training images.
+#   We did not vary $N$.
+#   That the ensemble over shifts loses here says nothing about 50,000 images of CIFAR-10, where Lee et al. used it.
 # - Every copy was as likely as the original. A member that keeps half of its images as they are has a smaller $D$; we did not try it.
 # - (3) to (5) are for groups, and for kernels that do not notice a transformation of both inputs. Shifts with an edge and rotations are no group; (8) needs none.
 # - (6) holds on average over the draws. It is no statement about a single ensemble, nor about accuracy.
-# - The ridge was chosen on a hundred images. Those of the photos come from the same halves as the training images, so the choice is a little too small.
+# - The ridge was chosen on a hundred images.
+#   Those of the photos come from the same halves as the training images, so the chosen ridge may be a little too small.
 #
 # ## Exercises
 #
