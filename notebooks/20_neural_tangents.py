@@ -110,7 +110,7 @@ for name, members in FORMER.items():
 # | `import neural_tangents as nt` | the table above | `import ntklib.interop.neural_tangents as nt` |
 # | `from neural_tangents import stax` | (nothing, after the line above) | `stax = nt.stax` |
 # | `from jax.api import jit, grad, vmap` | `jax.api` was removed in 0.2.21 | `from jax import jit, grad, vmap` |
-# | `from jax.config import config` | the module was removed in 0.4.29 | `jax.config.update(...)` |
+# | `from jax.config import config` | the module is gone | `jax.config.update(...)` |
 # | `from jax.experimental import optimizers` | moved to `jax.example_libraries` | `optax` |
 # | `jax.tree_map` | deprecated in 0.4.26, gone now | `jax.tree.map` |
 #
