@@ -13,6 +13,8 @@ from ntklib.duals.correlation import inverse, sqrt
 
 #: Where 1 − |ρ| of two inputs is smaller than this, products lose digits, and δ is computed from differences.
 _NEAR = {"float32": 0.01, "float64": 1e-5}
+#: So many features are summed in one product of matrices.
+_GROUP = 128
 #: So many channels of pixels are compared in one pass over all pairs.
 _CHANNELS = 8
 HIGHEST = jax.lax.Precision.HIGHEST  # by default accelerators round the factors, which costs digits of covariances
@@ -31,7 +33,7 @@ def between_vectors(x1: Array, x2: Array, same: bool) -> Array:
     center = jnp.sum(u1, 0, keepdims=True) / max(len(u1), 1)
     u1, u2 = u1 - center, u2 - center
     norms1, norms2 = (sum_in_groups(jnp.square(u)) for u in (u1, u2))
-    minus = (norms1[:, None] + norms2[None]) / 2 - jnp.matmul(u1, u2.T, precision=HIGHEST)
+    minus = (norms1[:, None] + norms2[None]) / 2 - products_in_groups(u1, u2)
     delta = correlation.signed(minus, 2 - minus)
     none = zero1[:, None] | zero2[None]
     diagonal = jnp.eye(len(x1), dtype=bool) if same else jnp.zeros_like(none)
@@ -75,6 +77,18 @@ def sum_in_groups(x: Array) -> Array:
         return jnp.sum(x, -1)
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % group)])
     return jnp.sum(jax.lax.optimization_barrier(jnp.sum(x.reshape(*x.shape[:-1], -1, group), -1)), -1)
+
+
+def products_in_groups(x1: Array, x2: Array) -> Array:
+    """Return x1 x2ᵀ for [N, d] and [M, d], summed in groups of features.
+
+    Some processors add the d products of an entry one after the other. For d = 784 groups make the rounding error four
+    times smaller there, and a tile takes a few percent longer.
+    """
+    d = x1.shape[-1]
+    size = max(1, -(-d // max(1, -(-d // _GROUP))))  # groups of nearly one size
+    parts = [(x1[:, i : i + size], x2[:, i : i + size]) for i in range(0, max(d, 1), size)]
+    return functools.reduce(jnp.add, [jnp.matmul(a, b.T, precision=HIGHEST) for a, b in parts])
 
 
 def _unit(x: Array) -> tuple[Array, Array]:

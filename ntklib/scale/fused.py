@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from ntklib._directions import products_in_groups
 from ntklib.duals import correlation
 from ntklib.duals.tables import Tables
 from ntklib.kernel import Kernel
@@ -137,7 +138,7 @@ def _distances(a: Side, b: Side, limits: Array) -> tuple[Array, Array]:
 
     The distance of an input from itself is set to 0.
     """
-    products = jnp.einsum("nc,mc->nm", a.x, b.x, precision=jax.lax.Precision.HIGHEST) / a.x.shape[-1]
+    products = products_in_groups(a.x, b.x) / a.x.shape[-1]
     place = jnp.arange(len(a.norms), dtype=jnp.int32)
     same = (place[:, None] == place[None]) & (limits[2] == 1)
     minus = jnp.where(same, 0.0, (a.norms[:, None] + b.norms[None]) / 2 - products)

@@ -105,10 +105,9 @@ def gram(
         [[2.0, 0.3183], [0.3183, 2.0]]
 
     Note:
-        Accuracy: the error of an entry relative to √(Θ(x, x) Θ(x', x')) is below 2e-6 in float32 (3e-6 on processors
-        without vectors of 512 bits, whose products of matrices round more) and 1e-10 in float64. This holds to depth 20
-        at least, and also for inputs that are zero, equal, nearly equal, opposite or of very different size. With
-        pooling it is up to 3e-4 and 3e-8 for pairs of color pixels that are nearly equal.
+        Accuracy: the error of an entry relative to √(Θ(x, x) Θ(x', x')) is below 2e-6 in float32 and 1e-10 in float64.
+        This holds to depth 20 at least, and also for inputs that are zero, equal, nearly equal, opposite or of very
+        different size. With pooling it is up to 3e-4 and 3e-8 for pairs of color pixels that are nearly equal.
         Inputs in float16 and bfloat16 are converted to float32.
 
         Range: piecewise linear functions, erf, GELU and Gaussians allow all variances q before the activation.
