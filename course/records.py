@@ -19,6 +19,7 @@ from course.notebook import SCALES
 KINDS = ("measured", "computed", "identity")
 TOML = Path(__file__).with_name("claims.toml")
 DIGITS, DIGITS_OF_ERROR = 4, 2  # significant digits of a record
+ROUNDING = 1e-9  # smaller differences are what rounding has left, and each processor rounds in its own way
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Row:
             if before != now
         ]
         before, now = old.measured or 0.0, self.measured or 0.0
-        rounding = 0.5 * 10.0 ** (1 - DIGITS) * abs(before)
+        rounding = max(0.5 * 10.0 ** (1 - DIGITS) * abs(before), ROUNDING)
         if abs(now - before) > 3 * math.hypot(old.error, self.error) + rounding:
             found.append(f"recorded {old.result()}, measured {self.result()}")
         return found

@@ -31,13 +31,14 @@ class Step:
 
 def steps(root: Path) -> list[Step]:
     """Return the steps of `make test`."""
-    nbval = ("--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "notebooks", "solutions", "exercises")
+    nbval = ("-p", "course.outputs", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=300")
+    notebooks = ("notebooks", "solutions", "exercises")
     return [
         *_quick(),
         Step("built", ((*PYTHON, "course", "build", "--check"),)),
         # The docstrings' examples run apart, with JAX as a user has it: tests/conftest.py would make it strict.
         Step("tests", ((*PYTEST, "tests"), (*DOCTEST, "ntklib"))),
-        Step("notebooks", ((*PYTEST, *nbval),), environment(root)),
+        Step("notebooks", ((*PYTEST, *nbval, *notebooks),), environment(root)),
     ]
 
 

@@ -230,6 +230,13 @@ def test_a_number_that_moves_is_told_from_noise():
     assert dataclasses.replace(old, measured=-0.515).differences(old) == []
 
 
+def test_what_rounding_has_left_is_no_difference():
+    """Another processor adds in another order; in the digits of a record nothing may change."""
+    old = row(kind="identity", seeds=0, uncertainty=0.0, claimed=None, derived=0, measured=2.28e-14)
+    assert dataclasses.replace(old, measured=7.1e-13).differences(old) == []
+    assert dataclasses.replace(old, measured=2e-9).differences(old) == ["recorded 2.28e-14, measured 2e-09"]
+
+
 def test_each_chapter_has_its_week():
     targets: list[Any] = list("abc")
     days = [datetime.date(2026, 12, day) for day in range(7, 28)]

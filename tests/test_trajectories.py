@@ -194,7 +194,13 @@ def test_three_kernels_are_there_at_most_whatever_the_number_of_times():
     """Of the start, of now, and of now and a lag."""
     measures = ["kernel_distance", "kernel_velocity"]
     counts = []
-    count = lambda start, now: counts.append(sum(a.shape == (6, 6) for a in jax.live_arrays())) or 0.0  # noqa: E731
+    kernels = lambda: [a for a in jax.live_arrays() if a.shape == (6, 6)]  # noqa: E731
+    others = kernels()  # of other tests, and kept here, so that no new array takes the place of one of them
+
+    def count(start, now):
+        counts.append(sum(all(a is not b for b in others) for a in kernels()))
+        return 0.0
+
     how = FOLLOW | {
         "probe": X[:6],
         "record_at": [0, 1, 2, 3, 6, 9],
@@ -202,7 +208,7 @@ def test_three_kernels_are_there_at_most_whatever_the_number_of_times():
     }
     ntk.follow(MODEL, X, Y, **(how | {"probe_labels": None}))
     assert len(counts) == 6
-    assert max(counts) <= 3
+    assert 1 <= max(counts) <= 3
 
 
 @pytest.mark.parametrize("times", [1, 3])
