@@ -31,7 +31,7 @@ class Step:
 
 def steps(root: Path) -> list[Step]:
     """Return the steps of `make test`."""
-    nbval = ("-p", "course.outputs", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=300")
+    nbval = ("-p", "course.outputs", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=900")
     notebooks = ("notebooks", "solutions", "exercises")
     return [
         *_quick(),

@@ -214,8 +214,8 @@ for name, way in WAYS.items():
     own = jax.jit(way)(*parts(net), x)
     library = ntk.empirical_ntk(net, x, method=name)
     error = float(jnp.abs(own - library).max() / jnp.abs(library).max())
-    print(f"{name}: equal to ntk.empirical_ntk to 1e-6: {error < 1e-6}")
-    assert error < 1e-6
+    print(f"{name}: equal to ntk.empirical_ntk to 1e-5: {error < 1e-5}")  # float32: 784 products
+    assert error < 1e-5
 
 # %% [markdown]
 # The prediction: slope 1, then 2 over $N$ for all three; over $K$ all are linear; over the width $n$ the first two are quadratic, the third is linear in its pairs. Dots are counts from the jaxpr of the code above.
