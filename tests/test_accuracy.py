@@ -123,6 +123,7 @@ def test_quadrature_at_any_variance_is_the_closed_form_of_erf(q, rho):
     assert abs(float(slopes - want_slopes)) < 1e-11 * float(own_slopes)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["rectified_monomial", "sin phase", "cos", "rbf", "gaussian", "exp", "hermite"])
 def test_closed_forms_are_integrals_in_the_plane(name):
     """By an adaptive rule of SciPy's, which shares nothing with ours."""
@@ -154,6 +155,7 @@ def test_a_second_kernel_compiles_nothing(name):
 # ------------------------------------------------------------------------------------ functions that are no easy ones
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("fn", "least", "most"),
     [

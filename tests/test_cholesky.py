@@ -57,6 +57,7 @@ CASES = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", CASES)
 def test_the_solution_is_that_of_float64(name):
     x, activation, ridge, enough = CASES[name]

@@ -142,6 +142,7 @@ def residuals(a):
     return np.linalg.norm(Y - shifted @ a, axis=0) / np.linalg.norm(Y, axis=0)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "changes",
     [
@@ -167,6 +168,7 @@ def forged(path, **changes):
     np.savez(path, **{name: value for name, value in state.items() if value is not None})
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["a", "r", "p", "rz", "all"])
 @pytest.mark.parametrize("history", [[1.0, 1e-12], [1.0, 0.5]], ids=["converged", "halfway"])
 def test_what_a_checkpoint_says_of_its_residual_decides_nothing(tmp_path, name, history):
@@ -220,6 +222,7 @@ DAMAGE: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_checkpoint_is_refused_with_the_way_out(tmp_path, name):
     path = tmp_path / "run.npz"

@@ -52,6 +52,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("window", "strides", "padding"), CASES)
 def test_convolution_and_pooling_are_sums_over_patches(window, strides, padding):
     layer = conv(kernel_size=window, strides=strides, padding=padding)
@@ -66,6 +67,7 @@ def test_convolution_and_pooling_are_sums_over_patches(window, strides, padding)
         assert_close(pooled[n], cut.sum((2, 3)) / there.sum((2, 3))[..., None], rtol=1e-12)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("window", "strides", "padding"), CASES)
 def test_kernels_of_all_pairs_hold_those_of_equal_pixels(window, strides, padding):
     net = ntk.Serial(conv(2, 3, window, strides=strides, padding=padding), ntk.Erf())

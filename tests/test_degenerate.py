@@ -90,6 +90,7 @@ def test_the_size_of_the_kernel_is_a_unit_of_time(name, scale, dtype):
         assert_close(got, want, rtol=1e-5 if name in ("langevin", "cross_entropy_flow") else 2e-6)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("size", [1e10, 1e-10])
 @pytest.mark.parametrize(
     "name",
@@ -154,6 +155,7 @@ def test_half_precision_is_computed_in_single(name, dtype):
         assert_close(np.asarray(a), np.asarray(b), rtol=2e-5)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", CALLS)
 def test_float32_and_float64_may_be_mixed(name):
     """The result has the wider type, and the numbers of float64."""

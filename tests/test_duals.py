@@ -40,6 +40,7 @@ def test_closed_form_is_the_quadrature(name, q1, q2):
         assert_close(closed, numeric, rtol=1e-11)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_dual_is_the_mean_over_samples(name):
     activation = ACTIVATIONS[name]
@@ -52,6 +53,7 @@ def test_dual_is_the_mean_over_samples(name):
         assert abs(samples.mean() - dual) < 4 * samples.std() / np.sqrt(draws) + 1e-12
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_slope_of_the_dual_is_the_dual_of_the_slope(name):
     q = triples(1.0, 1.0)

@@ -69,6 +69,7 @@ def dense_jacobian(model, x):
     return jnp.concatenate([j.reshape(*j.shape[:2], -1) for j in jax.tree.leaves(jac)], axis=-1)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("name", "dtype", "rtol"),
     [
@@ -92,6 +93,7 @@ def test_every_method_agrees_with_a_dense_jacobian(name, dtype, rtol):
             assert_close(got, expected, rtol=rtol)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("tile", [1, 2, 3, 100])
 def test_batches_change_nothing(method, tile):

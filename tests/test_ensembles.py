@@ -146,6 +146,7 @@ def test_everything_compiles_once_whatever_the_number_of_groups():
     assert parts <= whole + 12, "a few small programs that pick the members of a group; no loop"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 8])
 def test_groups_are_of_one_size_and_hold_every_member(chunk):
     groups = _ensemble_job.groups(7, chunk)

@@ -130,6 +130,7 @@ def test_alignment_is_a_cosine_centered_or_not():
 # -------------------------------------------------------------------------------------------------- kernels of models
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("outputs", ["mean", "full"])
 def test_models_are_compared_by_their_dense_kernels(two: Any, outputs, monkeypatch):
     tiles = distances._models.tiles
@@ -168,6 +169,7 @@ def test_functions_are_compared_by_labels_and_squares(two: Any):
     assert ntk.function_distance(two[0], two[0], X) == 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("size", [7, 3])
 def test_similarity_of_gradients_is_the_mean_cosine_of_the_jacobian(two: Any, size, monkeypatch):
     tiles = distances._models.tiles
@@ -242,6 +244,7 @@ RECTIFIERS: dict[str, Any] = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", RECTIFIERS)
 def test_rectifiers_are_found_however_they_are_written(name):
     fn, count = RECTIFIERS[name]

@@ -54,6 +54,7 @@ def test_angles_against_many_digits(dtype, error):
         assert relative(arccos.twice_arctan(jnp.asarray(u)), double) < error
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", CLOSED_FORM)
 def test_duals_by_distance_are_those_by_covariance(name):
     activation = ACTIVATIONS[name].activation
@@ -85,6 +86,7 @@ def test_near_duplicates_keep_their_digits(activation):
     assert np.array_equal(got[:30, 60:], got[:30, :30])  # an exact copy is the input itself
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("faint", [1.0, 1e-3])
 def test_neighbours_at_small_angles_are_right_in_float32(faint, seed):
@@ -153,6 +155,7 @@ NETS = {
 TOLERANCE = {"tanh": 1e-10, "pools": 3e-8}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", NETS)
 def test_gram_is_the_kernel(name):
     images = name in ("flatten", "pools")

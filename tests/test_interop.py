@@ -96,6 +96,7 @@ def assert_same_kernels(net, x1, x2=None, tolerance=1e-10, **options):
         assert_close(ours, theirs, tolerance)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("activation", CLOSED_FORMS.values(), ids=CLOSED_FORMS.keys())
 def test_kernels_of_dense_networks_agree(activation):
     assert_same_kernels(two_hidden_layers(activation), X1)
@@ -241,6 +242,7 @@ def model(request):
 IMPLEMENTATIONS = ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES"]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_empirical_ntk_is_the_product_of_jacobians(model, implementation):
     apply_fn, params, x1, x2, expected = model

@@ -77,6 +77,7 @@ def build(specs, n_in, rngs):
     return ntk.Serial(*layers)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_kernels_agree_with_the_reference_library(case):
     x1, x2 = (ARRAYS[DOCUMENT["inputs"][case["inputs"]][x]] for x in ("x1", "x2"))

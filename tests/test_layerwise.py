@@ -187,6 +187,7 @@ def reduced(full, outputs):
     return {"full": full, "diagonal": diagonal, "mean": diagonal.mean(-1)}[outputs]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", CASES)
 def test_layers_are_found_and_nothing_is_approximated(name):
     model, x, full = case(name)
@@ -295,6 +296,7 @@ def test_arrays_alive_at_any_time_keep_within_the_bound():
     assert made == [5 + 4 + 3 + 2 + 1, 3 + 2 + 2, 5]  # kept: one, three, all
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("method", "name", "outputs"),
     [

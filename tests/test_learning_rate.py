@@ -23,6 +23,7 @@ def exact(net, x=X):
     return float(jnp.linalg.eigvalsh(theta.transpose(0, 2, 1, 3).reshape(n * k, n * k))[-1])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("rtol", [1e-1, 1e-3, 1e-10])
 @pytest.mark.parametrize("seed", range(4))
 def test_it_is_that_of_the_kernel_within_its_error(seed, rtol):

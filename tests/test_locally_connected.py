@@ -22,6 +22,7 @@ def pair(window, strides, padding, **changes) -> tuple[Any, Any]:
     return local, ntk.Conv(2, 3, window, rngs=nnx.Rngs(2), **how)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("p", [ntk.NTK, ntk.STANDARD], ids=repr)
 @pytest.mark.parametrize(("window", "strides", "padding"), CASES)
 def test_each_pixel_is_that_of_the_convolution_with_its_weights(window, strides, padding, p):
@@ -33,6 +34,7 @@ def test_each_pixel_is_that_of_the_convolution_with_its_weights(window, strides,
         assert_close(conv(X1)[:, i, j], got[:, i, j], rtol=1e-12)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("window", "strides", "padding"), CASES)
 def test_without_pooling_it_has_the_kernel_of_the_convolution(window, strides, padding):
     (local, conv), kernels = pair(window, strides, padding), []

@@ -475,6 +475,7 @@ SEEING: dict[str, tuple[Any, Any, str]] = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", SEEING)
 def test_examples_that_see_each_other_are_refused(name):
     make, x, words = SEEING[name]

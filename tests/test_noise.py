@@ -64,6 +64,7 @@ def enumerated(theta, theta_test, y, f0, f0_test, *, rate, size, replace, steps)
     return mean, np.einsum("sik,sjk->ij", ends - mean, ends - mean) / len(ends)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("rank", [12, 2], ids=["invertible", "singular"])
 @pytest.mark.parametrize("replace", [True, False])
 @pytest.mark.parametrize("size", [1, 2])
@@ -429,6 +430,7 @@ def test_wrong_calls(change, words):
 STORED = json.loads((pathlib.Path(__file__).parent / "reference" / "eoc.json").read_text())["sgd_moments"]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("entry", STORED, ids=lambda e: f"{e['eta']}-{e['B']}-{e['with_replacement']}")
 def test_stored_moments_are_met(entry):
     i = np.arange(4)

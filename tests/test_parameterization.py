@@ -21,6 +21,7 @@ def trained(net, steps=30, learning_rate=0.3, momentum=None):
     return net(X)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("p", ALL, ids=repr)
 @pytest.mark.parametrize("q", ALL, ids=repr)
 def test_conversion_keeps_the_function(p, q):
@@ -171,6 +172,7 @@ def parameters(net):
     return [jnp.array(a[...]) for i in (0, 2, 4) for a in (net.layers[i].W, net.layers[i].b)]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("b_std", [0.7, 0.0])
 @pytest.mark.parametrize("p", ALL, ids=repr)
 def test_every_tensor_of_every_role_learns_at_its_own_rate(p, b_std):
@@ -185,6 +187,7 @@ def test_every_tensor_of_every_role_learns_at_its_own_rate(p, b_std):
         assert_close(got, want, rtol=1e-12)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("b_std", [0.7, 0.0])
 @pytest.mark.parametrize("p", ALL, ids=repr)
 def test_a_small_step_is_the_kernel_weighted_by_the_rates(p, b_std):
@@ -318,6 +321,7 @@ def test_the_decay_is_the_gradient_of_the_penalty_that_stands_in_the_loss():
     assert_close(decayed(standard, steps=20), apply_fn(params, X), rtol=1e-12)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("p", ALL, ids=repr)
 @pytest.mark.parametrize("like", ALL, ids=repr)
 def test_each_strength_is_the_square_of_the_ratio_of_the_multipliers(p, like):

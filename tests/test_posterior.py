@@ -46,6 +46,7 @@ class TestReference:
             for got_t, want_t in zip(part, want, strict=True):
                 assert_close(got_t, want_t, rtol=1e-10)
 
+    @pytest.mark.sweep
     @pytest.mark.parametrize("kind", ["ntk", "nngp"])
     def test_ensembles(self, entry: Any, reg: Any, kind: Any):
         train, cross, test = stored(entry)
@@ -64,6 +65,7 @@ class TestReference:
                 # At the training points the covariance dies out: relative to what it was at the first time.
                 assert_close(cov[i], want["cov"][i], rtol=1e-10, atol=1e-12 * np.abs(want["cov"][0]).max())
 
+    @pytest.mark.sweep
     @pytest.mark.parametrize("kind", ["nngp", "ntkgp"])
     def test_gaussian_processes(self, entry: Any, reg: Any, kind: Any):
         name = "nngp" if kind == "nngp" else "ntk"

@@ -157,6 +157,7 @@ def test_descent_is_optax_on_the_linearised_network(momentum, nesterov):
     assert_close(test, history.records[1], rtol=1e-10)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("momentum", [0.0, 0.3, 0.95])
 def test_descent_is_the_recursion_also_for_ridge_and_singular_kernels(momentum, nesterov):

@@ -163,6 +163,7 @@ def test_critical_points_meet_the_stored_values(entry):
         assert point.stable == (entry["variance_map"] == "stable")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", LINES)
 def test_chi_1_is_one_along_the_line(name):
     for b_std in BIASES:
@@ -197,6 +198,7 @@ def test_beta_and_gamma_are_the_curvatures_of_the_correlation_map():
 # depth
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("entry", STORED["ntk_depth"], ids=lambda e: f"{e['name']}-{e['c1']}")
 @pytest.mark.parametrize("given", [True, False])
 def test_profiles_meet_the_stored_values(entry, given):

@@ -122,6 +122,7 @@ def test_without_scikit_learn_the_error_names_what_was_asked_for():
     assert done.stderr.splitlines()[-1].startswith("ImportError: `ntklib.KernelClassifier`")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_networks_pickle_and_stay_equal(name):
     net = ntk.mlp([3, 4, 1], activation=ACTIVATIONS[name], w_std=1.0, rngs=nnx.Rngs(0))

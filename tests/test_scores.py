@@ -25,6 +25,7 @@ def problem(name: str, n: int = 60) -> tuple[jax.Array, jax.Array]:
     return getattr(net.kernel(x), kind), y
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("ridge", [1e-3, 0.3])
 @pytest.mark.parametrize("name", NETS)
 def test_loo_is_what_refits_predict(name, ridge):
@@ -47,6 +48,7 @@ def test_a_target_does_not_enter_its_own_prediction():
     assert jnp.abs(after[8] - before[8]).max() > 0.1
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("ridge", [1e-3, 0.3])
 @pytest.mark.parametrize("name", NETS)
 def test_the_likelihood_is_that_of_scikit_learn(name, ridge):

@@ -29,6 +29,7 @@ def twins(dtype):
     return [a.astype(dtype) for a in (theta, theta_test, np.asarray(y), np.asarray(f0))], exact
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("t", [0.0, 1e-3, 1.0, 1e3, 1e5, 1e8, 1e10, 1e20, 1e30, 1e300, np.inf])
 def test_a_null_mode_stays_where_it_is_at_any_time(dtype, t):

@@ -114,6 +114,7 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", [*VECTORS, *CONVOLUTIONS])
 def test_networks_that_differ_in_one_thing_are_told_apart(name):
     """Where all inputs are equal, too: the kernel there tells little."""
