@@ -245,16 +245,17 @@ claim("F7", what="largest ratio of the variances, flow over ridge, spectra of te
 # **On power laws** this can be computed. Let $\lambda_i \propto i^{-1/q}$ as above, and let the signal beyond mode $i$ fall like $\sum_{j > i} a_j^2 \propto \lambda_i^{p}$.
 # Then $a^2$ per $du$ goes like $u^{p-1}$, and with $\varepsilon = N/t$ for the flow the risk is
 #
-# $$ \text{risk} = c_1\, \varepsilon^{p}\, S + c_2\, \sigma^2 \varepsilon^{-q}\, V, \qquad
-#    S_{\text{ridge}} = \int_0^\infty \frac{u^{p-1}}{(1+u)^2}\, du = B(p, 2 - p), \qquad
+# $$ \text{risk} = c_1\, \varepsilon^{p}\, S + c_2\, \sigma^2 \varepsilon^{-q}\, V, $$
+#
+# $$ S_{\text{ridge}} = \int_0^\infty \frac{u^{p-1}}{(1+u)^2}\, du = B(p, 2 - p), \qquad
 #    S_{\text{flow}} = \int_0^\infty u^{p-1} e^{-2u}\, du = \Gamma(p)\, 2^{-p}, $$
 #
 # with the same $c_1$ and $c_2$ for both. It is smallest where $\varepsilon^{p+q} = \sigma^2 \frac{q\, c_2}{p\, c_1} \frac VS$. The unknown constants cancel in the ratio:
 #
 # $$ \tau = \frac{\varepsilon^*_{\text{ridge}}}{\varepsilon^*_{\text{flow}}}
-#    = \Big( \frac{V_{\text{ridge}}}{V_{\text{flow}}} \cdot \frac{S_{\text{flow}}}{S_{\text{ridge}}} \Big)^{1/(p+q)},
-#    \qquad
-#    \frac{\text{best risk of flow}}{\text{best risk of ridge}}
+#    = \Big( \frac{V_{\text{ridge}}}{V_{\text{flow}}} \cdot \frac{S_{\text{flow}}}{S_{\text{ridge}}} \Big)^{1/(p+q)}, $$
+#
+# $$ \frac{\text{best risk of flow}}{\text{best risk of ridge}}
 #    = \Big( \frac{S_{\text{flow}}}{S_{\text{ridge}}} \Big)^{q/(p+q)} \Big( \frac{V_{\text{flow}}}{V_{\text{ridge}}} \Big)^{p/(p+q)} . $$
 #
 # Hypotheses: white noise, the error at the training inputs, power laws on both sides of $\varepsilon$ for as far as the integrals need, $0 < q < 2$ and $0 < p < 2$.

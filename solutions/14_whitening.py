@@ -201,7 +201,7 @@ The kernel keeps it for ever: whitening is the only chance to have another one, 
 gets the whole gain, or the whole loss. A network trains its first layer, so that its
 metric $\frac1n \sum_j v_j v_j^\top$ can move towards directions that tell the classes
 apart. It gets a part of the gain by itself, if there is one, and may undo a part of a
-loss. That needs movement: a lazy network is its kernel.
+loss. That needs movement: a lazy network follows the kernel of its start.
 Test: the same network with growing α (or width), the gains with and without whitening
 in pairs, each with its own best stopping time. The gap to the NTK's gain should close as
 the network gets lazier. If it stays for lazy networks, the reason is another one, for
