@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print the table, and write it into the README."""
+"""`python -m benchmarks`: measure, print the table, and write it into benchmarks/README.md."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each implementation.")] = DEFAULT.rounds,
     limit: Annotated[float, typer.Option(help="Seconds that a call may take.")] = DEFAULT.limit,
     peer: Annotated[list[str] | None, typer.Option(help="A peer's name, or a part of it; may be repeated.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Put the table into README.md.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Put the table into benchmarks/README.md.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Name the cases and stop.")] = False,
 ) -> None:
     """Measure ntklib and its peers side by side, in turns."""
@@ -63,7 +63,7 @@ def main(
     for line in report.remarks(results):
         console.print(line)
     if write:
-        report.write(ROOT / "README.md", results, conditions)
+        report.write(ROOT / "benchmarks" / "README.md", results, conditions)
     raise typer.Exit(report.wrong(results))
 
 

@@ -1,4 +1,4 @@
-"""What the measurements say: ratios, a table for the terminal, and one for the README."""
+"""What the measurements say: ratios, a table for the terminal, and one for benchmarks/README.md."""
 
 import os
 import platform
@@ -87,7 +87,7 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """For the README."""
+    """For benchmarks/README.md."""
     lines: list[tuple[str, ...]] = [COLUMNS, ("---",) * len(COLUMNS)]
     for result in results:
         lines += [(f"**{result.case.name}**", *[""] * 9), *rows(result)]

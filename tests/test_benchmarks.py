@@ -223,7 +223,7 @@ def test_writing_puts_the_table_between_the_marks_and_nothing_else(tmp_path):
     readme.write_text("no marks")
     with pytest.raises(ValueError, match="must hold the lines"):
         report.write(readme, [RESULT], conditions)
-    assert report.BEGIN in (peers.ROOT / "README.md").read_text()
+    assert report.BEGIN in (peers.ROOT / "benchmarks" / "README.md").read_text()
 
 
 # Cases ------------------------------------------------------------------------------------------------------------
