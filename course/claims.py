@@ -28,8 +28,9 @@ def claim(
     The row `what` of this claim stands in claims.toml, with its margin and with what is claimed and derived; `derived`
     is for a prediction that the notebook computes. `measured` is a mean over `seeds` seeds and `uncertainty` its
     standard error; for a share or a correlation give an `interval` (95 %) instead.
-    Agreement: the same verdict, the same outcome of our prediction, and |new - old| <= 3 √(u_new² + u_old²). Nothing
-    is asserted with other seeds (NTK_SEED), at another scale than the laptop's (NTK_SCALE), and while recording.
+    Agreement: |new - old| <= 3 √(u_new² + u_old²), and no verdict between "holds" and "does not hold" that has changed
+    (`Row.differences`); the verdicts that are printed are then the record's. Nothing is asserted with other seeds
+    (NTK_SEED), at another scale than the laptop's (NTK_SCALE), and while recording; then they are the run's.
     Raises: ValueError for a call that cannot be right; AssertionError where run and record differ.
     """
     claims = load(path or TOML)
@@ -49,14 +50,15 @@ def claim(
         seeds=int(seeds),
         derived=plan.derived if derived is None else derived if isinstance(derived, str) else short(float(derived)),
     ).rounded()
-    old = planned.get(size)
+    old, judged = planned.get(size), new
     if target := os.environ.get("NTK_CLAIMS"):
         hand_over(Path(target), id, new, float(measured))
     elif size == "laptop" and chosen_seed() == 0:
         _assert_agreement(id, plan, new)
+        judged = dataclasses.replace(plan, derived=new.derived)
     recorded = f"recorded {old.result()}" if old and old.measured is not None else f"no record at scale {size}"
     how_many = f"{seeds} {new.over}, " if seeds else ""
-    print(f"{id} · {what}\n   now {new.result()}, {recorded} ({how_many}margin {new.margin:g}): {new.judged()}")
+    print(f"{id} · {what}\n   now {new.result()}, {recorded} ({how_many}margin {new.margin:g}): {judged.judged()}")
 
 
 def hand_over(target: Path, id: str, row: Row, exact: float) -> None:

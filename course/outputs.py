@@ -6,7 +6,7 @@ and for whole numbers, and lets other numbers agree by the rule that claims have
 
 | printed | agrees if |
 |---|---|
-| m ± u | means differ by at most 3 √(u² + u'²), the errors by at most a factor of three |
+| m ± u | means differ by at most 3 √(u² + u'²), the errors by at most a factor of five |
 | m [low, high] | the same, with the standard error of which this is a 95 % interval |
 | any other decimal number | it differs by at most one in its last digit |
 | below 1e-9 on both sides | always: what rounding has left |
@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from course.records import ROUNDING
+from course.records import MOST_ERRORS, ROUNDING
 
 _NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\d+")
 
@@ -86,7 +86,7 @@ def _numbers_agree(a: _Number, b: _Number) -> bool:
         return False
     small, large = sorted((abs(a.value), abs(b.value)))
     turned = 1.001 * min(a.last_digit, b.last_digit)  # and a little, for 0.57 - 0.56 in floating point
-    if large < ROUNDING or (a.is_error and large <= 3 * small):
+    if large < ROUNDING or (a.is_error and large <= MOST_ERRORS * small):
         return True
     return abs(a.value - b.value) <= turned + 3 * math.hypot(a.error or 0.0, b.error or 0.0)
 

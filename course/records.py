@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from course.notebook import SCALES
 KINDS = ("measured", "computed", "identity")
 TOML = Path(__file__).with_name("claims.toml")
 DIGITS, DIGITS_OF_ERROR = 4, 2  # significant digits of a record
+MOST_ERRORS = 5  # ratio of the standard errors of two runs that agree: each is estimated from a few seeds
 ROUNDING = 1e-9  # smaller differences are what rounding has left, and each processor rounds in its own way
 
 
@@ -126,20 +127,29 @@ class Row:
         error = float(f"{self.uncertainty:.{DIGITS_OF_ERROR}g}")
         return dataclasses.replace(self, measured=short(self.measured), uncertainty=error, interval=interval)
 
-    def differences(self, old: "Row") -> list[str]:
-        """Say where this measurement does not agree with a record."""
-        found = [
+    def changes(self, old: "Row", but: Collection[str] = ()) -> list[str]:
+        """Say which verdict, and which number of seeds, is not that of a record; `but` these verdicts."""
+        return [
             f"{name} is recorded as {before!r}, here it is {now!r}"
             for name, before, now in (
                 ("the verdict", old.verdict, self.verdict),
                 ("our prediction", old.prediction, self.prediction),
                 (f"the number of {self.over}", old.seeds, self.seeds),
             )
-            if before != now
+            if before != now and before not in but and now not in but
         ]
+
+    def differences(self, old: "Row") -> list[str]:
+        """Say where this measurement does not agree with a record.
+
+        Another processor rounds in another way, and a long training magnifies that. So means may differ by three
+        standard errors, and errors by a factor of five; a verdict near its margin may become undecided or cease to be.
+        """
+        found = self.changes(old, but={verdicts.UNDECIDED})
         before, now = old.measured or 0.0, self.measured or 0.0
         rounding = max(0.5 * 10.0 ** (1 - DIGITS) * abs(before), ROUNDING)
-        if abs(now - before) > 3 * math.hypot(old.error, self.error) + rounding:
+        low, high = sorted((old.error, self.error))
+        if abs(now - before) > 3 * math.hypot(low, high) + rounding or high > MOST_ERRORS * low + rounding:
             found.append(f"recorded {old.result()}, measured {self.result()}")
         return found
 

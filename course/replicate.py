@@ -156,7 +156,7 @@ def replicate(root: Path, chapters: Sequence[Target], seeds: int) -> bool:
                 if old.verdict != new.verdict or old.prediction != new.prediction:
                     changed.add(key)
                 reversed_ = reversed_ or {old.verdict, new.verdict} == {HOLDS, FAILS}
-                for words in new.differences(old):
+                for words in dict.fromkeys(new.changes(old) + new.differences(old)):
                     print(f"   {one['id']} · {one['what']}: {words}", flush=True)
     print(f"{len(seen) - len(changed)} of {len(seen)} rows keep their verdicts with {seeds} other seeds")
     for (id, what), values in seen.items():
