@@ -459,7 +459,7 @@ right.set(yscale="log", ylabel="distance to the network (rms)")
 _ = right.legend()
 
 # %%
-for i, (name, to) in enumerate((("shrinking", "the shrinking kernel"), ("linear", "the linearized network with L2"))):
+for i, to in enumerate(("the shrinking kernel", "the linearized network with L2")):
     mean, error = plotting.fit_slope(L2_WIDTHS, np.array([apart[n][:, i] for n in L2_WIDTHS]).T)
     what = f"slope over width of the distance between a network with L2 and {to}"
     claim("F5", what=what, measured=mean, uncertainty=error, seeds=DECAY_NETS)
