@@ -32,6 +32,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from flax import nnx
+from jax.flatten_util import ravel_pytree
 
 import ntklib as ntk
 from course import claim, reseed, sized
@@ -112,9 +113,10 @@ for c in RATES:
         k1 = (g**2).argmax(0) + np.log(abs(z)) / np.log(2 * c - 1)
         foretold[c, n] = weight @ k1
     flat[c] = weight @ mu[-1] / (2 * c)  # at the largest width
-slope_foretold = {
-    c: np.polyfit(np.log(WIDTHS), [foretold[c, n] for n in WIDTHS], 1)[0] * 2 * np.log(2 * c - 1) for c in RATES
-}
+slope_foretold = {}
+for c in RATES:
+    slope, _ = np.polyfit(np.log(WIDTHS), [foretold[c, n] for n in WIDTHS], 1)
+    slope_foretold[c] = slope * 2 * np.log(2 * c - 1)
 for c in RATES:
     steps = ", ".join(f"{foretold[c, n]:.2f}" for n in WIDTHS)
     print(f"c = {c}: k1 = {steps}; slope times 2 log(2c − 1): {slope_foretold[c]:.3f}")
@@ -145,7 +147,7 @@ def descend(apply_fn, params, x, y, rate, steps, decay=0.0):
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def launch(build, x, y, keys, steps):
-    """For each network and rate: losses [S, C, steps + 1], ηλ/N at the end [S, C]; and the size of the start [S]."""
+    """Losses [S, C, steps + 1] of each network at each rate, ηλ/N at the end [S, C], and sizes of the start [S]."""
     apply_fn = ntk.functional(build(nnx.Rngs(0)))[0]
 
     def of_network(key):
@@ -166,7 +168,8 @@ def launch(build, x, y, keys, steps):
 
 def from_one(losses, start):
     """The peak's step, counted from a start of size 1, [S, C]."""
-    return np.asarray(losses).argmax(-1) + np.log(np.asarray(start))[:, None] / np.log(2 * np.array(RATES) - 1)
+    late = np.log(np.asarray(start))[:, None] / np.log(2 * np.array(RATES) - 1)
+    return np.asarray(losses).argmax(-1) + late
 
 
 # %%
@@ -247,7 +250,8 @@ ends = np.asarray(linear[WIDTHS[-1]][1])
 for i, c in enumerate(RATES):
     mean, error = plotting.mean_and_error(ends[:, i] / (2 * c))
     print(f"c = {c}: λ at the end over λ at the start {mean:.2f} ± {error:.1g}, predicted {flat[c]:.2f}")
-assert max(np.asarray(run[1]).max() for run in linear.values()) < 2.01  # stable at the end: a check, not a result
+for run in linear.values():
+    assert np.asarray(run[1]).max() < 2.01  # stable at the end: a check, not a result
 mean, error = plotting.mean_and_error(ends[:, 0] / 2.4)
 what = "λ at the end over λ at the start, linear network, c = 1.2"
 claim("F5", what=what, measured=mean, uncertainty=error, seeds=NETS, derived=flat[1.2])
@@ -315,7 +319,8 @@ _ = left.legend()
 
 # %%
 for c, mean, error in zip(RATES, *slope_over_log_n(REAL_WIDTHS, relu_peaks), strict=True):
-    claim("F5", what=f"{LAW}, ReLU network on digits, c = {c}", measured=mean, uncertainty=error, seeds=REAL_NETS)
+    what = f"{LAW}, ReLU network on digits, c = {c}"
+    claim("F5", what=what, measured=mean, uncertainty=error, seeds=REAL_NETS)
 mean, error = plotting.fit_slope(REAL_WIDTHS, np.array([tops[n][:, 2] for n in REAL_WIDTHS]).T)
 what = "slope over width of the highest loss, ReLU network on digits, c = 1.8"
 claim("F5", what=what, measured=mean, uncertainty=error, seeds=REAL_NETS)
@@ -363,13 +368,14 @@ claim("F5", what=what, measured=mean, uncertainty=error, seeds=REAL_NETS)
 with jax.enable_x64(True):
     small = ntk.mlp([16, 8, 1], w_std=2**0.5, rngs=nnx.Rngs(reseed(1)))
     apply_fn, params = ntk.functional(small)
-    flat_params, unravel = jax.flatten_util.ravel_pytree(jax.tree.map(lambda p: p.astype(jnp.float64), params))
+    flat_params, unravel = ravel_pytree(jax.tree.map(lambda p: p.astype(jnp.float64), params))
     inputs = jnp.asarray(np.concatenate([x, x_test]), jnp.float64)
 
     def of(p):
         return apply_fn(unravel(p), inputs)[:, 0]
 
-    J, f0, start, targets = (np.asarray(a) for a in (jax.jacobian(of)(flat_params), of(flat_params), flat_params, y))
+    J, f0 = np.asarray(jax.jacobian(of)(flat_params)), np.asarray(of(flat_params))
+    start, targets = np.asarray(flat_params), np.asarray(y)
     print("J θ0 = 2 f0:", np.allclose(J @ start, 2 * f0, atol=1e-12))
     lam, theta = 0.05, J @ J[:N].T
     solved = np.linalg.solve(theta[:N] + N * lam * np.eye(N), targets[:, 0] + f0[:N])
@@ -431,11 +437,13 @@ def with_l2(build, keys):
     return jax.lax.map(of_network, keys)
 
 
+# %%
 paths = {n: np.asarray(with_l2(one_hidden_layer(n), keys[:DECAY_NETS])) for n in L2_WIDTHS}
 sizes = {n: np.sqrt((path[..., N:] ** 2).mean(-1)) for n, path in paths.items()}  # rms of test outputs
 apart = {n: np.sqrt(((path[:, -1, 1:, N:] - path[:, -1, :1, N:]) ** 2).mean(-1)) for n, path in paths.items()}
 for n in L2_WIDTHS:
-    means = ", ".join(f"{name} {value:.2g}" for name, value in zip(ANSWERS[1:], apart[n].mean(0), strict=True))
+    pairs = zip(ANSWERS[1:], apart[n].mean(0), strict=True)
+    means = ", ".join(f"{name} {value:.2g}" for name, value in pairs)
     print(f"n = {n:4}, distance of the network's test outputs: {means}")
 
 # %% alt="Two panels. Left: root mean square of the outputs on test digits over 100 steps for networks of width 2048. The network falls from 1.4 to a small value, exactly along the dashed line of the shrinking kernel; the linearized network and the ridge stay higher. Right: the distance of the outputs from the network's over the width, logarithmic. To the shrinking kernel it falls with the width along a line of slope minus one; to the linearized network and to the ridge it is flat."
@@ -529,7 +537,7 @@ def subset(seed):
 
 
 def shrinking_kernel(parts, f0, y, strengths, rate, steps):
-    """Outputs on all images: `parts` are Θ1 and Θ2 [all, N], f0 [all, K], y [N, K], strengths [C, 2]; [C, all, K]."""
+    """Outputs on all images [C, all, K], from Θ1 and Θ2 [all, N], f0 [all, K], y [N, K] and strengths [C, 2]."""
     s1, s2 = (1 - rate * strengths).T[:, :, None, None]
     own = [part[:TRAIN] for part in parts]
     f, sums = np.tile(f0[:TRAIN], (len(strengths), 1, 1)), [0.0, 0.0]
@@ -647,6 +655,7 @@ def best(table, first=0):
     return first + int(table[:, first:, 0].mean(0).argmax())
 
 
+# %%
 rate_limits = limits(digit_keys)
 GROUPS = {"plain": (build, networks), "zero": (doubled, difference)}
 cells, seen = {}, {}
@@ -666,7 +675,7 @@ for (start, c), table in seen.items():
 
 # %% alt="Two panels: test accuracy over the strength of L2, from 0 to 4. Left, plain start: accuracies rise with the strength. Right, zero output at the start: they begin high and change little. Each panel has points for the small and for the large rate, and a line for the prediction from shrinking kernels at the small rate."
 fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.6), sharey=True)
-for ax, (start, title) in zip(axes, (("plain", "plain start"), ("zero", "zero output at the start")), strict=True):
+for ax, start, title in zip(axes, GROUPS, ("plain start", "zero output at the start"), strict=True):
     label = "shrinking kernel, n = ∞"
     ax.plot(STRENGTHS, told[start, "NTK"][..., 1].mean(0), color="0.3", linestyle="--", label=label)
     for i, c in enumerate((0.5, 1.5)):

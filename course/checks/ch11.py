@@ -68,7 +68,7 @@ def _(answer, rng):
 def _(answer, rng):
     for n in expect.one_of(rng, (7, 3), (9, 5)):
         u, v = rng.normal(size=(2, n))
-        x, y, rate = rng.uniform(1.3, 1.9), rng.uniform(0.6, 0.9), rng.uniform(0.3, 0.4)
+        x, y, rate = rng.uniform(1.55, 1.9), rng.uniform(0.6, 0.9), rng.uniform(0.3, 0.4)
 
         def numbers(u, v, x=x, n=n):
             return u @ v * x / n**0.5, x**2 * (u @ u + v @ v) / n
@@ -144,7 +144,7 @@ def _(answer, rng):
             5: "line 5 follows from line 4. The error is further up.",
         },
     )
-    n, k, depth = expect.one_of(rng, (6, 3, 3), (7, 5, 5))
+    n, k, depth = expect.one_of(rng, (7, 3, 6), (8, 3, 5))
     j, y = rng.normal(size=(n, n + 2)), rng.normal(size=(n, k))
     theta, lam, t = j @ j.T, rng.uniform(0.05, 0.07), rng.uniform(1.4, 1.7)
 
@@ -197,7 +197,7 @@ def _(answer, rng):
 def _(answer, rng):
     import math
 
-    c = expect.one_of(rng, 1.35, 1.65)
+    c = expect.one_of(rng, 1.3, 1.6)
     log = math.log(2 * c - 1)
     for alpha, n, alpha_0, n_0 in ((40.0, 3000, 5.0, 200), (30.0, 500, 6.0, 4000)):
         a, w = math.log(alpha / alpha_0), math.log(n / n_0)
