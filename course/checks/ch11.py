@@ -68,7 +68,9 @@ def _(answer, rng):
 def _(answer, rng):
     for n in expect.one_of(rng, (7, 3), (9, 5)):
         u, v = rng.normal(size=(2, n))
-        x, y, rate = rng.uniform(1.55, 1.9), rng.uniform(0.6, 0.9), rng.uniform(0.3, 0.4)
+        u = u / (u @ u / n) ** 0.5
+        v = 0.5 * v + (0.7 - 0.5 * (u @ v) / n) * u  # f is 0.7 x √n
+        x, y, rate = rng.uniform(1.55, 1.9), -rng.uniform(0.6, 0.9), rng.uniform(0.1, 0.15)
 
         def numbers(u, v, x=x, n=n):
             return u @ v * x / n**0.5, x**2 * (u @ u + v @ v) / n
