@@ -184,34 +184,35 @@ check("11.5", shrinking_kernel)
 # For zero output at the start the chapter doubles the network. Why not train $h(x) = f(\theta, x) - f(\theta_0, x)$, as `ntk.center` does, with the penalty on $\theta$?
 # Take an infinitely wide ReLU network with $L$ layers and no biases, and an input $x$ far from the data, with $\Theta(x, X) = 0$. Write down $\dot h(x)$.
 # To which multiple of $f_0(x)$ does $h(x)$ go for large $t$? What would the 2×2 of the chapter have shown with this control, and why does doubling not have the problem?
-# The cell below shows it for a network of 2,048 units.
+# The cell below trains 40 networks in this way, at three strengths. The slope of $h$ over $f_0$ is taken over networks at each test digit, which do have $\Theta(x, X) \ne 0$.
 
 # %%
-probe = ntk.mlp([16, 2048, 1], w_std=2**0.5, rngs=nnx.Rngs(0))
-apply_fn, params = ntk.functional(probe)
+probe = ntk.mlp([16, 512, 1], w_std=2**0.5, rngs=nnx.Rngs(0))
+apply_fn, _ = ntk.functional(probe)
 data = ntk.load("digits", n_train=20, n_test=60, pool=2).flat()
 x, x_test = jnp.asarray(data.x_train), jnp.asarray(data.x_test)
 y = jnp.where(jnp.asarray(data.y_train) % 2 == 0, 1.0, -1.0)[:, None]
-f0, f0_test = apply_fn(params, x), apply_fn(params, x_test)
-rate = 0.5 * float(ntk.empirical_max_learning_rate(probe, x).learning_rate)
+rate = 0.4 * float(ntk.empirical_max_learning_rate(probe, x).learning_rate)
 
 
 @jax.jit
-def after(params, decay):
-    """Parameters after 100 steps on h = f − f0 with L2."""
+def after(key, decay):
+    """h and f0 on the test digits, [60] each, after 100 steps on h = f − f0 with L2."""
+    start = ntk.functional(ntk.mlp([16, 512, 1], w_std=2**0.5, rngs=nnx.Rngs(key)))[1]
+    f0, f0_test = apply_fn(start, x), apply_fn(start, x_test)[:, 0]
 
     def step(p, _):
         grads = jax.grad(lambda p: jnp.sum((apply_fn(p, x) - f0 - y) ** 2) / 40)(p)
         return jax.tree.map(lambda w, g: (1 - rate * decay) * w - rate * g, p, grads), None
 
-    return jax.lax.scan(step, params, length=100)[0]
+    end = jax.lax.scan(step, start, length=100)[0]
+    return apply_fn(end, x_test)[:, 0] - f0_test, f0_test
 
 
 for forget in (0.0, 1.0, 3.0):
-    h = apply_fn(after(params, forget / (200 * rate)), x_test) - f0_test
-    print(
-        f"L λ t = {forget:g}: correlation of h with f0 on test digits {float(jnp.corrcoef(h.T, f0_test.T)[0, 1]):.1f}"
-    )
+    h, f0_test = jax.vmap(after, (0, None))(jax.random.split(jax.random.key(0), 40), forget / (200 * rate))
+    h = h - h.mean(0)
+    print(f"L λ t = {forget:g}: slope of h over f0 {float((h * f0_test).sum() / (f0_test**2).sum()):.1f}")
 
 # %% written="11.6" points=2
 answer = r"""
