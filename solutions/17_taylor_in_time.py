@@ -39,11 +39,6 @@ def convnet(seed, activation=ntk.Relu, n=8):
     )
 
 
-def batches(seed, steps, size=32):
-    """`steps` batches of image numbers, [steps, size]."""
-    return np.random.default_rng(seed).integers(len(x), size=(steps, size))
-
-
 # %% [markdown]
 # ## 17.1 `linear_training`
 #
@@ -99,19 +94,20 @@ check("17.2", (first_order, second_order, twice_the_steps))
 # %% [markdown]
 # The measurement waits for your prediction.
 
-# %% alt="Distance between the outputs of a network and of its Taylor polynomials after training, over the learning rate from 0.0005 to 0.008, both axes logarithmic. With ten steps the linearization has slope two and lies on a dashed line, the second order has slope three and lies on another. With a number of steps in inverse proportion to the rate the distance of the linearization is a horizontal line."
-HALVINGS = 5
+# %% alt="Distance between the outputs of a network and of its Taylor polynomials after training, over the learning rate from 0.001 to 0.008, both axes logarithmic. With ten steps the linearization has slope two and lies on a dashed line, the second order has slope three and lies on another. With a number of steps in inverse proportion to the rate the distance of the linearization is a horizontal line."
+HALVINGS = 4
 
 
 @jax.jit
 def outputs_on_the_way(params, rate):
-    """Outputs of the orders 1 and 2 minus those of the network, after 10, 20, … 160 steps, [times, 2, N, K]."""
+    """Outputs of orders 1 and 2 minus the network's, after 10, 20, 40, 80 steps, [times, 2, N, K]."""
     fn, start = ntk.functional(smooth)[0], params
 
     def trained(model):
-        how = {"optimizer": optax.sgd(rate), "steps": 160, "loss": "cross_entropy", "progress": False}
+        how = {"optimizer": optax.sgd(rate), "steps": 80, "loss": "cross_entropy", "progress": False}
         at = [10 * 2**i for i in range(HALVINGS)]
-        return ntk.train((model, start), x[:16], y[:16], record=lambda p: model(p, x[:16]), record_at=at, **how).records
+        look = lambda p: model(p, x[:16])  # noqa: E731
+        return ntk.train((model, start), x[:16], y[:16], record=look, record_at=at, **how).records
 
     ends = [trained(model) for model in (fn, ntk.linearize((fn, start)), ntk.taylor((fn, start), 2))]
     return jnp.stack(ends[1:], axis=1) - ends[0][:, None]
@@ -182,7 +178,7 @@ check("17.3", (wrong_line, freedom))
 
 # %% task="17.4"
 def from_the_onset(theta, theta_test, f, f_test, y, ridges):
-    """Outputs [R, M, K] from kernels [N, N] and [M, N], outputs at the onset f [N, K], f_test [M, K], targets y [N, K]."""
+    """Outputs [R, M, K] from theta [N, N], theta_test [M, N], f [N, K], f_test [M, K] and y [N, K]."""
     ### BEGIN SOLUTION
     lam, modes = jnp.linalg.eigh(theta)
     inverse = 1 / (lam[None, :] + ridges[:, None] * lam.mean())  # [R, N]
@@ -243,10 +239,9 @@ def kernel_error(model, ridge=1e-3):
 curves = {}
 for rate in (0.03, 0.01):
     fn, params = ntk.functional(convnet(1))
-    how = {"optimizer": optax.sgd(rate, momentum=0.9), "steps": AT[-1], "batch_size": 32, "loss": "cross_entropy"}
-    history = ntk.train(
-        (fn, params), x, y, key=jax.random.key(1), record=lambda p: p, record_at=AT, progress=False, **how
-    )
+    how = {"optimizer": optax.sgd(rate, momentum=0.9), "steps": AT[-1], "batch_size": 32}
+    how |= {"loss": "cross_entropy", "key": jax.random.key(1), "record_at": AT, "progress": False}
+    history = ntk.train((fn, params), x, y, record=lambda p: p, **how)
     moments = [jax.tree.map(lambda leaf, i=i: leaf[i], history.records) for i in range(len(AT))]
     curves[rate] = [kernel_error((fn, p)) for p in moments]
 
