@@ -158,12 +158,13 @@ def _(answer, rng):
         },
     )
     n, k = expect.one_of(rng, (5, 3), (7, 6))
-    few, many, low = n + 1, n * k + 9, n - 1
+    few, many, low = n + 3, n * k + 9, n - 1
     narrow = rng.normal(size=(n, k, few))
     narrow[:, :, -3:] = rng.normal(size=(n, 1, 3))  # three parameters that move all outputs of an image alike,
     narrow[:, :, -1] = 1.0  # and one of them those of all images
     wide = rng.normal(size=(n, k, many))
-    joined = rng.normal(size=(n, k, low)) @ rng.normal(size=(low, many))
+    left, right = rng.integers(-3, 4, size=(n, k, low)), rng.integers(-3, 4, size=(low, many))
+    joined = (left @ right).astype(float)  # whole numbers: of the same rank in any precision
     for jac in (narrow, wide, joined):
         p = jac.shape[-1]
         rank = np.linalg.matrix_rank
