@@ -239,8 +239,8 @@ right.plot(np.tile(places, (SEEDS, 1)).T, advantage.T, ".", color="0.6", markers
 right.axhspan(-0.02, 0.02, color="0.9", zorder=0)
 right.axhline(0, color="0.4", linewidth=1)
 right.set(ylabel="nonlinear advantage")
-for one in (ax, right):
-    one.set_xticks(places, [f"{t:g}" for t in ONSETS])
+for one, last in ((ax, 6), (right, 5)):
+    one.set_xticks(places[:last], [f"{t:g}" for t in ONSETS[:last]])
     one.set(xlabel="onset, in epochs (not to scale)")
 
 # %%
@@ -466,7 +466,9 @@ for ax, samples, slope, name in zip(axes, short, (-2, -1), names, strict=False):
     ax.set(xscale="log", yscale="log", xlabel="channels", title=name, xlim=(12, 85))
     ax.set_xticks(WIDTHS, [str(n) for n in WIDTHS])
     ax.set_xticks([], minor=True)
+    ax.yaxis.set_minor_formatter("")
     ax.legend()
+axes[1].set_yticks([0.003, 0.01, 0.03], ["0.003", "0.01", "0.03"])
 faded = errors_at[:, 0] - errors_at[:, 1]
 mean, error = plotting.mean_and_error(faded.T)
 axes[2].plot([0, 1], faded, ".", color="0.7", markersize=4)

@@ -125,6 +125,8 @@ if predict("17.2", first_order, second_order, twice_the_steps) is not None:
         ax.plot(rates, curve, plotting.MARKERS[i], color=plotting.COLOURS[i], label=name)
         ax.plot(rates, curve[-1] * (rates / rates[-1]) ** slope, "--", color="0.4", linewidth=1)
     ax.set(xscale="log", yscale="log", xlabel="learning rate η", ylabel="distance of the outputs (rms)")
+    ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    ax.set_xticks([], minor=True)
     ax.legend()
 
 # %% [markdown]
@@ -245,7 +247,7 @@ for rate in (0.03, 0.01):
     moments = [jax.tree.map(lambda leaf, i=i: leaf[i], history.records) for i in range(len(AT))]
     curves[rate] = [kernel_error((fn, p)) for p in moments]
 
-# %% alt="Error of kernel regression on 300 test digits with the tangent kernel of a network after 0 to 60 steps, for the rates 0.03 and 0.01."
+# %% alt="Error of kernel regression on 300 test digits with the tangent kernel of a network after 0 to 60 steps, for the rates 0.03 and 0.01. Both curves start at 0.22 and rise to 0.3 within four steps. After 60 steps they are back at 0.21 and 0.24."
 fig, ax = plt.subplots()
 for i, (rate, errors) in enumerate(curves.items()):
     ax.plot(AT, errors, color=plotting.COLOURS[i], marker=plotting.MARKERS[i], label=f"rate {rate:g}")
