@@ -67,7 +67,7 @@ plotting.use_style()
 # $$ f(\theta, x) - f_{\text{lin}}(\theta, x) = \tfrac12\, D^2\! f(\theta_{\tilde t}, x)[\Delta, \Delta] + \dots, \qquad \Delta = \theta - \theta_{\tilde t} . $$
 #
 # It is small if the network is nearly linear, or if it no longer travels. The second is a trivial reason.
-# Late in training the loss is small, the gradients are small, nothing moves, and *any* two methods agree.
+# When the loss is small the gradients are small, nothing moves, and *any* two methods agree.
 # A vanishing advantage therefore proves little by itself. We need two controls:
 #
 # 1. the error at the onset, without any further training: how much was there left to win?
@@ -131,7 +131,7 @@ print(f"{N / BATCH:.1f} steps an epoch; onsets after {[steps_of(t) for t in ONSE
 # the linearized network, and the network itself.
 # Both with the rates 0.01 and 0.03, and stopped after 2, 4 or 6 epochs.
 # Of these six errors we take the one that belongs to the smallest error on 500 held-out images, for each of the two methods by itself.
-# The paper chose its stopping time on the test images, which flatters both.
+# (In the paper, as far as we know its protocol, the stopping time was chosen on test images, which flatters both.)
 # All errors below are shares of wrong labels on 2,000 test images. A seed draws the network, the images and the batches.
 #
 # **Full training** is the network at 20 epochs, trained on in the same way. So 3 epochs are 15 % of the training, and 9 epochs are 45 %.
