@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 
@@ -171,6 +172,43 @@ def replicate_(
     if weekly:
         found = [replicate.of_the_week(found, datetime.date.today())]
     raise typer.Exit(not replicate.replicate(root, found, seeds))
+
+
+@app.command()
+def handout(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
+    """Write a folder to hand out: all sheets without solutions, and the checks."""
+    from course import build, handout
+
+    try:
+        sheets = handout.make(build.repository(), folder)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    print(f"{len(sheets)} sheets in {folder}")
+
+
+@app.command()
+def grade(
+    folder: Annotated[Path, typer.Argument(help="Sheets: LEARNER/03_infinite_width.ipynb, or LEARNER_03.ipynb.")],
+    out: Annotated[Path, typer.Option(help="Where grades.csv and a page for each learner go.")] = Path("grades"),
+    seconds: Annotated[float, typer.Option(min=1, help="For one sheet.")] = 300,
+    gigabytes: Annotated[float, typer.Option(min=0.5, help="Of memory, for one sheet.")] = 4,
+) -> None:
+    """Mark a folder of sheets with other seeds than the learners', each in a process of its own; change nothing in it.
+
+    Answers in words are left to a reader. NTK_GRADE_SEED chooses other seeds.
+    """
+    from course import build
+    from course.grading import marking, process, report
+
+    root = build.repository()
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} is no folder")
+    limits = process.Limits(seconds=seconds, memory=gigabytes * 1e9)
+    marks = marking.grade(folder.resolve(), root, limits, lambda line: print(line, file=sys.stderr, flush=True))
+    if not marks:
+        raise SystemExit(f"there is no notebook in {folder}")
+    print("\n".join(report.summary(marks)))
+    print(report.write(marks, out)[0])
 
 
 @app.command("open")

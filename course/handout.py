@@ -1,0 +1,52 @@
+"""A folder to hand out: the sheets, and the package that checks them, without the solutions' notebooks.
+
+The checks hold what they need; a learner who reads them finds formulas. For marks that count, `python -m course grade`
+asks with other seeds, and lets no sheet read them.
+"""
+
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import nbformat
+
+from course import build, execute
+
+#: Of the package, what no sheet needs.
+LEFT_OUT = ("site", "explorer", "jupyterlab", "grading", "__pycache__", "*.sh", "*.png", "AUTHORS.md", "claims.md")
+TEXT = """# Exercises of the NTK course
+
+Each notebook is one sheet. Python 3.12 or newer:
+
+    python -m venv .venv
+    . .venv/bin/activate
+    pip install "ntklib[course] @ git+{address}"
+    jupyter lab
+
+Start `jupyter lab` in this folder: the checks stand in `course`, beside the sheets. `hint("00.1")` in a cell gives an
+idea, and `hint("00.1", 2)` says more. A sheet is handed in as it is, saved: LEARNER/{example}.
+"""
+
+
+def make(root: Path, folder: Path) -> list[Path]:
+    """Write the folder; return the sheets. Raises ValueError if there is something in it already."""
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: choose a new folder, or empty it")
+    folder.mkdir(parents=True, exist_ok=True)
+    address = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    sheets = []
+    for target in build.targets(root):
+        if target.path.parent.name != "exercises":
+            continue
+        notebook = execute.read(target.path)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":  # the neighbors in the clone are on the web for those who have no clone
+                cell.source = re.sub(r"\]\(\.\./", f"]({address}/blob/main/", cell.source)
+        sheets.append(folder / target.path.name)
+        nbformat.write(notebook, sheets[-1])
+    shutil.copytree(root / "course", folder / "course", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    (folder / "README.md").write_text(TEXT.format(address=address, example=sheets[0].name), encoding="utf-8")
+    for name in ("LICENSE", "LICENSE-TEXT"):
+        shutil.copy(root / name, folder / name)
+    return sheets
