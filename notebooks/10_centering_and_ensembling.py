@@ -302,14 +302,14 @@ def starts(width, keys):
     return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=16))(keys))
 
 
-def trained(width, per, ways=("plain", "centered"), build=network, rate=RATE, at=TIMES, outputs=True):
-    """Train `per` networks for each group in each way: outputs by way [groups, per, T, M, K], losses [.., T]."""
+def trained(width, per, ways=("plain", "centered"), build=network, rate=RATE, at=TIMES):
+    """Train `per` networks for each group in each way: losses and outputs by way, [groups, per, T, ...]."""
     keys = jax.random.split(jax.random.key(reseed(width)), (GROUPS, 32))[:, :per].reshape(-1)
     count, chosen = len(keys), np.repeat(SUBSETS, per, axis=0)
     f0 = starts(width, keys)
     f0_train, f0_test = np.take_along_axis(f0, chosen[..., None], axis=1), f0[:, POOL:]
     targets = np.concatenate([WAYS[way][0](y[chosen], f0_train) for way in ways])
-    apply_fn = ntk.functional(build(width)(nnx.Rngs(0)))[0]
+    apply_fn = ntk.functional(network(width)(nnx.Rngs(0)))[0]
     nets = ntk.ensemble(
         build(width),
         jnp.asarray(np.tile(points[chosen].reshape(-1, 49), (len(ways), 1)), jnp.float32),
@@ -320,22 +320,21 @@ def trained(width, per, ways=("plain", "centered"), build=network, rate=RATE, at
         optimizer=optax.sgd(rate),
         steps=at[-1],
         record_at=at,
-        record=(lambda params: apply_fn(params, test)) if outputs else None,
+        record=(lambda params: apply_fn(params, test)) if at == TIMES else None,
         progress=False,
     )
-    shape = len(ways), GROUPS, per, len(at)
-    losses = dict(zip(ways, np.asarray(nets.loss, float).reshape(shape), strict=True))
-    if not outputs:
-        return losses
-    f = np.asarray(nets.records, float).reshape(*shape, M, K)
+    shape = len(ways), GROUPS, per
+    losses = dict(zip(ways, np.asarray(nets.loss, float).reshape(*shape, -1), strict=True))
+    f = nets.records if at == TIMES else nets.outputs(test)[:, None]  # at both times, or at the end
+    f = np.asarray(f, float).reshape(*shape, -1, M, K)
     f0_test = f0_test.reshape(GROUPS, per, 1, M, K)
-    return {way: WAYS[way][1](f[i], f0_test) for i, way in enumerate(ways)}
+    return losses, {way: WAYS[way][1](f[i], f0_test) for i, way in enumerate(ways)}
 
 
 # %%
 PER = {32: 8, 64: 16, 128: 8, 256: 8, 512: 2, 1024: 1}  # networks in a group
 WIDTHS = np.array(list(PER))
-found = {width: trained(width, per) for width, per in PER.items()}
+found = {width: trained(width, per)[1] for width, per in PER.items()}
 
 
 def squared_distance(f, mean):
@@ -403,6 +402,7 @@ record("slope over width of the squared distance after 34 steps, centered, n = 6
 # %% [markdown]
 # TEXT1
 
+
 # %%
 def linearized(width):
     """The function that builds the linearization of a network at its start."""
@@ -414,8 +414,8 @@ def linearized(width):
     return build
 
 
-frozen = trained(256, 1, build=linearized)
-both = {way: squared_distance(frozen[way][:, 0, 1], MEAN[:, 1]) for way in frozen}
+_, frozen = trained(256, 1, build=linearized, at=(STEPS,))
+both = {way: squared_distance(frozen[way][:, 0, 0], MEAN[:, 1]) for way in frozen}
 own = {way: squared_distance(found[256][way][:, 0, 1], MEAN[:, 1]) for way in frozen}
 of_frozen = both["centered"] * 256 / v[:, 1]
 for way in frozen:
@@ -427,6 +427,7 @@ record("squared distance of linearizations of centered networks over v/n, n = 25
 
 # %% [markdown]
 # TEXT2
+
 
 # %%
 def of_means(f, size):
@@ -475,7 +476,6 @@ for k, way in enumerate(split):
         style = {"fmt": plotting.MARKERS[2 * k + part], "color": plotting.COLOURS[2 * k + part], "capsize": 2}
         seen = mean > 2 * error
         right.errorbar(np.array(SOME)[seen], mean[seen], yerr=error[seen], label=f"{name}, {way}", **style)
-at_end = split["centered"][-1, 0].mean()
 right.plot(SOME, split["centered"][0, 0].mean() * (np.array(SOME) / SOME[0]) ** -2.0, "k:", label="slope −2")
 right.set(xscale="log", yscale="log", xlabel="width n", ylim=(1e-4, 20))
 right.set_xticks(SOME, SOME)
@@ -508,6 +508,7 @@ variances = {way: split[way][SOME.index(256), 1] for way in split}
 record("variance between centered networks over that between plain ones, n = 256",
        variances["centered"] / variances["plain"])  # fmt: skip
 
+
 # %%
 def accuracy(f):
     """Share of right answers of outputs [..., M, K]."""
@@ -526,7 +527,7 @@ record("accuracy of centered networks minus that of plain ones, n = 512", right_
 
 # %%
 FAST = 0.514  # half of the largest stable rate of the limit
-GRID = np.unique(np.geomspace(1, 500, 70).astype(int))
+GRID = tuple(np.unique(np.geomspace(1, 500, 70).astype(int)).tolist())
 TARGETS = np.array([0.3, 0.2, 0.15, 0.1, 0.07, 0.05])
 
 
@@ -556,7 +557,7 @@ print("predicted steps, centered over plain:")
 print(", ".join(f"loss {a:g}: {b:.2g}" for a, b in zip(TARGETS, told_ratio, strict=True)))
 
 # %%
-losses = {way: f.mean(1) for way, f in trained(512, 1, rate=FAST, at=GRID, outputs=False).items()}
+losses = {way: f.mean(1) for way, f in trained(512, 1, rate=FAST, at=GRID)[0].items()}
 steps = {way: np.array([steps_to(one, GRID) for one in losses[way]]) for way in losses}
 ratios = steps["centered"] / steps["plain"]
 
@@ -592,6 +593,7 @@ for a in (0.2, 0.1, 0.05):
 # %% [markdown]
 # TEXT4
 
+
 # %%
 def copies(width):
     """The function that builds two copies of a network with opposite signs."""
@@ -606,9 +608,9 @@ def copies(width):
 SCALES = (1 / 2, 1 / 4, 1 / 8, 1 / 16)
 for a in SCALES:
     WAYS[f"scale {a}"] = (lambda y, f0, a=a: y / a, lambda f, f0, a=a: a * f)
-opposite = trained(128, 2, ways=("plain",), build=copies)["plain"][:, :, 1]
-scaled = trained(128, 2, ways=tuple(f"scale {a}" for a in SCALES))
-scaled = np.array([squared_distance(f[:, :, 1], MEAN[:, None, 1]).mean(1) for f in scaled.values()])
+opposite = trained(128, 2, ways=("plain",), build=copies, at=(STEPS,))[1]["plain"][:, :, 0]
+_, scaled = trained(128, 2, ways=tuple(f"scale {a}" for a in SCALES), at=(STEPS,))
+scaled = np.array([squared_distance(f[:, :, 0], MEAN[:, None, 1]).mean(1) for f in scaled.values()])
 
 # %%
 first_two = {way: squared_distance(late[128][way][:, :2], MEAN[:, None, 1]).mean(1) for way in late[128]}
