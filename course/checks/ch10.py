@@ -88,7 +88,7 @@ def _(answer, rng):
         rtol=0.01,
         slips={
             "D² is a square: it falls like a variance, and √2 is for D.": 0.5**0.5,
-            "the variance of a mean of two is not a quarter: the two starts are independent, and their variances add.": 0.25,
+            "not a quarter: the two starts are independent, and their variances add.": 0.25,
             "their starts differ, and average out in part.": 1.0,
         },
     )
@@ -114,7 +114,7 @@ def _(answer, rng):
     section="What is left at finite width",
     hints=(
         "Write the mean of E networks as one network with En units. Which factor stands before its readout weights?",
-        "1/E · 1/√n against 1/√(En): the mean is a network with a smaller readout. A plain network with En units has V. "
+        "1/E · 1/√n against 1/√(En): the mean has a smaller readout. A plain network with En units has V. "
         "For centered ones put En for n in v/n + b²/n²; in the mean only the variance is divided by E.",
         "members, (v/(members*n) + b2/(members*n)**2) / (v/(members*n) + b2/n**2).",
     ),
@@ -158,17 +158,13 @@ def _(answer, rng):
             "the ratio for centered networks",
             rtol=0.01,
             slips={
-                "the bias of a mean is that of one member: it does not fall with E.": lambda part=part, bias=bias, wide=wide: (
+                "the bias of a mean is that of one member: it does not fall with E.": (
                     wide / (part + bias / (members * n**2))
                 ),
                 "the bias is missing: the variances alone are equal.": 1.0,
                 "it is the other way round: the wide network over the mean.": many / wide,
-                "the variance of the mean is divided by E as well.": lambda variance=variance, bias=bias, wide=wide: (
-                    wide / (variance / n + bias / n**2)
-                ),
-                "the wide network has En units also in the bias, (En)².": lambda part=part, bias=bias, many=many: (
-                    (part + bias / (members * n**2)) / many
-                ),
+                "the variance of the mean is divided by E as well.": (wide / (variance / n + bias / n**2)),
+                "the wide network has En units also in the bias, (En)².": ((part + bias / (members * n**2)) / many),
             },
         )
     return "Units buy variance at the same price either way; bias is cheaper in one wide network"
@@ -267,8 +263,8 @@ def _(answer, rng):
     section="Draw or drift?",
     hints=(
         "f − m is a difference of two exponentials. You need the mean of e^(−cχ²) for two values of c.",
-        "E e^(−cχ²) = (1 + 2c)^(−n/2). The square of e^(−a) − e^(−θ̂t) has c = a/n and c = 2a/n. First order: f moves by "
-        "t e^(−a) (θ̂ − θ), and the variance of θ̂ is 2θ²/n.",
+        "E e^(−cχ²) = (1 + 2c)^(−n/2). The square of e^(−a) − e^(−θ̂t) has c = a/n and c = 2a/n. First order: f moves "
+        "by t e^(−a) (θ̂ − θ), and the variance of θ̂ is 2θ²/n.",
         "once, twice = (1+2*a/n)**(-n/2), (1+4*a/n)**(-n/2); (twice - 2*exp(-a)*once + exp(-2*a)) / "
         "(2*a**2*exp(-2*a)/n).",
     ),
