@@ -26,10 +26,11 @@ def _(answer, rng):
     modes, _ = np.linalg.qr(rng.normal(size=(n, n)))
     lam = n * np.geomspace(0.3, 0.03, n)
     theta = (modes * lam) @ modes.T
-    nngp = (modes * lam**0.8) @ modes.T * 6
+    nngp = (modes * lam**0.8) @ modes.T * 4
     y = rng.normal(size=(n, k)) + 0.3
-    rate, beta = rng.uniform(0.2, 0.3), rng.uniform(0.3, 0.4)
-    of_start, of_targets = 6 * lam**0.8, ((modes.T @ y) ** 2).sum(1)
+    y *= (0.32 * k * 4 * (lam**0.8).sum() / (y**2).sum()) ** 0.5  # a third of the start
+    rate, beta = rng.uniform(0.2, 0.3), rng.uniform(0.55, 0.6)
+    of_start, of_targets = 4 * lam**0.8, ((modes.T @ y) ** 2).sum(1)
     target = 0.1 * (of_targets.sum() + k * of_start.sum()) / (2 * n)
     grid = np.arange(20000)[:, None]
 
