@@ -213,14 +213,20 @@ check("10.5", errors_of_a_mean)
 # Does the best number of steps depend on the number of members? Think before you look.
 
 # %% alt="Expected squared error on test digits over the number of steps, from 1 to 3,000, for the mean of 1, 4, 16 and infinitely many networks. For one network the error falls all the way from about 18; for more members the curves are lower, and that of infinitely many is the lowest and flattens first."
-STEPS = np.unique(np.geomspace(1, 3000, 30).astype(int))
-fig, ax = plt.subplots(figsize=(5.6, 3.4))
-for i, members in enumerate((1, 4, 16, 1e9)):
-    errors = np.asarray(errors_of_a_mean(kernels.ntk, nngp, y, y_test, rate, STEPS.tolist(), members))
-    label = f"E = {members}" if members < 1e9 else "E = ∞, or centered"
-    ax.plot(STEPS, errors, label=label, color=plotting.COLOURS[i], ls=plotting.DASHES[i])
-ax.set(xscale="log", yscale="log", xlabel="steps", ylabel="expected squared error, test digits")
-_ = ax.legend()
+STEPS = [1, 3, 10, 30, 100, 300, 1000, 3000]
+try:
+    fig, ax = plt.subplots(figsize=(5.6, 3.4))
+    for i, members in enumerate((1, 4, 16, 1e9)):
+        errors = np.asarray(errors_of_a_mean(kernels.ntk, nngp, y, y_test, rate, STEPS, members))
+        label = f"E = {members}" if members < 1e9 else "E = ∞, or centered"
+        ax.plot(
+            STEPS, errors, label=label, color=plotting.COLOURS[i], ls=plotting.DASHES[i], marker=plotting.MARKERS[i]
+        )
+    ax.set(xscale="log", yscale="log", xlabel="steps", ylabel="expected squared error, test digits")
+    ax.legend()
+except NotImplementedError:
+    plt.close(fig)
+    print("the figure comes when errors_of_a_mean is written")
 
 # %% [markdown]
 # ## 10.6 `exact_over_first_order`
@@ -253,10 +259,14 @@ check("10.6", exact_over_first_order)
 
 # %% alt="Exact squared distance over its first-order value against a = θt from 0.1 to 8, for 16, 64 and 1024 units, on a logarithmic axis. All curves start near 1. They dip slightly below 1 and then rise, the one for 16 units to more than 100 at a = 8, the one for 1024 units to hardly more than 1."
 a = np.geomspace(0.1, 8, 60)
-fig, ax = plt.subplots(figsize=(5.6, 3.4))
-for i, n in enumerate((16, 64, 1024)):
-    values = [float(exact_over_first_order(n, one)) for one in a]
-    ax.plot(a, values, label=f"n = {n}", color=plotting.COLOURS[i], ls=plotting.DASHES[i])
-ax.axhline(1, color="0.5", lw=1)
-ax.set(xscale="log", yscale="log", xlabel="a = θt", ylabel="exact over first order")
-_ = ax.legend()
+try:
+    fig, ax = plt.subplots(figsize=(5.6, 3.4))
+    for i, n in enumerate((16, 64, 1024)):
+        values = [float(exact_over_first_order(n, one)) for one in a]
+        ax.plot(a, values, label=f"n = {n}", color=plotting.COLOURS[i], ls=plotting.DASHES[i])
+    ax.axhline(1, color="0.5", lw=1)
+    ax.set(xscale="log", yscale="log", xlabel="a = θt", ylabel="exact over first order")
+    ax.legend()
+except NotImplementedError:
+    plt.close(fig)
+    print("the figure comes when exact_over_first_order is written")
