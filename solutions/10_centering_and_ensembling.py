@@ -84,10 +84,10 @@ twins = 0.0  # f_0 enters linearly and with both signs, and the kernel is the sa
 check("10.2", (independent, twins))
 
 # %% [markdown]
-# The measurement waits for your prediction. Networks are not infinitely wide: look at the twins beside the centered networks.
+# The measurement waits for your prediction. Networks are not infinitely wide: see how much of your second number is different at width 128.
 
 
-# %% alt="Squared distance to the kernel over that of one plain network, on a logarithmic axis, for three kinds of networks of width 128 with error bars. The mean of two independent networks lies near one half. The mean of two twins lies near 0.05, about as low as a centered network."
+# %% alt="Squared distance to the kernel over that of one plain network, on a logarithmic axis, for networks of width 128 with error bars. The mean of two independent networks lies near one half, the mean of two twins near 0.03."
 def with_twin(width):
     """The function that builds a network with the readout turned round."""
 
@@ -212,7 +212,7 @@ check("10.5", errors_of_a_mean)
 # %% [markdown]
 # Does the best number of steps depend on the number of members? Think before you look.
 
-# %% alt="Expected squared error on test digits over the number of steps, from 1 to 3,000, for the mean of 1, 4, 16 and infinitely many networks. For one network the error falls all the way from about 18; for more members the curves are lower, and that of infinitely many is the lowest and flattens first."
+# %% alt="Expected squared error on test digits over the number of steps, from 1 to 3,000, for the mean of 1, 4, 16 and infinitely many networks. For one network the error falls all the way from about 12; for more members the curves are lower, and that of infinitely many is the lowest and flattens first."
 STEPS = [1, 3, 10, 30, 100, 300, 1000, 3000]
 try:
     fig, ax = plt.subplots(figsize=(5.6, 3.4))
