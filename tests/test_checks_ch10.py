@@ -14,7 +14,7 @@ def steps(
     lam, modes = np.linalg.eigh(np.asarray(theta, np.float64))
     start = (k if outputs is None else outputs) * np.diag(modes.T @ np.asarray(nngp, np.float64) @ modes)
     energy = of_y * ((modes.T @ np.asarray(y, np.float64)) ** 2).sum(1) + share(beta) * start
-    left = (1 - rate * lam / (n or size)) ** (power * np.arange(20000)[:, None])
+    left = (1 - rate * lam / (n or size)) ** (power * np.arange(8000)[:, None])
     return int(np.argmax(left @ energy * half / size <= target))
 
 
@@ -157,7 +157,7 @@ TABLES = [
             "twins independent": ((0.5, 0.5), "not independent"),
             "twins equal": ((0.5, 1.0), "not at f₀"),
             "twins a quarter": ((0.5, 0.25), "correlation −1"),
-            "swapped": ((0.0, 0.5), "off by more"),
+            "swapped": ((0.0, 0.5), "it is zero"),
             "twins something": ((0.5, 0.1), "should not be there"),
             "one number": (0.5, "tuple of 2"),
         },

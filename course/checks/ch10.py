@@ -24,15 +24,16 @@ def _(answer, rng):
 
     n, k = expect.one_of(rng, (7, 3), (9, 5))
     modes, _ = np.linalg.qr(rng.normal(size=(n, n)))
-    lam = n * np.geomspace(0.3, 0.03, n)
-    theta = (modes * lam) @ modes.T
-    nngp = (modes * lam**0.8) @ modes.T * 4
-    y = rng.normal(size=(n, k)) + 0.3
-    y *= (0.32 * k * 4 * (lam**0.8).sum() / (y**2).sum()) ** 0.5  # a third of the start
-    rate, beta = rng.uniform(0.2, 0.3), rng.uniform(0.55, 0.6)
-    of_start, of_targets = 4 * lam**0.8, ((modes.T @ y) ** 2).sum(1)
-    target = 0.1 * (of_targets.sum() + k * of_start.sum()) / (2 * n)
-    grid = np.arange(20000)[:, None]
+    lam = n * np.geomspace(1.0, 0.02, n)
+    theta, nngp = (modes * lam) @ modes.T, (modes * lam**0.5) @ modes.T
+    directions = rng.normal(size=(n, k))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    of_start = lam**0.5
+    of_targets = np.full(n, 0.2 * k * of_start.mean())  # the same in each mode, a fifth of the start in all
+    y = modes @ (of_targets[:, None] ** 0.5 * directions)
+    rate, beta = 0.5 / n * rng.uniform(0.97, 1.03), 0.4
+    target = 0.05 * (of_targets.sum() + k * of_start.sum()) / (2 * n)
+    grid = np.arange(8000)[:, None]
 
     def steps(energy, power=2, decay=lambda lam: 1 - rate * lam / n, half=0.5):
         losses = (decay(lam) ** (power * grid)) @ energy * half / n
@@ -215,8 +216,8 @@ def _(answer, rng):
     g = rng.normal(size=(n + m, n + m + 2))
     theta, nngp = j @ j.T / 3, g @ g.T / (n + m)
     y, y_test = rng.normal(size=(n, k)), rng.normal(size=(m, k)) + 0.5
-    rate = n / np.linalg.eigvalsh(theta[:n, :n])[-1]
-    steps = [1, 3, 8, 20]
+    rate = 0.9 / np.linalg.eigvalsh(theta[:n, :n])[-1]
+    steps = [1, 10, 40, 150]
     lam, modes = np.linalg.eigh(theta[:n, :n])
 
     def errors(
@@ -273,8 +274,8 @@ def _(answer, rng):
 def _(answer, rng):
     import numpy as np
 
-    n, other = expect.one_of(rng, (11, 30), (13, 40))
-    for units, a in ((n, rng.uniform(3, 4)), (other, rng.uniform(1.9, 2.3)), (n, rng.uniform(5, 6))):
+    units = expect.one_of(rng, 9, 10)
+    for a in (3.6 * rng.uniform(0.97, 1.03), 2.45 * rng.uniform(0.98, 1.02)):
         once, twice = (1 + 2 * a / units) ** (-units / 2), (1 + 4 * a / units) ** (-units / 2)
         mean = np.exp(-a)
         exact, first = twice - 2 * mean * once + mean**2, 2 * a**2 * mean**2 / units
