@@ -140,7 +140,7 @@ for limit, mean in zip(limits, MEAN[:, 1], strict=True):
     f = mean + root @ generator.normal(size=(50, M, K))
     told.append([(mean.argmax(1) == labels).mean(), (f.argmax(2) == labels).mean()])
 told = np.array(told)
-print(f"accuracy, infinite width: kernel {told[:, 0].mean():.3f}, single plain network {told[:, 1].mean():.2f}")
+print(f"accuracy, infinite width: kernel {told[:, 0].mean():.2f}, plain network {told[:, 1].mean():.2f}")
 
 # %% [markdown]
 # ## What is left at finite width
@@ -233,6 +233,7 @@ def variance_of(limit, units, steps):
     return (square - (one + two).mean(0) ** 2).sum(1).mean()
 
 
+# %%
 UNITS = 400
 normal = np.random.default_rng(reseed(1)).normal
 units = normal(size=(UNITS, 49)), normal(size=UNITS)
@@ -302,6 +303,7 @@ def starts(width, keys):
     return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=16))(keys))
 
 
+# %%
 def trained(width, per, ways=("plain", "centered"), build=network, rate=RATE, at=TIMES):
     """Train `per` networks for each group in each way: losses and outputs by way, [groups, per, T, ...]."""
     keys = jax.random.split(jax.random.key(reseed(width)), (GROUPS, 32))[:, :per].reshape(-1)
@@ -395,9 +397,11 @@ def record(what, values):
 
 taken = 1 - D2["centered"][i256, :, 1] / D2["plain"][i256, :, 1]
 record("share of the squared distance to the kernel that centering takes away, n = 256", taken)
-record("squared distance of plain networks over what the prior's variance predicts, n = 1024", of_plain[i1024, :, 1])
+what = "squared distance of plain networks over what the prior's variance predicts, n = 1024"
+record(what, of_plain[i1024, :, 1])
 record("squared distance of centered networks over its prediction v/n, n = 512", of_centered[i512, :, 1])
-record("squared distance of centered networks over its prediction v/n after 34 steps, n = 512", of_centered[i512, :, 0])
+what = "squared distance of centered networks over its prediction v/n after 34 steps, n = 512"
+record(what, of_centered[i512, :, 0])
 record("slope over width of the squared distance, centered, n = 64 to 1024", slopes[1])
 record("slope over width of the squared distance after 34 steps, centered, n = 64 to 1024", slopes[0])
 
@@ -546,9 +550,11 @@ def accuracy(f):
 right_ones = {way: accuracy(found[512][way][:, :, 1]).mean(1) for way in ("plain", "centered")}
 print(f"kernel {shown(accuracy(MEAN[:, 1]))}")
 for way in right_ones:
-    print(f"{way}: one network of width 512 {shown(right_ones[way])}, mean of 16 of width 64 "
-          f"{shown(accuracy(late[64][way].mean(1)))}, one of these {shown(accuracy(late[64][way]).mean(1))}")  # fmt: skip
-record("accuracy of centered networks minus that of plain ones, n = 512", right_ones["centered"] - right_ones["plain"])
+    alone, together = accuracy(late[64][way]).mean(1), accuracy(late[64][way].mean(1))
+    print(f"{way}: one network of width 512 {shown(right_ones[way])}, of width 64 {shown(alone)}, "
+          f"mean of 16 of width 64 {shown(together)}")  # fmt: skip
+what = "accuracy of centered networks minus that of plain ones, n = 512"
+record(what, right_ones["centered"] - right_ones["plain"])
 
 # %% [markdown]
 # **What came out.**

@@ -191,7 +191,7 @@ check("10.4", answer)
 
 # %% task="10.5"
 def errors_of_a_mean(ntk_all, nngp_all, y, y_test, learning_rate, steps, members):
-    """Expected squared errors [T]; kernels [N + M, N + M] with the training inputs first, y [N, K], y_test [M, K]."""
+    """Expected squared errors [T]; kernels [N + M, N + M], training inputs first; y [N, K], y_test [M, K]."""
     ### BEGIN SOLUTION
     n, k = y.shape
     lam, modes = jnp.linalg.eigh(ntk_all[:n, :n])
@@ -219,9 +219,8 @@ try:
     for i, members in enumerate((1, 4, 16, 1e9)):
         errors = np.asarray(errors_of_a_mean(kernels.ntk, nngp, y, y_test, rate, STEPS, members))
         label = f"E = {members}" if members < 1e9 else "E = ∞, or centered"
-        ax.plot(
-            STEPS, errors, label=label, color=plotting.COLOURS[i], ls=plotting.DASHES[i], marker=plotting.MARKERS[i]
-        )
+        style = {"color": plotting.COLOURS[i], "ls": plotting.DASHES[i], "marker": plotting.MARKERS[i]}
+        ax.plot(STEPS, errors, label=label, **style)
     ax.set(xscale="log", yscale="log", xlabel="steps", ylabel="expected squared error, test digits")
     ax.legend()
 except NotImplementedError:
