@@ -8,7 +8,7 @@
 # - predict how many steps centering saves, and see on which target loss that depends;
 # - choose among four ways to start a network at zero.
 #
-# 65 minutes to read and run, 100 for the exercises without the open one. You need chapter 04 (training in closed form) and the three zero starts of chapter 05.
+# 65 minutes to read and run, 115 for the exercises. You need chapter 04 (training in closed form) and the three zero starts of chapter 05.
 #
 # ## The question
 #
@@ -120,6 +120,7 @@ TIMES = (EARLY, STEPS)
 limits = [Limit(chosen) for chosen in SUBSETS]
 MEAN = np.array([[limit.learned(s) @ limit.y for s in TIMES] for limit in limits])  # [groups, T, M, K]
 V = np.array([[K * np.trace(limit.covariance(s)) / M for s in TIMES] for limit in limits])
+print(f"largest stable rate: {2 * N / np.mean([limit.lam[-1] for limit in limits]):.3g}")
 learned_modes = np.mean([[(s * RATE * limit.lam > N).sum() for s in TIMES] for limit in limits], 0)
 for i, s in enumerate(TIMES):
     size = (MEAN[:, i] ** 2).sum(2).mean()
@@ -616,6 +617,8 @@ fine = np.arange(1, 1500)
 expected = [expected_losses(limit, fine) for limit in limits]
 told_steps = {way: np.array([steps_to(e[way], fine) for e in expected]) for way in WAYS}
 told_ratio = (told_steps["centered"] / told_steps["plain"]).mean(0)
+at_start = np.mean([np.cumsum([e.sum() for e in energies(limit)]) / (2 * N) for limit in limits], 0)
+print(f"mean loss at the start: centered {at_start[0]:.2f}, plain {at_start[1]:.1f}")
 print("predicted steps, centered over plain:")
 print(", ".join(f"loss {a:g}: {b:.2g}" for a, b in zip(TARGETS, told_ratio, strict=True)))
 
