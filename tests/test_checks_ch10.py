@@ -227,7 +227,7 @@ TABLES = [
             "no t": (of_pieces(lambda n, a, o, t, m, e, f: e * a**2 / f), "v has a²"),
             "bias": (of_pieces(lambda n, a, o, t, m, e, f: (o - m) ** 2 / f), "squared bias alone"),
             "over v": (of_pieces(lambda n, a, o, t, m, e, f: e / (f * n)), "not v"),
-            "exact": (of_pieces(lambda n, a, o, t, m, e, f: e), "divided by v/n"),
+            "exact": (of_pieces(lambda n, a, o, t, m, e, f: e), "the ratio is not right"),
             "no return": (lambda *of: None, "is a `return` missing?"),
         },
     ),
