@@ -216,7 +216,7 @@ def _(answer, rng):
     g = rng.normal(size=(n + m, n + m + 2))
     theta, nngp = j @ j.T / 3, g @ g.T / (n + m)
     y, y_test = rng.normal(size=(n, k)), rng.normal(size=(m, k)) + 0.5
-    rate = 0.9 / np.linalg.eigvalsh(theta[:n, :n])[-1]
+    rate = 1.9 / np.linalg.eigvalsh(theta[:n, :n])[-1]
     steps = [1, 10, 40, 150]
     lam, modes = np.linalg.eigh(theta[:n, :n])
 
@@ -253,7 +253,7 @@ def _(answer, rng):
         "that is gradient flow; here steps are finite.": lambda: errors(decay=lambda s: np.exp(-rate * lam * s / n)),
         "the error is a sum over outputs, not a mean.": lambda: errors(k / m / members / k, of_mean=1 / k),
     }
-    expect.close(got, errors(), "the array of errors", rtol=1e-3, slips=slips)
+    expect.close(got, errors(), "the array of errors", rtol=5e-4, slips=slips)
     return "With more members the start costs less, and training may stop sooner"
 
 
