@@ -203,11 +203,11 @@ print(f"ratio of the two {np.sqrt(shared / own).mean():.2f}, of the variances {(
 
 # %% [markdown]
 # **Prediction**: the kernel with shared weights deviates 1.9 times as much.
-# So a convolutional network of width $n$ is as far from the kernel as a locally connected one of width $n/3.7$.
+# So a convolutional network of width $n$ is as far from the kernel as a locally connected one of width $n/3.5$.
 # If all 49 patches of a digit were alike and every pair counted in full, the factor could be near $\sqrt{49} = 7$; if they were unrelated, near 1.
 #
 # **Measurement**: networks of width 16 are drawn, and the library computes their kernels on six digits.
-# Then the same for two hidden layers, over three widths. We have no formula for these.
+# Then the same for two hidden layers, for two widths. We have no formula for these.
 # Each further layer adds deviations of the same order $n^{-1/2}$, so the slope should be $-1/2$ for both kinds.
 
 # %%
@@ -241,7 +241,7 @@ for s in (True, False):
     deviation[s, 1] = np.sqrt(((kernels - limit) ** 2).mean() / (limit**2).mean())
 
 # %%
-WIDTHS = np.array([8, 16, 32])
+WIDTHS = np.array([8, 32])
 limit_2 = np.asarray(ntk.gram(network(8, True, outputs=1), DIGITS))
 for s in (True, False):
     blocks = []
@@ -253,7 +253,7 @@ for s in (True, False):
     print(f"two hidden layers, {NAMES[s]} weights: slope {slope:.2f} ± {error:.1g}")
     what = f"slope over width of the deviation of Θ, two hidden layers, {NAMES[s]} weights"
     claim("F10", what=what, measured=slope, uncertainty=error, seeds=BLOCKS)
-kernel_ratio, error = plotting.mean_and_error(deviation[True, 2][:, 2] / deviation[False, 2][:, 2])
+kernel_ratio, error = plotting.mean_and_error(deviation[True, 2][:, 1] / deviation[False, 2][:, 1])
 print(f"shared over own at width 32: {kernel_ratio:.2f} ± {error:.1g}")
 
 # %% alt="TODO"
@@ -313,7 +313,7 @@ with jax.enable_x64(True):
     around = jnp.asarray(ntk.shift(np.asarray(exact[1]), 2, 3, edge="wrap"))
     before, after = (ntk.gram(pooled[True], exact[0], other) for other in (exact[1], around))
     change = float(abs(after - before).max() / abs(before).max())
-assert apart < 1e-12
+assert apart < 1e-10
 assert change < 1e-6
 what = "NTK of the pooled locally connected network against that without pooling and products of means"
 claim("F10", what=f"largest relative difference, {what}", measured=apart)
@@ -342,8 +342,8 @@ _ = ax.legend()
 # Each **pair** is a convolutional and a locally connected network with the same training images, the same learning rate and the same number of steps.
 # Outputs at the start are subtracted (chapter 10), so that the random function at the start does not count.
 #
-# The learning rate is a multiple $c$ of the largest stable one, $2N/\lambda_{\max}$, at the start of the network at hand, and of the smaller of the two of a pair.
-# The **small** rate has $c = 0.25$. The **large** one has $c = 1.25$: beyond the limit of at least one of the two, where the loss first grows and then falls again (chapter 11).
+# The learning rate is a multiple $c$ of $2N/\lambda_{\max}$, the largest stable one, of the convolutional network of the pair at the start. That of the other network is larger as a rule.
+# The **small** rate has $c = 0.25$. The **large** one has $c = 1.25$: beyond the limit of the convolutional network, where the loss first grows and then falls again (chapter 11).
 # There the tangent kernel has to change, as the kernel at the start is unstable.
 # With $c = 2$ the convolutional networks diverged in a trial.
 #
@@ -358,7 +358,7 @@ _ = ax.legend()
 
 # %%
 STEPS, RATES = 64, (0.25, 1.25)
-PAIRS = {8: sized(16, long=48), 16: sized(8, long=48), 32: sized(8, long=48)}
+PAIRS = {8: sized(10, long=48), 32: sized(6, long=48)}
 SETS = (0, 2)  # test images where they are, and moved by two pixels
 IMAGES = jnp.concatenate([TESTS[pixels] for pixels in SETS])
 
@@ -385,16 +385,12 @@ def centered(width, shared, **how):
 
 
 def limits(width, keys, rows):
-    """2N/λ_max at the start, the smaller one of each pair, [pairs]."""
+    """2N/λ_max of the convolutional network of each pair at the start, [pairs]."""
+    f = functional(width, True)
 
     def of_one(key, rows):
-        found = []
-        for s in (True, False):
-            params = ntk.functional(network(width, s, nnx.Rngs(key)))[1]
-            found.append(
-                ntk.empirical_max_learning_rate((functional(width, s), params), X[rows], max_products=15).learning_rate
-            )
-        return jnp.minimum(*found)
+        params = ntk.functional(network(width, True, nnx.Rngs(key)))[1]
+        return ntk.empirical_max_learning_rate((f, params), X[rows], max_products=15).learning_rate
 
     return jax.jit(jax.vmap(of_one))(keys, rows)
 
@@ -450,23 +446,29 @@ for width, (outputs, _, _) in runs.items():
         level = [f"{right[s][rate].mean((0, 2))[0]:.2f}/{right[s][rate].mean((0, 2))[1]:.2f}" for s in (True, False)]
         print(f"width {width}, {name}: accuracy where they are/moved: shared {level[0]}, own {level[1]}")
 
-# %% [markdown]
-# First the distance to the kernel's prediction, with the small rate.
-
 # %% alt="TODO"
 KINDS = {True: "convolutional", False: "locally connected"}
-fig, ax = plt.subplots()
+fig, axes = plt.subplots(1, 2, figsize=(8.8, 3.8))
 for series, s in enumerate((True, False)):
-    found = [plotting.mean_and_error(distance[s, width]) for width in PAIRS]
-    value, error = np.array(found).T
-    how = {"color": plotting.COLOURS[series], "capsize": 2, "label": KINDS[s]}
-    ax.errorbar(WIDTHS, value, yerr=error, fmt=plotting.MARKERS[series], **how)
+    how = {"color": plotting.COLOURS[series], "fmt": plotting.MARKERS[series], "capsize": 2, "label": KINDS[s]}
+    value, error = np.array([plotting.mean_and_error(distance[s, width]) for width in PAIRS]).T
+    axes[0].errorbar(WIDTHS, value, yerr=error, **how)
     how = {"color": plotting.COLOURS[series], "label": "slope −1"}
-    ax.plot(WIDTHS, value[-1] * WIDTHS[-1] / WIDTHS, plotting.DASHES[series], **how)
-ax.set(xscale="log", yscale="log", xlabel="width n (channels)", ylabel="squared distance to the kernel, relative")
-ax.set_xticks(WIDTHS, [str(w) for w in WIDTHS])
-ax.set_xticks([], minor=True)
-_ = ax.legend()
+    axes[0].plot(WIDTHS, value[0] * WIDTHS[0] / WIDTHS, plotting.DASHES[series], **how)
+for rate, name in enumerate(("small rate", "large rate")):
+    for place, images in enumerate(("test images", "moved test images")):
+        series = 2 * rate + place
+        value, error = np.array([plotting.mean_and_error(gap[width][rate, :, place]) for width in PAIRS]).T
+        how = {"color": plotting.COLOURS[series], "fmt": plotting.MARKERS[series], "capsize": 2}
+        axes[1].errorbar(WIDTHS * 1.06 ** (series - 1.5), value, yerr=error, label=f"{name}, {images}", **how)
+axes[1].axhline(0, color="0.3", linestyle=":")
+axes[0].set(yscale="log", ylabel="squared distance to the kernel, relative")
+axes[1].set(ylabel="accuracy, convolutional − locally connected")
+for ax in axes:
+    ax.set(xscale="log", xlabel="width n (channels)", xlim=(6, 43))
+    ax.set_xticks(WIDTHS, [str(w) for w in WIDTHS])
+    ax.set_xticks([], minor=True)
+    ax.legend(fontsize=8)
 
 # %%
 for s in (True, False):
@@ -481,25 +483,6 @@ print(f"distance, convolutional over locally connected at width 32: {value:.2f} 
 value, error = plotting.mean_and_error(of_outputs / kernel_ratio)
 what = "distance to the kernel's prediction, convolutional over locally connected at width 32, over the same ratio"
 claim("F10", what=f"{what} of the kernels' deviations", measured=value, uncertainty=error, seeds=PAIRS[32])
-
-# %% [markdown]
-# TODO
-#
-# Now the accuracies.
-
-# %% alt="TODO"
-fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.6), sharey=True)
-for ax, place, title in zip(axes, (0, 1), ("where they are", "moved by two pixels of 28"), strict=True):
-    for rate, name in enumerate(("small rate", "large rate")):
-        value, error = np.array([plotting.mean_and_error(gap[width][rate, :, place]) for width in PAIRS]).T
-        how = {"color": plotting.COLOURS[rate], "fmt": plotting.MARKERS[rate], "capsize": 2, "label": name}
-        ax.errorbar(WIDTHS * (1 + 0.04 * rate), value, yerr=error, **how)
-    ax.axhline(0, color="0.3", linestyle=":")
-    ax.set(xscale="log", xlabel="width n (channels)", title=f"test images {title}")
-    ax.set_xticks(WIDTHS, [str(w) for w in WIDTHS])
-    ax.set_xticks([], minor=True)
-axes[0].set(ylabel="accuracy, convolutional\nminus locally connected")
-_ = axes[0].legend()
 
 # %%
 for width, rates in ((8, (1,)), (32, (0, 1)), (8, (0,))):
@@ -516,7 +499,7 @@ for width, rates in ((8, (1,)), (32, (0, 1)), (8, (0,))):
 # ## Trained networks with pooling
 #
 # With pooling the two kernels differ, so sharing can matter at every width.
-# We compare kernels first, on six sets of 60 digits, then networks of width 32 with one hidden layer.
+# We compare kernels first, on five sets of 60 digits, then networks of width 32 with one hidden layer.
 # Both are trained for 300 steps with $\eta = 0.3 \cdot 2N/\lambda_{\max}$ of the kernel at hand, and the kernels are evaluated at the same time.
 # A pooled kernel is nearly constant: its largest eigenvalue is some 90 times the mean one, where it is 50 times without pooling. Hence more steps.
 #
@@ -524,8 +507,8 @@ for width, rates in ((8, (1,)), (32, (0, 1)), (8, (0,))):
 # The networks follow their kernels: the difference of accuracies is that of the kernels, within 0.02.
 
 # %%
-SETS_POOLED = sized(6, long=16)
-POOL_STEPS, POOL_RATE, FEW = 300, 0.3, 150
+SETS_POOLED = sized(5, long=16)
+POOL_STEPS, POOL_RATE, FEW = 300, 0.3, 100
 FAR = jnp.concatenate([TESTS[0][:FEW], TESTS[4][:FEW]])
 rows = subsets(SETS_POOLED, 99)
 
@@ -578,10 +561,45 @@ seen = "pooled convolutional minus pooled locally connected"
 for place, images in enumerate(("test images", "test images moved by four pixels")):
     for what, samples in (
         (f"accuracy of the kernel, {seen}, {images}", gaps["kernels"][:, place]),
-        (f"accuracy, {seen}, networks of width 32 minus their kernels, {images}", (gaps["networks"] - gaps["kernels"])[:, place]),
+        (
+            f"accuracy, {seen}, networks of width 32 minus their kernels, {images}",
+            (gaps["networks"] - gaps["kernels"])[:, place],
+        ),
     ):
         value, error = plotting.mean_and_error(samples)
         claim("F10", what=what, measured=value, uncertainty=error, seeds=SETS_POOLED)
 value, error = plotting.mean_and_error(of_kernels[True][:, 0] - of_kernels[True][:, 1])
 what = "accuracy that the kernel of the pooled convolutional network loses on test images moved by four pixels"
 claim("F10", what=what, measured=value, uncertainty=error, seeds=SETS_POOLED)
+
+# %% [markdown]
+# TODO pooled text
+#
+# ## What came out
+#
+# TODO table
+#
+# ## What to take away
+#
+# TODO
+#
+# ## Where it breaks
+#
+# - Images of 7×7 pixels, 60 of them, two hidden layers of at most 32 channels. The source has larger images, more data and deeper networks, and may well see what we do not.
+# - One data set. Digits are centered; a set whose images move by themselves would reward invariance on its own test images.
+# - The large rate is the same multiple of the stability limit for both networks. Each could have been tuned for itself.
+# - The test images are the same for all pairs. The uncertainties cover the draws of training images and networks, not the choice of the test images.
+#
+# ## Exercises
+#
+# `exercises/15_equivariance.ipynb`: digits that move around the edge, the variance without an activation, a learning rate with an
+# error in it, pooling in blocks, a pooled kernel made of a kernel without pooling, and a fair comparison.
+#
+# ## References
+#
+# - J. Lee, S. Schoenholz, J. Pennington, B. Adlam, L. Xiao, R. Novak, J. Sohl-Dickstein, *Finite Versus Infinite Neural
+#   Networks: an Empirical Study*, 2020, arXiv:2007.15801 (the claim; we have the abstract).
+# - R. Novak, L. Xiao, J. Lee, Y. Bahri, G. Yang, J. Hron, D. Abolafia, J. Pennington, J. Sohl-Dickstein, *Bayesian Deep
+#   Convolutional Networks with Many Channels are Gaussian Processes*, 2019, arXiv:1810.05148 (the NNGP of both networks; from memory).
+# - S. Arora, S. Du, W. Hu, Z. Li, R. Salakhutdinov, R. Wang, *On Exact Computation with an Infinitely Wide Neural Net*, 2019,
+#   arXiv:1904.11955 (convolutional NTKs with and without pooling; from memory).

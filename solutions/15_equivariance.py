@@ -200,15 +200,15 @@ check("15.5", with_pooling_from_without)
 #
 # A colleague trains a convolutional and a locally connected network without pooling, one hidden layer of 8 channels each, with a
 # small rate. The convolutional one has the lower accuracy. She concludes that sharing weights is a bad prior for images.
-# Her convolution has 3.7 times the kernel variance at equal width (the mean over digits in the chapter). How many channels would bring
+# Her convolution has 3.5 times the kernel variance at equal width (the mean over digits in the chapter). How many channels would bring
 # her convolution as near to the kernel as the locally connected network is? Which of the two networks then has more parameters in
 # its hidden layer? And what would her experiment have to show before it said something about priors?
 
 # %% written="15.6" points=2
 answer = r"""
 ### BEGIN SOLUTION
-The variance of the kernel is v/n, so the convolution needs 3.7 · 8 ≈ 30 channels.
-It then has 30 · 9 = 270 hidden weights, and the locally connected network has 8 · 9 · 49 = 3528:
+The variance of the kernel is v/n, so the convolution needs 3.5 · 8 = 28 channels.
+It then has 28 · 9 = 252 hidden weights, and the locally connected network has 8 · 9 · 49 = 3528:
 still many more. At equal width the two networks are unequally far from the same kernel, and the
 noise of a kernel costs accuracy. That is what she sees: noise, with a mean that is equal. A prior
 is a statement about the mean, the kernel, which is the same for both. To speak about priors she

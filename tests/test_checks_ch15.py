@@ -39,7 +39,9 @@ def ratio_by_arcsin(Q):
     """P(both positive) = 1/4 + arcsin(ρ)/2π."""
     d = jnp.sqrt(jnp.diagonal(jnp.asarray(Q), axis1=1, axis2=2))
     rho = jnp.clip(Q / d[:, :, None] / d[:, None, :], -1, 1)
-    return jnp.stack([((0.25 + jnp.arcsin(r) / (2 * jnp.pi)) * c).sum() / (jnp.trace(c) / 2) for r, c in zip(rho, Q)])
+    return jnp.stack(
+        [((0.25 + jnp.arcsin(r) / (2 * jnp.pi)) * c).sum() / (jnp.trace(c) / 2) for r, c in zip(rho, Q, strict=True)]
+    )
 
 
 def of_readout(Q):
@@ -124,9 +126,7 @@ def moving_the_first(kernel, x1, x2):
 
 def both_move(kernel, x1, x2):
     H, W = x1.shape[1:3]
-    return sum(
-        kernel(jnp.roll(x1, g, axis=(1, 2)), jnp.roll(x2, g, axis=(1, 2))) for g in everywhere(H, W)
-    ) / (H * W)
+    return sum(kernel(jnp.roll(x1, g, axis=(1, 2)), jnp.roll(x2, g, axis=(1, 2))) for g in everywhere(H, W)) / (H * W)
 
 
 def of_mean_image(kernel, x1, x2):

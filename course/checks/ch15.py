@@ -143,8 +143,9 @@ def _(answer, rng):
             "without pooling the ratio is 1. With pooling one readout weight serves all places.": np.ones(n),
             "P is what line 4 says. Compute the ratio from Q.": np.full(n, float(p)),
             "the equal places are missing from the sum over all pairs.": lambda: want - 1,
-            "the probability is (π − θ)/2π: it is 1/2 for equal patches.": lambda: (angle / (2 * np.pi) * Q).sum((1, 2))
-            / half,
+            "the probability is (π − θ)/2π: it is 1/2 for equal patches.": lambda: (
+                (angle / (2 * np.pi) * Q).sum((1, 2)) / half
+            ),
         },
     )
     return "With pooling a shared weight does get a larger gradient, and λ_max grows"
@@ -162,7 +163,7 @@ def _(answer, rng):
         "Shared: the mean over blocks of the mean over all b²·b² pairs in the block. Own: the same, but for p ≠ p' "
         "E[φ(z_p)] E[φ(z'_p')] stands in place of the product.",
         "a = products.reshape(N, M, H//b, b, W//b, b, H//b, b, W//b, b); shared = "
-        "jnp.einsum('nmhiwjhkwl->nm', a)/(b**2 * H * W); the same with the means' products, and equal places put right.",
+        "jnp.einsum('nmhiwjhkwl->nm', a)/(b**2 * H * W); the same with products of means, equal places put right.",
     ),
 )
 def _(answer, rng):
@@ -219,9 +220,9 @@ def _(answer, rng):
             "at equal places the product stays: both images use the same weights there.": lambda: combine(apart),
             "that is the network without pooling.": equal,
             "that is what shared weights give.": shared,
-            "pairs of places in different blocks do not meet.": lambda: own_of(products, size=1) * 0
-            + apart.mean((2, 3, 4, 5))
-            + np.einsum("nmhwhw->nm", products - apart) / P**2,
+            "pairs of places in different blocks do not meet.": lambda: (
+                apart.mean((2, 3, 4, 5)) + np.einsum("nmhwhw->nm", products - apart) / P**2
+            ),
         },
     )
     return "Blocks trade one for the other: invariance inside a block, places between blocks"
@@ -234,7 +235,7 @@ def _(answer, rng):
     difficulty=4,
     section="With pooling",
     hints=(
-        "The pooled kernel has all pairs (p, p'). Sort them by p' − p. What is the sum over the pairs of one difference?",
+        "The pooled kernel has all pairs (p, p'). Sort them by p' − p. What do the pairs of one difference add up to?",
         "The pairs with p' = p + g are the pairs of equal places of x and of x' moved by −g. So the pooled kernel is "
         "the mean, over all shifts g, of the kernel without pooling between x and the moved x'.",
         "sum(kernel(x1, jnp.roll(x2, (i, j), axis=(1, 2))) for i in range(H) for j in range(W)) / (H*W).",
@@ -273,8 +274,12 @@ def _(answer, rng):
             "that is the kernel without pooling. If both images move together it stays what it is: one has to stay.": (
                 lambda: kernel(x1, x2)
             ),
-            "these are the shifts to the side alone: images move down as well.": lambda: over([(0, j) for j in range(w)]),
-            "these are the shifts down alone: images move to the side as well.": lambda: over([(i, 0) for i in range(h)]),
+            "these are the shifts to the side alone: images move down as well.": lambda: over(
+                [(0, j) for j in range(w)]
+            ),
+            "these are the shifts down alone: images move to the side as well.": lambda: over(
+                [(i, 0) for i in range(h)]
+            ),
             "these are shifts along the diagonal: every (i, j) is wanted.": lambda: over(
                 [(i, i) for i in range(max(h, w))]
             ),
@@ -291,18 +296,18 @@ written(
     "15.6",
     "a fair comparison",
     rubric=(
-        "about 30 channels, since the variance of the kernel falls like 1/n;",
-        "the locally connected network still has many more hidden weights: 3,528 against 270;",
+        "28 channels, since the variance of the kernel falls like 1/n;",
+        "the locally connected network still has many more hidden weights: 3,528 against 252;",
         "at equal width she compares noise: the limit is one kernel, and a prior would have to show in it.",
     ),
-    numbers=("30", "29.6", "thirty", "29", "29,6"),
+    numbers=("28", "twenty-eight", "28.0"),
     asked="how many channels does the convolution need?",
     minutes=15,
     difficulty=2,
     section="What sharing does at finite width",
     hints=(
         "How does the variance of the kernel depend on the width?",
-        "v/n for both, with 3.7 times the v. And what is the mean of both kernels?",
-        "3.7 · 8 channels; weights of the hidden layer: 9 n with sharing, 9 · 49 n without.",
+        "v/n for both, with 3.5 times the v. And what is the mean of both kernels?",
+        "3.5 · 8 channels; weights of the hidden layer: 9 n with sharing, 9 · 49 n without.",
     ),
 )
