@@ -59,7 +59,7 @@ if predict("15.1", with_pooling, without_pooling) is not None:
     copies = jnp.concatenate([jnp.asarray(ntk.shift(np.asarray(x[:5]), 0, right, edge="wrap")) for right in range(7)])
     fig, ax = plt.subplots()
     for series, (readout, label) in enumerate((("pool", "with pooling"), ("flatten", "without pooling"))):
-        lam = jnp.linalg.eigvalsh(network(readout, True).kernel(copies).ntk)[::-1]
+        lam = jnp.linalg.eigvalsh(ntk.gram(network(readout, True), copies))[::-1]
         lam = lam[lam > 1e-5 * lam[0]] / lam[0]
         ax.plot(range(1, len(lam) + 1), lam, marker=plotting.MARKERS[series], label=label)
     ax.set(yscale="log", ylim=(1e-4, 2), xlabel="number of the eigenvalue", ylabel="eigenvalue over the largest")
@@ -105,7 +105,7 @@ check("15.2", linear_variances)
 # In the limit it does not survive a measurement:
 
 # %%
-of_both = [float(network("flatten", shared).kernel(x[:1]).ntk[0, 0]) for shared in (True, False)]
+of_both = [float(ntk.gram(network("flatten", shared), x[:1])[0, 0]) for shared in (True, False)]
 print(f"Θ(x, x): shared {of_both[0]:.3g}, own {of_both[1]:.3g}")
 
 # %% [markdown]
