@@ -54,7 +54,7 @@ check("15.1", (with_pooling, without_pooling))
 # %% [markdown]
 # The measurement waits for your prediction. The figure is what you should see: one spectrum ends, the other one does not.
 
-# %% alt="Eigenvalues of two 35 by 35 kernels over their number, relative to the largest, on a logarithmic axis. The kernel with pooling has five eigenvalues, and all others lie below the lower end of the axis. The kernel without pooling has 35, which fall slowly to about a thousandth."
+# %% alt="Eigenvalues of two 35 by 35 kernels over their number, relative to the largest, on a logarithmic axis. The kernel with pooling has five eigenvalues, and all others lie below the lower end of the axis. The kernel without pooling has 35, which fall slowly to about a hundredth."
 if predict("15.1", with_pooling, without_pooling) is not None:
     copies = jnp.concatenate([jnp.asarray(ntk.shift(np.asarray(x[:5]), 0, right, edge="wrap")) for right in range(7)])
     fig, ax = plt.subplots()
