@@ -609,7 +609,8 @@ for s in (True, False):
     build, apply_fn = centered(32, s, depth=1, readout="pool")
     trained = ntk.ensemble(
         build, X, Y, members=SETS_POOLED, optimizer=optax.sgd,
-        settings={"learning_rate": jnp.array(rates[s])}, steps=POOL_STEPS, key=keys, rows=rows, progress=False, diverged="keep",
+        settings={"learning_rate": jnp.array(rates[s])}, steps=POOL_STEPS,
+        key=keys, rows=rows, progress=False, diverged="keep",
     )  # fmt: skip
     of_networks[s] = accuracies(np.asarray(trained.outputs(FAR)))
     show(f"networks, pooled, {NAMES[s]} weights, 300 steps", of_networks[s])
