@@ -1,0 +1,755 @@
+# %% [markdown]
+# # 18 How the kernel moves
+#
+# After this chapter you can
+#
+# - split the motion of a kernel into a change of scale and a change of shape, and predict the first part of it from the derivative at the start;
+# - measure how fast a kernel moves, whether two networks with a common past can be joined without a barrier, and read such curves with care;
+# - tell a correlation that a clock would give as well from one that says something about networks.
+#
+# 60 minutes to read and run, 90 for the exercises without the open one. You need chapters 01 (the empirical kernel) and 05 (lazy training).
+# Chapter 17 is about the linearized network by itself; here we only need one number from it.
+#
+# ## The question
+#
+# A network of moderate width does not keep its kernel. Fort et al. (2020) followed the kernel of networks in training and describe two phases:
+# first a few "chaotic" epochs in which the kernel changes fast, then a slow drift.
+# They find that several things happen together in the first phase.
+#
+# - The **nonlinear advantage** vanishes: from then on a network linearized at its present parameters learns as well as the network itself.
+# - The **error barrier** vanishes: two copies that are trained on with different orders of batches end in one basin.
+# - The kernel's velocity, the distance between such copies as functions, and the similarity of gradients of different examples fall.
+#
+# "Together" is a statement about correlations (claims T3 and T4).
+# But any two curves that fall in time are correlated over time, whatever their cause. So we ask more:
+#
+# - Does the kernel move as described, in a small network on a small problem? Is it its scale that changes, or its shape?
+# - At a *fixed* time, does a network with a higher barrier have a larger nonlinear advantage?
+#
+# The source has networks of the ResNet-20 kind on CIFAR-10, 200 epochs of 390 or more steps each, and its main figures show one seed.
+# We have a convolutional network of 900 to 3,300 parameters, 1,024 handwritten digits and 10 epochs of 16 steps, over several seeds, two rates and two widths.
+# What fails here may hold there.
+
+# %%
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from flax import nnx
+from scipy.stats import rankdata
+
+import ntklib as ntk
+from course import claim, reseed, sized
+from ntklib import plotting
+
+plotting.use_style()
+
+SEEDS = sized(5, long=24)
+WIDTHS, RATES = (6, 12), (0.05, 0.15)
+N, M, PROBE, BATCH = 1024, 1000, 40, 64
+EPOCH = N // BATCH  # steps
+LAG = round(0.4 * EPOCH)
+END = 10 * EPOCH
+
+# %% [markdown]
+# ## The network and its measures
+#
+# Three convolutions with 3×3 windows and strides of 2, ReLU after each, and a dense readout with 10 outputs.
+# The weights have the *standard* parameterization with $\sigma_w^2 = 2$ (He), the biases start at zero.
+# In the NTK parameterization the kernel would move less (chapter 17).
+# The loss is the cross-entropy, and the training SGD with momentum 0.9, batches of 64 and a constant rate.
+# (A rate that decays to zero would stop the kernel, whatever the network does.)
+#
+# We train some twenty networks, eight children of each and linearizations, and this has to fit into a minute.
+# So the network is written with one matrix product for a convolution, which is four times faster than `ntk.cnn` on a CPU:
+# the inputs are the 3×3 patches of the images.
+# And a network of width 6 is stored as one of width 12 whose other channels have no weights, so that one program trains both.
+# Such channels are zero and get no gradient. The next cells check both.
+
+
+# %%
+def patches(x):
+    """The 3×3 patches at every second pixel, as a convolution with padding "SAME" sees them, [N, H', W', 9 C]."""
+    side = x.shape[1]
+    out = -(-side // 2)
+    more = 2 * out + 1 - side
+    x = jnp.pad(x, ((0, 0), *2 * [(more // 2, more - more // 2)], (0, 0)))
+    places = [x[:, i : i + 2 * out - 1 : 2, j : j + 2 * out - 1 : 2] for i in range(3) for j in range(3)]
+    return jnp.concatenate(places, axis=-1)
+
+
+def layers(params, seen):
+    """What the rectifiers of each layer are applied to, and the outputs. `seen` are patches of images."""
+    *convs, last = [layer for _, layer in sorted(params["layers"].items())]
+    h, before = seen, []
+    for i, layer in enumerate(convs):
+        h = patches(h) if i else h
+        before.append(h @ layer["W"].reshape(-1, layer["W"].shape[-1]) + layer["b"])
+        h = jax.nn.relu(before[-1])
+    return before, h.reshape(len(h), -1) @ last["W"] + last["b"]
+
+
+def outputs(params, seen):
+    return layers(params, seen)[1]
+
+
+def network(width, seed):
+    how = {"strides": 2, "w_std": 2**0.5, "parameterization": ntk.STANDARD, "rngs": nnx.Rngs(reseed(seed))}
+    return ntk.functional(ntk.cnn((14, 14, 1), [width] * 3, 10, **how))
+
+
+def padded(params, width):
+    """The same network with channels added that have no weights."""
+    *convs, last = sorted(params["layers"])
+    more, out = (0, WIDTHS[-1] - width), {}
+    for number, i in enumerate(convs):
+        W, b = params["layers"][i]["W"], params["layers"][i]["b"]
+        out[i] = {"W": jnp.pad(W, [(0, 0), (0, 0), more if number else (0, 0), more]), "b": jnp.pad(b, [more])}
+    W = params["layers"][last]["W"].reshape(-1, width, 10)
+    out[last] = {"W": jnp.pad(W, [(0, 0), more, (0, 0)]).reshape(-1, 10), "b": params["layers"][last]["b"]}
+    return {"layers": out}
+
+
+def images(seed):
+    """A subset of the digits: patches and labels for training, patches and labels for testing."""
+    data = ntk.load("mnist5k", n_train=N, n_test=M, seed=reseed(seed), pool=2)
+    seen, seen_test = patches(jnp.asarray(data.x_train)), patches(jnp.asarray(data.x_test))
+    return seen, jnp.asarray(data.y_train), seen_test, jnp.asarray(data.y_test)
+
+
+# %%
+x = jax.random.normal(jax.random.key(0), (5, 14, 14, 1))
+apply_fn, params = network(6, 0)
+wide = padded(params, 6)
+assert jnp.allclose(outputs(params, patches(x)), apply_fn(params, x), atol=1e-5)
+assert jnp.allclose(outputs(wide, patches(x)), apply_fn(params, x), atol=1e-5)
+theta = ntk.empirical_ntk((outputs, wide), patches(x), outputs="full")
+assert ntk.kernel_distance(theta, ntk.empirical_ntk((apply_fn, params), x, outputs="full")) < 1e-6
+for width in WIDTHS:
+    print(f"width {width}: {sum(leaf.size for leaf in jax.tree.leaves(network(width, 0)[1]))} parameters")
+
+# %% [markdown]
+# Training is a loop of our own, since it has to go on from a given momentum. Step $i$ draws its batch as `ntk.train` and `ntk.spawn` do.
+
+
+# %%
+def objective(f, params, seen, y):
+    return optax.softmax_cross_entropy_with_integer_labels(f(params, seen), y).mean()
+
+
+def advance(f, state, rate, key, start, stop, seen, y, batch=BATCH):
+    """The state (parameters, momentum) after the steps of SGD from `start` to `stop`."""
+
+    def step(i, state):
+        params, speed = state
+        rows = jax.random.choice(jax.random.fold_in(key, i), len(y), (batch,), replace=False)
+        grads = jax.grad(objective, argnums=1)(f, params, seen[rows], y[rows])
+        speed = jax.tree.map(lambda v, g: 0.9 * v + g, speed, grads)
+        return jax.tree.map(lambda p, v: p - rate * v, params, speed), speed
+
+    return jax.lax.fori_loop(start, stop, step, state)
+
+
+def at_rest(params):
+    return params, jax.tree.map(jnp.zeros_like, params)
+
+
+def at(tree, i):
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def stacked(trees):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def kernel(params, probe):
+    """The kernel of all outputs, [N, N, 10, 10]."""
+    return ntk.empirical_ntk((outputs, params), probe, outputs="full")
+
+
+data = stacked([images(seed) for seed in range(SEEDS)])
+starts = {width: stacked([padded(network(width, seed)[1], width) for seed in range(SEEDS)]) for width in WIDTHS}
+keys = jnp.stack([jax.random.key(reseed(100 + seed)) for seed in range(SEEDS)])
+
+# %% [markdown]
+# ## Scale and shape
+#
+# Let $\Theta_t$ be the kernel on some probe images after $t$ epochs, with all entries (images and outputs) as one long vector.
+# The source measures its motion by the **kernel distance**
+#
+# $$ S(\Theta_0, \Theta_t) = 1 - \cos(\Theta_0, \Theta_t), $$
+#
+# which does not see a change of scale: $S(\Theta, c\,\Theta) = 0$ for $c > 0$.
+# For learning, scale matters: a kernel that is ten times larger learns ten times faster at the same rate.
+# So how much of the motion does $S$ leave out?
+#
+# Let $s = \lVert \Theta_t \rVert / \lVert \Theta_0 \rVert$. By the law of cosines
+#
+# $$ \frac{\lVert \Theta_t - \Theta_0 \rVert^2}{\lVert \Theta_0 \rVert^2}
+#    = s^2 + 1 - 2 s\,(1 - S)
+#    = \underbrace{(s - 1)^2}_{\text{scale}} + \underbrace{2\, s\, S}_{\text{shape}} . $$
+#
+# Both parts are at least zero, and nothing is left over. The first is what a mere change of scale would give, the second vanishes only if the direction has not changed.
+# We call $\rho = (s-1)^2 / [(s-1)^2 + 2 s S]$ the **share of scale**.
+# (It is the split of Pythagoras only in the limit of small motions. For large ones the second part is the chord between two directions, weighted with the length $s$.)
+#
+# **Small motions.** Let $\dot\Theta$ be the derivative of the kernel along the path, at the start, and $t$ small.
+# Write $\dot\Theta = a\,\Theta_0 + \dot\Theta_\perp$ with $\dot\Theta_\perp$ orthogonal to $\Theta_0$. Then
+#
+# $$ s - 1 \approx a\, t, \qquad
+#    S \approx \tfrac12 t^2\, \frac{\lVert \dot\Theta_\perp \rVert^2}{\lVert \Theta_0 \rVert^2}, \qquad
+#    \rho \to \frac{a^2 \lVert \Theta_0 \rVert^2}{a^2 \lVert \Theta_0 \rVert^2 + \lVert \dot\Theta_\perp \rVert^2}
+#    = \cos^2(\Theta_0, \dot\Theta) . $$
+#
+# Two things follow.
+# First, $S$ is *quadratic* in a small motion, so a velocity $S/\Delta$ depends on the lag $\Delta$: only velocities with one lag can be compared. We take 0.4 epochs, as the source does.
+# Second, the share of scale in the first steps can be computed before any training.
+# The path starts along $-\nabla \mathcal L$, so $\dot\Theta$ is one Jacobian-vector product of the kernel in this direction.
+#
+# Hypotheses: the rate is so small that the kernel moves along its tangent, and the batches together act as the full gradient.
+# To meet them we train for one epoch at the rate 0.0001. Momentum changes the length of the path, not its direction.
+
+
+# %%
+@jax.jit
+def at_the_start(params, images):
+    """cos²(Θ_0, Θ̇), and the derivative a of log ‖Θ‖, for each seed."""
+
+    def one(given):
+        params, (seen, y, seen_test, _) = given
+        down = jax.tree.map(jnp.negative, jax.grad(objective, argnums=1)(outputs, params, seen, y))
+        theta, slope = jax.jvp(lambda p: kernel(p, seen_test[:PROBE]), (params,), (down,))
+        along = jnp.sum(theta * slope)
+        return along**2 / jnp.sum(theta**2) / jnp.sum(slope**2), along / jnp.sum(theta**2)
+
+    return jax.lax.map(one, (params, images))
+
+
+@jax.jit
+def shortly_after(params, images, keys):
+    """(s, S) after one epoch at the rate 0.0001, for each seed."""
+
+    def one(given):
+        params, (seen, y, seen_test, _), key = given
+        moved = advance(outputs, at_rest(params), 1e-4, key, 0, EPOCH, seen, y)[0]
+        before, after = (kernel(p, seen_test[:PROBE]) for p in (params, moved))
+        return jnp.sqrt(jnp.sum(after**2) / jnp.sum(before**2)), ntk.kernel_distance(before, after)
+
+    return jax.lax.map(one, (params, images, keys))
+
+
+def share_of_scale(s, distance):
+    return (s - 1) ** 2 / ((s - 1) ** 2 + 2 * s * distance)
+
+
+for width in WIDTHS:
+    cosine, slope = (np.asarray(part, float) for part in at_the_start(starts[width], data))
+    mean, error = plotting.mean_and_error(share_of_scale(*map(np.asarray, shortly_after(starts[width], data, keys))))
+    print(f"width {width}: ‖Θ‖ shrinks at the start for {int((slope < 0).sum())} of {SEEDS} seeds")
+    print(f"  share of scale: predicted {cosine.mean():.3f}, measured {mean:.3f} ± {error:.2g}")
+    what = f"share of scale in the motion of the kernel, one epoch at the rate 0.0001, width {width}"
+    claim("T4", what=what, measured=mean, uncertainty=error, seeds=SEEDS, derived=cosine.mean())
+
+# %% [markdown]
+# The first motion of the kernel is mostly a change of scale, and the kernel *shrinks*. Why?
+# With zero biases the network is homogeneous in its weights, $f(c\,\theta) = c^4 f(\theta)$, and so $\Theta$ has degree 6.
+# The rate at which $\lVert \theta \rVert^2$ changes under gradient flow is $-2\,\theta^\top \nabla\mathcal L = -\frac{8}{N} \sum_i f(x_i)^\top (p_i - y_i)$, with the softmax probabilities $p_i$.
+# At the start the logits know nothing about the labels, so $f^\top y$ averages to about the mean logit, while $f^\top p$ prefers large logits.
+# The sum is then positive: the network first forgets its random logits by shrinking all of its weights.
+#
+# ## The experiment
+#
+# Now we train with rates at which something happens: 0.05 and 0.15, for 10 epochs.
+# At the onsets $\tilde t = 0$, ¼, 1 and 3 epochs we do three things with each network (its **parent**).
+#
+# - Two **children** are spawned: copies of the parameters and of the momentum, trained on until 10 epochs with other orders of batches.
+#   The error barrier between them is the largest error (share of wrong test labels) on the straight line between their parameters, minus the mean of their own errors.
+# - The **linearized** network at $\tilde t$ is trained from there: 96 steps at the rate 0.05, from rest.
+# - The network itself is trained on from there: 96 steps at the rate 0.02, from rest.
+#   The **nonlinear advantage** is the test error of the former minus that of the latter.
+#
+# These two rates are the same for all networks and onsets. Chapter 17 chooses them on validation data, which is the better way and costs more.
+#
+# At the onset 0 the advantage knows nothing about the rate of the parent: the parent has not moved.
+
+# %%
+ONSETS = (0, EPOCH // 4, EPOCH, 3 * EPOCH)
+CURVE = (0, 2, 4, 8, 16, 32, 48, 96, 144)
+LATE, LAGS = 6 * EPOCH, (2, 4, 8, 16, 32)
+STOPS = sorted({*CURVE, *(t + LAG for t in CURVE), *(LATE + lag for lag in LAGS), END})
+SLOW, LINEAR, AFTER = 0.02, 0.05, 96
+
+
+@jax.jit
+def families(params, rates, keys, images):
+    """Parents at STOPS, two children and one slowly trained network for each onset, and linearized networks."""
+    spans = jnp.array(list(zip([0, *STOPS[:-1]], STOPS, strict=True)))
+    places = jnp.array([STOPS.index(t) for t in ONSETS])
+    roles = jnp.array([(onset, role) for onset in range(len(ONSETS)) for role in range(3)])
+
+    def one(given):
+        params, rate, key, (seen, y, seen_test, y_test) = given
+        child_keys = jax.random.split(jax.random.fold_in(key, 2**32 - 1), 2)  # as in `ntk.spawn`
+
+        def forward(state, span):
+            state = advance(outputs, state, rate, key, *span, seen, y)
+            return state, state
+
+        def relative(onset_and_role):
+            onset, role = onset_and_role
+            w, speed = at(parents, places[onset])
+            is_child = role < 2
+            speed = jax.tree.map(lambda v: jnp.where(is_child, v, 0.0), speed)
+            steps = jnp.where(is_child, jnp.array([jnp.array(ONSETS)[onset], END]), jnp.array([0, AFTER]))
+            its_rate, its_key = jnp.where(is_child, rate, SLOW), child_keys[jnp.where(role == 1, 1, 0)]
+            return advance(outputs, (w, speed), its_rate, its_key, *steps, seen, y)[0]
+
+        def linearized(place):
+            w = at(parents[0], place)
+            f = ntk.linearize((outputs, w))
+            end, _ = advance(f, at_rest(w), LINEAR, child_keys[0], 0, AFTER, seen, y)
+            return jnp.mean(jnp.argmax(f(end, seen_test), -1) != y_test)
+
+        _, parents = jax.lax.scan(forward, at_rest(params), spans)
+        return parents[0], jax.lax.map(relative, roles), jax.lax.map(linearized, places)
+
+    return jax.lax.map(one, (params, rates, keys, images))
+
+# %% [markdown]
+# The measures come from the kernels and the outputs of all these networks. The kernel distance, the function distance and the share of rectifiers are those between the two children at their end; velocity and similarity belong to the parent at the onset.
+
+
+# %%
+def similarity(theta):
+    """Mean cosine between the gradients of one output for two images, as by `ntk.logit_gradient_similarity`."""
+    blocks = jnp.einsum("ijkk->kij", theta)
+    norm = jnp.sqrt(jnp.einsum("kii->ki", blocks))
+    length = norm[:, :, None] * norm[:, None, :]
+    pair = (length > 0) & ~jnp.eye(len(theta), dtype=bool)
+    return jnp.sum(jnp.where(pair, blocks / jnp.where(pair, length, 1.0), 0.0)) / jnp.sum(pair)
+
+
+def of_parents(kernels, labels):
+    """Measures of one training, each [T]; kernels at STOPS."""
+    now = kernels[jnp.array([STOPS.index(t) for t in CURVE])]
+    then = kernels[jnp.array([STOPS.index(t + LAG) for t in CURVE])]
+    late = kernels[jnp.array([STOPS.index(LATE + lag) for lag in LAGS])]
+    distances = jax.vmap(ntk.kernel_distance, in_axes=(None, 0))
+    y = jax.nn.one_hot(labels, 10) - 0.1
+    mean = jnp.einsum("tijkk->tij", now) / 10
+    return {
+        "distance": distances(now[0], now),
+        "size": jnp.sqrt(jnp.sum(now**2, (1, 2, 3, 4)) / jnp.sum(now[0] ** 2)),
+        "velocity": jax.vmap(ntk.kernel_distance)(now, then) / (LAG / EPOCH),
+        "similarity": jax.vmap(similarity)(now),
+        "alignment": jax.vmap(lambda theta: ntk.kernel_alignment(theta, y=y, centered=True))(mean),
+        "late": distances(kernels[STOPS.index(LATE)], late),
+    }
+
+
+def on_the_line(pair, points=5):
+    """The networks at equal distances on the line between two."""
+
+    def between(w):
+        a = jnp.linspace(0, 1, points).reshape(points, *[1] * (w.ndim - 1))
+        return (1 - a) * w[0] + a * w[1]
+
+    return jax.tree.map(between, pair)
+
+
+def pattern(params, seen):
+    """Which rectifiers are on, and which could be: those whose weights are not all zero."""
+    before = layers(params, seen)[0]
+    return [jnp.concatenate([part.ravel() for part in parts]) for parts in ([z > 0 for z in before], [z != 0 for z in before])]
+
+
+# %%
+@jax.jit
+def measures(parents, relatives, images):
+    """Measures over CURVE and over ONSETS, dicts of arrays [units, ...]."""
+
+    def one(given):
+        parents, relatives, (seen, y, seen_test, y_test) = given
+        probe = seen_test[:PROBE]
+        by_role = jax.tree.map(lambda leaf: leaf.reshape(len(ONSETS), 3, *leaf.shape[1:]), relatives)
+        pairs = jax.tree.map(lambda leaf: leaf[:, :2], by_role)
+        children = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pairs)
+        everyone = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), parents, children)
+        kernels = jax.lax.map(lambda w: kernel(w, probe), everyone)
+        of_pairs = kernels[len(STOPS) :].reshape(len(ONSETS), 2, *kernels.shape[1:])
+        lines = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.vmap(on_the_line)(pairs))
+        slow = jax.tree.map(lambda leaf: leaf[:, 2], by_role)
+        labels = jax.lax.map(
+            lambda w: jnp.argmax(outputs(w, seen_test), -1),
+            jax.tree.map(lambda *leaves: jnp.concatenate(leaves), lines, slow),
+        )
+        found = labels[: -len(ONSETS)].reshape(len(ONSETS), 5, -1)
+        on, live = jax.lax.map(lambda w: pattern(w, probe), children)
+        on, live = (part.reshape(len(ONSETS), 2, -1) for part in (on, live))
+        now = at(parents, jnp.array([STOPS.index(t) for t in CURVE]))
+        curve = of_parents(kernels, y_test[:PROBE])
+        curve["loss"] = jax.lax.map(lambda w: objective(outputs, w, seen, y), now)
+        return curve, {
+            "line": (found != y_test).mean(-1),
+            "nonlinear": (labels[-len(ONSETS) :] != y_test).mean(-1),
+            "function": (found[:, 0] != found[:, -1]).mean(-1),
+            "kernel": jax.vmap(ntk.kernel_distance)(of_pairs[:, 0], of_pairs[:, 1]),
+            "rectifiers": (on[:, 0] != on[:, 1]).sum(-1) / live.any(1).sum(-1),
+        }
+
+    return jax.lax.map(one, (parents, relatives, images))
+
+
+# %%
+CELLS = [(width, rate) for width in WIDTHS for rate in RATES]
+SHAPE = (len(WIDTHS), len(RATES), SEEDS)
+
+
+def repeated(tree):
+    return jax.tree.map(lambda leaf: jnp.concatenate([leaf] * len(CELLS)), tree)
+
+
+unit_params = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *[starts[width] for width, _ in CELLS])
+unit_rates = jnp.repeat(jnp.array([rate for _, rate in CELLS], jnp.float32), SEEDS)
+unit_keys, unit_images = jnp.concatenate([keys] * len(CELLS)), repeated(data)
+parents, relatives, linearized = families(unit_params, unit_rates, unit_keys, unit_images)
+found = jax.tree.map(lambda leaf: np.asarray(leaf, float), measures(parents, relatives, unit_images))
+curve, pairs = (
+    {name: values.reshape(*SHAPE, *values.shape[1:]) for name, values in part.items()} for part in found
+)
+line = pairs["line"]
+barrier = line.max(-1) - (line[..., 0] + line[..., -1]) / 2
+above_chord = (line - (line[..., :1] * np.linspace(1, 0, 5) + line[..., -1:] * np.linspace(0, 1, 5)))[..., 1:-1].max(-1)
+advantage = np.asarray(linearized, float).reshape(*SHAPE, -1) - pairs["nonlinear"]
+epochs = np.array(CURVE) / EPOCH
+assert all(np.isfinite(values).all() for values in (*curve.values(), *pairs.values()))
+
+# %% [markdown]
+# A check: the same network, its children and their measures with the functions of the library, for one seed and the onset of 3 epochs.
+
+# %%
+width, rate, onset = 1, 0, 3  # width 12, rate 0.05, 3 epochs
+images_0 = seen, y, seen_test, y_test = at(data, 0)
+how = {"batch_size": BATCH, "loss": "cross_entropy", "progress": False}
+spawned = ntk.spawn(
+    (outputs, at(starts[WIDTHS[width]], 0)),
+    seen,
+    y,
+    optimizer=optax.sgd(RATES[rate], momentum=0.9),
+    steps=END,
+    spawn_at=[ONSETS[onset]],
+    key=keys[0],
+    **how,
+)
+first, second = spawned.child(0, 0), spawned.child(0, 1)
+probe = seen_test[:PROBE]
+same = {
+    "barrier": (ntk.error_barrier(first, second, seen_test, y_test, points=5).barrier, barrier),
+    "function": (ntk.function_distance(first, second, seen_test), pairs["function"]),
+    "kernel": (ntk.kernel_distance(first, second, probe, outputs="full"), pairs["kernel"]),
+    "rectifiers": (ntk.activation_hamming(first, second, probe), pairs["rectifiers"]),
+}
+for name, (by_library, ours) in same.items():
+    assert abs(float(by_library) - ours[width, rate, 0, onset]) < 0.02, name
+by_library = ntk.logit_gradient_similarity(spawned.parent(0), probe).mean
+assert abs(float(by_library) - curve["similarity"][width, rate, 0, CURVE.index(ONSETS[onset])]) < 0.01
+print("barrier, distances, rectifiers and similarity agree with the library's")
+
+# %% [markdown]
+# ## One training
+#
+# **Prediction.** The source says that the velocity falls within a few epochs to a low level that is not zero.
+# We add three predictions that use no fitted number.
+#
+# - A larger rate moves the kernel more. A wider network moves it less, since its kernel changes by $O(1/n)$ while its outputs change by $O(1)$ (chapter 03).
+# - Where gradient flow is a good picture, time is rate × steps. Then the batch does not matter at equal numbers of steps: after 16 steps at the rate 0.05, batches of 16 and of 64 have moved the kernel equally far.
+# - On the low level the kernel either drifts along a straight line, $S \propto \Delta^2$, or is shaken by the noise of batches. Independent shocks give $\lVert\Theta_{t + \Delta} - \Theta_t\rVert^2 \propto \Delta$, so $S \propto \Delta$. We predict an exponent below 2.
+
+
+# %%
+@jax.jit
+def small_batches(params, keys, images):
+    """Kernel distance from the start after 16 steps with batches of 16, at the lower rate, [seeds]."""
+
+    def one(given):
+        params, key, (seen, y, seen_test, _) = given
+        moved = advance(outputs, at_rest(params), RATES[0], key, 0, EPOCH, seen, y, batch=BATCH // 4)[0]
+        return ntk.kernel_distance(*(kernel(w, seen_test[:PROBE]) for w in (params, moved)))
+
+    return jax.lax.map(one, (params, keys, images))
+
+
+def curve_of(ax, values, label, series):
+    mean, error = plotting.mean_and_error(values)
+    style = {"color": plotting.COLOURS[series], "marker": plotting.MARKERS[series], "markersize": 4}
+    ax.errorbar(epochs, mean, yerr=error, linestyle=plotting.DASHES[series], capsize=2, label=label, **style)
+
+
+def over_epochs(names, ylabels):
+    fig, axes = plt.subplots(1, len(names), figsize=(8.4, 3.6))
+    for ax, values, ylabel in zip(axes, names, ylabels, strict=True):
+        for number, (width, rate) in enumerate(CELLS):
+            of_cell = values[WIDTHS.index(width), RATES.index(rate)]
+            curve_of(ax, of_cell, f"width {width}, rate {rate}", number)
+        ax.set_xscale("symlog", linthresh=0.25)
+        ax.set(xlabel="epochs", ylabel=ylabel)
+        ax.set_xticks([0, 0.25, 1, 3, 9], ["0", "¼", "1", "3", "9"])
+    return fig, axes
+
+
+# %% alt="ALT1"
+fig, axes = over_epochs((curve["velocity"], curve["distance"]), ("kernel velocity (per epoch)", "kernel distance from the start"))
+axes[0].set_ylim(0, None)
+_ = axes[0].legend()
+
+# %%
+def told(values):
+    """Mean and standard error over seeds, after the mean over all settings that are left."""
+    return dict(zip(("measured", "uncertainty"), map(float, plotting.mean_and_error(values)), strict=True)) | {"seeds": SEEDS}
+
+
+ratio = curve["velocity"][..., -1] / curve["velocity"][..., 0]  # [widths, rates, seeds]
+for number, rate in reversed(list(enumerate(RATES))):
+    claim("T4", what=f"kernel velocity at 9 epochs over that at the start, rate {rate}", **told(ratio[:, number].mean(0)))
+claim("T4", what="kernel velocity at 9 epochs over that at the start, both rates", **told(ratio.mean((0, 1))))
+last = curve["distance"][..., -1]
+what = "kernel distance from the start at 9 epochs"
+claim("T4", what=f"{what}, rate 0.15 minus rate 0.05", **told((last[:, 1] - last[:, 0]).mean(0)))
+claim("T4", what=f"{what}, width 6 minus width 12", **told((last[0] - last[1]).mean(0)))
+
+# %%
+after_16 = np.stack([np.asarray(small_batches(starts[width], keys, data)) for width in WIDTHS])
+ratio = after_16 / curve["distance"][:, 0, :, CURVE.index(EPOCH)]
+what = "kernel distance from the start after 16 steps, batches of 16 over batches of 64, rate 0.05"
+claim("T4", what=what, **told(ratio.mean(0)))
+slopes = np.polyfit(np.log(LAGS), np.log(curve["late"].reshape(-1, len(LAGS))).T, 1)[0].reshape(SHAPE)
+claim("T4", what="exponent of the kernel distance over the lag, from 6 epochs on", **told(slopes.mean((0, 1))))
+for (width, rate), slope in zip(CELLS, slopes.reshape(-1, SEEDS), strict=True):
+    mean, error = plotting.mean_and_error(slope)
+    print(f"  width {width}, rate {rate}: exponent {mean:.2f} ± {error:.1g}")
+
+# %% [markdown]
+# TEXT1
+#
+# **Scale and shape, all the way.** How much of $\Theta_t - \Theta_0$ is scale in the end? Nobody predicts it. Here it is.
+
+# %% alt="ALT2"
+share = share_of_scale(curve["size"], curve["distance"])
+share[..., 0] = np.nan  # nothing has moved yet
+fig, axes = over_epochs((curve["size"], share), ("‖Θ_t‖ / ‖Θ_0‖", "share of scale in the motion"))
+axes[0].set_yscale("log")
+axes[1].set_ylim(0, 1)
+_ = axes[0].legend()
+
+# %%
+for number, rate in reversed(list(enumerate(RATES))):
+    what = f"share of scale in the motion of the kernel from the start to 9 epochs, rate {rate}"
+    claim("T4", what=what, **told(share[:, number, :, -1].mean(0)))
+size = curve["size"]
+lowest, end = size.min(-1).mean((0, 1)), np.log10(size[..., -1]).mean((0, 1))
+print("‖Θ‖ over its start: lowest {:.2f} ± {:.1g}".format(*plotting.mean_and_error(lowest)))
+print("log10 of it at 9 epochs: {:.2f} ± {:.1g}".format(*plotting.mean_and_error(end)))
+
+# %% [markdown]
+# TEXT2
+#
+# ## Children and their barrier
+#
+# **Prediction** (the source): children of the start end in two basins, with a barrier between them. Children of 2 to 3 epochs end in one, and the barrier is zero.
+#
+# Mind two traps in the definition.
+# The barrier is measured above the *mean* of the two ends, and the ends themselves lie on the line.
+# So it is never below half of the difference between the two errors, and children that are noisy at the end of a training with a constant rate have a barrier without any hill.
+# We therefore show a second number, the largest error at the three inner points above the *chord*, the straight line between the two errors. It is negative if the networks between are better than the children.
+
+# %% alt="ALT3"
+places = np.arange(len(ONSETS))
+fig, axes = plt.subplots(1, 3, figsize=(9.2, 3.5))
+shown = ((barrier, "error barrier"), (above_chord, "error above the chord"), (advantage, "nonlinear advantage"))
+for ax, (values, ylabel) in zip(axes, shown, strict=True):
+    for number, (width, rate) in enumerate(CELLS):
+        mean, error = plotting.mean_and_error(values[WIDTHS.index(width), RATES.index(rate)])
+        style = {"color": plotting.COLOURS[number], "marker": plotting.MARKERS[number], "markersize": 4}
+        shift = 0.06 * (number - 1.5)
+        style["linestyle"] = plotting.DASHES[number]
+        ax.errorbar(places + shift, mean, yerr=error, capsize=2, label=f"width {width}, rate {rate}", **style)
+    ax.axhline(0, color="0.5", linewidth=0.8)
+    ax.set_xticks(places, ["0", "¼", "1", "3"])
+    ax.set(xlabel="onset (epochs)", ylabel=ylabel)
+_ = axes[0].legend(fontsize=8)
+
+# %%
+for number, rate in reversed(list(enumerate(RATES))):
+    late, fall = barrier[:, number, :, -1].mean(0), (barrier[..., 0] - barrier[..., -1])[:, number].mean(0)
+    claim("T3", what=f"error barrier of two children of 3 epochs, rate {rate}", **told(late))
+    claim("T3", what=f"error barrier of two children of the start minus that of 3 epochs, rate {rate}", **told(fall))
+    what = f"largest error on the line above its chord, two children of 3 epochs, rate {rate}"
+    claim("T3", what=what, **told(above_chord[:, number, :, -1].mean(0)))
+    ends = abs(line[..., 0] - line[..., -1])[:, number, :, -1].mean(0) / 2
+    print("   half of the difference between the ends: {:.3f} ± {:.1g}".format(*plotting.mean_and_error(ends)))
+
+# %% [markdown]
+# TEXT3
+#
+# ## Does the advantage go with them?
+#
+# Take the advantage and another quantity, say the barrier, for all seeds, rates, widths and onsets. Spearman's **rank correlation** is the correlation of their ranks.
+# We compute it in three ways.
+#
+# 1. *Over onsets*: all networks and onsets in one pot. This is the correlation that the source shows, for one network. A clock gives it as well: the number $-\tilde t$ falls with the onset, and so correlates with everything else that falls.
+# 2. *At a fixed onset*: among all seeds, rates and widths at one onset, then the mean over the four onsets. A clock gives nothing here.
+# 3. *Among seeds only*: at one onset, one rate and one width, then the mean over all. It asks whether the network of which the barrier happened to be high also has a large advantage.
+#
+# The second can come from the settings. Suppose narrow networks have high barriers and also large advantages, for two different reasons. Then the two correlate at a fixed onset, without any tie within one network. The third excludes this.
+#
+# The uncertainty is an interval from the bootstrap: draw seeds with replacement, 1,000 times, each with all of its networks, and take the middle 95 %. With five seeds such intervals are rather too narrow.
+
+
+# %%
+def rank_correlation(a, b):
+    """Spearman's correlation along the last axis."""
+    ranks = [rankdata(values, axis=-1) for values in (a, b)]
+    a, b = (r - r.mean(-1, keepdims=True) for r in ranks)
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+
+
+def three_ways(a, b):
+    """Over onsets, at a fixed onset, among seeds only; a and b are [..., widths, rates, seeds, onsets]."""
+    a, b = (np.moveaxis(values, -1, -4) for values in (a, b))  # [..., onsets, widths, rates, seeds]
+    lead = a.shape[:-4]
+    fixed = [values.reshape(*lead, len(ONSETS), -1) for values in (a, b)]
+    pot = [values.reshape(*lead, -1) for values in (a, b)]
+    among_seeds = np.nanmean(rank_correlation(a, b), axis=(-3, -2, -1))
+    return np.stack([rank_correlation(*pot), rank_correlation(*fixed).mean(-1), among_seeds])
+
+
+rng = np.random.default_rng(reseed(0))
+draws = rng.integers(0, SEEDS, (1000, SEEDS))
+draws = draws[[len(set(draw)) > 2 for draw in draws]]  # ranks of two different seeds are ±1
+
+
+def with_interval(a, b):
+    resampled = [np.moveaxis(values[:, :, draws], 2, 0) for values in (a, b)]
+    low, high = np.nanquantile(three_ways(*resampled), (0.025, 0.975), axis=1)
+    return three_ways(a, b), low, high
+
+
+at_onset = [CURVE.index(t) for t in ONSETS]
+clock = np.broadcast_to(-np.array(ONSETS, float), advantage.shape)
+QUANTITIES = {
+    "error barrier": barrier,
+    "function distance of two children": pairs["function"],
+    "kernel distance of two children": pairs["kernel"],
+    "kernel velocity": curve["velocity"][..., at_onset],
+    "logit-gradient similarity": curve["similarity"][..., at_onset],
+    "share of rectifiers that differ in two children": pairs["rectifiers"],
+}
+correlations = {name: with_interval(advantage, values) for name, values in QUANTITIES.items()}
+by_clock = with_interval(advantage, clock)
+barrier_by_clock = with_interval(barrier, clock)
+
+# %% alt="ALT4"
+fig, axes = plt.subplots(1, 3, figsize=(9.2, 3.4), sharey=True)
+titles = ("over onsets", "at a fixed onset", "among seeds only")
+for way, (ax, title) in enumerate(zip(axes, titles, strict=True)):
+    for row, (mean, low, high) in enumerate(correlations.values()):
+        error = [[mean[way] - low[way]], [high[way] - mean[way]]]
+        ax.errorbar(mean[way], row, xerr=np.maximum(error, 0), fmt="o", color=plotting.COLOURS[0], capsize=2)
+    if way == 0:
+        ax.axvline(by_clock[0][0], color="0.3", linestyle="--", label="a clock")
+        ax.legend(loc="lower left")
+    ax.axvline(0, color="0.5", linewidth=0.8)
+    ax.set(title=title, xlim=(-1, 1), xlabel="rank correlation")
+names = [name.replace(" of two children", "").replace(" that differ in two children", "") for name in QUANTITIES]
+axes[0].set_yticks(range(len(names)), names)
+axes[0].invert_yaxis()
+
+# %%
+def told_by(found, way):
+    mean, low, high = (float(part[way]) for part in found)
+    return {"measured": mean, "interval": (min(low, mean), max(high, mean)), "seeds": SEEDS}
+
+
+everything = "over onsets, seeds, rates and widths"
+for name, values in correlations.items():
+    of, rank = "T3" if name == "error barrier" else "T4", f"rank correlation of advantage and {name}"
+    claim(of, what=f"{rank} at a fixed onset, over seeds, rates and widths", **told_by(values, 1))
+    claim(of, what=f"{rank} {everything}", **told_by(values, 0))
+what = "rank correlation of advantage and error barrier at a fixed onset, rate and width, over seeds"
+claim("T3", what=what, **told_by(correlations["error barrier"], 2))
+claim("T3", what=f"rank correlation of advantage and minus the onset, {everything}", **told_by(by_clock, 0))
+claim("T3", what=f"rank correlation of error barrier and minus the onset, {everything}", **told_by(barrier_by_clock, 0))
+
+# %% [markdown]
+# TEXT4
+#
+# ## What the kernel learns
+#
+# **Prediction.** The kernel aligns with the labels: its centered alignment $A(\Theta_t, y y^\top)$ rises. (Centered means that the mean of the features is removed; an NTK has a large constant part.)
+# The eigenvectors of the kernel on 200 test images show how.
+# At the start the large ones should be about strokes and brightness. Ten classes fit into nine centered directions, and after training the first nine should hold more of the labels.
+
+# %%
+LOOK = 200
+WHEN = tuple(CURVE.index(t) for t in (0, EPOCH, 144))
+
+
+@jax.jit
+def mean_kernels(parents, images):
+    """Kernels (1/K) Σ_k Θ_kk on test images at three times, [seeds, 3, N, N]."""
+    places = jnp.array([STOPS.index(CURVE[when]) for when in WHEN])
+
+    def one(given):
+        parents, seen_test = given
+        return jax.lax.map(lambda w: ntk.empirical_ntk((outputs, w), seen_test[:LOOK]), at(parents, places))
+
+    return jax.lax.map(one, (parents, images[2]))
+
+
+of_cell = slice(2 * SEEDS, 3 * SEEDS)  # width 12, rate 0.05
+theta = np.asarray(mean_kernels(at(parents, of_cell), data), float)
+y_look = np.asarray(data[3])[:, :LOOK]
+target = np.eye(10)[y_look] - 0.1
+target = target - target.mean(1, keepdims=True)
+centered = theta - theta.mean(-1, keepdims=True) - theta.mean(-2, keepdims=True) + theta.mean((-1, -2), keepdims=True)
+lam, modes = np.linalg.eigh(centered)
+lam, modes = lam[..., ::-1], modes[..., ::-1]
+power = np.einsum("stni,snk->stik", modes, target) ** 2
+held = power.sum(-1).cumsum(-1) / (target**2).sum((1, 2))[:, None, None]  # [seeds, times, N]
+ranks = lam.sum(-1) ** 2 / (lam**2).sum(-1)
+for number, when in enumerate(("start", "1 epoch", "9 epochs")):
+    nine, rank = (plotting.mean_and_error(values[:, number]) for values in (held[..., 8], ranks))
+    print(f"{when:8}: nine eigenvectors hold {nine[0]:.2f} ± {nine[1]:.1g} of the labels, ", end="")
+    print(f"effective rank {rank[0]:.1f} ± {rank[1]:.1g}")
+
+# %% alt="ALT5"
+fig, axes = plt.subplots(1, 3, figsize=(9.2, 3.4))
+for number, label in enumerate(("start", "1 epoch", "9 epochs")):
+    style = {"color": plotting.COLOURS[number], "linestyle": plotting.DASHES[number], "label": label}
+    spectrum = lam[:, number] / lam[:, number].sum(-1, keepdims=True)
+    axes[0].plot(np.arange(1, 31), np.exp(np.log(spectrum[:, :30]).mean(0)), **style)
+    axes[1].plot(np.arange(1, 31), held[:, number, :30].mean(0), **style)
+axes[0].set(yscale="log", xlabel="eigenvector", ylabel="share of the trace")
+axes[1].set(xlabel="first eigenvectors", ylabel="share of the labels within", ylim=(0, 1))
+axes[1].legend()
+for number in (0, 2):
+    by_class = np.stack([modes[0, number, y_look[0] == label, :2].mean(0) for label in range(10)])
+    by_class = by_class * np.sign(by_class[1])  # the sign of an eigenvector is free: ones are positive
+    label = ("start", "", "9 epochs")[number]
+    for label_of_digit, (a, b) in enumerate(by_class):
+        axes[2].text(a, b, str(label_of_digit), color=plotting.COLOURS[number], fontweight="bold" if number else "normal")
+    axes[2].plot([], [], marker="$0$", linestyle="none", color=plotting.COLOURS[number], label=label)
+axes[2].axhline(0, color="0.6", linewidth=0.8)
+axes[2].axvline(0, color="0.6", linewidth=0.8)
+axes[2].set(xlim=(-0.16, 0.16), ylim=(-0.16, 0.16), xlabel="first eigenvector, class mean", ylabel="second")
+_ = axes[2].legend(loc="lower left")
+
+# %%
+rise = (curve["alignment"][..., -1] - curve["alignment"][..., 0]).mean((0, 1))
+what = "centered alignment of the kernel with the labels, at 9 epochs minus at the start"
+claim("T4", what=what, **told(rise))
+for moment, i in (("start", 0), ("1 epoch", CURVE.index(EPOCH)), ("9 epochs", -1)):
+    mean, error = plotting.mean_and_error(curve["alignment"][..., i].mean((0, 1)))
+    print(f"   alignment, {moment}: {mean:.2f} ± {error:.1g}")
