@@ -316,6 +316,7 @@ def families(params, rates, keys, images):
 
     return jax.lax.map(one, (params, rates, keys, images))
 
+
 # %% [markdown]
 # The measures come from the kernels and the outputs of all these networks. The kernel distance, the function distance and the share of rectifiers are those between the two children at their end; velocity and similarity belong to the parent at the onset.
 
@@ -361,7 +362,10 @@ def on_the_line(pair, points=5):
 def pattern(params, seen):
     """Which rectifiers are on, and which could be: those whose weights are not all zero."""
     before = layers(params, seen)[0]
-    return [jnp.concatenate([part.ravel() for part in parts]) for parts in ([z > 0 for z in before], [z != 0 for z in before])]
+    return [
+        jnp.concatenate([part.ravel() for part in parts])
+        for parts in ([z > 0 for z in before], [z != 0 for z in before])
+    ]
 
 
 # %%
@@ -415,9 +419,7 @@ unit_rates = jnp.repeat(jnp.array([rate for _, rate in CELLS], jnp.float32), SEE
 unit_keys, unit_images = jnp.concatenate([keys] * len(CELLS)), repeated(data)
 parents, relatives, linearized = families(unit_params, unit_rates, unit_keys, unit_images)
 found = jax.tree.map(lambda leaf: np.asarray(leaf, float), measures(parents, relatives, unit_images))
-curve, pairs = (
-    {name: values.reshape(*SHAPE, *values.shape[1:]) for name, values in part.items()} for part in found
-)
+curve, pairs = ({name: values.reshape(*SHAPE, *values.shape[1:]) for name, values in part.items()} for part in found)
 line = pairs["line"]
 barrier = line.max(-1) - (line[..., 0] + line[..., -1]) / 2
 above_chord = (line - (line[..., :1] * np.linspace(1, 0, 5) + line[..., -1:] * np.linspace(0, 1, 5)))[..., 1:-1].max(-1)
@@ -499,19 +501,26 @@ def over_epochs(names, ylabels):
 
 
 # %% alt="ALT1"
-fig, axes = over_epochs((curve["velocity"], curve["distance"]), ("kernel velocity (per epoch)", "kernel distance from the start"))
+fig, axes = over_epochs(
+    (curve["velocity"], curve["distance"]), ("kernel velocity (per epoch)", "kernel distance from the start")
+)
 axes[0].set_ylim(0, None)
 _ = axes[0].legend()
+
 
 # %%
 def told(values):
     """Mean and standard error over seeds, after the mean over all settings that are left."""
-    return dict(zip(("measured", "uncertainty"), map(float, plotting.mean_and_error(values)), strict=True)) | {"seeds": SEEDS}
+    return dict(zip(("measured", "uncertainty"), map(float, plotting.mean_and_error(values)), strict=True)) | {
+        "seeds": SEEDS
+    }
 
 
 ratio = curve["velocity"][..., -1] / curve["velocity"][..., 0]  # [widths, rates, seeds]
 for number, rate in reversed(list(enumerate(RATES))):
-    claim("T4", what=f"kernel velocity at 9 epochs over that at the start, rate {rate}", **told(ratio[:, number].mean(0)))
+    claim(
+        "T4", what=f"kernel velocity at 9 epochs over that at the start, rate {rate}", **told(ratio[:, number].mean(0))
+    )
 claim("T4", what="kernel velocity at 9 epochs over that at the start, both rates", **told(ratio.mean((0, 1))))
 last = curve["distance"][..., -1]
 what = "kernel distance from the start at 9 epochs"
@@ -666,6 +675,7 @@ names = [name.replace(" of two children", "").replace(" that differ in two child
 axes[0].set_yticks(range(len(names)), names)
 axes[0].invert_yaxis()
 
+
 # %%
 def told_by(found, way):
     mean, low, high = (float(part[way]) for part in found)
@@ -739,7 +749,9 @@ for number in (0, 2):
     by_class = by_class * np.sign(by_class[1])  # the sign of an eigenvector is free: ones are positive
     label = ("start", "", "9 epochs")[number]
     for label_of_digit, (a, b) in enumerate(by_class):
-        axes[2].text(a, b, str(label_of_digit), color=plotting.COLOURS[number], fontweight="bold" if number else "normal")
+        axes[2].text(
+            a, b, str(label_of_digit), color=plotting.COLOURS[number], fontweight="bold" if number else "normal"
+        )
     axes[2].plot([], [], marker="$0$", linestyle="none", color=plotting.COLOURS[number], label=label)
 axes[2].axhline(0, color="0.6", linewidth=0.8)
 axes[2].axvline(0, color="0.6", linewidth=0.8)
