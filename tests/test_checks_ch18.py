@@ -33,10 +33,6 @@ def with_share(share):
     return answer
 
 
-def ratio_of_traces(theta0, theta):
-    return jnp.trace(theta).sum() / jnp.trace(theta0).sum(), rescaling(theta0, theta)[1]
-
-
 def velocities(distances, lags, exponents, lag):
     return distances * (lag / lags) ** exponents / lag
 
@@ -106,7 +102,6 @@ TABLES = [
             "norms": (with_c(lambda u, v: jnp.sqrt((v @ v) / (u @ u))), "ratio of the norms"),
             "cosine": (with_c(lambda u, v: (u @ v) / jnp.sqrt((v @ v) * (u @ u))), "that is the cosine"),
             "the other way": (with_c(lambda u, v: (u @ v) / (v @ v)), "multiple of Θ_t"),
-            "traces": (ratio_of_traces, "ratio of the traces"),
             "the rest": (with_share(lambda c, a, b, moved: 1 - (c - 1) ** 2 * a / moved), "share of the rest"),
             "not squared": (with_share(lambda c, a, b, moved: jnp.sqrt((c - 1) ** 2 * a / moved)), "squared norms"),
             "the chapter's": (

@@ -40,9 +40,6 @@ def _(answer, rng):
                 "that is the ratio of the norms. The nearest multiple is shorter if the direction has changed.": s,
                 "that is the cosine: divide by ⟨Θ_0, Θ_0⟩ alone.": cosine,
                 "that is the multiple of Θ_t that is nearest to Θ_0.": product / both,
-                "that is the ratio of the traces: use all entries, not the diagonal.": lambda a=theta0, b=theta: (
-                    np.trace(b).sum() / np.trace(a).sum()
-                ),
             },
         )
         expect.number(
