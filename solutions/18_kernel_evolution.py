@@ -127,7 +127,7 @@ check("18.4", (exponent_of_distance, exponent_of_scale))
 # The measurement waits for your prediction. What you should see: two straight lines on logarithmic axes for large $\alpha$.
 # The third curve is the kernel distance of the same network with ReLU. It falls more slowly: can you say why? (“Kinks” in the chapter.)
 
-# %% alt="Kernel distance from the start and change of scale over α, from 1 to 32, on logarithmic axes. With GELU both fall along straight lines for large α: the distance with the slope −2, the change of scale with the slope −1. The distance with ReLU lies higher and falls with a slope near −1."
+# %% alt="Kernel distance from the start and change of scale over α, from 1 to 32, on logarithmic axes. With GELU both fall along straight lines for large α: the distance with the slope −2, the change of scale with the slope −1. The distance with ReLU falls more slowly for large α, and lies an order of magnitude higher there."
 ALPHAS = np.array([1, 2, 4, 8, 16, 32])
 ACTIVATIONS = {"GELU": ntk.Gelu(), "ReLU": ntk.Relu()}
 
