@@ -1,0 +1,139 @@
+"""Right and wrong answers to the tasks of chapter 09."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.stats import norm
+from mutations import Table, cases
+from scipy.special import ndtr
+
+
+def up(mean, variance):
+    return norm.cdf(mean / jnp.sqrt(variance))
+
+
+def both_ways(p):
+    return jnp.mean(p**2 + (1 - p) ** 2)
+
+
+def agreement(mean, variance):
+    return both_ways(up(mean, variance))
+
+
+def by_hermite(mean, variance):
+    """By integration over the output of one network."""
+    x = np.linspace(-9, 9, 20_001)
+    mean, s = np.asarray(mean, float), np.sqrt(np.asarray(variance, float))
+    p = np.array(
+        [(np.exp(-(x**2) / 2) * (m + t * x > 0)).mean() * 18 / np.sqrt(2 * np.pi) for m, t in zip(mean, s, strict=True)]
+    )
+    return 1 - 2 * (p * (1 - p)).mean()
+
+
+def luck(k, u, power=lambda k: k, scale=lambda k: 1.0):
+    z = np.linspace(-8, 8, 8001)
+    return float(u) * scale(int(k)) * ((z[1:] + z[:-1]) / 2 * np.diff(ndtr(z) ** power(int(k)))).sum()
+
+
+def by_density(k, u):
+    z = jnp.linspace(-8, 8, 4001)
+    return u * k * jnp.trapezoid(z * norm.pdf(z) * norm.cdf(z) ** (k - 1), z)
+
+
+def guesses(theta, theta_test, sigma, sigma_test):
+    return jnp.linalg.solve(theta, theta_test.T).T, jnp.linalg.solve(sigma, sigma_test.T).T
+
+
+def form(a, middle, b):
+    return jnp.einsum("ti,ij,tj->t", a, middle, b)
+
+
+def missing(theta, theta_test, sigma, sigma_test):
+    p, s = guesses(theta, theta_test, sigma, sigma_test)
+    return form(p - s, sigma, p - s)
+
+
+def by_difference(theta, theta_test, sigma, sigma_test):
+    """P Σ Pᵀ − 2 P Σ(X, x) + S Σ(X, x), in float64."""
+    theta, theta_test, sigma, sigma_test = (np.asarray(a, np.float64) for a in (theta, theta_test, sigma, sigma_test))
+    p, s = np.linalg.solve(theta, theta_test.T).T, np.linalg.solve(sigma, sigma_test.T).T
+    return np.einsum("ti,ij,tj->t", p, sigma, p) - 2 * (p * sigma_test).sum(1) + (s * sigma_test).sum(1)
+
+
+def with_form(make):
+    def answer(theta, theta_test, sigma, sigma_test):
+        p, s = guesses(theta, theta_test, sigma, sigma_test)
+        return make(p, s, theta, sigma)
+
+    return (4, answer)
+
+
+TABLES = [
+    Table(
+        "09.1",
+        right={"Φ": agreement, "one minus both differences": by_hermite},
+        wrong={
+            "one network": (lambda m, v: jnp.mean(up(m, v)), "of +1 of one network"),
+            "both up": (lambda m, v: jnp.mean(up(m, v) ** 2), "both say −1"),
+            "differ": (lambda m, v: 1 - agreement(m, v), "they differ"),
+            "no root": (lambda m, v: both_ways(norm.cdf(m / v)), "standard deviation"),
+            "mean first": (lambda m, v: both_ways(jnp.mean(up(m, v))), "at the end"),
+            "with the mean": (
+                lambda m, v: jnp.mean(jnp.maximum(up(m, v), 1 - up(m, v))),
+                "agrees with the mean of all",
+            ),
+            "2v": (lambda m, v: both_ways(norm.cdf(m / jnp.sqrt(2 * v))), "difference of outputs"),
+            "no return": (lambda m, v: None, "is a `return` missing?"),
+        },
+    ),
+    Table(
+        "09.2",
+        right={"by quadrature": luck, "by the density": by_density},
+        wrong={
+            "k + 1": (lambda k, u: luck(k, u, power=lambda k: k + 1), "not among the candidates"),
+            "k − 1": (lambda k, u: luck(k, u, power=lambda k: k - 1), "all of the first k"),
+            "large k": (lambda k, u: u * np.sqrt(2 * np.log(k)), "very large k"),
+            "root of two": (lambda k, u: 2**0.5 * luck(k, u), "does not enlarge"),
+            "no u": (lambda k, u: luck(k, 1.0), "in units of u"),
+            "divided": (lambda k, u: luck(k, u) / k**0.5, "already that of a measured mean"),
+            "zero": (lambda k, u: 0.0, "above all their common mean"),
+            "no return": (lambda k, u: None, "is a `return` missing?"),
+        },
+    ),
+    Table(
+        "09.3",
+        right={"a square": (4, missing), "a difference, a list": [4.0, by_difference]},
+        wrong={
+            "line 1": ((1, missing), "line 1 is right"),
+            "line 2": ((2, missing), "line 2 is right"),
+            "line 3": ((3, missing), "line 3 is right"),
+            "line 5": ((5, missing), "further up"),
+            "no line": ((6, missing), "1 to 5"),
+            "sign": (with_form(lambda p, s, theta, sigma: -form(p - s, sigma, p - s)), "its sign is wrong"),
+            "Θ": (with_form(lambda p, s, theta, sigma: form(p - s, theta, p - s)), "Σ and not Θ"),
+            "no kernel": (with_form(lambda p, s, theta, sigma: ((p - s) ** 2).sum(1)), "no kernel in the middle"),
+            "two squares": (
+                with_form(lambda p, s, theta, sigma: form(p, sigma, p) - form(s, sigma, s)),
+                "not the difference of two squares",
+            ),
+            "P alone": (with_form(lambda p, s, theta, sigma: form(p, sigma, p)), "the best guess S is missing"),
+            "S alone": (with_form(lambda p, s, theta, sigma: form(s, sigma, s)), "explains"),
+            "half of it": (with_form(lambda p, s, theta, sigma: form(p - s, sigma, p)), "on one side only"),
+            "the line alone": (4, "tuple of 2"),
+            "no return": ((4, lambda *of: None), "is a `return` missing?"),
+        },
+    ),
+    Table(
+        "09.4",
+        right={"numbers": (1.0, 0.25), "a list": [1, 0.25], "an array": jnp.array([1.0, 0.25])},
+        wrong={
+            "halved at the end": ((0.25, 0.25), "not halved at the end"),
+            "half": ((0.5, 0.25), "P does not change"),
+            "four": ((4, 0.25), "cancels"),
+            "not squared": ((1, 0.5), "a variance is a square"),
+            "nothing": ((1, 1), "must shrink"),
+            "grows": ((1, 4), "the start is smaller"),
+            "one number": (1, "tuple of 2"),
+        },
+    ),
+]
+test_answers = cases(TABLES)  # written questions need no table
