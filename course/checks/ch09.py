@@ -23,7 +23,8 @@ def _(answer, rng):
     from scipy.special import ndtr
 
     (m,) = expect.one_of(rng, (7,), (9,))
-    mean, variance = rng.normal(size=m) + 0.4, rng.uniform(0.2, 0.7, size=m)
+    mean = np.linspace(-1.2, 0.5, m) + rng.uniform(-0.02, 0.02, size=m)  # near enough that no two slips agree
+    variance = np.linspace(0.3, 0.8, m) + rng.uniform(-0.02, 0.02, size=m)
     p = ndtr(mean / np.sqrt(variance))
     want = (p**2 + (1 - p) ** 2).mean()
     expect.number(
@@ -72,7 +73,7 @@ def _(answer, rng):
         return ((z[1:] + z[:-1]) / 2 * np.diff(ndtr(z) ** k)).sum()
 
     for k in (small, large, 1):
-        u = rng.uniform(0.5, 2.0)
+        u = rng.uniform(2.5, 2.9)
         slips = (
             {
                 "that is the maximum of k + 1 values: the last width is not among the candidates.": u * of(k + 1),
@@ -102,7 +103,7 @@ def _(answer, rng):
     hints=(
         "Which matrix is the best linear guess of f₀(x) from f₀(X), if f₀ has the covariance Σ? Is it P?",
         "It is S = Σ(x, X) Σ⁻¹. f₀(x) − P f₀(X) is the error of the best guess and a rest. Are they correlated?",
-        "p, s = solve(theta, theta_test.T).T, solve(sigma, sigma_test.T).T; einsum('ti,ij,tj->t', p - s, sigma, p - s).",
+        "p, s = solve(theta, theta_test.T).T, solve(sigma, sigma_test.T).T; r = p - s; (r @ sigma * r).sum(1).",
     ),
 )
 def _(answer, rng):
@@ -152,7 +153,6 @@ def _(answer, rng):
             "a difference of guesses stands on one side only: a variance is a square.": form(p - s, sigma, p),
         },
     )
-    expect.that((got > -1e-6 * abs(want).max()).all(), "a guess cannot be better than the best one: no entry is < 0.")
     return "Zero exactly where Θ and Σ lead to the same guess, as when the last layer alone is trained"
 
 
