@@ -283,8 +283,10 @@ def by_products(kind):
         first, last = params["layers"][0], params["layers"][max(params["layers"])]
         d, n = x.shape[-1], first["b"].shape[0]
         hidden = jax.nn.relu((2 / d) ** 0.5 * x @ first["W"].reshape(d, n) + 0.1 * first["b"])  # [N, (4, 4,) n]
-        hidden = hidden.mean((1, 2)) if kind == "pool" else hidden.reshape(len(x), -1)
-        return (2 / hidden.shape[-1]) ** 0.5 * hidden @ last["W"] + 0.1 * last["b"]
+        hidden, readout = hidden.reshape(len(x), -1), last["W"]
+        if kind == "pool":  # the mean over the 16 places as one product: it is faster
+            return (2 / n) ** 0.5 / 16 * hidden @ jnp.tile(readout, (16, 1)) + 0.1 * last["b"]
+        return (2 / len(readout)) ** 0.5 * hidden @ readout + 0.1 * last["b"]
 
     return apply
 
@@ -360,7 +362,7 @@ def scores(kind, f, part=TEST):
 
 
 WIDTHS = {"dense": (64, 256, 1024, 2048), "flatten": (2, 4, 8, 16, 32, 64, 256, 512), "pool": (64, 512)}
-COPIES = {("dense", 64): 4, ("dense", 256): 4, ("dense", 1024): 2, ("dense", 2048): 2}
+COPIES = {("dense", 64): 2, ("dense", 256): 4, ("dense", 1024): 2, ("dense", 2048): 2, ("flatten", 512): 2}
 SCORES, CHECKED, LINEAR = {}, {}, {}  # on test images, on validation images, and of linearized training
 for kind, widths in WIDTHS.items():
     for width in widths:
