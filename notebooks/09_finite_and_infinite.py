@@ -12,7 +12,7 @@
 # ## The question
 #
 # An infinitely wide network is a kernel. Is the kernel better than the network, or is it a poor copy of it?
-# Lee et al. (2020) trained many networks and kernels on CIFAR-10 and found, in the words of our list of claims:
+# Lee et al. (2020) trained many networks and kernels on CIFAR-10. They found, in short:
 #
 # - **F1**: for fully connected networks the infinite-width kernel beats the finite network; for convolutional ones it depends on architecture and training;
 # - **F2**: the NNGP usually beats the NTK;
@@ -49,7 +49,7 @@ plotting.use_style()
 # There are 136 images for training, 60 for validation and 300 for testing, in six subsets.
 # Targets are one-hot vectors minus their mean, $\lVert y \rVert^2 = 0.9$ for an image of ten classes.
 #
-# Lee et al. have 45,000 images, three to eight layers and rates found by a search. Everything here is smaller.
+# Lee et al. work with CIFAR-10, color images by the ten thousand, and with deeper networks. Everything here is smaller.
 # So what we see is a statement about these sizes.
 
 # %%
@@ -263,7 +263,7 @@ assert abs(shares.mean() - one["of one"]) < 0.02
 
 # %% [markdown]
 # **Prediction.** One dense network should have 2.7 times the squared error of its kernel, and 0.165 less accuracy; one with flatten 3.7 times, and 0.161 less.
-# With pooling the outputs at the start hardly vary from image to image, and training removes what they have in common: only 1.06 times, and 0.033 less.
+# With pooling the predicted variance is much smaller: only 1.06 times the squared error, and 0.033 less accuracy.
 # So with a small rate the kernel should win each time, for one reason: a network keeps a part of its start.
 # The distance from this prediction should fall like $1/n$, a slope of $-1$ in log-log axes.
 #
@@ -326,6 +326,7 @@ def cases(kind, settings, copies):
     return subset, made, subset[:, None] * N + rows
 
 
+# %%
 def trained(kind, width, settings, copies=1, center=False):
     """Outputs of trained networks and (dense) at their start, [settings, subsets, copies, images, K]."""
     data = DATA[TASKS[kind]]
@@ -570,7 +571,7 @@ for kind in ("flatten", "pool"):
 #
 # **Convolutions.** The rate at the limit lowers the accuracy at width 64, and with flatten the strongest penalty more than makes up for that: 0.83, about as much as the small rate without a penalty (0.82).
 # The kernels with a ridge have 0.94 with flatten and 0.87 with pooling. So the networks lose here, whatever the training, by 0.10 and 0.23.
-# That is the opposite of what the abstract of Lee et al. says of convolutional networks. What differs is a lot: their networks are deep, have more than 300 times as many images, and are trained until they fit them.
+# That is the opposite of what the abstract of Lee et al. says of convolutional networks. A lot differs: their networks are deeper and have hundreds of times as many images.
 # Ours with pooling are far from fitting the data after 150 steps: stopped at this time even their kernel has only 0.78, and with a small ridge it has 0.87. So much of that gap is the length of the training.
 #
 # We tried $c = 2$ as well, in a first run: with flatten and width 64 the mean accuracy was 0.29 without a penalty and 0.10 to 0.23 with one. These rates are left out.
