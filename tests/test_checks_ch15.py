@@ -239,7 +239,7 @@ TABLES = [
             "diagonal": (over(lambda H, W: [(i, i) for i in range(max(H, W))]), "along the diagonal"),
             "without the first": (over(lambda H, W: everywhere(H, W)[1:]), "is a shift, too"),
             "mean image": (of_mean_image, "not of images"),
-            "transposed": (lambda *of: over(everywhere)(*of).T, "swapped"),
+            "transposed": (lambda *of: jnp.asarray(over(everywhere)(*of)).T, "swapped"),
             "no return": (lambda *of: None, "is a `return` missing?"),
         },
     ),
