@@ -137,7 +137,8 @@ def center(model: Model) -> tuple[ApplyFn, Params]:
         [[2.0]]
 
     Note:
-        A call takes the time of two calls of the model.
+        A call takes the time of two calls of the model. With an L2 penalty the parameters go to zero, and the output
+        of the centered model to −f(θ_0, x): use two opposite copies there (chapter 11).
 
     References:
         Chizat et al. 2019, §1; Lee et al. 2020, §3.2.

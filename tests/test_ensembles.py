@@ -116,6 +116,34 @@ def test_networks_of_other_libraries_with_state_and_pairs_of_functions():
     assert_close(by_library.loss[:, 0], jnp.full(3, training.mse(jnp.zeros_like(Y), Y)), rtol=1e-12)
 
 
+def test_members_with_convolutions_take_turns(monkeypatch):
+    """By one program, and with what `train` gives: settings and examples of their own, batches and records included."""
+    images, rows = normal(5, 8, 4, 4, 1), np.array([[0, 1, 2, 3], [4, 5, 6, 7], [1, 3, 5, 7]])
+    rates, turns = jnp.array([0.1, 0.3, 0.5]), []
+    in_turn = _ensemble_job.Job._in_turn
+    monkeypatch.setattr(_ensemble_job.Job, "_in_turn", lambda job, f: turns.append(f.__name__) or in_turn(job, f))
+
+    def convolutional(rngs):
+        return ntk.cnn((4, 4, 1), (3, 3), 2, kernel_size=2, activation=ntk.Erf(), w_std=1.3, b_std=0.2, rngs=rngs)
+
+    apply_fn = ntk.functional(convolutional(nnx.Rngs(0)))[0]
+    for own, batch_size in ((None, None), (rows, 3)):
+        got = ensemble(
+            convolutional, images, optimizer=lambda rate: optax.sgd(rate, 0.9), settings={"rate": rates}, rows=own,
+            batch_size=batch_size, record=lambda p: apply_fn(p, images[:2]), record_at=[0, 20],
+        )  # fmt: skip
+        for m, k in enumerate(jax.random.split(KEY, 3)):
+            net = convolutional(nnx.Rngs(k))
+            x, y = (images, Y) if own is None else (images[own[m]], Y[own[m]])
+            batches: Any = {"batch_size": batch_size, "key": jax.random.fold_in(k, 2**32 - 1)} if batch_size else {}
+            history = ntk.train(net, x, y, optimizer=optax.sgd(rates[m], 0.9), steps=20, record_at=[0, 20], **batches)
+            assert_close(got.loss[m], history.loss, rtol=1e-11)
+            assert_close(got.records[m, -1], net(images[:2]), rtol=1e-11)
+    assert turns == ["advance", "look"] * 2
+    ensemble()
+    assert len(turns) == 4  # dense layers do not
+
+
 def test_penalties_by_member():
     net = build(nnx.Rngs(0))
     strengths = jnp.array([0.0, 0.1, 0.5])

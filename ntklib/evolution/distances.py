@@ -112,7 +112,8 @@ def kernel_velocity(
 
     Note:
         S is quadratic in a small motion. For a smooth path v is therefore proportional to Δ, and velocities with
-        different lags cannot be compared.
+        different lags cannot be compared. With ReLU the kernel is not smooth: each unit that changes sign at an input
+        moves it by a step, however short the way, and S falls like Δ (chapter 18).
 
     References:
         Fort et al. 2020 (2010.15110), with Δ = 0.4 epochs.
