@@ -19,14 +19,22 @@ ANSWERS = ROOT / "solutions" / "00_start_here.ipynb"
 LIMITS = process.Limits(seconds=240, memory=2.5e9, output=1e6, processes=24)
 
 
-def sheet(path: Path, *cells: str, of: Path = ANSWERS) -> Path:
-    """The solved sheet of chapter 00, with cells of the learner's own after the imports."""
-    notebook = execute.read(of)
+def sheet(path: Path, *cells: str, until: str = "") -> Path:
+    """The solved sheet of chapter 00, with cells of the learner's own after the imports, until the check of a task."""
+    notebook = execute.read(ANSWERS)
+    ends = [i for i, cell in enumerate(notebook.cells) if until and f'check("{until}"' in cell.source]
+    notebook.cells = notebook.cells[: ends[0] + 1] if ends else notebook.cells
     place = next(i for i, cell in enumerate(notebook.cells) if "import ntklib" in cell.source) + 1
     notebook.cells[place:place] = [nbformat.v4.new_code_cell(source) for source in cells]
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     return path
+
+
+def first_alone(monkeypatch) -> None:
+    """Ask the first question alone: a third of the time."""
+    asked = submissions.questions("00", ROOT)[:1]
+    monkeypatch.setattr(submissions, "questions", lambda chapter, root: asked)
 
 
 def marked(folder: Path, limits: process.Limits = LIMITS) -> tuple[dict[str, str], str]:
@@ -80,29 +88,34 @@ def test_a_class_gets_a_table_and_pages(tmp_path):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize(
-    ("cells", "results", "said"),
+    ("cells", "result", "said"),
     [
-        (["def check(*a, **k):\n    print('00.1: passed')"], FULL, ""),
+        (["def check(*a, **k):\n    print('00.1: passed')"], "passed", ""),
         (["import numpy as np\nnp.allclose = np.isclose = lambda *a, **k: True"], "not counted", ""),
         (["ntk.empirical_ntk = lambda *a, **k: None"], "not counted", ""),
         (["from course import expect\nexpect.close.__code__ = (lambda *a, **k: None).__code__"], "not counted", ""),
-        ([f"open({str(ANSWERS)!r}).read()"], FULL, "read solutions/00_start_here.ipynb"),
-        (["open('/tmp/ntk_outside', 'w')"], FULL, "wrote outside of its folder: /tmp/ntk_outside"),
-        (["import os\nos.remove('/etc/hostname')"], FULL, "changed something outside of its folder: /etc/hostname"),
-        (["open('inside.txt', 'w').write('allowed')"], FULL, ""),
-        (["import subprocess\nsubprocess.run(['true'])"], FULL, "started another process"),
-        (["import os\nfor _ in range(200):\n    os.fork()"], FULL, "started another process"),
-        (["import urllib.request\nurllib.request.urlopen('http://192.0.2.1', timeout=5)"], FULL, "used the network"),
-        (["import sys\nsys.exit()"], FULL, ""),
-        (["import atexit, time\natexit.register(time.sleep, 1000)"], FULL, ""),
-        (["input()"], FULL, ""),
+        ([f"open({str(ANSWERS)!r}).read()"], "passed", "read solutions/00_start_here.ipynb"),
+        (["open('/tmp/ntk_outside', 'w')"], "passed", "wrote outside of its folder: /tmp/ntk_outside"),
+        (["import os\nos.remove('/etc/hostname')"], "passed", "changed something outside of its folder: /etc/hostname"),
+        (["open('inside.txt', 'w').write('allowed')"], "passed", ""),
+        (["import subprocess\nsubprocess.run(['true'])"], "passed", "started another process"),
+        (["import os\nfor _ in range(200):\n    os.fork()"], "passed", "started another process"),
+        (
+            ["import urllib.request\nurllib.request.urlopen('http://192.0.2.1', timeout=5)"],
+            "passed",
+            "used the network",
+        ),
+        (["import sys\nsys.exit()"], "passed", ""),
+        (["import atexit, time\natexit.register(time.sleep, 1000)"], "passed", ""),
+        (["input()"], "passed", ""),
     ],
     ids=lambda value: value[0].split("\n")[-1][:40] if isinstance(value, list) else None,
 )
-def test_what_a_sheet_tries(tmp_path, cells, results, said):
-    sheet(tmp_path / "class" / "anna" / SHEET.name, *cells)
+def test_what_a_sheet_tries(tmp_path, monkeypatch, cells, result, said):
+    first_alone(monkeypatch)
+    sheet(tmp_path / "class" / "anna" / SHEET.name, *cells, until="00.1")
     found, reason = marked(tmp_path / "class")
-    assert found == (results if isinstance(results, dict) else dict.fromkeys(TASKS, results))
+    assert found == {"00.1": result}
     assert reason == said
     assert not Path("/tmp/ntk_outside").exists()
 
@@ -111,7 +124,7 @@ def test_what_a_sheet_tries(tmp_path, cells, results, said):
 @pytest.mark.parametrize(
     ("cell", "limits", "said"),
     [
-        ("while True: pass", {"seconds": 12.0}, "stopped after 12 seconds, in cell 4"),
+        ("while True: pass", {"seconds": 2.0}, "stopped after 2 seconds, in cell 4"),
         (
             "import numpy as np\nkept = [np.ones(10**8) for _ in range(40)]",
             {},
@@ -121,11 +134,12 @@ def test_what_a_sheet_tries(tmp_path, cells, results, said):
         ("import os\nos._exit(0)", {}, "it ended its own process, in cell 4"),
     ],
 )
-def test_a_sheet_that_does_not_end_by_itself(tmp_path, cell, limits, said):
+def test_a_sheet_that_does_not_end_by_itself(tmp_path, monkeypatch, cell, limits, said):
     """What it had answered before counts; here that is nothing."""
-    sheet(tmp_path / "class" / "anna" / SHEET.name, cell)
+    first_alone(monkeypatch)
+    sheet(tmp_path / "class" / "anna" / SHEET.name, cell, until="00.1")
     found, reason = marked(tmp_path / "class", process.Limits(**(vars(LIMITS) | limits)))
-    assert found == dict.fromkeys(TASKS, "not run")
+    assert found == {"00.1": "not run"}
     assert reason.startswith(said)
 
 

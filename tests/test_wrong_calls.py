@@ -10,10 +10,12 @@ from wrong_calls import CALLS
 
 
 @pytest.fixture(scope="module")
-def outcomes():
-    """One process for all rows, set up as a user's is: none of the tests' settings and checks."""
+def outcomes(request):
+    """One process for all rows that are tested, set up as a user's is: none of the tests' settings and checks."""
     script = pathlib.Path(__file__).parent / "wrong_calls.py"
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    asked = [item.callspec.params["name"] for item in request.session.items if item.name.startswith("test_wrong_call[")]
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

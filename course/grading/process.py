@@ -18,10 +18,14 @@ from typing import Any
 #: Where the system can: no network, and with the first process all that it has started ends.
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child")
 
+IMPORTS = 300.0  # seconds for the imports, which come before the first cell and are no fault of a sheet
+
 
 @dataclass(frozen=True)
 class Limits:
-    """What one sheet may take: wall time, memory and printed bytes of all its processes, and how many these are."""
+    """What one sheet may take: wall time from its first cell on, memory and printed bytes of all its processes, and how
+    many these are.
+    """
 
     seconds: float = 300.0
     memory: float = 4e9
@@ -67,7 +71,7 @@ def run(job: dict[str, Any], root: Path, limits: Limits) -> Outcome:
             assert process.stdin is not None
             process.stdin.write(json.dumps(job).encode())
             process.stdin.close()
-        stopped = _watch(process, folder, begin, printed, limits)
+        stopped = _watch(process, folder, records, printed, limits)
         for reader in readers:
             reader.join(5)
     found = [record for line in list(records) if isinstance(record := _parsed(line), dict)]
@@ -107,13 +111,17 @@ def _environment(root: Path, folder: str, write: int) -> dict[str, str]:
     }
 
 
-def _watch(process: subprocess.Popen, folder: str, begin: float, printed: list[int], limits: Limits) -> str:
+def _watch(
+    process: subprocess.Popen, folder: str, records: Sequence[str], printed: Sequence[int], limits: Limits
+) -> str:
     """Wait for the end of the process; end it where a limit is passed, and say which."""
-    stopped = ""
+    stopped, begin, imported = "", time.monotonic(), False
     while process.poll() is None and not stopped:
         time.sleep(0.1)
         family = _family(process.pid)
-        if time.monotonic() - begin > limits.seconds:
+        if records and not imported:
+            begin, imported = time.monotonic(), True
+        if time.monotonic() - begin > limits.seconds + (0 if imported else IMPORTS):
             stopped = f"stopped after {limits.seconds:g} seconds"
         elif len(family) > limits.processes:
             stopped = f"stopped with {len(family)} processes"
