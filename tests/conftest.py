@@ -54,6 +54,7 @@ TESTS = itertools.count(1)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With NTK_SWEEPS=third keep a third of the cases of each test that is marked as a sweep, always the same ones.
 
+    Tests that are marked `weekly` are left out: each takes half a minute or more on the slowest machine of CI.
     A sweep asks the same of many activations, models or stored values, and its cases take most of the time. `make test`
     keeps a third. The weekly run of CI, and pytest called by hand, keep all.
     """
@@ -63,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("sweep"):
             sweeps.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    dropped: set[pytest.Item] = set()
+    dropped: set[pytest.Item] = {item for item in items if item.get_closest_marker("weekly")}
     for name, cases in sweeps.items():
         dropped.update(random.Random(name).sample(cases, len(cases) - -(-len(cases) // 3)))
     config.hook.pytest_deselected(items=[item for item in items if item in dropped])

@@ -78,6 +78,7 @@ def test_the_solution_is_that_of_float64(name):
         assert_close(a, exact, rtol=1e-9)
 
 
+@pytest.mark.weekly
 def test_targets_do_not_decide_whether_float32_is_enough():
     """These have next to no part in the directions where corrections stay large."""
     network = net(2, ntk.Erf())
@@ -131,6 +132,7 @@ def test_a_product_is_that_of_the_matrix():
     assert matrix.parts == {}
 
 
+@pytest.mark.weekly
 def test_few_digits_are_told_and_many_are_not():
     x, few = np.linspace(-1, 1, 100)[:, None], net(1, ntk.Erf())
     with pytest.warns(UserWarning, match=r"ill-conditioned.*digits of the solution are right; with ridge=\de-\d+ six"):

@@ -544,11 +544,13 @@ print("agree")
 """
 
 
+@pytest.mark.weekly
 def test_kernels_of_wide_networks_stay_sharded_over_explicit_axes():
     done = subprocess.run([sys.executable, "-c", WIDE_NETWORKS], capture_output=True, text=True, timeout=600)
     assert done.stdout == "agree\n", done.stdout + done.stderr
 
 
+@pytest.mark.weekly
 def test_kernels_on_several_devices_are_gathered():
     """Sharded over automatic and explicit axes, inside and outside a mesh, and as `gram` returns them."""
     done = subprocess.run([sys.executable, "-c", SEVERAL_DEVICES], capture_output=True, text=True, timeout=600)

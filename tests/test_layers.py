@@ -212,6 +212,7 @@ def test_deep_linear_network_counts_its_layers():
     assert_close(net.kernel(x).ntk, 3 * x @ x.T / 6)
 
 
+@pytest.mark.weekly
 def test_kernel_matrix_is_symmetric_positive_and_consistent_with_its_parts():
     x = normal(0, 9, 4)
     for name in (*CLOSED_FORM, "tanh"):

@@ -76,6 +76,7 @@ def network(kind, width, rngs):
             return ntk.Serial(*body, ntk.GlobalAvgPool(), ntk.Dense(width, 1, **how))
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize(("kind", "width", "bias"), [("flatten", 8, 0.0), ("pool", 8, 0.0), ("deep", 64, 1 / 64)])
 def test_finite_networks_have_the_kernel_of_the_limit_on_average(kind, width, bias):
     """256 draws; entries within 4.5 standard errors, and as far as a finite width adds to it. The convolution's kernel

@@ -14,6 +14,7 @@ from rounded import KERNEL_OF_RANK_2, KERNELS, TARGETS, X_TEST, N, X, flow, gaus
 import ntklib as ntk
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_warning_comes_where_the_answer_is_off_and_only_there(seed):
     """Smooth and rough targets, fast and slow spectra, early and late, with and without ridge, against float64."""
@@ -107,6 +108,7 @@ def test_posteriors_say_what_is_lost(name, small):
         assert_close(one, other, rtol=5e-3)
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", ["sgd_moments", "sgd_simulate"])
 def test_sgd_says_what_is_lost(name):
     """With a full batch it is gradient descent, whose words it shares: lost late, not early."""

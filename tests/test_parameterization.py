@@ -69,6 +69,7 @@ def test_initial_weights_have_the_variance_they_should(p):
         assert abs(float(jnp.std(bias)) / 0.3 - 1) < 0.25
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize(
     ("p", "hidden", "output"),
     [(ntk.NTK, -0.5, 0.0), (ntk.STANDARD, -0.5, 0.0), (ntk.MUP, 0.0, 0.0)],

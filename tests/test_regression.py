@@ -54,6 +54,7 @@ def test_regression_is_the_end_of_ridge_flow_with_its_spread(kernel):
     assert_close(one.predict(X_TEST), mean[:, 1], rtol=1e-9)
 
 
+@pytest.mark.weekly
 def test_long_predictions_in_blocks_are_the_same():
     model = ntk.KernelRegressor(NET).fit(X, Y)
     many = np.concatenate([X_TEST] * 300)
@@ -204,6 +205,7 @@ def test_a_classifier_chooses_a_ridge():
     assert model.score(data.x_test, data.y_test) > max(0.9, fixed.score(data.x_test, data.y_test))
 
 
+@pytest.mark.weekly
 def test_networks_are_described_by_numbers_and_names():
     """As the network that one would build by hand; anything that describes it can be searched over."""
     rngs, scales = nnx.Rngs(0), {"w_std": 1.2, "b_std": 0.3}
@@ -254,6 +256,7 @@ def test_a_search_with_memory_computes_each_kernel_once(monkeypatch, tmp_path):
     assert_close(kept.best_estimator_.predict_std(X_TEST), plain.best_estimator_.predict_std(X_TEST), rtol=1e-6)
 
 
+@pytest.mark.weekly
 def test_memory_tells_networks_apart(tmp_path):
     """By hyperparameters, and by the kernels of functions that have no name."""
     nets = [

@@ -18,6 +18,7 @@ def found():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize(("where", "cases"), [("shard_map", 10), ("explicit", 22), ("over_a_mesh", 13)])
 def test_two_devices_give_what_one_gives(found, where, cases):
     assert len(found[where]) == cases

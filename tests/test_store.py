@@ -162,6 +162,7 @@ def test_inputs_are_compared_as_they_enter_the_kernel():
     assert digest(changed) != before
 
 
+@pytest.mark.weekly
 def test_another_process_has_the_same_fingerprint():
     code = (
         "import json, sys; sys.path.insert(0, 'tests'); import jax; jax.config.update('jax_enable_x64', True)\n"

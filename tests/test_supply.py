@@ -256,6 +256,7 @@ def test_setup_that_was_interrupted_begins_again(clone):
 # ---- the compilation cache of the tests
 
 
+@pytest.mark.weekly
 def test_an_entry_of_the_compilation_cache_that_is_half_written_is_compiled_again(tmp_path):
     """As another worker leaves it while it writes, and a test run that was killed for good."""
     assert (
