@@ -148,6 +148,8 @@ class Row:
         found = self.changes(old, but={verdicts.UNDECIDED})
         before, now = old.measured or 0.0, self.measured or 0.0
         rounding = max(0.5 * 10.0 ** (1 - DIGITS) * abs(before), ROUNDING)
+        if self.number == "digits":  # how many two programs share is a matter of rounding itself
+            rounding = self.margin
         low, high = sorted((old.error, self.error))
         if abs(now - before) > 3 * math.hypot(low, high) + rounding or high > MOST_ERRORS * low + rounding:
             found.append(f"recorded {old.result()}, measured {self.result()}")

@@ -235,6 +235,9 @@ def test_what_rounding_has_left_is_no_difference():
     old = row(kind="identity", seeds=0, uncertainty=0.0, claimed=None, derived=0, measured=2.28e-14)
     assert dataclasses.replace(old, measured=7.1e-13).differences(old) == []
     assert dataclasses.replace(old, measured=2e-9).differences(old) == ["recorded 2.28e-14, measured 2e-09"]
+    digits = row(kind="computed", number="digits", margin=1, seeds=0, uncertainty=0.0, claimed=">= 6", measured=10)
+    assert dataclasses.replace(digits, measured=9.56).differences(digits) == []
+    assert dataclasses.replace(digits, measured=8.5).differences(digits) == ["recorded 10, measured 8.5"]
 
 
 def test_each_chapter_has_its_week():
