@@ -576,7 +576,7 @@ _ = right.legend(loc="upper left")
 
 # %%
 curve = np.mean(distance[8], axis=0)
-print(f"8 bits: the distance is least after {LOOKS[curve.argmin()]} iterations, {curve.min():.2g} of the outputs' size")
+print(f"8 bits: the distance is least after {LOOKS[curve.argmin()]} iterations, {curve.min():.1g} of the outputs' size")
 assert curve[-1] > curve.min()
 assert np.mean(distance[53], axis=0)[-1] < 0.1 * curve[-1]
 
