@@ -462,8 +462,8 @@ for ax, samples, slope, name in zip(axes, short, (-2, -1), names, strict=False):
     ax.plot(np.tile(WIDTHS, (DRAWS, 1)).T, samples.T, ".", color="0.7", markersize=4)
     ax.errorbar(WIDTHS, mean, yerr=error, fmt="o", color=plotting.COLOURS[0], capsize=3, label="mean")
     line = mean[0] * (np.array(WIDTHS) / WIDTHS[0]) ** slope
-    ax.plot(WIDTHS, line, "--", color="0.2", label=f"slope {slope}")
-    ax.set(xscale="log", yscale="log", xlabel="channels", title=name, xlim=(12, 85))
+    ax.plot(WIDTHS, line, "--", color="0.2", label=f"slope −{-slope}")
+    ax.set(xscale="log", yscale="log", xlabel="channels", ylabel=name, xlim=(12, 85))
     ax.set_xticks(WIDTHS, [str(n) for n in WIDTHS])
     ax.set_xticks([], minor=True)
     ax.yaxis.set_minor_formatter("")
@@ -474,10 +474,8 @@ mean, error = plotting.mean_and_error(faded.T)
 axes[2].plot([0, 1], faded, ".", color="0.7", markersize=4)
 axes[2].errorbar([0, 1], mean, yerr=error, fmt="s", color=plotting.COLOURS[3], capsize=3)
 axes[2].axhline(0, color="0.4", linewidth=1)
-axes[2].set(xlabel="channels", title="nonlinear advantage, onset 0", xlim=(-0.5, 1.5))
-axes[2].set_xticks([0, 1], [str(n) for n in CHANNELS])
-for ax in axes:
-    ax.title.set_fontsize(9)
+axes[2].set(xlabel="channels", ylabel="nonlinear advantage, onset 0", xlim=(-0.5, 1.5))
+_ = axes[2].set_xticks([0, 1], [str(n) for n in CHANNELS])
 
 # %%
 told = "centered GELU networks of 16 and 64 channels"

@@ -374,7 +374,7 @@ for number, (name, width) in enumerate(first_steps):
         TINY, S.mean(0)[-1] * (TINY / TINY[-1]) ** (1 if name == "ReLU" else 2), color=plotting.COLOURS[number]
     )
     axes[1].axhline(cosine.mean(), color=plotting.COLOURS[number], linestyle=plotting.DASHES[number], linewidth=1)
-axes[0].set(xscale="log", yscale="log", xlabel="rate", ylabel="kernel distance S after an epoch")
+axes[0].set(xscale="log", yscale="log", xlabel="rate", ylabel="kernel distance S (lines: slopes 1, 2)")
 axes[1].set(xscale="log", xlabel="rate", ylabel="share of scale (lines: smooth theory)", ylim=(0, 1))
 for ax in axes:
     ax.set_xticks(TINY, ["2e-5", "6e-5", "2e-4"])
@@ -663,7 +663,9 @@ for (width, rate), slope in zip(CELLS, slopes.reshape(-1, SEEDS), strict=True):
 # %% alt="Norm of the kernel over that at the start (left, logarithmic) and share of scale in the motion (right) over epochs. The norm first falls below one half, then rises to several times its start. The share of scale goes down and up again."
 with np.errstate(invalid="ignore"):
     share = share_of_scale(curve["size"], curve["distance"])  # at the start 0/0: nothing has moved
-fig, axes = over_epochs((curve["size"], share), ("‖Θ_t‖ / ‖Θ_0‖", "share of scale in the motion"))
+fig, axes = over_epochs(
+    (curve["size"], share), (r"$\Vert\Theta_t\Vert / \Vert\Theta_0\Vert$", "share of scale in the motion")
+)
 axes[0].set_yscale("log")
 axes[1].set_ylim(0, 1)
 _ = axes[0].legend()
@@ -836,7 +838,7 @@ for way, (ax, title) in enumerate(zip(axes, titles, strict=True)):
         ax.errorbar(mean[way], row, xerr=np.maximum(error, 0), fmt="o", color=plotting.COLOURS[0], capsize=2)
     if way == 0:
         ax.axvline(by_clock[0][0], color="0.3", linestyle="--", label="a clock")
-        ax.legend(loc="lower left")
+        ax.legend(loc="lower right")
     ax.axvline(0, color="0.5", linewidth=0.8)
     ax.set(title=title, xlim=(-1, 1), xlabel="rank correlation")
 names = [name.replace(" of two children", "").replace(" that differ in two children", "") for name in QUANTITIES]
@@ -932,7 +934,7 @@ for number in (0, 2):
     axes[2].plot([], [], marker="$0$", linestyle="none", color=plotting.COLOURS[number], label=label)
 axes[2].axhline(0, color="0.6", linewidth=0.8)
 axes[2].axvline(0, color="0.6", linewidth=0.8)
-axes[2].set(xlim=(-0.16, 0.16), ylim=(-0.16, 0.16), xlabel="first eigenvector, class mean", ylabel="second")
+axes[2].set(xlim=(-0.2, 0.16), ylim=(-0.16, 0.16), xlabel="class mean, first eigenvector", ylabel="second eigenvector")
 _ = axes[2].legend(loc="lower left")
 
 # %%
