@@ -582,7 +582,7 @@ assert np.mean(distance[53], axis=0)[-1] < 0.1 * curve[-1]
 
 # %% [markdown]
 # The distance falls and rises again, as predicted. Of the iterations that we looked at the 12th is best; there the two curves part.
-# But as a remedy stopping has hardly any effect here. The least distance is 0.84 of the outputs' size, and to answer zero everywhere would have a distance of 1.
+# But as a remedy stopping has hardly any effect here. The least distance is 0.8 to 0.9 of the outputs' size (which of the two, the processor's rounding decides), and to answer zero everywhere would have a distance of 1.
 # The exact kernel needs some eighty iterations to get near its outputs, and after twelve most of the way is still to go.
 # Stopping in time avoids the noise. It does not replace what the noise has covered.
 #

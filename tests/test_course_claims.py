@@ -260,6 +260,17 @@ def test_a_measurement_that_agrees_is_printed_beside_its_record(toml, capsys):
     )
 
 
+def test_shared_digits_are_printed_as_recorded(toml, capsys):
+    """How many there are beyond the margin is a matter of the processor's rounding."""
+    row = 'what = "digits"\nkind = "computed"\nnumber = "digits"\nclaimed = ">= 6"\nmeasured = 10\n'
+    text = TABLE.replace("[margin]", "[margin]\ndigits = 1") + f"\n[[claim.result]]\n{row}"
+    toml.write_text(text, encoding="utf-8")
+    claim("A2", what="digits", measured=9.56, path=toml)
+    assert "now 10, recorded 10 (margin 1): claimed >= 6: holds" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match=r"recorded 10, measured 8\.5"):
+        claim("A2", what="digits", measured=8.5, path=toml)
+
+
 def test_a_verdict_near_its_margin_may_become_undecided(toml, capsys):
     """As on another processor: the numbers agree, and the verdict that is printed is the record's."""
     claim("A1", **(MEASURED | {"measured": -0.47, "uncertainty": 0.04}), path=toml)

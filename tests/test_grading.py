@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from course import build, execute, handout
-from course.grading import guard, marking, process, report, seal, submissions
+from course.grading import marking, process, report, seal, submissions
 
 ROOT = build.repository()
 SHEET = ROOT / "exercises" / "00_start_here.ipynb"
@@ -95,8 +95,8 @@ def test_a_class_gets_a_table_and_pages(tmp_path):
         (["ntk.empirical_ntk = lambda *a, **k: None"], "not counted", ""),
         (["from course import expect\nexpect.close.__code__ = (lambda *a, **k: None).__code__"], "not counted", ""),
         ([f"open({str(ANSWERS)!r}).read()"], "passed", "read solutions/00_start_here.ipynb"),
-        (["open('/tmp/ntk_outside', 'w')"], "passed", "wrote outside of its folder: /tmp/ntk_outside"),
-        (["import os\nos.remove('/etc/hostname')"], "passed", "changed something outside of its folder: /etc/hostname"),
+        (["open('OUTSIDE', 'w')"], "passed", "wrote outside of its folder: OUTSIDE"),
+        (["import os\nos.remove('OUTSIDE')"], "passed", "changed something outside of its folder: OUTSIDE"),
         (["open('inside.txt', 'w').write('allowed')"], "passed", ""),
         (["import subprocess\nsubprocess.run(['true'])"], "passed", "started another process"),
         (["import os\nfor _ in range(200):\n    os.fork()"], "passed", "started another process"),
@@ -113,11 +113,14 @@ def test_a_class_gets_a_table_and_pages(tmp_path):
 )
 def test_what_a_sheet_tries(tmp_path, monkeypatch, cells, result, said):
     first_alone(monkeypatch)
+    outside = tmp_path / "outside"
+    outside.write_text("as it was", encoding="utf-8")
+    cells = [cell.replace("OUTSIDE", str(outside)) for cell in cells]
     sheet(tmp_path / "class" / "anna" / SHEET.name, *cells, until="00.1")
     found, reason = marked(tmp_path / "class")
     assert found == {"00.1": result}
-    assert reason == said
-    assert not Path("/tmp/ntk_outside").exists()
+    assert reason == said.replace("OUTSIDE", str(outside))
+    assert outside.read_text(encoding="utf-8") == "as it was"
 
 
 @pytest.mark.sweep
@@ -199,8 +202,70 @@ def test_a_formula_in_the_table_is_text(tmp_path):
     assert "'-1" in text
 
 
-def test_the_guard_is_for_a_process_of_its_own():
-    assert "ctypes.dlopen" in guard.PROCESSES  # what would go past it
+ATTEMPTS = """
+open({out}, "w")
+open({out}, "a")
+open({out}, "r+")
+os.open({out}, os.O_CREAT)
+os.remove({out})
+os.rename({out}, "here")
+os.rename("own", {out})
+os.mkdir({out} + "x")
+os.rmdir({folder})
+os.link({out}, "here")
+os.symlink("own", {out} + "x")
+os.chmod({out}, 0o777)
+os.truncate({out}, 0)
+os.utime({out})
+shutil.rmtree({folder})
+shutil.copyfile("own", {out})
+pathlib.Path({out}).write_text("")
+open({hidden})
+os.listdir(os.path.dirname({hidden}))
+list(pathlib.Path({hidden}).parent.glob("*"))
+os.system("true")
+os.fork()
+os.execv("/bin/true", ["true"])
+os.posix_spawn("/bin/true", ["true"], {{}})
+subprocess.run(["true"])
+ctypes.CDLL(None)
+socket.create_connection(("192.0.2.1", 80), 1)
+socket.getaddrinfo("localhost", 80)
+"""
+
+
+def test_the_guard_refuses_each_way(tmp_path):
+    """In a process of its own: it cannot be taken back. What is allowed there stays so."""
+    places = {"out": tmp_path / "outside" / "file", "folder": tmp_path / "outside", "hidden": tmp_path / "hidden" / "a"}
+    for name in ("outside", "hidden", "own"):
+        (tmp_path / name).mkdir()
+    for path in (places["out"], places["hidden"], tmp_path / "own" / "own"):
+        path.write_text("as it was", encoding="utf-8")
+    lines = ATTEMPTS.format(**{name: repr(str(path)) for name, path in places.items()}).strip().splitlines()
+    code = f"""
+import ctypes, os, pathlib, shutil, socket, subprocess
+from course.grading import guard
+told = []
+guard.install(os.getcwd(), [{str(tmp_path / "hidden")!r}], told.append)
+for line in {lines!r}:
+    before = len(told)
+    try:
+        exec(line)
+    except PermissionError as error:
+        assert str(error).startswith("not while a sheet is marked"), (line, error)
+    assert len(told) > before, line
+open("new", "w").write("x")
+os.rename("new", "newer")
+os.remove("newer")
+os.listdir("/")
+open({str(places["out"])!r})
+print(len(told))
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "own", env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) >= len(lines)
+    assert [path.read_text(encoding="utf-8") for path in (places["out"], tmp_path / "own" / "own")] == ["as it was"] * 2
 
 
 def test_a_handout_has_the_sheets_and_checks_and_no_solution(tmp_path):
