@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from course import signatures
+from course import address, signatures
 
 #: Headings of a docstring in the form of `STYLE.md`; what comes before the first is text and equations.
 SECTIONS = (
@@ -31,8 +31,6 @@ SECTIONS = (
     "References",
     "See also",
 )
-#: Where code is shown on the web.
-REPOSITORY = "https://github.com/ntk-course/ntklib/blob/main"
 
 
 class Group(NamedTuple):
@@ -262,7 +260,7 @@ def _name_page(root: Path, entry: Entry, found: dict[str, Entry], docstrings: di
         text += [".. seealso::", "", "   " + ", ".join(f":py:obj:`{o.name} <{o.qualified}>`" for o in others), ""]
     if chapters := _chapters(root, entry):
         text += [".. rubric:: Chapters that use it", ""]
-        text += [f"- `{title} <{REPOSITORY}/{path}>`__" for path, title in chapters] + [""]
+        text += [f"- `{title} <{address.blob(path)}>`__" for path, title in chapters] + [""]
     place = f"{origin.replace('.', '/')}"
     text += [
         ".. rst-class:: whereabouts",

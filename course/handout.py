@@ -6,12 +6,11 @@ asks with other seeds, and lets no sheet read them.
 
 import re
 import shutil
-import tomllib
 from pathlib import Path
 
 import nbformat
 
-from course import build, execute
+from course import address, build, execute
 
 #: Of the package, what no sheet needs.
 LEFT_OUT = ("site", "explorer", "jupyterlab", "grading", "__pycache__", "*.sh", "*.png", "AUTHORS.md", "claims.md")
@@ -34,7 +33,6 @@ def make(root: Path, folder: Path) -> list[Path]:
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: choose a new folder, or empty it")
     folder.mkdir(parents=True, exist_ok=True)
-    address = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
     sheets = []
     for target in build.targets(root):
         if target.path.parent.name != "exercises":
@@ -42,11 +40,12 @@ def make(root: Path, folder: Path) -> list[Path]:
         notebook = execute.read(target.path)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":  # the neighbors in the clone are on the web for those who have no clone
-                cell.source = re.sub(r"\]\(\.\./", f"]({address}/blob/main/", cell.source)
+                cell.source = re.sub(r"\]\(\.\./", f"]({address.blob('', root)}", cell.source)
         sheets.append(folder / target.path.name)
         nbformat.write(notebook, sheets[-1])
     shutil.copytree(root / "course", folder / "course", ignore=shutil.ignore_patterns(*LEFT_OUT))
-    (folder / "README.md").write_text(TEXT.format(address=address, example=sheets[0].name), encoding="utf-8")
+    text = TEXT.format(address=address.repository(root), example=sheets[0].name)
+    (folder / "README.md").write_text(text, encoding="utf-8")
     for name in ("LICENSE", "LICENSE-TEXT"):
         shutil.copy(root / name, folder / name)
     return sheets

@@ -7,12 +7,13 @@ import ast
 import difflib
 import hashlib
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
+
+from course import address
 
 PLACEHOLDER = "Write your answer here."
 KEYS = ("task", "check", "written", "points", "alt", "tags", "title")
@@ -92,8 +93,7 @@ def _is_built(root: Path, folder: str, stem: str) -> bool:
 
 def set_up(root: Path) -> str:
     """Return the code of the set-up cell."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return SETUP.format(address=project["urls"]["Repository"]).strip()
+    return SETUP.format(address=address.repository(root)).strip()
 
 
 def sets_up(cell: NotebookNode) -> bool:
