@@ -126,6 +126,14 @@ def claims() -> None:
     claims_page.write_page(root)
 
 
+@app.command("map")
+def map_() -> None:
+    """Draw the map of chapters, modules and papers anew, course/map.svg."""
+    from course import build, map
+
+    print(map.write(build.repository()))
+
+
 @app.command()
 def run(
     chapters: Annotated[list[str], typer.Argument(help="Numbers such as 03, or all.")],
