@@ -37,7 +37,7 @@ paper = scale() == "paper"
 # %% [markdown]
 # ## The data
 #
-# `mnist5k` is 5,000 real handwritten digits, 500 of each class, in 28 × 28 grey levels. It comes with the library, so nothing is
+# `mnist5k` is 5,000 real handwritten digits, 500 of each class, in 28 × 28 gray levels. It comes with the library, so nothing is
 # downloaded. We cut it into 4,000 images for training and 1,000 for testing.
 #
 # > **These are not the MNIST test set.** The 1,000 test images are our own cut of a part of MNIST. An accuracy on them is an

@@ -130,8 +130,8 @@ for p in (ntk.NTK, ntk.STANDARD, ntk.MUP):
 #
 # So NTK training with the rate $\eta$ *is* standard training with the rate $\eta\,\sigma_w^2/n$ for weights (with $n$ the
 # fan-in of that layer) and, by the same argument, $\eta\,\sigma_b^2$ for biases. The factor $1/\sqrt n$ enters **twice**.
-# Whoever sees only the first gets $1/\sqrt n$: that is to convert the steepness of a hill from metres to kilometres, and
-# then to take the step in metres all the same.
+# Whoever sees only the first gets $1/\sqrt n$: that is to convert the steepness of a hill from meters to kilometers, and
+# then to take the step in meters all the same.
 #
 # Nothing here is approximate or needs a large $n$: **prediction**, equal outputs up to rounding, at every step.
 # `ntk.convert` rescales the parameters and `ntk.sgd` gives each tensor its rate. In float64, 100 steps:
@@ -374,7 +374,7 @@ claim(
 # a finite network may recover after the explosion, by going to a flatter place, far away from where its kernel was:
 # chapter 11.)
 #
-# One subtlety of language: as an upper bound "$O(1/\sqrt n)$" is true of $1/n$ as well, like "below 10 metres" of a
+# One subtlety of language: as an upper bound "$O(1/\sqrt n)$" is true of $1/n$ as well, like "below 10 meters" of a
 # chair. As a rule by which to set a rate it is wrong, and the right panel shows what it costs.
 #
 # ### One rate for all has another limit

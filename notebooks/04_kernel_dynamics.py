@@ -244,7 +244,7 @@ assert 3 * rms_own < rms_limit < 0.2  # one network: its draw is n^-1/2 times a 
 #
 # ### How far the parameters travel
 #
-# The linearised network moves by $\theta_t - \theta_0 = -\frac1N \int J_0(X)^\top r_s\, ds = J_0(X)^\top c_t$, with the coefficients of (3). Its length needs no parameters either:
+# The linearized network moves by $\theta_t - \theta_0 = -\frac1N \int J_0(X)^\top r_s\, ds = J_0(X)^\top c_t$, with the coefficients of (3). Its length needs no parameters either:
 #
 # $$\|\theta_t - \theta_0\|^2 = c_t^\top\, \Theta\, c_t = \sum_i \frac{(1 - e^{-\lambda_i t/N})^2}{\lambda_i} \big(u_i^\top(y - f_0)\big)^2 \;\longrightarrow\; (y - f_0)^\top \Theta^{-1} (y - f_0). \tag{6}$$
 #

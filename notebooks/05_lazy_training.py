@@ -3,7 +3,7 @@
 #
 # **After this chapter you can**
 #
-# - make any differentiable model train like its linearisation, without making it wide, and say how near: with exponents, and the constant for one of them;
+# - make any differentiable model train like its linearization, without making it wide, and say how near: with exponents, and the constant for one of them;
 # - say what this needs (an output near zero at the start, a Jacobian of full rank), and what happens when either is missing;
 # - estimate from one number, measured before training, how lazy a network will be, say where that number misleads, and show what laziness costs.
 #
@@ -115,17 +115,17 @@ def ensemble(make, seeds=SEEDS):
 # $$ u = u_0 + \varepsilon\, u_1 + \dots, \qquad f = f_0 + \varepsilon f_1 + \dots $$
 #
 # with $u_0, f_0$ those of the linear model (in this section an index counts powers of $\varepsilon$). Writing $w_\alpha$ and
-# $\bar w_\alpha$ for model and linearisation and going back to $w = w_0 + \varepsilon u$ we read off three laws:
+# $\bar w_\alpha$ for model and linearization and going back to $w = w_0 + \varepsilon u$ we read off three laws:
 #
 # | | is | slope over $\alpha$ |
 # |---|---|---|
-# | distance travelled $\lVert w_\alpha - w_0 \rVert$ | $\varepsilon \lVert u_0 \rVert$ | $-1$ |
-# | distance to the linearised model $\lVert w_\alpha - \bar w_\alpha \rVert$ | $\varepsilon^2 \lVert u_1 \rVert$ | $-2$ |
+# | distance traveled $\lVert w_\alpha - w_0 \rVert$ | $\varepsilon \lVert u_0 \rVert$ | $-1$ |
+# | distance to the linearized model $\lVert w_\alpha - \bar w_\alpha \rVert$ | $\varepsilon^2 \lVert u_1 \rVert$ | $-2$ |
 # | gap of the outputs $\lVert \alpha h(w_\alpha) - \alpha \bar h(\bar w_\alpha) \rVert$ | $\varepsilon \lVert f_1 \rVert$ | $-1$ |
 #
 # The parameters are nearer to the linear trajectory than the outputs: an error of $1/\alpha^2$ in $w$ is multiplied by
 # $\alpha$ in $f$. For the first law we know the constant as well. The linear model moves by kernel gradient descent; with the
-# eigenvalues $\lambda_i$ and eigenvectors $v_i$ of $\Theta(w_0)$ it has travelled after $s$ steps of size $\eta$
+# eigenvalues $\lambda_i$ and eigenvectors $v_i$ of $\Theta(w_0)$ it has traveled after $s$ steps of size $\eta$
 #
 # $$ \lVert u_0 \rVert^2 = \sum_i \frac{q_i^2}{\lambda_i} (v_i^\top y)^2, \qquad q_i = 1 - \Big(1 - \frac{\eta\lambda_i}{N}\Big)^s , $$
 #
@@ -274,7 +274,7 @@ alpha_axis(right, ylabel="relative change of the kernel")
 
 # %% [markdown]
 # Lines are predictions (for the distance with its constant, nothing fitted), points are means over four networks; slopes are
-# fitted in the grey range. The laws start where the kernel stops changing much, here above $\alpha \approx 3$.
+# fitted in the gray range. The laws start where the kernel stops changing much, here above $\alpha \approx 3$.
 #
 # Below, at the left edge, is another world. With $\alpha = 0.1$ the network must reach $h = \pm 10$: it travels 20 units, its kernel ends several times as
 # large as it began. It learns features; linear it is not.
@@ -376,7 +376,7 @@ for name, make in (
 #
 # | | general $p$ | $p = 0$: untouched | $p = \tfrac12$ | $p = 1$: $\alpha h(w_0)$ bounded |
 # |---|---|---|---|---|
-# | distance travelled | $-p$ | $0$ | $-\tfrac12$ | $-1$ |
+# | distance traveled | $-p$ | $0$ | $-\tfrac12$ | $-1$ |
 # | gap of the parameters | $-2p$ | $0$ | $-1$ | $-2$ |
 # | gap of the outputs | $1 - 2p$ | $+1$ | $0$ | $-1$ |
 #
@@ -517,7 +517,7 @@ claim("Z1", what="slope over α of the output's gap, doubled model", measured=va
 # ## One number that tells, to a factor of a few
 #
 # $\alpha$ is a knob, not a measure: $\alpha = 1$ is lazy for one network and not for another. What decides? To fit, $h$ has to change by the residual
-# $r = h(w_0) - y$. The shortest step that changes the outputs by $\lVert r \rVert$, if the direction is favourable, has the length
+# $r = h(w_0) - y$. The shortest step that changes the outputs by $\lVert r \rVert$, if the direction is favorable, has the length
 # $\lVert \Delta w \rVert = \lVert r \rVert / \lVert Dh \rVert$, with the largest singular value $\lVert Dh \rVert$. On this way the Jacobian
 # changes by at most $\lVert D^2h \rVert\, \lVert \Delta w \rVert$. Relative to its own size that is
 #
@@ -531,7 +531,7 @@ claim("Z1", what="slope over α of the output's gap, doubled model", measured=va
 #    = \frac{\lVert D^2h \rVert}{\lVert Dh \rVert} \cdot \frac{\lVert r \rVert^2}{2\, \lVert Dh^\top r \rVert}
 #    \;\approx\; \frac{\kappa_h}{2} \quad\text{if } \lVert Dh^\top r \rVert \approx \lVert Dh \rVert\, \lVert r \rVert ; $$
 #
-# the $N$ has cancelled, and with square loss the factor 2 is left aside. Two steps are rough, in opposite directions. $\lVert D^2h \rVert$ is the worst direction's curvature, while training goes
+# the $N$ has canceled, and with square loss the factor 2 is left aside. Two steps are rough, in opposite directions. $\lVert D^2h \rVert$ is the worst direction's curvature, while training goes
 # in its own: this makes $\kappa_h$ too large. And $\lVert Dh^\top r \rVert$ can be much *smaller* than $\lVert Dh \rVert\, \lVert r \rVert$: what lies along small singular values needs a longer way,
 # in the end $\sqrt{r^\top \Theta^{-1} r}$ instead of $\lVert r \rVert/\lVert Dh \rVert$. So $\kappa_h$ is an order of magnitude, not a bound.
 #
@@ -550,7 +550,7 @@ claim("Z1", what="slope over α of the output's gap, doubled model", measured=va
 #
 # and their learning rates by $\eta n$ to $\eta$: **the NTK parameterization is the mean-field network with $\alpha = \sqrt n$ and the rate $\eta/\alpha^2$.**
 # Even the start fits. $h_{\text{MF}}(w_0)$ is a mean of $n$ terms with random signs, so it is of order $n^{-1/2} = 1/\alpha$: the bounded case, $p = 1$.
-# The movement in chapter 02 and the gap to the linearised network in chapter 04 are this chapter's $1/\alpha$.
+# The movement in chapter 02 and the gap to the linearized network in chapter 04 are this chapter's $1/\alpha$.
 # Chapter 03's $n^{-1/2}$ is not: there the kernel *at the start* is an average over random units, and a law of large numbers says how well.
 # Width is one way to get a large factor in front. It is not needed, and width alone makes nothing lazy.
 #
@@ -706,7 +706,7 @@ for name in ("NTK", "mean field"):
 # - *Two equal inputs with different labels.* No $w$ fits both. But the rank is the same everywhere, so the outputs that can be reached are still all those with
 #   $h_1 = h_2$: there is a nearby minimum of the loss, just not one with loss zero.
 #
-# **Prediction**: slopes $-1$, $-\frac12$, 0 with all three constants. **Measurement**: we find the nearest solution by iterating the formula: linearise $h$ where we
+# **Prediction**: slopes $-1$, $-\frac12$, 0 with all three constants. **Measurement**: we find the nearest solution by iterating the formula: linearize $h$ where we
 # are, take of its solutions the one nearest to $w_0$.
 
 # %%
@@ -856,7 +856,7 @@ claim(
 # %% [markdown]
 # ## The price
 #
-# A lazy network trains like a linear model with random features. Does it *generalise* as well as the same network when it is allowed to learn features? We
+# A lazy network trains like a linear model with random features. Does it *generalize* as well as the same network when it is allowed to learn features? We
 # compare a two-layer ReLU network of 64 units with itself, at $\alpha$ from 0.03 to 30, on two tasks with one output:
 #
 # - **digits**: even or odd, 400 training digits of 7×7 pixels, 1,000 test digits, four splits;
@@ -864,7 +864,7 @@ claim(
 #   four teachers.
 #
 # What is a fair comparison? Lazy networks fit slowly what lies along small eigenvalues, so with equal steps they would stop early without being asked. We stop all at the
-# **same training loss**, once early (0.1, from 0.5 at the start) and once late (0.03). Everything is centred. Momentum 0.9 saves
+# **same training loss**, once early (0.1, from 0.5 at the start) and once late (0.03). Everything is centered. Momentum 0.9 saves
 # steps. The limit $\alpha \to \infty$ needs no training: it is kernel gradient flow with the kernel at $w_0$, `ntk.gradient_flow`, stopped at the same loss.
 
 # %%
@@ -984,7 +984,7 @@ for (name, stop), (gap, error) in gaps.items():
 # Points at the right lie at the dashed limits: for large $\alpha$ the network *is* its kernel, also on new inputs. To the left:
 #
 # - **Lazy is worse on both tasks.** With the teacher the test loss is almost four times as large, on digits there are 11 errors in a hundred instead of 8.
-#   The teacher is built to favour features: two directions out of thirty matter, a network that moves its first layer can turn its units there, a kernel
+#   The teacher is built to favor features: two directions out of thirty matter, a network that moves its first layer can turn its units there, a kernel
 #   cannot. The digits depend on all pixels, and for them a kernel is not bad.
 # - **When one stops matters.** Stopped early on digits, the gap is $2 \pm 0.8$ errors in a hundred, hardly above its error. A part of the price is that the lazy
 #   network fits the last hard digits in a bad way, which early stopping (or a ridge, chapter 12) avoids; the other network gets better by going on.
@@ -998,7 +998,7 @@ for (name, stop), (gap, error) in gaps.items():
 #
 # - $\alpha h$ on labels $y$ with the rate $\eta/\alpha^2$ is $h$ on labels $y/\alpha$. Lazy training is a demand so small that the model can meet it
 #   without leaving the neighbourhood in which it is linear.
-# - With $h(w_0) = 0$ and at fixed time: distance travelled $\propto 1/\alpha$, with a constant that the kernel knows; distance to the linear trajectory $\propto 1/\alpha^2$; gap of the outputs $\propto 1/\alpha$,
+# - With $h(w_0) = 0$ and at fixed time: distance traveled $\propto 1/\alpha$, with a constant that the kernel knows; distance to the linear trajectory $\propto 1/\alpha^2$; gap of the outputs $\propto 1/\alpha$,
 #   but $1/\alpha^2$ for a doubled model or a zero readout, by a symmetry.
 # - With $h(w_0) \ne 0$ the scale alone does nothing: the parameters travel as far as it takes to unlearn $h(w_0)$. Bounded $\alpha h(w_0)$ is enough.
 # - $\kappa_h$ warns before training, within a factor of a few; it does not order networks. Width enters through the scale only: the NTK parameterization is the mean-field one with $\alpha = \sqrt n$.

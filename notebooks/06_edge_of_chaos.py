@@ -242,7 +242,7 @@ plt.show()
 #
 # $$|c_l - c^*| \propto e^{-l/\xi_c}, \qquad \xi_c = -\frac{1}{\log \chi_{c^*}}, \qquad \chi_{c^*} = \sigma_w^2\, \mathbb E[\phi'(u)\phi'(v)] \text{ at } (q, c^*). \tag{5}$$
 #
-# In the ordered phase $c^* = 1$ and $\chi_{c^*} = \chi_1$. In the chaotic phase one must take the slope at $c^* < 1$, which convexity makes smaller than one; $\chi_1 > 1$ is there the rate at which *neighbours part*.
+# In the ordered phase $c^* = 1$ and $\chi_{c^*} = \chi_1$. In the chaotic phase one must take the slope at $c^* < 1$, which convexity makes smaller than one; $\chi_1 > 1$ is there the rate at which *neighbors part*.
 # On the edge $\xi_c = \infty$. A phase diagram is one call on a grid:
 
 # %% alt="Phase diagram: depth scale of the correlation as colour over weight variance 0.5 to 5 and bias variance 0 to 0.3. A bright ridge follows the critical line, drawn in white, from weight variance one at zero bias variance to about three; the scale falls on both sides to a few layers."
@@ -311,7 +311,7 @@ else:
 # Two one-dimensional integrals, no search; and the whole line as $q$ runs from 0 to ∞, wherever $\sigma_b^2 \ge 0$. Read three cases off it:
 #
 # - *tanh*, or any smooth $\phi$ with $\phi(0) = 0$, as $q \to 0$: $\mathbb E[\phi'^2] \to \phi'(0)^2$, so the line starts at $\sigma_b = 0$, $\sigma_w = 1/|\phi'(0)|$.
-# - *ReLU:* $\mathbb E[\phi'^2] = \frac12$ and $\mathbb E[\phi^2] = \frac q2$ for every $q$, so $\sigma_w^2 = 2$ and $\sigma_b^2 = 0$: the line is **one point** (He initialisation), at which every $q$ is a fixed point.
+# - *ReLU:* $\mathbb E[\phi'^2] = \frac12$ and $\mathbb E[\phi^2] = \frac q2$ for every $q$, so $\sigma_w^2 = 2$ and $\sigma_b^2 = 0$: the line is **one point** (He initialization), at which every $q$ is a fixed point.
 # - *Softplus:* $\sigma_b^2 < 0$ for every $q$. No edge at all.
 
 # %%
@@ -390,7 +390,7 @@ assert phase < 1 < ends[1.001][-1] / 20
 #
 # - **GELU and SiLU.** The line exists, but for small $\sigma_b$ (GELU: $\sigma_b < 0.416$, SiLU: $\sigma_b < 0.745$) it has $\chi_q > 1$: by (2), $\phi\phi''$ is positive around zero, and *the variance's fixed point repels*. One part in a thousand, and a
 #   hundred layers later the network is ordered or its variance is off to infinity. A finite network always misses $q$ by about $n^{-1/2}$. It has been argued in the literature that $V'(q) \approx 1$ makes this harmless for Swish (that is SiLU): 1.1 to the power of 100 is 14,000.
-# - **Sigmoid.** Its line exists as well, though you may read that it does not: it starts at $\sigma_w \approx 10$ with $q \approx 46$, far from anybody's initialisation.
+# - **Sigmoid.** Its line exists as well, though you may read that it does not: it starts at $\sigma_w \approx 10$ with $q \approx 46$, far from anybody's initialization.
 # - **Softplus:** none.
 # - **Rounded values.** For tanh at $\sigma_b = 0.2$ one finds $\sigma_w = 1.302$ in print. The exact value is 1.30415. Is this a matter for pedants?
 
@@ -718,7 +718,7 @@ plt.show()
 # The right picture is less symmetric. On the ordered side the test accuracy has the same border. **On the chaotic side it is lost at one depth scale, not at six**: between the two curves these networks learn their training set by heart and know nothing about new images.
 #
 # Both make sense. In the ordered phase all that tells inputs apart is $\delta \propto e^{-L/\xi_c}$; a hundred steps can amplify that by so much and no more, and what is lost is lost for training and test images alike. In the chaotic phase any two inputs are
-# *far* apart, which is no obstacle to fitting them; but whether a new image resembles a training image is a matter of $c_L - c^* \propto e^{-L/\xi_c}$, and after one or two $\xi_c$ there is nothing left to generalise from. (Chapter 07 says the same in terms of the NTK, which is diagonal there.)
+# *far* apart, which is no obstacle to fitting them; but whether a new image resembles a training image is a matter of $c_L - c^* \propto e^{-L/\xi_c}$, and after one or two $\xi_c$ there is nothing left to generalize from. (Chapter 07 says the same in terms of the NTK, which is diagonal there.)
 #
 # ### What the factor 6 is worth
 #
@@ -899,19 +899,19 @@ claim(
 # | GELU, SiLU, small $\sigma_b$ | | a line whose $q$ repels |
 # | softplus | | none |
 #
-# - Trainable depth grows with $\xi_c$ on both sides; the factor, from 4 to 9 here, is a matter of steps, level and width. Depth at which a network *generalises* does, too, with a factor of little more than one on the chaotic side.
+# - Trainable depth grows with $\xi_c$ on both sides; the factor, from 4 to 9 here, is a matter of steps, level and width. Depth at which a network *generalizes* does, too, with a factor of little more than one on the chaotic side.
 #
 # ## Where it breaks
 #
 # - **Width.** Everything rests on $L/n$ being small. Noise in $c_l$ is of order $n^{-1/2}$, largest in the chaotic phase; the top row of the heat map has $L/n \approx 0.9$, and even on the edge training is no longer perfect there.
-# - **Training.** $\xi_c$ is a property of the initialisation. A network that moves its features (chapter 02) may leave the phase it started in.
+# - **Training.** $\xi_c$ is a property of the initialization. A network that moves its features (chapter 02) may leave the phase it started in.
 # - **Architecture.** Skip connections change the maps (chapter 07); with layer norm only the ratio $\sigma_w/\sigma_b$ counts; and dropout, which sends equal inputs to different ones, removes $c = 1$ as a fixed point and with it the edge (Schoenholz et al.).
 # - **Two inputs of different norm** need the map with two variances. We scaled it away.
 # - **"Critical" needs digits.** $\chi_1 - 1 = 10^{-3}$ is $\xi_c = 1000$.
 #
 # ## Exercises
 #
-# `exercises/06_edge_of_chaos.ipynb`, about 125 minutes: the variance map and its slope for any activation (06.1); the critical line by its parametrisation (06.2); predict, then measure, how soon two images meet and two neighbours part (06.3);
+# `exercises/06_edge_of_chaos.ipynb`, about 125 minutes: the variance map and its slope for any activation (06.1); the critical line by its parameterization (06.2); predict, then measure, how soon two images meet and two neighbors part (06.3);
 # find the mistakes in a phase diagram (06.4); why the edge of GELU is of little use (06.5); the edge of an activation of your own (06.6).
 #
 # ## References

@@ -5,7 +5,7 @@
 #
 # - say where the NTK of a very deep network ends, in each phase and on the edge of chaos, how fast, and with which constants;
 # - explain why a kernel that is constant lets all outputs move together, and why one that is invertible can still say almost nothing;
-# - read a statement about "the limit of infinite depth" and ask the questions that decide whether it is true: which pairs of inputs, which rate, which normalisation.
+# - read a statement about "the limit of infinite depth" and ask the questions that decide whether it is true: which pairs of inputs, which rate, which normalization.
 #
 # **Time:** 80 minutes for the chapter, 65 for the exercises without the open one. You need the recursion of chapter 03 and the phases of chapter 06.
 #
@@ -664,7 +664,7 @@ _ = ax.legend(loc="upper right")
 # $$\boxed{\;\; f(x) = k_0\lambda\, \mathbf 1^\top K^{-1} y = \frac{\lambda N\, \bar y}{1 - \lambda + \lambda N} = \frac{N \bar y}{N + 3}\ \text{(ReLU)}, \qquad \frac{N\bar y}{N + 2}\ \text{(smooth)}. \;\;} \tag{4}$$
 #
 # The same value for every $x$: the mean label, shrunk a little. **That is how both can be true.** Invertible speaks about the training inputs: each has a direction of its own, the identity in (2), which can store
-# any label. Informative speaks about the sharing *between* inputs, and here everyone shares equally with everyone. The network memorises and does not generalise.
+# any label. Informative speaks about the sharing *between* inputs, and here everyone shares equally with everyone. The network memorizes and does not generalize.
 #
 # **Prediction for finite $L$**: the test outputs have the mean (4), and a spread around it that falls like $1/L$ (from the head starts $l_0$), for ReLU with a small coefficient. **Measurement:**
 # 200 digits, target 1 for even and 0 for odd, and 300 test digits, for three disjoint subsets.
@@ -744,7 +744,7 @@ for name in CRITICAL:
 # %% [markdown]
 # ## How well it predicts, against depth
 #
-# All ten classes now: one output for each, centred one-hot targets, a relative ridge of $10^{-4}$, three subsets. Two measures: the *accuracy* of the largest output, and the *explained share* of the targets,
+# All ten classes now: one output for each, centered one-hot targets, a relative ridge of $10^{-4}$, three subsets. Two measures: the *accuracy* of the largest output, and the *explained share* of the targets,
 # $R^2 = 1 - \sum\|f - y\|^2/\sum\|y - \bar y\|^2$. On the line ReLU, tanh and ELU; off the line erf, in both phases (erf stands for tanh there because it has closed forms).
 
 # %%
@@ -839,7 +839,7 @@ _ = axes[0].legend()
 # Whether the whisper is heard depends on the noise. Rounding is not the trouble: $10^{-7}$ is far below $1/L$, and kernel and solve in float32 classify as well.
 # Noise of $3/L$ of the diagonal in each entry is: the accuracy falls from 0.74 to 0.20 (last line of the output). A real network of width $n$ has fluctuations of order $\sqrt{L/n}$, much larger than that. Off the line the whisper is exponentially small. In the chaotic phase the regression explains nothing
 # beyond $L = 40$. In the ordered phase it does well for surprisingly long, up to $L = 80$ or eleven depth scales: only because it is solved with a ridge of $10^{-4}$ and sixteen digits, that is, *trained for an exponentially long time*. This is the other side of the previous section,
-# and Xiao et al. (2020) draw the distinction: ordered kernels *generalise* but cannot be *trained*, chaotic ones train and do not generalise.
+# and Xiao et al. (2020) draw the distinction: ordered kernels *generalize* but cannot be *trained*, chaotic ones train and do not generalize.
 #
 # ## Real networks
 #
@@ -924,7 +924,7 @@ assert advantage > 3 * advantage_error
 #
 # $$q_{l+1} = (1 + s)\, q_l, \qquad \Theta^{l+1}(x, x) = (1 + s)\, \Theta^l(x, x) + s\, q_l \quad\Longrightarrow\quad \Theta^L(x, x) = (1 + s)^{L-1} q_1 \big(1 + \rho\,(L - 1)\big), \quad \rho = \frac{s}{1 + s}.$$
 #
-# So the normaliser is $L\,(1 + \sigma_w^2/2)^{L-1}$; the $2^L$ of the first versions is right for $\sigma_w^2 = 2$ only, up to the factor $L$. Correlations take the ReLU step *times* $\rho$, $\theta_{l+1} \approx \theta_l - \rho\,\theta_l^2/3\pi$: the
+# So the normalizer is $L\,(1 + \sigma_w^2/2)^{L-1}$; the $2^L$ of the first versions is right for $\sigma_w^2 = 2$ only, up to the factor $L$. Correlations take the ReLU step *times* $\rho$, $\theta_{l+1} \approx \theta_l - \rho\,\theta_l^2/3\pi$: the
 # effective depth is $\rho\, l$ in place of $l$, and the ratio goes to $\frac14$ for **every** $\sigma_w$. A residual net needs no tuning to be "on the line". If the $l$-th branch is scaled, so is its contribution:
 #
 # | branch scale | effective depth | ratio |
@@ -1027,7 +1027,7 @@ assert np.abs(np.array(residual_kappa) * 8 / 3 - 1).max() < 0.03
 # | On the line, ReLU: distance $O(1/L)$ | $\frac38 \log L/L$ | high: expansion and $10^6$ layers agree to $10^{-3}$ |
 # | ... with $\sup$ over all $x \ne x'$ | cannot converge: see below | high: continuity |
 # | Smooth activations are slower by a $\log$, therefore better | tanh: same rate, a constant $\sim 1/\beta$ in its favor; ELU: slower, $L^{-1/2}$ | rate: high. That the constant is *why* deep tanh nets train better: moderate, finite width also matters |
-# | Residual nets: normaliser $2^L$ | $L(1 + \sigma_w^2/2)^{L-1}$ | high: exact solution |
+# | Residual nets: normalizer $2^L$ | $L(1 + \sigma_w^2/2)^{L-1}$ | high: exact solution |
 #
 # **The supremum.** $\Theta^L$ is continuous: as $x' \to x$, $\Theta^L(x, x') \to \Theta^L(x, x)$, which is $qL$ and not $qL/4$. At *every* depth there are pairs whose ratio is as near to 1 as you like, namely those with a head start $l_0 \gg L$. The statement
 # is true for pairs with $c_1 \le 1 - \varepsilon$, with constants that depend on $\varepsilon$:
@@ -1165,12 +1165,12 @@ claim(
 # | | $\Theta(x, x)$ | $\Theta(x, x')$ | approach | the regression at a new $x$ |
 # |---|---|---|---|---|
 # | ordered | $q/(1-\chi_1)$ | the same | $L\chi_1^L$, ReLU $\chi_1^{L/2}$ | the mean label, unless trained exponentially long |
-# | chaotic | $\sim \chi_1^L$ | $qc^*/(1-\chi_{c^*})$ | $L\chi_{c^*}^L$ | memorises, outputs 0 elsewhere |
+# | chaotic | $\sim \chi_1^L$ | $qc^*/(1-\chi_{c^*})$ | $L\chi_{c^*}^L$ | memorizes, outputs 0 elsewhere |
 # | critical, ReLU | $qL$ | $qL/4$ | $\frac38 \log L/L$ | $N\bar y/(N+3)$ |
 # | critical, smooth | $qL$ | $qL/3$ | $\kappa \log L/L$ | $N\bar y/(N+2)$ |
 # | critical, kink in $\phi'$ (ELU) | $qL$ | $qL/3$ | $\propto L^{-1/2}$ | $N\bar y/(N+2)$ |
 #
-# - *Invertible* is about memorising, *informative* about sharing: a kernel needs off-diagonal entries that differ.
+# - *Invertible* is about memorizing, *informative* about sharing: a kernel needs off-diagonal entries that differ.
 # - Smooth activations with small $\sigma_b$ are ahead by a constant, $1/\beta$. Residual branches scaled by $1/\sqrt L$ avoid the problem altogether.
 # - Report the size of an effect and what survives in its order separately: here $R^2$ and accuracy tell two stories.
 #
@@ -1189,7 +1189,7 @@ claim(
 #
 # ## References
 #
-# - S. Hayou, A. Doucet, J. Rousseau, *Mean-field Behaviour of Neural Tangent Kernel for Deep Neural Networks*, 2019, arXiv:1905.13654 (later versions: *Exact Convergence Rates of the Neural Tangent Kernel in the Large Depth Limit*).
+# - S. Hayou, A. Doucet, J. Rousseau, *Mean-field Behavior of Neural Tangent Kernel for Deep Neural Networks*, 2019, arXiv:1905.13654 (later versions: *Exact Convergence Rates of the Neural Tangent Kernel in the Large Depth Limit*).
 # - L. Xiao, J. Pennington, S. Schoenholz, *Disentangling Trainability and Generalization in Deep Neural Networks*, 2020, arXiv:1912.13053.
 # - S. Hayou, A. Doucet, J. Rousseau, *On the Impact of the Activation Function on Deep Neural Networks Training*, 2019, arXiv:1902.06853.
 # - S. Schoenholz et al., *Deep Information Propagation*, 2017, arXiv:1611.01232.

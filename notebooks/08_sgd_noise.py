@@ -8,7 +8,7 @@
 # - tell in which of these cases SGD's noise is a regularizer, and predict how strong it is in the one where it is.
 #
 # 60 minutes to read and run, 90 for the exercises without the open one. You need chapters 01 (kernel gradient descent)
-# and 04 (a network against its linearisation).
+# and 04 (a network against its linearization).
 #
 # ## The question
 #
@@ -97,7 +97,7 @@ def train_only(problem):
 # ## One step of SGD, seen in function space
 #
 # Let $f$ be linear in its parameters, $f(x) = f_0(x) + J(x)(\theta - \theta_0)$: a network of infinite width, or the
-# linearisation of a finite one (`ntk.linearize`). A step of SGD draws a batch of $B$ examples. Let $n_i$ count how often
+# linearization of a finite one (`ntk.linearize`). A step of SGD draws a batch of $B$ examples. Let $n_i$ count how often
 # it holds example $i$, $\sum_i n_i = B$, and let $D = \mathrm{diag}(n_1, \dots, n_N)$. The gradient of the batch loss
 # $\frac{1}{2B}\sum_i n_i (f(x_i) - y_i)^2$ is $\frac1B J^\top D\, r$, with the residual $r = f(X) - y$ and $J = J(X)$. So
 #
@@ -136,8 +136,8 @@ def train_only(problem):
 # $\mathrm{diag}(M)$ costs matrix products. Test points cost nothing more: all that moves is $c$ in
 # $f_t(x) = f_0(x) + \Theta(x, X)\, c_t$.
 #
-# **Prediction** for three networks of width 64, linearised, with $B = 1$, 4 and 16, at the same learning rate. A batch is drawn without replacement, here and below; for $B = 1$ it makes no difference. **Measurement**, for $B = 4$: SGD on
-# the parameters of the linearised Flax networks, batch by batch, many times.
+# **Prediction** for three networks of width 64, linearized, with $B = 1$, 4 and 16, at the same learning rate. A batch is drawn without replacement, here and below; for $B = 1$ it makes no difference. **Measurement**, for $B = 4$: SGD on
+# the parameters of the linearized Flax networks, batch by batch, many times.
 
 # %%
 STEPS = (0, 3, 10, 30, 60, 100)
@@ -571,7 +571,7 @@ assert (at_ends < 0.3).all()
 #    E\, f_{\mathrm{SGD}} - f_{\mathrm{GD}} = \frac{\eta^2 s}{2}\, \mathrm{tr}(C\, \nabla^2 f) + O(\eta^3) . $$
 #
 # In a time $t = \eta\cdot$steps this adds up to a **drift** of order $\eta/B$. (So does a second part: the spread that the steps have built up, of order $\eta/B$ too, changes the mean gradient of a network that is not linear.) It is a third term besides kernel gradient descent
-# and noise. For the linear model it is zero. So "kernel gradient descent plus noise" is exact for the linearised network and
+# and noise. For the linear model it is zero. So "kernel gradient descent plus noise" is exact for the linearized network and
 # not for the network itself.
 #
 # **How it falls with the width.** In the NTK parameterization $f = \frac{1}{\sqrt n}\sum_j a_j \phi(v_j \cdot x)$, up to constants.
@@ -647,7 +647,7 @@ print(f"remainder: slope {remainder_slope[0]:.2f} ± {remainder_slope[1]:.2f}")
 
 # %% [markdown]
 # **Measurement 2**, over training: how far is the mean of SGD from gradient descent at $t = 8$? The drift is small
-# beside the noise of single runs, so we use a trick that the theory hands us. Run the *linearised* network on the **same
+# beside the noise of single runs, so we use a trick that the theory hands us. Run the *linearized* network on the **same
 # batches**. Its mean is known, it is gradient descent, and its noise is nearly that of the network, so that the
 # difference of the two has the drift and hardly any noise. **Prediction**: proportional to $\eta$ at fixed $t$, slope $-1$ over the width.
 
@@ -765,12 +765,12 @@ claim(
 # ## Is it a regularizer?
 #
 # A regularizer changes *which function* is found.
-# In the linearised network the mean of SGD is gradient descent, for every batch size, as long as batches are drawn independently.
+# In the linearized network the mean of SGD is gradient descent, for every batch size, as long as batches are drawn independently.
 # Where all labels can be fitted each single run ends there as well.
-# Where they cannot, the noise adds its variance to the squared error, at test points too: **no regularization in the linearised network**, by arithmetic, if one compares at the same learning rate and the same number of steps.
+# Where they cannot, the noise adds its variance to the squared error, at test points too: **no regularization in the linearized network**, by arithmetic, if one compares at the same learning rate and the same number of steps.
 #
 # Arithmetic is no experiment, and a real network has its drift. So train.
-# **Measurement**: networks of width 64 and, for the disputed labels, their linearisations, by SGD with $B = 1$ at half the largest stable rate for 6,000 steps.
+# **Measurement**: networks of width 64 and, for the disputed labels, their linearizations, by SGD with $B = 1$ at half the largest stable rate for 6,000 steps.
 # We compare the test loss of each with that of gradient descent *from the same start, at the same rate and steps*.
 # **Prediction** of the constant kernel: the ratio is 1 where all labels can be fitted, and $1 + \frac12 \overline{\mathrm{Var} f}/\mathcal L_{\mathrm{GD}}$ for disputed labels.
 
@@ -826,7 +826,7 @@ for name, values in (
 print(f"predicted for disputed labels: {np.mean(of_formula):.3g}")
 
 # %% [markdown]
-# The linearised networks do what the kernel says: SGD is worse by a fifth, and the runs give the formula's number.
+# The linearized networks do what the kernel says: SGD is worse by a fifth, and the runs give the formula's number.
 # **The networks themselves do not.** With agreed labels SGD ends a twentieth *below* gradient descent.
 # (That is several standard errors, but less than a tenth, the smallest ratio that the claims count as a difference: so below it says "does not hold".)
 # With disputed labels it should be a fifth worse, and is almost a fifth *better*, its own variance included.
@@ -1019,8 +1019,8 @@ claim(
 #
 # | | noise at the end | mean function | a regularizer? |
 # |---|---|---|---|
-# | linearised, all labels fitted | none | gradient descent's | no: the same function |
-# | linearised, residual or label noise left | stationary, $\propto \eta/B$ for small steps | gradient descent's | no: variance, and nothing else |
+# | linearized, all labels fitted | none | gradient descent's | no: the same function |
+# | linearized, residual or label noise left | stationary, $\propto \eta/B$ for small steps | gradient descent's | no: variance, and nothing else |
 # | network, all labels fitted | none | shifted by a drift $O(\eta/B)$, less for wide ones | a little, on the way, at width 64: the test loss is 5 % lower |
 # | network, disputed labels | stays | shifted, for as long as one trains | yes, at width 64: the test loss is 18 % lower, where the kernel says 22 % higher |
 # | network, label noise | stationary | slides along the solutions | yes: towards small $\mathrm{tr}\,\Theta$ |
@@ -1028,7 +1028,7 @@ claim(
 # ## What to take away
 #
 # - In function space a step of SGD is a step of kernel gradient descent plus noise $\eta\,\Theta(x, X)\,\xi$, with
-#   $\mathrm{Cov}(\xi) = s\,[\mathrm{diag}(r^2)/N - rr^\top/N^2]$. For the linearised network that is all, and mean and
+#   $\mathrm{Cov}(\xi) = s\,[\mathrm{diag}(r^2)/N - rr^\top/N^2]$. For the linearized network that is all, and mean and
 #   covariance are known exactly, at any $\eta$ and $B$.
 # - The noise is multiplicative. Where all labels can be fitted it dies; otherwise it has a stationary law.
 # - $\eta/B$ is a temperature for small steps and residuals of one size. Otherwise it is an order of magnitude.
@@ -1051,7 +1051,7 @@ claim(
 #
 # ## References
 #
-# - S. Hayou, A. Doucet, J. Rousseau, *Mean-field Behaviour of Neural Tangent Kernel for Deep Neural Networks*, 2019,
+# - S. Hayou, A. Doucet, J. Rousseau, *Mean-field Behavior of Neural Tangent Kernel for Deep Neural Networks*, 2019,
 #   arXiv:1905.13654 (early versions discuss SGD as kernel gradient descent with noise).
 # - S. Mandt, M. Hoffman, D. Blei, *Stochastic Gradient Descent as Approximate Bayesian Inference*, 2017,
 #   arXiv:1704.04289 (SGD with a constant rate as an Ornstein–Uhlenbeck process, and its stationary covariance).
