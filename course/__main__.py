@@ -165,6 +165,7 @@ def replicate_(
     chapters: Chapters = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="How many times.")] = 3,
     weekly: Annotated[bool, typer.Option("--weekly", help="Only the chapter whose turn it is this week.")] = False,
+    first: Annotated[int, typer.Option(min=1, max=19_000, help="The first of the seeds.")] = 1,
 ) -> None:
     """Run chapters with other seeds, leave all files alone, and say which verdicts of the claims change.
 
@@ -179,7 +180,7 @@ def replicate_(
     found = build.notebooks(root, chapters or ["all"])
     if weekly:
         found = [replicate.of_the_week(found, datetime.date.today())]
-    raise typer.Exit(not replicate.replicate(root, found, seeds))
+    raise typer.Exit(not replicate.replicate(root, found, seeds, first))
 
 
 @app.command()
