@@ -196,6 +196,18 @@ def handout(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> No
 
 
 @app.command()
+def teaching() -> None:
+    """Make the pages for those who teach with it: plans with their minutes, misconceptions by chapter, rubrics."""
+    from course import build
+    from course.teaching import pages
+
+    try:
+        print("\n".join(str(path) for path in pages.write(build.repository())))
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+
+
+@app.command()
 def grade(
     folder: Annotated[Path, typer.Argument(help="Sheets: LEARNER/03_infinite_width.ipynb, or LEARNER_03.ipynb.")],
     out: Annotated[Path, typer.Option(help="Where grades.csv and a page for each learner go.")] = Path("grades"),

@@ -1,0 +1,1 @@
+"""For those who teach with the course: plans, minutes, misconceptions, rubrics and slides, made from the chapters."""
