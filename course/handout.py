@@ -13,7 +13,10 @@ import nbformat
 from course import address, build, execute
 
 #: Of the package, what no sheet needs.
-LEFT_OUT = ("site", "explorer", "jupyterlab", "grading", "__pycache__", "*.sh", "*.png", "AUTHORS.md", "claims.md")
+LEFT_OUT = (
+    *("site", "explorer", "jupyterlab", "grading", "teaching", "__pycache__"),
+    *("*.sh", "*.png", "AUTHORS.md", "claims.md"),
+)
 TEXT = """# Exercises of the NTK course
 
 Each notebook is one sheet. Python 3.12 or newer:
@@ -39,8 +42,8 @@ def make(root: Path, folder: Path) -> list[Path]:
             continue
         notebook = execute.read(target.path)
         for cell in notebook.cells:
-            if cell.cell_type == "markdown":  # the neighbors in the clone are on the web for those who have no clone
-                cell.source = re.sub(r"\]\(\.\./", f"]({address.blob('', root)}", cell.source)
+            if cell.cell_type == "markdown":
+                cell.source = on_the_web(cell.source, root)
         sheets.append(folder / target.path.name)
         nbformat.write(notebook, sheets[-1])
     shutil.copytree(root / "course", folder / "course", ignore=shutil.ignore_patterns(*LEFT_OUT))
@@ -49,3 +52,8 @@ def make(root: Path, folder: Path) -> list[Path]:
     for name in ("LICENSE", "LICENSE-TEXT"):
         shutil.copy(root / name, folder / name)
     return sheets
+
+
+def on_the_web(text: str, root: Path) -> str:
+    """Let links to the neighbors in a clone lead to the web, for those who have no clone."""
+    return re.sub(r"\]\(\.\./", f"]({address.blob('', root)}", text)

@@ -126,9 +126,7 @@ def _cell(raw: NotebookNode, chapter: str, exercise: bool, grade_ids: set[str], 
     source = raw.source
     if role == "check" and "### BEGIN HIDDEN TESTS" not in source:
         source += _hidden_test(source, where)
-    stub = f'raise NotImplementedError("{marks.get("task")}: your code here")'
-    # One line for an answer that is a value, where raising would stop a fresh notebook.
-    source = _cut(source, "SOLUTION", role in ("task", "written"), exercise, stub, role == "written", where)
+    source = _solution(source, role, marks.get("task", ""), exercise, where)
     source = _cut(source, "HIDDEN TESTS", role == "check", exercise, "", False, where)
     new = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}.get(raw.cell_type)
     if new is None:
@@ -149,6 +147,19 @@ def _nbgrader(role: str, id: str, points: float, cell_type: str) -> dict[str, An
     return metadata | ({"points": points} if role != "task" else {})
 
 
+def without_solution(cell: NotebookNode) -> str:
+    """Return the text of a solution's cell as the sheet has it; what the cell is stands in its nbgrader metadata."""
+    grade_id = cell.metadata["nbgrader"]["grade_id"]
+    role, *number = grade_id.split("-")
+    return _solution(cell.source, role, ".".join(number), True, grade_id)
+
+
+def _solution(source: str, role: str, id: str, cut: bool, where: str) -> str:
+    """Cut the solution, or keep it, after looking at the marks."""
+    stub = f'raise NotImplementedError("{id}: your code here")'
+    return _cut(source, "SOLUTION", role in ("task", "written"), cut, stub, role == "written", where)
+
+
 def _hidden_test(source: str, where: str) -> str:
     """Return the region that repeats the cell's `check` call in grading mode."""
     try:
@@ -163,7 +174,10 @@ def _hidden_test(source: str, where: str) -> str:
 
 
 def _cut(source: str, name: str, allowed: bool, cut: bool, stub: str, is_text: bool, where: str) -> str:
-    """Return `source` with its marked regions replaced by the stub, after looking at the marks."""
+    """Return `source` with its marked regions replaced by the stub, after looking at the marks.
+
+    The stub is one line of comment for an answer that is a value, where raising would stop a fresh notebook.
+    """
     kept: list[str] = []
     inside = False
     for line in source.splitlines():
