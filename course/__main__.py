@@ -208,6 +208,23 @@ def teaching() -> None:
 
 
 @app.command()
+def slides(
+    chapters: Chapters = None,
+    out: Annotated[Path, typer.Option(help="The folder for them.")] = Path(".cache/slides"),
+) -> None:
+    """Make slides, one page for each chapter that has some (all without a number); no network needed to show them."""
+    from course import build
+    from course.teaching import slides
+
+    root = build.repository()
+    try:
+        for number in chapters or slides.available():
+            print(slides.write(root, build.known_chapter(number, slides.available()), out))
+    except slides.SlideError as error:
+        raise SystemExit(str(error)) from None
+
+
+@app.command()
 def grade(
     folder: Annotated[Path, typer.Argument(help="Sheets: LEARNER/03_infinite_width.ipynb, or LEARNER_03.ipynb.")],
     out: Annotated[Path, typer.Option(help="Where grades.csv and a page for each learner go.")] = Path("grades"),

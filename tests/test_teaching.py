@@ -1,17 +1,23 @@
 """The pages for those who teach: in step with chapters, tasks and claims, and nothing in them that is not there."""
 
 import dataclasses
+import json
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
+import typer.testing
 
-from course import build
-from course.teaching import pages, syllabus
+from course import __main__, build, records
+from course.teaching import pages, slides, syllabus
 
 ROOT = build.repository()
 FOLDER = ROOT / "course" / "teaching"
 COURSE = syllabus.chapters(ROOT)
 TASKS = {task.id: task for chapter in COURSE.values() for task in chapter.tasks}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 PLANS = {plan.name: plan for plan in syllabus.plans()}
 
 
@@ -93,3 +99,107 @@ def test_links_of_the_pages_lead_somewhere():
     for path in FOLDER.glob("*.md"):
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Makes the slides of chapter 03 from another text."""
+
+    def make(text: str) -> list[str]:
+        (tmp_path / "03.md").write_text(text, encoding="utf-8")
+        monkeypatch.setattr(slides, "FOLDER", tmp_path)
+        return slides.slides(ROOT, COURSE["03"])
+
+    return make
+
+
+@pytest.mark.parametrize("number", slides.available())
+def test_slides_are_filled_in(number):
+    """Question, prediction, figures of the chapter, verdicts, what to ask, tasks: eight to thirteen slides."""
+    found = slides.slides(ROOT, COURSE[number])
+    whole = "".join(found)
+    assert 8 <= len(found) <= 13
+    assert whole.count("<img ") >= 3
+    assert "<table>" in whole
+    for heading in ("The question", "Predict", "The verdict", "What to ask the class", "Now you"):
+        assert f"<h1>{heading}</h1>" in whole
+    assert not re.search(r"(?m)^@|\$\$|<p>@", whole)
+    assert all(alt and len(alt) > 60 for alt in re.findall(r'<img alt="([^"]*)"', whole))
+
+
+def test_slides_hold_no_number_that_the_chapter_measures():
+    """Verdicts come from claims.toml: no slide says "holds" by itself, and none repeats what was measured."""
+    for number in slides.available():
+        text = (slides.FOLDER / f"{number}.md").read_text(encoding="utf-8")
+        own = "\n".join(line for line in text.splitlines() if not line.startswith("@"))
+        assert "holds" not in own.replace("batch holds", "")
+        assert "±" not in own
+
+
+def test_a_verdict_on_a_slide_is_that_of_the_claims(written):
+    claims = records.load()
+    row = next(row for row in claims["J2"].at() if "one network's NTK" in row.what)
+    (slide,) = written(f"@claim J2 · {row.what}\n")
+    assert f"<b>{row.verdict}</b>" in slide
+    assert row.result().replace("-", "−") in slide
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("@figure No such figure", "no figure whose alt text begins with 'No such figure'"),
+        ("@figure ", "times a figure whose alt text begins with"),
+        ("@print no such line", "no printed line"),
+        ("@claim J2 · no such row", "no row of J2"),
+        ("@claim Q9 · x", "no claim 'Q9'"),
+        ("@ask 04.3", "no misconception of this chapter"),
+        ("@task 04.3", "no task in this chapter"),
+        ("@picture x", "unknown @picture"),
+    ],
+)
+def test_a_slide_that_asks_for_what_is_not_there(line, said, written):
+    with pytest.raises(slides.SlideError, match=said) as error:
+        written(f"# One\n---\n{line}\n")
+    assert "03.md, slide 2" in str(error.value)
+
+
+def test_markdown_leaves_formulas_alone(written):
+    text = "# A\n\nSo $a_i^* < b_{ij}$ and\n\n$$ x_1 \\\\ *y* & z $$\n\n???\nThe start $f_0$, and f_0.\n"
+    (slide,) = written(text)
+    assert r"\(a_i^* &lt; b_{ij}\)" in slide
+    assert r"\[ x_1 \\ *y* &amp; z \]" in slide
+    assert r'<aside class="notes">' in slide
+    assert r"The start \(f_0\), and f<sub>0</sub>." in slide
+
+
+def test_the_command_writes_one_file_that_needs_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(slides, "MATHJAX", tmp_path / "tex-svg.js")
+    call = ["slides", "03", "--out", str(tmp_path / "out")]
+    refused = typer.testing.CliRunner().invoke(__main__.app, call)
+    assert refused.exit_code == 1
+    assert "tex-svg.js is missing" in refused.output
+    (tmp_path / "tex-svg.js").write_text("window.typeset = '</script>'", encoding="utf-8")
+    done = typer.testing.CliRunner().invoke(__main__.app, call)
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "out" / "03_infinite_width.html").read_text(encoding="utf-8")
+    assert r"window.typeset = '<\/script>'" in page
+    assert not re.search(r"(?:src|href)=\"(?!data:)", page)
+    unknown = typer.testing.CliRunner().invoke(__main__.app, ["slides", "02"])
+    assert "there is no chapter '02'; there are: 01, 03" in unknown.output
+
+
+@pytest.mark.weekly
+@pytest.mark.skipif(CHROMIUM is None or not (ROOT / slides.MATHJAX).exists(), reason="needs Chromium and MathJax")
+def test_slides_in_a_browser(tmp_path):
+    """Nothing sticks out at 1280 x 720, every formula is typeset, nothing is fetched, the keys work."""
+    pytest.importorskip("playwright")
+    for number in slides.available():
+        slides.write(ROOT, number, tmp_path / "slides")
+    script, out = ROOT / "tests" / "drive_slides.py", tmp_path / "out.json"
+    run = subprocess.run(
+        [sys.executable, str(script), str(CHROMIUM), str(tmp_path / "slides"), str(out)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    result = json.loads(out.read_text())
+    assert len(result["slides"]) >= 6
+    assert result["faults"] + result["errors"] + result["requests"] == []
