@@ -8,7 +8,7 @@
 # - say how far a single weight moves in training, and why the function moves nevertheless;
 # - predict from a few exponents whether a wide network learns features or behaves like a kernel method.
 #
-# 45 minutes to read and run, 90 for the exercises without the open one. You need chapter 01 (the empirical NTK).
+# 45 minutes to read and run, 85 for the exercises without the open one. You need chapter 01 (the empirical NTK).
 #
 # ## The question
 #

@@ -7,7 +7,7 @@
 # - say when the noise vanishes, when it stays, which learning rate it allows, and what "temperature" $\eta/B$ is worth;
 # - tell in which of these cases SGD's noise is a regularizer, and predict how strong it is in the one where it is.
 #
-# 60 minutes to read and run, 90 for the exercises without the open one. You need chapters 01 (kernel gradient descent)
+# 60 minutes to read and run, 75 for the exercises without the open one. You need chapters 01 (kernel gradient descent)
 # and 04 (a network against its linearization).
 #
 # ## The question
