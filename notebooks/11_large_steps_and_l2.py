@@ -8,7 +8,7 @@
 # - separate "the network leaves its kernel" from "the network does better", with a control that many comparisons lack;
 # - translate an L2 strength from one parameterization to another, exactly.
 #
-# 70 minutes to read and run, 85 for the exercises without the open one. You need chapters 02 (parameterizations) and 04 (training in function space).
+# 70 minutes to read and run, 105 for the exercises. You need chapters 02 (parameterizations) and 04 (training in function space).
 #
 # ## The question
 #

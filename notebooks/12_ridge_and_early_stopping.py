@@ -7,7 +7,7 @@
 # - translate a ridge into a stopping time, with every factor $N$ in its place, and say how good the translation is;
 # - predict where the best stopping time lies, and choose a ridge or a time from the training data alone.
 #
-# 60 minutes to read and run, 80 for the exercises without the open one. You need chapter 04 (training in function space).
+# 60 minutes to read and run, 85 for the exercises without the open one. You need chapter 04 (training in function space).
 #
 # ## The question
 #

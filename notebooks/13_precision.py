@@ -7,7 +7,7 @@
 # - predict from small subsets at how many images a rounded kernel stops being positive, and see it happen;
 # - choose a remedy (a ridge, stopping early, more digits where they decide) and say what each one cannot do.
 #
-# 70 minutes to read and run, 80 for the exercises without the open one. You need chapter 03 (kernels of infinite width)
+# 70 minutes to read and run, 85 for the exercises without the open one. You need chapter 03 (kernels of infinite width)
 # and chapter 04 (kernel regression as the end of training).
 #
 # ## The question

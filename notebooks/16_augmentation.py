@@ -7,7 +7,7 @@
 # - replace one large regression by an ensemble of small ones, and predict its error for every size from the first two sizes;
 # - average a kernel over a group, find the ridge that makes this the same as regression on all copies, and recognize a kernel for which augmentation can do nothing.
 #
-# 70 minutes to read and run, 80 for the exercises without the open one.
+# 70 minutes to read and run, 90 for the exercises without the open one.
 # You need kernel regression with a ridge (chapter 04), and for the last section the kernels of convolutions (chapter 03).
 #
 # ## The question

@@ -8,7 +8,7 @@
 # - say which part of a late success is due to the kernel that was learned, and which to the function that was learned;
 # - translate a learning rate from the standard into the NTK parameterization, and say why wide networks show less of all this.
 #
-# 60 minutes to read and run, 90 for the exercises without the open one. You need chapters 03 (what the width does to the kernel) and 04 (training in function space).
+# 60 minutes to read and run, 85 for the exercises without the open one. You need chapters 03 (what the width does to the kernel) and 04 (training in function space).
 #
 # ## The question
 #

@@ -7,7 +7,7 @@
 # - repeat results of chapters 01, 03 and 04 with a library that shares no code with ours, and say beforehand to how many digits they must agree;
 # - use what only the other library has (attention, masks), run its old notebooks on a current JAX, and choose between the two.
 #
-# **Time:** 65 minutes for the chapter, 85 for the exercises without the open one. You need chapters 01, 03 and 04.
+# **Time:** 65 minutes for the chapter, 75 for the exercises without the open one. You need chapters 01, 03 and 04.
 #
 # ## The question
 #
