@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import Any
 
+import nbformat
 import pytest
 import typer.testing
 
-from course import __main__, build, records
+from course import __main__, build, handout, records, source
 from course.teaching import pages, slides, syllabus
 
 ROOT = build.repository()
@@ -23,6 +25,16 @@ PLANS = {plan.name: plan for plan in syllabus.plans()}
 
 def test_the_pages_are_in_step():
     assert pages.out_of_step(ROOT) == [], "mend it with: python -m course teaching"
+
+
+@pytest.mark.parametrize("number", COURSE)
+def test_a_chapter_states_the_minutes_of_its_tasks(number):
+    chapter = COURSE[number]
+    going_further = sum(task.minutes for task in chapter.open_tasks)
+    assert chapter.stated in (chapter.exercises, chapter.exercises - going_further), (
+        f"chapter {number} says {chapter.stated} minutes for the exercises; its tasks have {chapter.exercises}, "
+        f"{chapter.exercises - going_further} without the open one: change its first cell"
+    )
 
 
 def test_what_a_chapter_needs_is_read_from_it():
@@ -136,12 +148,12 @@ def test_slides_hold_no_number_that_the_chapter_measures():
         assert "±" not in own
 
 
-def test_a_verdict_on_a_slide_is_that_of_the_claims(written):
-    claims = records.load()
-    row = next(row for row in claims["J2"].at() if "one network's NTK" in row.what)
-    (slide,) = written(f"@claim J2 · {row.what}\n")
-    assert f"<b>{row.verdict}</b>" in slide
-    assert row.result().replace("-", "−") in slide
+def test_verdicts_on_a_slide_are_those_of_the_claims(written):
+    rows = [(id, row) for id in ("J2", "S2", "F7") for row in records.load()[id].at() if row.counted]
+    (slide,) = written("\n".join(f"@claim {id} · {row.what}" for id, row in rows))
+    shown = re.findall(r"<tr><td>(\w+)</td>.*?<td>([^<]*)</td><td>[^<]*: <b>([^<]*)</b></td>", slide)
+    assert shown == [(id, row.result().replace("-", "−"), row.verdict) for id, row in rows]
+    assert {verdict for _, _, verdict in shown} >= {"holds", "does not hold"}
 
 
 @pytest.mark.parametrize(
@@ -203,3 +215,17 @@ def test_slides_in_a_browser(tmp_path):
     result = json.loads(out.read_text())
     assert len(result["slides"]) >= 6
     assert result["faults"] + result["errors"] + result["requests"] == []
+
+
+def test_nbgrader_gets_our_stubs():
+    """As nbgrader_config.py cuts a solved sheet, so it stands in `exercises`; nbgrader itself is not installed here."""
+    for path in sorted((ROOT / "solutions").glob("*.ipynb")):
+        solved, sheet = (json.loads((ROOT / folder / path.name).read_text()) for folder in ("solutions", "exercises"))
+        assert len(solved["cells"]) == len(sheet["cells"])
+        for solution, empty in zip(solved["cells"], sheet["cells"], strict=True):
+            about = solution["metadata"].get("nbgrader", {})
+            assert about == empty["metadata"].get("nbgrader", {})
+            if about.get("solution"):
+                cell: Any = nbformat.from_dict(solution | {"source": "".join(solution["source"])})
+                assert source.without_solution(cell) == "".join(empty["source"]) != cell.source
+    assert handout.on_the_web("[a](../notebooks/a.ipynb)", ROOT).startswith("[a](https://")
