@@ -199,10 +199,12 @@ def handout(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> No
 def teaching() -> None:
     """Make the pages for those who teach with it: plans with their minutes, misconceptions by chapter, rubrics."""
     from course import build
+
+    root = build.repository()  # before the rest, which a hand-out does not have
     from course.teaching import pages
 
     try:
-        print("\n".join(str(path) for path in pages.write(build.repository())))
+        print("\n".join(str(path) for path in pages.write(root)))
     except ValueError as error:
         raise SystemExit(str(error)) from None
 
@@ -214,9 +216,10 @@ def slides(
 ) -> None:
     """Make slides, one page for each chapter that has some (all without a number); no network needed to show them."""
     from course import build
-    from course.teaching import slides
 
     root = build.repository()
+    from course.teaching import slides
+
     try:
         for number in chapters or slides.available():
             print(slides.write(root, build.known_chapter(number, slides.available()), out))
@@ -236,9 +239,10 @@ def grade(
     Answers in words are left to a reader. NTK_GRADE_SEED chooses other seeds.
     """
     from course import build
+
+    root = build.repository()  # before the rest, which a hand-out does not have
     from course.grading import marking, process, report
 
-    root = build.repository()
     if not folder.is_dir():
         raise SystemExit(f"{folder} is no folder")
     limits = process.Limits(seconds=seconds, memory=gigabytes * 1e9)

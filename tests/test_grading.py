@@ -278,6 +278,7 @@ def test_a_handout_has_the_sheets_and_checks_and_no_solution(tmp_path):
     text = "".join(path.read_text(encoding="utf-8") for path in sheets)
     assert "BEGIN SOLUTION" not in text
     assert "](../" not in text
+    assert not {"teaching", "grading"} & {path.name for path in (folder / "course").iterdir()}
     code = """import nbformat
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
@@ -297,5 +298,10 @@ print(course.__file__)"""
     assert run.returncode == 0, run.stderr
     assert f"{folder}" in run.stdout.splitlines()[-1]
     assert "00.1 " in run.stdout
+    for command in ("slides", "grade ."):  # what works in a clone alone says so
+        call = [sys.executable, "-m", "course", *command.split()]
+        refused = subprocess.run(call, cwd=folder, env=env, capture_output=True, text=True)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("This command works in a clone")
     with pytest.raises(ValueError, match="is not empty"):
         handout.make(ROOT, folder)
