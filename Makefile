@@ -11,7 +11,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.12 --g
 OLDEST = $(addprefix tests/test_, data.py empirical.py gram.py layers.py linearization.py noise.py package.py plotting.py \
     predict.py regression.py training.py course_build.py)
 
-.PHONY: course test check docs oldest setup setup-course build benchmark benchmark-torch lock clean
+.PHONY: course test check site docs oldest setup setup-course build benchmark benchmark-torch lock clean
 .DEFAULT_GOAL := course
 
 course: setup-course ## open JupyterLab on chapter 00; ARGS=--check runs that chapter headless and prints two accuracies
@@ -32,8 +32,10 @@ setup-course:
 build: setup ## notebooks, solutions and exercises from their sources
 	.venv/bin/python -m course build $(ARGS)
 
-docs: setup ## the API reference and the how-to pages, in .cache/site/html
-	.venv/bin/python -m course docs
+site: setup ## chapters, exercises, claims and the library as pages, in .cache/site/html; needs no network
+	.venv/bin/python -m course site
+
+docs: site
 
 benchmark: setup ## ours and its peers side by side; ARGS="--only mlp --cores 1 --rounds 7", benchmarks/README.md
 	.venv/bin/python -m benchmarks $(ARGS)

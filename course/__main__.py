@@ -92,12 +92,13 @@ def explorer(rebuild: Annotated[bool, typer.Option("--build", help="compute its 
 
 
 @app.command()
-def docs() -> None:
-    """Make the API reference and the how-to pages in .cache/site/html; a warning is an error. No network needed."""
-    from course import build, docs
+def site() -> None:
+    """Make the site in .cache/site/html: chapters, exercises, claims, library. A warning is an error; no network."""
+    from course import build
+    from course.pages import site
 
     root = build.repository()
-    code = docs.build(root, root / ".cache" / "site")
+    code = site.build(root, root / ".cache" / "site")
     if not code:
         print(root / ".cache" / "site" / "html" / "index.html")
     raise typer.Exit(code)

@@ -35,17 +35,17 @@ def markdown(claims: Mapping[str, Claim]) -> str:
     for claim in claims.values():
         name = f"[{claim.id}](#{claim.id.lower()})" if claim.at() else claim.id
         statement = claim.statement + (" *(doubted beforehand)*" if claim.doubted else "")
-        lines.append(_line((name, statement, claim.source, ", ".join(claim.chapters), _verdict(claim))))
+        lines.append(_line((name, statement, claim.source, ", ".join(claim.chapters), verdict(claim))))
     for claim in claims.values():
         if claim.at():
-            lines += ["", f"## {claim.id}", "", f"{claim.statement}: **{_verdict(claim)}**", "", *_table(COLUMNS)]
-            lines += [_line(_cells(claim, row)) for row in claim.at()]
+            lines += ["", f"## {claim.id}", "", f"{claim.statement}: **{verdict(claim)}**", "", *_table(COLUMNS)]
+            lines += [_line(cells(claim, row)) for row in claim.at()]
             notes = [f"- *{row.what}*: {row.note}" for row in claim.at() if row.note]
             lines += ["", *notes] if notes else []
     return "\n".join(lines) + "\n"
 
 
-def _verdict(claim: Claim) -> str:
+def verdict(claim: Claim) -> str:
     """The verdict, with the sizes beside it where they differ."""
     laptop = claim.verdict_at("laptop")
     if laptop != claim.verdict and claim.at("laptop"):
@@ -53,7 +53,7 @@ def _verdict(claim: Claim) -> str:
     return claim.verdict
 
 
-def _cells(claim: Claim, row: Row) -> tuple[str, ...]:
+def cells(claim: Claim, row: Row) -> tuple[str, ...]:
     sizes = {other.scale: other for other in claim.rows if other.what == row.what and other.measured is not None}
     came_out = [_came_out(sizes[size]) if size in sizes else "" for size in ("laptop", "long")]
     if "paper" in sizes:
@@ -107,5 +107,5 @@ def table(claims: Mapping[str, Claim]):
     table = Table("id", "claim", "chapter", "verdict", title=f"{done} of {len(claims)} claims measured")
     for claim in claims.values():
         rows = [claim.statement, *(f"→ {row.what}: {row.result()}; {row.judged()}" for row in claim.at())]
-        table.add_row(claim.id, "\n".join(rows), ", ".join(claim.chapters), _verdict(claim))
+        table.add_row(claim.id, "\n".join(rows), ", ".join(claim.chapters), verdict(claim))
     return table

@@ -1,7 +1,6 @@
-"""The API reference behind `make docs`: one page a public name, written from its docstring and its source.
+"""The reference of the library: one page a public name, written from its docstring and its source.
 
-`sources` holds the pages as reStructuredText, `build` gives them to Sphinx together with what stands in `course/site`.
-Nothing of it is committed, and nothing is fetched.
+`sources` holds them as reStructuredText, with the pages in `course/site` that are written by hand.
 """
 
 import functools
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from course import address, signatures
+from course import signatures, source
 
 #: Headings of a docstring in the form of `STYLE.md`; what comes before the first is text and equations.
 SECTIONS = (
@@ -132,36 +131,6 @@ def sources(root: Path) -> dict[str, str]:
     return pages
 
 
-def build(root: Path, output: Path, *, builder: str = "html") -> int:
-    """Write the sources and run Sphinx, warnings being errors; return its exit code.
-
-    Pages that have not changed are not read again, but all are written: each shows the titles of the others.
-    """
-    from sphinx.cmd.build import build_main
-
-    source = output / "source"
-    _write(root, source)
-    arguments = ["-a", "-W", "--keep-going", "-n", "-q", "-j", "1", "-d", str(output / "doctrees"), "-b", builder]
-    return build_main([*arguments, str(source), str(output / builder)])
-
-
-def _write(root: Path, source: Path) -> None:
-    """Bring the folder of Sphinx's sources up to date; what has not changed keeps its time."""
-    site = root / "course" / "site"
-    wanted: dict[str, bytes] = {name: text.encode() for name, text in sources(root).items()}
-    for path in site.rglob("*"):
-        if path.is_file() and path.suffix not in (".rst", ".toml", ".pyc"):
-            wanted[path.relative_to(site).as_posix()] = path.read_bytes()
-    for path in [path for path in source.rglob("*") if path.is_file()]:
-        if path.relative_to(source).as_posix() not in wanted:
-            path.unlink()
-    for name, content in wanted.items():
-        path = source / name
-        if not path.exists() or path.read_bytes() != content:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-
-
 # ---------------------------------------------------------------------------------------------- from docstring to page
 
 
@@ -247,7 +216,10 @@ def _name_page(root: Path, entry: Entry, found: dict[str, Entry], docstrings: di
     if inspect.isclass(value) and issubclass(value, BaseException):
         kind = "exception"
     text = [
+        ":orphan:\n",  # its topic lists it: the side bar has topics alone, and a page that many would be slow
         _heading(entry.name),
+        ".. rst-class:: whereabouts\n",
+        f":doc:`ntklib </library>` › :doc:`{entry.topic.title} </topics/{entry.topic.slug}>`\n",
         f".. py:{kind}:: {entry.name}{signatures.signature(value)}",
         f"   :module: {entry.module}",
     ]
@@ -260,12 +232,11 @@ def _name_page(root: Path, entry: Entry, found: dict[str, Entry], docstrings: di
         text += [".. seealso::", "", "   " + ", ".join(f":py:obj:`{o.name} <{o.qualified}>`" for o in others), ""]
     if chapters := _chapters(root, entry):
         text += [".. rubric:: Chapters that use it", ""]
-        text += [f"- `{title} <{address.blob(path)}>`__" for path, title in chapters] + [""]
+        text += [f"- :doc:`{title} </chapters/{slug}>`" for slug, title in chapters] + [""]
     place = f"{origin.replace('.', '/')}"
     text += [
         ".. rst-class:: whereabouts",
         "",
-        f"Topic: :doc:`{entry.topic.title} </topics/{entry.topic.slug}>`. "
         f"Defined in `{origin} <../_modules/{place}.html>`__.",
         "",
     ]
@@ -295,8 +266,6 @@ def _topic_page(topic: Topic, found: dict[str, Entry]) -> str:
             own = frozenset({name, *signatures.arguments(entry.value)})
             sentence = linked(_bars(summary(docstring(entry))), found, own)
             text += [f":py:obj:`{name} <{entry.qualified}>`", f"   {sentence}", ""]
-    text += [".. toctree::", "   :hidden:", ""]
-    text += [f"   {name} </reference/{found[f'{topic.module}.{name}'].page}>" for name in topic.names]
     return "\n".join([*text, ""])
 
 
@@ -339,8 +308,7 @@ def _chapters(root: Path, entry: Entry) -> list[tuple[str, str]]:
     found = []
     for path, text in _notebooks(root):
         if used.search(text):
-            title = re.search(r"^# # (.+)$", text, flags=re.M)
-            found.append((f"notebooks/{path.stem}.ipynb", title[1] if title else path.stem))
+            found.append((path.stem, source.title(path)))
     return found
 
 
