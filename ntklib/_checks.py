@@ -83,6 +83,12 @@ def _not_traced(argument: str, value: Any) -> None:
         )
 
 
+def outside_jit(name: str, instead: str, *values: Any) -> None:
+    """Refuse tracers, for a function that computes on the host. `instead` says what to do."""
+    if is_traced(*jax.tree.leaves(values)):
+        raise TypeError(f"`{name}` computes on the host, outside of `jit`, `grad` and `vmap`; got tracers. {instead}")
+
+
 def momentum(argument: str, value: Any) -> None:
     """Refuse a value that is not a momentum, 0 ≤ μ < 1."""
     real(argument, value, minimum=0.0)
@@ -263,6 +269,9 @@ _SYMMETRY = 100.0
 def square_kernel(argument: str, value: Any) -> Any:
     """A kernel matrix between the same inputs, `[N, N]`: square, symmetric, positive semi-definite up to rounding.
     Returned as it came.
+
+    A kernel in float64 may have been computed in float32, and is then symmetric to the digits of float32 only.
+    `rounding` says so to those who must know.
     """
     k = checked(argument, value, "N N")
     if k.shape[0] != k.shape[1]:
@@ -272,9 +281,9 @@ def square_kernel(argument: str, value: Any) -> Any:
     if is_traced(k):
         return k
     known = on_host(argument, k)
-    scale = float(np.abs(known).max())
-    asymmetry = float(np.abs(known - known.T).max())
-    slack = min(_SYMMETRY * float(jnp.finfo(k.dtype).eps), 0.1) * scale  # 0.1 because bfloat16 has two digits only
+    scale, asymmetry = float(np.abs(known).max()), _asymmetry(known)
+    eps = max(float(jnp.finfo(k.dtype).eps), _SINGLE)
+    slack = min(_SYMMETRY * eps, 0.1) * scale  # 0.1 because bfloat16 has two digits only
     if asymmetry > slack:
         raise ValueError(
             f"`{argument}` must be symmetric; entries (i, j) and (j, i) differ by up to {asymmetry:.3g}. "
@@ -284,6 +293,31 @@ def square_kernel(argument: str, value: Any) -> Any:
     if lowest < -slack:
         raise ValueError(f"`{argument}` must be positive semi-definite; its diagonal holds {lowest:.3g}.")
     return k
+
+
+_SINGLE = float(np.finfo(np.float32).eps)
+
+
+def rounding(kernel: Any, *, square: bool) -> float:
+    """Return the ε of the arithmetic in which a kernel was computed.
+
+    It is that of its dtype, unless the kernel is in float64 and its values show that they come from float32: all of
+    them are float32 numbers, or a `square` kernel is symmetric to the digits of float32 only. A kernel that was written
+    by hand, of numbers such as 0 and 1.5 that need few bits, is exact, and does not count as one from float32.
+    """
+    eps = float(jnp.finfo(kernel.dtype).eps)
+    if is_traced(kernel) or kernel.dtype != np.float64:
+        return eps
+    known = np.asarray(kernel)
+    with np.errstate(over="ignore", under="ignore"):
+        single = known.astype(np.float32)
+    from_single = np.array_equal(single, known) and bool((single.view(np.uint32) & 0xFF).any())
+    uneven = square and _asymmetry(known) > _SYMMETRY * eps * float(np.abs(known).max())
+    return _SINGLE if from_single or uneven else eps
+
+
+def _asymmetry(known: np.ndarray) -> float:
+    return float(np.abs(known - known.T).max())
 
 
 def on_host(argument: str, value: Any) -> np.ndarray:
@@ -321,13 +355,13 @@ def scalar_function(argument: str, fn: Any) -> None:
         )
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise ValueError(f"`{argument}` must return real floating-point numbers; got {out.dtype}.")
-    # The result for an entry must not depend on the other entries.
-    x = np.linspace(-1.3, 1.7, 6, dtype=np.float32).reshape(2, 3)
-    whole, alone = fn(jnp.asarray(x)), fn(jnp.asarray(x[:1, :1]))
-    if is_traced(whole, alone):
+    # The result for an entry must not depend on the other entries, whichever entry it is: a cumulative sum leaves the
+    # first one as it is, and sorting leaves all of them if they ascend.
+    x = np.array([[0.4, -1.3, 1.7], [-0.1, 1.1, -0.7]], np.float32)
+    whole, *alone = fn(jnp.asarray(x)), *(fn(jnp.full((1, 1), entry)) for entry in x.flat)
+    if is_traced(whole, *alone):
         return
-    whole, alone = np.asarray(whole), np.asarray(alone)
-    if not np.allclose(whole[:1, :1], alone, rtol=1e-4, atol=1e-5, equal_nan=True):
+    if not np.allclose(np.ravel(whole), np.ravel(alone), rtol=1e-4, atol=1e-5, equal_nan=True):
         raise ValueError(
             f"`{argument}` must be scalar, applied elementwise: what it makes of one number depends on the others in "
             f"the array, as in a softmax."

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from helpers import assert_close, normal
 
 import ntklib as ntk
@@ -346,6 +347,20 @@ def test_a_rate_of_zero_moves_nothing_and_the_stability_limit_has_no_end(momentu
         assert_close(np.asarray(below[0]), y, rtol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_stability_limit_has_no_end_in_whatever_type_it_came(seed, nesterov):
+    """Without float64 in JAX the limit of a float64 kernel comes in float32, rounded down as often as up."""
+    root = np.random.default_rng(seed).normal(size=(6, 9))
+    with jax.enable_x64(False):
+        limit = ntk.max_learning_rate(root @ root.T, 0.5, nesterov=nesterov)
+        assert limit.dtype == np.float32
+        with pytest.raises(ValueError, match="not below the largest stable one"):
+            ntk.gradient_descent(
+                root @ root.T, np.ones((6, 1)), learning_rate=limit, steps=np.inf, momentum=0.5, nesterov=nesterov
+            )
+
+
 def test_at_the_limit_the_fastest_mode_swings_for_ever():
     """2N/λ exactly, on one mode: f jumps between 0 and 2y, at any number of steps."""
     for steps in (1, 2, 10**6, 10**6 + 1, 2**50):
@@ -444,8 +459,11 @@ def test_variances_are_not_negative(dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_symmetry_is_asked_for_up_to_rounding(dtype):
-    """A part in a thousand is another kernel; fifty units in the last place are the tiles of a product."""
-    eps = float(np.finfo(dtype).eps)
+    """A part in a thousand is another kernel; fifty units of float32 in the last place are the tiles of a product.
+
+    In float64 as well: a kernel in float64 may be a sum of kernels in float32.
+    """
+    eps = float(np.finfo(np.float32).eps)
     for gap, fits in ((50 * eps, True), (1000 * eps, False), (1e-3, False)):
         k = np.eye(3).astype(dtype) + dtype(0.5)
         k[0, 1] += dtype(1.5 * gap)
@@ -460,6 +478,54 @@ def test_symmetry_is_asked_for_up_to_rounding(dtype):
         ):
             with pytest.raises(ValueError, match="must be symmetric"):
                 call()
+
+
+POOLED = ntk.cnn((4, 4, 3), (8,), 2, kernel_size=3, readout="pool", w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("way", ["gram", "net.kernel", "sum", "scaled"])
+def test_kernels_from_float32_are_taken_in_float64(way):
+    """Rows of a kernel between many inputs and a few are symmetric to float32 only, whatever type they are in later."""
+    x = 40 * normal(0, 12, 4, 4, 3, dtype=np.float32)
+    if way == "net.kernel":
+        k = jax.jit(lambda x: POOLED.kernel(x, x[:8]).ntk)(x)[:8]
+    else:
+        k = ntk.gram(POOLED, x, x[:8])[:8]
+    k, y = np.asarray(k, np.float64), normal(1, 8, 2)
+    k = {"sum": k + 0.1 * np.asarray(ntk.gram(POOLED, 3 * x, 3 * x[:8])[:8]), "scaled": k / np.pi}.get(way, k)
+    assert 0 < np.abs(k - k.T).max() < 1e-5 * k.max()
+    exact, t = (k + k.T) / 2, 16 / k.trace()
+    assert_close(
+        ntk.gradient_descent(k, y, steps=9, learning_rate=t),
+        ntk.gradient_descent(exact, y, steps=9, learning_rate=t),
+        rtol=1e-5,
+    )
+    assert_close(ntk.max_learning_rate(k), ntk.max_learning_rate(exact), rtol=1e-6)
+    assert_close(ntk.mean_square_limit(k, batch_size=3), ntk.mean_square_limit(exact, batch_size=3), rtol=1e-6)
+    for call in (
+        lambda k: ntk.gradient_flow(k, y, t=t),
+        lambda k: ntk.gp_posterior(k, y, k[:2], k[:2, :2], ridge=0.1)[0],
+        lambda k: ntk.loo(k, y, ridge=0.1),
+    ):
+        assert_close(call(k), call(exact), rtol=1e-5)
+
+
+@pytest.mark.parametrize("in_float64", [False, True])
+def test_the_digits_of_a_kernel_are_those_it_was_computed_with(in_float64):
+    """Converted to float64, a kernel from float32 still has its rounding errors, and the warning comes all the same."""
+    x = np.linspace(-1, 1, 100, dtype=np.float32)[:, None]
+    net = ntk.mlp([1, 8, 1], activation=ntk.Erf(), w_std=2.0, b_std=0.1, rngs=nnx.Rngs(0))
+    parts = np.asarray(ntk.gram(net, x)), np.asarray(ntk.gram(net, 0.99 * x[::4], x))
+    k, k_test = (part.astype(np.float64) if in_float64 else part for part in parts)
+    with pytest.warns(UserWarning, match="6 of the 7 digits of the outputs at the test points are lost"):
+        ntk.gradient_flow(k, np.sin(300 * x).astype(k.dtype), t=jnp.inf, ntk_test_train=k_test, ridge=1e-6)
+
+
+def test_kernels_of_whole_numbers_are_exact():
+    """Numbers that need few bits are no sign of float32. Here the eigenvalues are 39603 and 1/39603."""
+    k = np.array([[10946.0, 17711.0], [17711.0, 28657.0]])
+    y = np.array([[1.0], [0.0]])
+    assert_close(ntk.gradient_flow(k, y, t=jnp.inf), y, rtol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------ several devices

@@ -265,14 +265,16 @@ def _is_stable(limit: float, problem: "Problem", learning_rate: float, counts: n
     """Whether the outputs stay bounded. Warn if they do not.
 
     Refuse infinitely many steps if there is no end of training. At the limit itself the fastest mode oscillates for
-    ever, and the limit is known only to the precision of the kernel.
+    ever. The limit is known only to the precision of the kernel, and what `max_learning_rate` returned may have been
+    rounded to that of the result.
     """
-    if np.isinf(counts).any() and learning_rate >= limit * (1 - 4 * problem.eps):
+    eps = max(problem.eps, float(jnp.finfo(problem.dtype).eps))
+    if np.isinf(counts).any() and learning_rate >= limit * (1 - 4 * eps):
         raise ValueError(
             f"`learning_rate` = {learning_rate:g} is not below the largest stable one, {limit:.6g}, to the precision "
             f"of the kernel: there is no end of training. Use a smaller one, or finite `steps`."
         )
-    if learning_rate <= limit * (1 + max(1e-6, 4 * problem.eps)):
+    if learning_rate <= limit * (1 + max(1e-6, 4 * eps)):
         return True
     _checks.warn(
         f"`learning_rate` = {learning_rate:g} is above the largest stable one, {limit:.6g}: the outputs grow without "
@@ -423,11 +425,12 @@ def working_precision(
 ) -> tuple[bool, Any, float]:
     """Return whether all values are known, the type of the result, and the precision of the least precise kernel.
 
-    The result has the widest type of the kernels and `arrays`, and at least float32.
+    The first kernel is the square one of the training inputs. The result has the widest type of the kernels and
+    `arrays`, and at least float32.
     """
     wide = any(a is not None and a.dtype == np.float64 for a in (*kernels, *arrays))
     dtype = jnp.result_type(float) if wide else jnp.dtype(jnp.float32)  # float32 where JAX has float64 off
-    eps = max(float(jnp.finfo(k.dtype).eps) for k in kernels if k is not None)
+    eps = max(_checks.rounding(k, square=k is kernels[0]) for k in kernels if k is not None)
     return not _checks.is_traced(*kernels, *arrays, *numbers), dtype, eps
 
 
