@@ -313,7 +313,7 @@ def one_hot_centered(labels: ArrayLike | Sequence[int], classes: int) -> Float[n
         Lee et al. 2020.
     """
     _checks.count("classes", classes, minimum=2)
-    labels = np.asarray(labels)
+    labels = np.asarray(_checks.plain("labels", labels))
     if labels.ndim != 1:
         raise ValueError(
             f"`labels` must be [N] class numbers; got shape {labels.shape}. "

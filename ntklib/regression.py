@@ -210,6 +210,7 @@ class _KernelMethod(BaseEstimator):
 
     def _validated(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self)
+        _refuse(self, X=X)
         return validate_data(self, X, dtype=np.float64, allow_nd=True, reset=False)
 
 
@@ -334,6 +335,7 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
         Returns:
             The estimator itself.
         """
+        _refuse(self, X=X, y=y)
         X, y = validate_data(self, X, y, dtype=np.float64, allow_nd=True, multi_output=True, y_numeric=True)
         y = np.asarray(y, np.float64)
         self._one_output = y.ndim == 1
@@ -402,6 +404,7 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
         Returns:
             The estimator itself.
         """
+        _refuse(self, X=X, y=y)
         X, y = validate_data(self, X, y, dtype=np.float64, allow_nd=True)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -418,6 +421,15 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
         """Return the labels [M] at test inputs [M, d] or [M, H, W, C]."""
         decision = self.decision_function(X)
         return self.classes_[decision.argmax(1) if decision.ndim == 2 else (decision > 0).astype(int)]
+
+
+def _refuse(estimator: object, **values: Any) -> None:
+    """Refuse arrays that scikit-learn's own checks would let through: masked ones, and tracers."""
+    name = type(estimator).__name__
+    _checks.outside_jit(name, "Fit outside; the outputs can be differentiated through `net.kernel`.", values)
+    for argument, value in values.items():
+        if isinstance(value, np.ma.MaskedArray):
+            _checks.plain(argument, value)
 
 
 def _parts(x: np.ndarray) -> list[np.ndarray]:

@@ -254,6 +254,18 @@ CALLS = [
     ("activation of two numbers", lambda: ntk.Elementwise(jnp.add), ValueError, ["`fn`", "elementwise"]),
     ("activation that sums", lambda: ntk.Elementwise(jnp.sum), ValueError, ["`fn`", "scalar", "()"]),
     ("activation across units", lambda: ntk.Elementwise(jax.nn.softmax), ValueError, ["`fn`", "scalar", "softmax"]),
+    (
+        "activation that sums up to a unit",
+        lambda: ntk.Elementwise(lambda x: jnp.cumsum(x, -1)),
+        ValueError,
+        ["`fn`", "scalar", "depends on the others"],
+    ),
+    (
+        "activation that sorts",
+        lambda: ntk.Elementwise(lambda x: jnp.sort(x, -1)),
+        ValueError,
+        ["`fn`", "scalar", "depends on the others"],
+    ),
     ("activation of NumPy", lambda: ntk.Elementwise(np.tanh), ValueError, ["`fn`", "NumPy", "jnp.tanh"]),
     ("dual that is a number", lambda: ntk.Elementwise(jnp.tanh, 0.5), TypeError, ["`dual`", "float"]),
     ("monomial of half a degree", lambda: ntk.Monomial(2.5), TypeError, ["`degree`", "whole number"]),
@@ -290,6 +302,50 @@ CALLS = [
         ValueError,
         ["'monomial(3)'", "too small", "float32", "larger w_std"],
     ),
+    (
+        "cg_solve inside jit",
+        lambda: jax.jit(lambda x: ntk.cg_solve(NET, x, Y, ridge=0.1))(X),
+        TypeError,
+        ["`cg_solve`", "outside of `jit`", "net.kernel"],
+    ),
+    (
+        "cg_solve inside grad",
+        lambda: jax.grad(lambda y: ntk.cg_solve(NET, X, y, ridge=0.1).solution.sum())(Y),
+        TypeError,
+        ["`cg_solve`", "`grad`", "net.kernel"],
+    ),
+    (
+        "ensemble inside jit",
+        lambda: jax.jit(
+            lambda y: (
+                ntk.ensemble(
+                    lambda rngs: NET, X, y, members=2, optimizer=optax.sgd(0.1), steps=1, key=jax.random.key(0)
+                ).loss
+            )
+        )(Y),
+        TypeError,
+        ["`ensemble`", "outside of `jit`", "`jax.vmap` of `ntklib.train`"],
+    ),
+    ("fit inside jit", lambda: jax.jit(ntk.KernelRegressor().fit)(X, Y), TypeError, ["`KernelRegressor`", "`jit`"]),
+    (
+        "predict inside jit",
+        lambda: jax.jit(ntk.KernelClassifier().fit(np.asarray(X), np.arange(len(X)) % 2).predict)(X),
+        TypeError,
+        ["`KernelClassifier`", "`jit`", "net.kernel"],
+    ),
+    (
+        "masked targets of a regression",
+        lambda: ntk.KernelRegressor().fit(np.asarray(X), masked(Y)),
+        TypeError,
+        ["`y`", "mask", "filled"],
+    ),
+    (
+        "masked test inputs",
+        lambda: ntk.KernelClassifier().fit(np.asarray(X), np.arange(len(X)) % 2).predict(masked(X)),
+        TypeError,
+        ["`X`", "mask", "filled"],
+    ),
+    ("masked labels", lambda: ntk.one_hot_centered(masked(np.arange(3)), 3), TypeError, ["`labels`", "mask", "Drop"]),
     ("gram inside jit", lambda: jax.jit(lambda x: ntk.gram(NET, x))(X), TypeError, ["`jit`", "net.kernel"]),
     ("gradient of gram", lambda: jax.grad(lambda x: ntk.gram(NET, x).sum())(X), TypeError, ["`grad`", "net.kernel"]),
     ("mlp of one number", lambda: ntk.mlp(5, **DENSE), TypeError, ["`widths`", "[inputs, hidden..., outputs]", "int"]),

@@ -139,6 +139,7 @@ def cg_solve(
     if preconditioner is not None:
         _checks.count("preconditioner", preconditioner, minimum=0)
     path = None if checkpoint is None else local_path("checkpoint", checkpoint)
+    _checks.outside_jit("cg_solve", "Solve outside; `net.kernel(x1, x).ntk @ solution` can be differentiated.", x, y)
     n = len(_checks.host_inputs("x", x))
     y = np.asarray(_checks.targets("y", y, n), np.float64)
     if preconditioner is None:
