@@ -14,6 +14,7 @@ from jax import Array
 from jax.extend import core
 
 from ntklib import training
+from ntklib._convolutions import convolves
 from ntklib.models import ApplyFn, Model, Params, functional
 from ntklib.training import Loss
 
@@ -76,12 +77,13 @@ class Job:
     def compiled(self) -> tuple[Callable, Callable, Callable]:
         """`start`, `advance` and `look` of a group.
 
-        All members take a step at once, by `vmap`, but for networks with convolutions on a CPU. There XLA has only a
-        slow loop for a convolution whose weights differ from member to member, and they take turns.
+        All members take a step at once, by `vmap`, but for networks with convolutions on a CPU. There the patches of
+        one member stay in the cache, so that members are faster in turn. Their losses are computed by a program for
+        each member: outside of a loop convolutions are fast, and need no patches.
         """
         start = jax.vmap(self.start, in_axes=(self.axes,))
         if self.takes_turns:
-            return jax.jit(start), jax.jit(self._in_turn(self.advance)), jax.jit(self._in_turn(self.look))
+            return jax.jit(start), jax.jit(self._in_turn(self.advance)), self._one_by_one(jax.jit(self.look))
         advance = jax.vmap(self.advance, in_axes=(self.axes, 0, None, None))
         return jax.jit(start), jax.jit(advance), jax.jit(jax.vmap(self.look, in_axes=(self.axes, 0)))
 
@@ -92,7 +94,7 @@ class Job:
             return False
         params = jax.eval_shape(self.start, self.first)[0]
         loss = jax.make_jaxpr(lambda member, params: self.parts(member)[0](params))(self.first, params)
-        return _convolves(loss.jaxpr)
+        return convolves(loss.jaxpr)
 
     def _in_turn(self, of_member: Callable) -> Callable:
         """Return a function of a group, made of a function of a member, of its state and of what all share."""
@@ -102,6 +104,18 @@ class Job:
                 return of_member({**group, **own[0]}, own[1], *shared)
 
             return jax.lax.map(one, ({n: group[n] for n, axis in self.axes.items() if axis == 0}, states))
+
+        return of_group
+
+    def _one_by_one(self, of_member: Callable) -> Callable:
+        """Return a function of a group and of its states, made of a compiled function of one member and its state."""
+
+        def of_group(group: dict[str, Any], states: Any) -> Any:
+            results = []
+            for m in range(len(group["key"])):
+                own = {name: jax.tree.map(lambda a, m=m: a[m], group[name]) for name in group if self.axes[name] == 0}
+                results.append(of_member({**group, **own}, jax.tree.map(lambda a, m=m: a[m], states)))
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
         return of_group
 
@@ -157,13 +171,6 @@ def bytes_of_step(parts: Callable, start: Callable, member: dict[str, Any]) -> i
     given = jax.tree.leaves((member["settings"], state))
     # The state before and after a call, and the arrays of the step.
     return 2 * sum(_bytes(a) for a in given) + _bytes_in(jax.make_jaxpr(step)(member, state).jaxpr)
-
-
-def _convolves(jaxpr: Any) -> bool:
-    return any(
-        eqn.primitive.name == "conv_general_dilated" or any(map(_convolves, core.jaxprs_in_params(eqn.params)))
-        for eqn in jaxpr.eqns
-    )
 
 
 def _bytes_in(jaxpr: Any) -> int:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from ntklib import _checks
+from ntklib._convolutions import by_products
 from ntklib.models import ApplyFn, Model, Params, check_output, functional
 
 Loss = Callable[[Array, Array], Array]
@@ -146,6 +147,10 @@ def train(
         Everything compiles once. `train` also works inside `jax.vmap` (over seeds, for instance) and `jax.jit`. There
         it shows no bar and raises no FloatingPointError. Arrays sharded over explicit axes of a mesh are gathered to
         one device.
+
+        On a CPU a step computes convolutions, those of any library, as products of the patches with the weights: in a
+        loop this is 6 to 100 times as fast as XLA's convolution. The patches of one layer at a time take as much memory
+        as its inputs times the size of the window; smaller batches need less.
     """
     apply_fn, params = functional(model)
     params = jax.tree.map(gathered, params)
@@ -197,18 +202,23 @@ def objective(
 ) -> tuple[Callable[[Params], Array], Callable[[Array, tuple[Params, Any]], tuple[Params, Any]]]:
     """Return the loss over all examples, a function of the parameters, and one step of training.
 
-    The step is a function of its number and of the state (parameters, state of the optimizer).
+    The step is a function of its number and of the state (parameters, state of the optimizer). It stands in a loop,
+    where convolutions must be products to be fast on a CPU. The loss stands in none.
     """
+    in_loop = by_products(apply_fn)
 
     def full_loss(params: Params) -> Array:
         return loss(apply_fn(params, x), y)
 
     def step(i: Array, state: tuple[Params, Any]) -> tuple[Params, Any]:
         params, opt_state = state
-        objective = full_loss
+        rows = slice(None)
         if batch_size is not None:
             rows = jax.random.choice(jax.random.fold_in(key, i), len(x), (batch_size,), replace=False)
-            objective = lambda p: loss(apply_fn(p, x[rows]), y[rows])  # noqa: E731
+
+        def objective(params: Params) -> Array:
+            return loss(in_loop(params, x[rows]), y[rows])
+
         value, grads = jax.value_and_grad(objective)(params)
         more = {"value": value, "grad": grads, "value_fn": objective}  # for line searches; others ignore it
         updates, opt_state = transformation.update(grads, opt_state, params, **more)
