@@ -285,6 +285,18 @@ def test_the_steps_are_all_that_ci_runs():
     assert environment(ROOT)["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
 
 
+def test_bytecode_that_may_not_lie_beside_the_sources_is_kept_in_the_cache(monkeypatch):
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"):
+        monkeypatch.delenv(name, raising=False)
+    assert "PYTHONPYCACHEPREFIX" not in environment(ROOT)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    code = "import sys; print(sys.dont_write_bytecode, sys.pycache_prefix)"
+    said = subprocess.run(python(code), env=environment(ROOT), capture_output=True, text=True).stdout
+    assert said == f"False {ROOT / '.cache' / 'python'}\n"
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", "elsewhere")
+    assert environment(ROOT)["PYTHONPYCACHEPREFIX"] == "elsewhere"
+
+
 # ---- make check
 
 

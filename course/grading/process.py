@@ -92,8 +92,9 @@ def namespace() -> Sequence[str]:
 
 
 def _environment(root: Path, folder: str, write: int) -> dict[str, str]:
-    """Only what is needed: no tokens, no home."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "NTK_GRADE_SEED") if name in os.environ}
+    """Only what is needed: no tokens, no home. Bytecode that is there is read, and none is written."""
+    names = ("PATH", "LANG", "LC_ALL", "NTK_GRADE_SEED", "PYTHONPYCACHEPREFIX")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     return {
         **kept,
         "HOME": folder,
