@@ -3,6 +3,7 @@
 After a failing step the next ones run all the same.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from course import changed
 from course.execute import environment
 
 PYTHON = (sys.executable, "-m")
-PYTEST = (*PYTHON, "pytest", "-q", "-n", "2", "--dist", "loadfile")
-DOCTEST = (*PYTHON, "pytest", "-q", "--doctest-modules")
+WORKERS = max(2, min(4, os.cpu_count() or 2))  # each may need two gigabytes
+PYTEST = (*PYTHON, "pytest", "-q", "-n", str(WORKERS), "--dist", "loadfile")
+DOCTEST = (*PYTEST, "--doctest-modules")
 MOST_BYTES = 1_000_000_000  # of compiled programs that are kept in .cache/jax
 
 
@@ -36,8 +38,9 @@ def steps(root: Path) -> list[Step]:
     return [
         *_quick(),
         Step("built", ((*PYTHON, "course", "build", "--check"),)),
+        Step("tests", ((*PYTEST, "tests"),)),
         # The docstrings' examples run apart, with JAX as a user has it: tests/conftest.py would make it strict.
-        Step("tests", ((*PYTEST, "tests"), (*DOCTEST, "ntklib"))),
+        Step("examples", ((*DOCTEST, "ntklib"),), environment(root)),
         Step("notebooks", ((*PYTEST, *nbval, *notebooks),), environment(root)),
     ]
 

@@ -277,10 +277,10 @@ def test_the_steps_are_all_that_ci_runs():
     steps = {
         step.name: " ".join(part for command in step.commands for part in command[1:]) for step in suite.steps(ROOT)
     }
-    assert list(steps) == ["lint", "types", "built", "tests", "notebooks"]
+    assert list(steps) == ["lint", "types", "built", "tests", "examples", "notebooks"]
     assert "ruff check" in steps["lint"]
     assert "ruff format --check" in steps["lint"]
-    assert "--doctest-modules ntklib" in steps["tests"]
+    assert "--doctest-modules ntklib" in steps["examples"]
     assert "--nbval --nbval-current-env" in steps["notebooks"]
     assert environment(ROOT)["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
 
