@@ -16,7 +16,8 @@
 # One adds a **ridge** to the diagonal of $\Theta(X, X)$ before solving.
 # The other trains by gradient descent and **stops early**.
 # The abstract of Lee et al. (2020) says that "diagonal regularization of kernels acts similarly to early stopping".
-# The abstract of Ali, Kolter and Tibshirani (2019) has a translation, $t = 1/\lambda$ in their units, and a bound: at this time the risk of gradient flow is at most 1.69 times that of ridge regression.
+# The abstract of Ali, Kolter and Tibshirani (2019) has a translation, $t = 1/\lambda$ in their units, and a bound:
+# at this time the risk of gradient flow is at most 1.69 times that of ridge regression.
 # How similar are the two? Is the best stopping time where the translation puts it? And how is either chosen without test data?
 
 # %%
@@ -168,7 +169,9 @@ claim("F7", what="largest ratio of the variances of a mode, flow over ridge, at 
 # It is **attained** only if there is no signal and *all* nonzero eigenvalues are equal to $1.79\,\varepsilon$.
 # What does a real spectrum give?
 #
-# **A power law.** Let $\lambda_i \propto i^{-1/q}$ with $0 < q < 2$ (here $q$ is an exponent, not a variance). Between $u$ and $u + du$ there are then modes in proportion to $u^{-q-1} du$, and the sums become integrals:
+# **A power law.**
+# Let $\lambda_i \propto i^{-1/q}$ with $0 < q < 2$ (here $q$ is an exponent, not a variance).
+# Between $u$ and $u + du$ there are then modes in proportion to $u^{-q-1} du$, and the sums become integrals:
 #
 # $$ V_{\text{ridge}} = \int_0^\infty \frac{u^{1-q}}{(1 + u)^{2}}\, du = B(2 - q, q), \qquad
 #    V_{\text{flow}} = \int_0^\infty \frac{(1 - e^{-u})^2}{u^{1 + q}}\, du = \Gamma(-q)\,(2^q - 2) . $$
@@ -481,12 +484,16 @@ for name in NOISES:
 # - The best flow stops at $0.56 \pm 0.01$ of the time that the map gives for the best ridge. So the map does *not* say where the best time is: it is late by almost a factor of two.
 #   The prediction of the Gaussian world (0.64) is off by less than the margin of 0.1, that of the power laws (0.67) by a little more.
 #   Both stop too late.
-# - Errors are flat near their minimum, so this costs little. The lowest errors differ by 1.3 %, the best accuracies by less than 0.001. We cannot tell which of the two methods has the better accuracy.
+# - Errors are flat near their minimum, so this costs little.
+#   The lowest errors differ by 1.3 %, the best accuracies by less than 0.001.
+#   We cannot tell which of the two methods has the better accuracy.
 # - At the mapped time the squared error of the flow is at most 1.08 times that of the ridge, where the Gaussian world had 1.18.
 #   The mean accuracies differ by at most 0.011.
 #
 # The Gaussian world fails at small ridges: it has an error of 0.70 where the digits have 0.52.
-# Digits are not Gaussian. And its features live in 1,500 dimensions: noise that is fitted in one of them is seen by every test input, while the real tail has room for more. We have not tested which of the two it is.
+# Digits are not Gaussian.
+# And its features live in 1,500 dimensions: noise that is fitted in one of them is seen by every test input, while the real tail has room for more.
+# We have not tested which of the two it is.
 #
 # With the true labels both curves are flat up to $\delta \approx 0.01$ and rise then.
 # The smallest ridge is the best one, and there ridge and flow are the same function.
@@ -513,7 +520,9 @@ for name in NOISES:
 # Outputs multiplied by $\alpha$ have the kernel $\alpha^2\,\Theta$ (chapter 05), and the best $\alpha$ has a closed form, $\alpha^2 = \frac{1}{NK}\sum_k y_k^\top R^{-1} y_k$.
 # We use the likelihood as it is, and with the best scale at each $\delta$.
 #
-# **The flow** has no closed form for leave-one-out that we know. It can use a split. Or it takes the ridge of leave-one-out and the map, $t = \tau N^2/(\delta\, \mathrm{tr}\,\Theta)$, with $\tau = 1$ or with $\tau = 0.6$, the middle of what power laws give.
+# **The flow** has no closed form for leave-one-out that we know.
+# It can use a split.
+# Or it takes the ridge of leave-one-out and the map, $t = \tau N^2/(\delta\, \mathrm{tr}\,\Theta)$, with $\tau = 1$ or with $\tau = 0.6$, the middle of what power laws give.
 #
 # **Prediction**, from the Gaussian world, for labels with noise: leave-one-out 1.003 of the lowest error, the split 1.01, the likelihood with the best scale 1.000.
 # The likelihood as it is should fail, with 1.66: a kernel 67 times too large explains the noise as signal and wants no ridge.

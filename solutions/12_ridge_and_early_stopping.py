@@ -45,7 +45,7 @@ def with_ridge(theta, theta_test, y, ridge):
 #
 # Stop the flow at another time, $t = \tau N/\varepsilon$. Where do the two filters differ most now, and by how much?
 # Return the place $u = \lambda/\varepsilon$ and the gap there, the share that the flow has learned minus the share that the ridge has learned.
-# The gap may be negative: what counts is its size. $\tau$ lies between 0.4 and 2. Draw the gap for $\tau = 0.5$ before you write code.
+# The gap may be negative: what counts is its size. $u$ to one percent will do, the gap to three digits. $\tau$ lies between 0.4 and 2. Draw the gap for $\tau = 0.5$ before you write code.
 
 
 # %% task="12.1"

@@ -158,7 +158,7 @@ TABLES = [
             "twins equal": ((0.5, 1.0), "not at f₀"),
             "twins a quarter": ((0.5, 0.25), "correlation −1"),
             "swapped": ((0.0, 0.5), "it is zero"),
-            "twins something": ((0.5, 0.1), "should not be there"),
+            "twins something": ((0.5, 0.1), "off by more"),
             "one number": (0.5, "tuple of 2"),
         },
     ),

@@ -111,7 +111,7 @@ TABLES = [
             "f0 alone": ((LATER, -float(np.log(4) / np.log(1.5))), "x counts once more"),
             "η alone": ((LATER, float(np.log(16) / np.log(1.5))), "4 times larger each"),
             "x forgotten": ((LATER, float(np.log(4) / np.log(1.5))), "grow by 16 together"),
-            "far off": ((LATER, 1.0), "should not be there at all"),
+            "far off": ((LATER, 1.0), "off by more"),
             "something": ((4.0, 0), "off by more"),
             "one number": (LATER, "tuple of 2"),
             "words": (("five", 0), "one number"),

@@ -81,6 +81,40 @@ def by_loop(theta, y, ridges, own=False):
     return found
 
 
+def coarse(tau):
+    """On a grid that is too wide for either number."""
+    u = np.linspace(0, 10, 21)
+    gap = 1 / (1 + u) - np.exp(-tau * u)
+    i = int(np.abs(gap).argmax())
+    return u[i], gap[i]
+
+
+def in_float32(tau):
+    u = jnp.linspace(0, 30, 3001, dtype=jnp.float32)
+    gap = 1 / (1 + u) - jnp.exp(-jnp.float32(tau) * u)
+    i = jnp.abs(gap).argmax()
+    return [u[i], gap[i]]
+
+
+def with_zero(theta, y, ridges):
+    """The fit to all inputs, the target of the one in question set to zero."""
+    found = []
+    for ridge in ridges:
+        hat = theta @ jnp.linalg.inv(theta + epsilon(theta, ridge) * jnp.eye(len(theta)))
+        found.append((hat - jnp.diag(jnp.diag(hat))) @ y)
+    return jnp.stack(found)
+
+
+def by_hat_matrix(theta, y, ridges):
+    """The same through H, as nested lists."""
+    found = []
+    for ridge in ridges:
+        hat = theta @ jnp.linalg.inv(theta + epsilon(theta, ridge) * jnp.eye(len(theta)))
+        own = jnp.diag(hat)[:, None]
+        found.append((hat @ y - own * y) / (1 - own))
+    return [np.asarray(one).tolist() for one in found]
+
+
 def with_form(form):
     return lambda theta, y, ridges: leave_one_out(theta, y, ridges, form=form)
 
@@ -118,7 +152,12 @@ def from_a_small_mode(theta, steps, learning_rate, momentum):
 TABLES = [
     Table(
         "12.1",
-        right={"on a grid": widest, "by lobes": by_lobes, "an array": lambda tau: jnp.array(widest(tau))},
+        right={
+            "on a grid": widest,
+            "by lobes": by_lobes,
+            "an array": lambda tau: jnp.array(widest(tau)),
+            "float32": in_float32,
+        },
         wrong={
             "τ = 1": (lambda tau: widest(1.0), "does your function use `tau`?"),
             "t/N for 1/ε": (in_units_of_time, "in units of N/t"),
@@ -129,13 +168,19 @@ TABLES = [
             "its size": (lambda tau: (widest(tau)[0], abs(widest(tau)[1])), "its sign"),
             "swapped": (lambda tau: widest(tau)[::-1], "swapped"),
             "what is left": (what_is_left, "not the gap"),
+            "a coarse grid": (coarse, "off by more than the margin"),
             "the place alone": (lambda tau: widest(tau)[0], "tuple of 2"),
             "no return": (lambda tau: None, "is a `return` missing?"),
         },
     ),
     Table(
         "12.2",
-        right={"inverses": leave_one_out, "the spectrum": by_spectrum, "a loop over all fits": by_loop},
+        right={
+            "inverses": leave_one_out,
+            "the spectrum": by_spectrum,
+            "a loop over all fits": by_loop,
+            "lists, by the hat matrix": by_hat_matrix,
+        },
         wrong={
             "fitted values": (with_form(lambda y, inverse, theta: theta @ inverse @ y), "still in the fit"),
             "residuals": (with_form(lambda y, inverse, theta: inverse @ y / jnp.diag(inverse)[:, None]), "residuals"),
@@ -151,6 +196,7 @@ TABLES = [
             "trace": (lambda *of: leave_one_out(*of, at=lambda theta, ridge: ridge * jnp.trace(theta)), "has a 1/N"),
             "no ridge": (lambda *of: leave_one_out(*of, at=lambda theta, ridge: 0.0), "no ridge"),
             "a ridge that moves": (lambda *of: by_loop(*of, own=True), "moves with the input"),
+            "zero for the target": (with_zero, "replaced by zero"),
             "the library": (by_the_library, "`loo`"),
             "axes": (lambda *of: jnp.swapaxes(leave_one_out(*of), 0, 1), "another order"),
             "one ridge": (lambda theta, y, ridges: leave_one_out(theta, y, ridges[:1])[0], "shape"),
@@ -181,6 +227,11 @@ TABLES = [
             ),
             "1 + μ": ((3, ridge_with(lambda n, t, tr, mu: n**2 / (t * tr * (1 + mu)))), "not 1/(1 + μ)"),
             "squared": ((3, ridge_with(lambda n, t, tr, mu: n**2 * (1 - mu) ** 2 / (t * tr))), "not its square"),
+            "the best time": (
+                (3, lambda *of: matching(*of) / 0.56),  # τ of the chapter, which the map does not have
+                "off by more than the margin",
+            ),
+            "the number as text": (("3", matching), "number of one of the lines"),
             "μ": ((3, lambda theta, k, eta, mu: matching(theta, k, eta, 1 - mu if mu else 0.0)), "not μ"),
             "no return": ((3, lambda *of: None), "is a `return` missing?"),
             "the line alone": (3, "tuple of 2"),

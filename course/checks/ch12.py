@@ -135,6 +135,9 @@ def _(answer, rng):
             "ε = δ tr(Θ)/N has a 1/N.": lambda: left_out(at=lambda ridge: ridge * np.trace(theta)),
             "the ridge moves with the input that is left out: all fits keep the ε of the full kernel.": own_ridge,
             "there is no ridge in it.": lambda: left_out(at=lambda ridge: 0.0),
+            "y_i has been replaced by zero: the fit to all N still takes the zero for a target at x_i.": lambda: each(
+                lambda inverse, c, d: theta @ c - np.diag(theta @ inverse)[:, None] * y
+            ),
         },
     )
     return "N regressions for the price of one"
@@ -243,7 +246,7 @@ written(
         "because a relative ridge follows the mean of the diagonal of what is left;",
         "the library keeps ε: one estimator is judged, and one factorization serves all.",
     ),
-    numbers=("2", "two", "2.0", "half", "½", "1/2", "0.5"),
+    numbers=("2", "two", "2.0", "twice", "double", "doubles", "doubled", "half", "½", "1/2", "0.5"),
     asked="by which factor is the library's ε larger?",
     minutes=10,
     difficulty=2,
