@@ -173,7 +173,7 @@ _ = axes[0].legend(loc="lower left")
 # All later layers and the NTK follow from $\Sigma^1$. So whitening is **a change of the metric** on the inputs, and nothing else, for whatever depth and activation.
 # Any other map with the same $W^\top W$ gives the same kernel. ZCA is for our eyes; the kernel does not see the rotation.
 # One may also leave the inputs alone and draw the first layer's weights with covariance $(C + \mathrm{reg})^{-1}$ in place of 1: at the start the network is the same.
-# To train like the network of whitened inputs, it must also have the gradient of these weights multiplied by $(C + \mathrm{reg})^{-1}$ in each step.
+# To *train* like the network of whitened inputs it needs another step as well. Exercise 14.4 asks which.
 #
 # From this we can say, before any experiment, when whitening changes *nothing*.
 #
@@ -399,7 +399,8 @@ for name in SETS:
 #
 # A network starts with the same metric as its kernel. Then it trains its first layer.
 # Write the first layer as $z_j = \frac{\sigma_w}{\sqrt d}\, v_j \cdot x$, with one vector $v_j$ for each unit.
-# The mean of $z_j(x)\, z_j(x')$ over the $n$ units is $\frac{\sigma_w^2}{d}\, x^\top A\, x'$ with $A = \frac1n \sum_j v_j v_j^\top$: the first layer has a metric of its own, and at the start $\mathbb E[A] = 1$.
+# The mean of $z_j(x)\, z_j(x')$ over the $n$ units is $\frac{\sigma_w^2}{d}\, x^\top A\, x'$ with $A = \frac1n \sum_j v_j v_j^\top$:
+# the first layer has a metric of its own, and at the start $\mathbb E[A] = 1$.
 # (If the $v_j$ are normal, as at the start, nothing else of them matters in a wide layer. After training they need not be, and $A$ is a part of the story only.)
 # **A kernel keeps this metric. A network moves it**, by $v_j \to v_j + \Delta v_j$, and may stretch the directions that tell the classes apart.
 # If it finds a good metric by itself, whitening has less to add. That is a reason why kernels could gain more.
@@ -517,12 +518,16 @@ for (name, alpha), curve in network_curves.items():
 # The gap of the lazy ones, 0.012 ± 0.013, cannot be told from either zero or the others'.
 # So there is no sign that the gap is due to a metric that training learns. A finite, stopped network is not its kernel with the best ridge, however lazy.
 # And on the fine labels, where there is something to gain, the gains of NTK and networks are equal, 0.000 ± 0.009 apart. We had predicted a smaller gain for networks; this is undecided.
-# All this is as if these networks hardly learned a metric, with a few hundred examples, 64 units and the early stop that validation chooses. We did not look at $A$ itself. The mechanism may be right, but it does not show here.
+# All this is as if these networks hardly learned a metric, with a few hundred examples, 64 units and the early stop that validation chooses.
+# We did not look at $A$ itself.
+# The mechanism may be right, but it does not show here.
 #
 # ## Fewer inputs than pixels
 #
 # So far there were more training inputs than features. Now let $N < d$, and let $\epsilon \to 0$.
-# $C$ has rank $N$ at most. Take $N$ linearly independent inputs with singular value decomposition $F = P S Q^\top$, where $P$ and $S$ are $[N, N]$ and $Q$ is $[d, N]$. Then $C = Q\, (S^2/N)\, Q^\top$, and
+# $C$ has rank $N$ at most.
+# Take $N$ linearly independent inputs with singular value decomposition $F = P S Q^\top$, where $P$ and $S$ are $[N, N]$ and $Q$ is $[d, N]$.
+# Then $C = Q\, (S^2/N)\, Q^\top$, and
 #
 # $$ \tilde F = F\, W = \sqrt N\, P\, Q^\top , \qquad \tilde F \tilde F^\top = N \cdot 1 . $$
 #
@@ -537,11 +542,14 @@ for (name, alpha), curve in network_curves.items():
 #
 # $$ f(x) \;\propto\; \sum_i \kappa(\rho_i)\, y_i , \qquad \rho_i = \frac{\sqrt N\, c_i}{\lVert \tilde x \rVert}, \qquad \sum_i \rho_i^2 \le 1 . $$
 #
-# Most $\rho_i$ are of order $1/\sqrt N$ or less, since their squares sum to 1 at most. For small $\rho$ we have $\kappa(\rho) \approx \kappa(0) + \kappa'(0)\, \rho$, and then $f(x) \propto \sum_i c_i\, y_i$:
+# Most $\rho_i$ are of order $1/\sqrt N$ or less, since their squares sum to 1 at most.
+# For small $\rho$ we have $\kappa(\rho) \approx \kappa(0) + \kappa'(0)\, \rho$, and then $f(x) \propto \sum_i c_i\, y_i$:
 # **the linear interpolant of the plain inputs**, the one with the smallest weights. As far as $\kappa$ is linear there, nothing is left of the depth, nor of the choice between NNGP and NTK.
 #
 # **Prediction.** For $N = 40$ digits and $\epsilon = 10^{-8}$, the NTK gives at least nine of ten test images the class of the linear interpolant.
-# And it inherits the interpolant's weakness. When $N$ comes near the largest possible rank of the features (somewhat below 64, since the pixels in the corners are nearly always black), the smallest singular values of $F$ get very small, the $c_i$ explode, and the test accuracy collapses: double descent, without a network.
+# And it inherits the interpolant's weakness.
+# When $N$ comes near the largest possible rank of the features (somewhat below 64, since the pixels in the corners are nearly always black),
+# the smallest singular values of $F$ get very small, the $c_i$ explode, and the test accuracy collapses: double descent, without a network.
 # So at $N = 60$ whitening with $\epsilon \to 0$ does worse than none.
 #
 # The other end has a trap too. With $N < d$ a *large* $\epsilon$ is not "no whitening" any more: the factors $(s + \mathrm{reg})^{-1/2}$ shrink with $\epsilon$, and the convention
@@ -618,7 +626,8 @@ claim(
 # At $\epsilon = 10^{-8}$ the accuracy of the NTK lies on the line of the linear interpolant, and collapses with it near the rank.
 # Beyond the rank the training inputs are not linearly independent, and the line is that of least squares. The NTK stays near it, but our derivation does not reach there.
 # Digit by digit the two agree at $N = 40$ in 86 of 100 cases, fewer than the nine of ten that we predicted. With the margin of 0.05 this is undecided.
-# A reason for the rest may be that 40 inputs are few: $1/\sqrt{40}$ is 0.16, the largest $\rho_i$ of a test digit is larger still, and $\kappa$ is not linear there. This can change the class where two outputs of the interpolant are nearly equal.
+# A reason for the rest may be that 40 inputs are few: $1/\sqrt{40}$ is 0.16, the largest $\rho_i$ of a test digit is larger still, and $\kappa$ is not linear there.
+# This can change the class where two outputs of the interpolant are nearly equal.
 # $\epsilon = 0.1$ cures the collapse, and the plain features never had it. $\epsilon = 10^8$ is at chance up to 40 inputs, as predicted.
 # At 60 inputs, still below $d = 64$, it is far from chance: what counts is the rank, and beyond it test inputs have hardly any part that the training inputs do not reach.
 #
@@ -638,7 +647,8 @@ claim(
 # - With $N \ge d$ whitening replaces $x\cdot x'$ in $\Sigma^1$ by $x^\top (C + \mathrm{reg})^{-1} x'$, and changes nothing else in any fully connected kernel.
 # - With $N \ge d$ a large $\epsilon$ changes nothing (for ReLU without biases), and a linear model without a ridge never notices any $\epsilon$. What changes is which functions are cheap.
 # - It pays where the labels sit in directions of small variance. Look there first; and choose $\epsilon$ on validation images that took no part in the fit.
-# - With fewer inputs than pixels and a small $\epsilon$ the kernel of the training inputs forgets what they show. What is left is nearly linear interpolation, at its worst where $N$ is near the largest rank of the features.
+# - With fewer inputs than pixels and a small $\epsilon$ the kernel of the training inputs forgets what they show.
+#   What is left is nearly linear interpolation, at its worst where $N$ is near the largest rank of the features.
 #
 # ## Where it breaks
 #
@@ -647,7 +657,8 @@ claim(
 # - One hidden layer, no biases, ReLU, squared loss, networks without their initial function, one width.
 # - Convolutional kernels have a metric for each patch. Whitening whole images is not a change of a metric on patches.
 # - There are five values of $\epsilon$ to choose from for kernels and three for networks, and a validation set of 300 images picks among them with an error of its own.
-# - The rows were fixed before any output was seen, the settings were not: we had also tried the squared error in place of the accuracy as the rule of choice, other widths and rates of the networks, 240 to 360 patches, and other values of $\epsilon$ and of the ridge.
+# - The rows were fixed before any output was seen, the settings were not:
+#   we had also tried the squared error in place of the accuracy as the rule of choice, other widths and rates of the networks, 240 to 360 patches, and other values of $\epsilon$ and of the ridge.
 #   Between two of these settings the NTK's gain minus the networks' on the patches was $0.03 \pm 0.02$ and $0.025 \pm 0.007$. Its verdict hangs on such choices; the losses do not.
 #
 # ## Exercises

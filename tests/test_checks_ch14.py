@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from mutations import Table, cases
 
 import ntklib as ntk
@@ -39,6 +40,19 @@ def zca_with(values, divide=True, side=None):
 
 def centered(features, epsilon):
     return zca_matrix(features - features.mean(0), epsilon)
+
+
+def by_cov(features, epsilon):
+    c = np.cov(np.asarray(features).T)
+    s, u = np.linalg.eigh(c)
+    return (u * (s + epsilon * s.mean()) ** -0.5) @ u.T
+
+
+def by_root(features, epsilon):
+    """SciPy's root of the matrix, then its inverse."""
+    f = np.asarray(features, np.float64)
+    c = f.T @ f / len(f)
+    return np.linalg.inv(scipy.linalg.sqrtm(c + epsilon * np.trace(c) / len(c) * np.eye(len(c))))
 
 
 def of_singular_values(features, epsilon):
@@ -112,7 +126,12 @@ def whitened_afterwards(*of):
 TABLES = [
     Table(
         "14.1",
-        right={"by eigenvectors": zca_matrix, "by singular values": by_svd},
+        right={
+            "by eigenvectors": zca_matrix,
+            "by singular values": by_svd,
+            "a root of the matrix, in float32": lambda f, e: by_root(f, e).astype(np.float32),
+            "lists": lambda f, e: by_root(f, e).tolist(),
+        },
         wrong={
             "absolute": (zca_with(lambda s, e, n, d: (s + e) ** -0.5), "epsilon is relative"),
             "the whole trace": (zca_with(lambda s, e, n, d: (s + e * s.sum()) ** -0.5), "divided by d"),
@@ -122,6 +141,16 @@ TABLES = [
             "inverse": (zca_with(lambda s, e, n, d: (s + e * s.mean()) ** 0.5), "inverse of W"),
             "the covariance": (zca_with(lambda s, e, n, d: s + e * s.mean()), "regularized C itself"),
             "no 1/N": (zca_with(lambda s, e, n, d: (s + e * s.mean()) ** -0.5, divide=False), "lacks its 1/N"),
+            "by cov": (by_cov, "of `cov`"),
+            "roots added": (zca_with(lambda s, e, n, d: 1 / (s**0.5 + (e * s.mean()) ** 0.5)), "roots are added"),
+            "of the largest": (zca_with(lambda s, e, n, d: (s + e * s.max()) ** -0.5), "not of the largest"),
+            "the variance after": (zca_with(lambda s, e, n, d: s / (s + e * s.mean())), "variance after whitening"),
+            "the spread after": (zca_with(lambda s, e, n, d: (s / (s + e * s.mean())) ** 0.5), "spread after"),
+            "not turned back, flipped": (
+                lambda f, e: (spectrum(f)[1] * (spectrum(f)[0] + e * spectrum(f)[0].mean()) ** -0.5).T,
+                "should be symmetric",
+            ),
+            "by Cholesky": (lambda f, e: jnp.linalg.cholesky(inverse_metric(f, e)), "should be symmetric"),
             "centered": (centered, "mean over the inputs was subtracted"),
             "root before reg": (zca_with(lambda s, e, n, d: 1 / (s**0.5 + e * s.mean())), "under the root"),
             "singular values": (of_singular_values, "squares of singular values"),
@@ -148,9 +177,12 @@ TABLES = [
             "all but chance": (0.9, "everything but chance"),
             "one half": (0.5, "one half"),
             "as on test inputs": (0.6, "not like them"),
-            "something": (0.3, "should not be there"),
+            "something": (0.3, "off by more"),
+            "one of forty": (0.025, "would be luck"),
+            "below": (-0.1, "between 0 and 1"),
+            "in a list": ([0], "one number"),
             "text": ("none", "one number"),
-            "per cent": (10, "should not be there"),
+            "per cent": (10, "between 0 and 1"),
         },
     ),
     Table(
@@ -159,6 +191,7 @@ TABLES = [
             "closed form": (2, leaked_outputs),
             "by solving": [2, by_solving],
             "a whole float": (2.0, leaked_outputs),
+            "lists": (2, lambda *of: np.asarray(leaked_outputs(*of)).tolist()),
         },
         wrong={
             "line 1": ((1, leaked_outputs), "line 1 keeps"),
@@ -173,6 +206,7 @@ TABLES = [
             "rank one lost": ((2, leaked_with(lambda a, b, n: b / (a - b))), "is lost"),
             "no inverse": ((2, leaked_with(lambda a, b, n: b)), "without the inverse"),
             "diagonal value": ((2, leaked_with(lambda a, b, n: a / (a + (n - 1) * b))), "different inputs"),
+            "one row of a table": ((2, lambda y, a, b, m: leaked_outputs(y, a, b, 1)), "shape"),
             "one row": ((2, lambda y, a, b, m: leaked_outputs(y, a, b, m)[0]), "one row"),
             "no return": ((2, lambda *a: None), "is a `return` missing?"),
             "the line alone": (2, "tuple of 2"),
@@ -180,7 +214,11 @@ TABLES = [
     ),
     Table(
         "14.4",
-        right={"the metric": first_layer_step, "through U": by_whitened_weights},
+        right={
+            "the metric": first_layer_step,
+            "through U": by_whitened_weights,
+            "W twice": lambda V, g, f, e, r: V - r * zca_matrix(f, e) @ (zca_matrix(f, e) @ g),
+        },
         wrong={
             "plain": (step_with(lambda c, e, n, one: one), "plain step"),
             "W once": (lambda V, g, f, e, r: V - r * zca_matrix(f, e) @ g, "W acts twice"),
@@ -195,6 +233,11 @@ TABLES = [
             ),
             "no rate": (lambda V, g, f, e, r: V - inverse_metric(f, e) @ g, "learning rate is missing"),
             "whitened afterwards": (whitened_afterwards, "applied to the weights as well"),
+            "on V as well": (lambda V, g, f, e, r: inverse_metric(f, e) @ (V - r * g), "not on V"),
+            "the metric twice": (
+                lambda V, g, f, e, r: V - r * inverse_metric(f, e) @ inverse_metric(f, e) @ g,
+                "metric twice",
+            ),
             "the step of U": (in_whitened_coordinates, "coordinates of the whitened inputs"),
             "no return": (lambda *a: None, "is a `return` missing?"),
         },

@@ -54,8 +54,8 @@ def _(answer, rng):
     s = np.linalg.eigvalsh(c)
     reg, eye = epsilon * s.mean(), np.eye(d)
 
-    def centered():
-        f = features - features.mean(0)
+    def centered(ddof=0):
+        f = (features - features.mean(0)) * (n / (n - ddof)) ** 0.5
         return power(metric(f, epsilon), -0.5)
 
     def root(values):
@@ -78,7 +78,18 @@ def _(answer, rng):
             "that is the regularized C itself.": c + reg * eye,
             "C lacks its 1/N.": power(c + reg * eye, -0.5) / n**0.5,
             "the mean over the inputs was subtracted; here C is FᵀF/N.": centered,
+            "that is the covariance of `cov`, without the mean and over N − 1; here C is FᵀF/N.": lambda: centered(1),
             "reg is added to the variances, under the root.": root(1 / (s**0.5 + reg)),
+            "the roots are added, not what stands under them: the root of s + reg is wanted.": root(
+                1 / (s**0.5 + reg**0.5)
+            ),
+            "reg is a share of the mean eigenvalue, not of the largest.": root((s + epsilon * s[-1]) ** -0.5),
+            "s/(s + reg) is the variance after whitening; W multiplies the coordinates, whose squares have it.": root(
+                s / (s + reg)
+            ),
+            "that multiplies by the spread after whitening; the one before, √s, has to be divided out.": root(
+                (s / (s + reg)) ** 0.5
+            ),
             "the eigenvalues of C are squares of singular values of F, over N.": lambda: root(
                 ((n * s) ** 0.5 + epsilon * ((n * s) ** 0.5).mean()) ** -0.5
             ),
@@ -110,8 +121,14 @@ def _(answer, rng):
     ),
 )
 def _(answer, rng):
+    share = expect.finite(answer, "the share")
+    expect.that(0 <= share <= 1, "a share lies between 0 and 1.")
+    expect.that(
+        not 0.012 < share < 0.05,
+        "one or two of the 40 would be luck. Is any left, if you sum the targets of the others?",
+    )
     expect.number(
-        answer,
+        share,
         0.0,
         "the share",
         slips={
@@ -233,6 +250,8 @@ def _(answer, rng):
             "C lacks its 1/N.": step(power(m, -1.0) / n),
             "the learning rate is missing.": V - power(m, -1.0) @ grad,
             "W is applied to the weights as well: V is already what acts on plain inputs.": w @ step(power(m, -1.0)),
+            "the metric acts on the gradient alone, not on V.": power(m, -1.0) @ (V - eta * grad),
+            "that is the metric twice: W appears once in the gradient and once from U to V.": step(power(m, -2.0)),
             "that is the step of U, in the coordinates of the whitened inputs.": lambda: (
                 np.linalg.solve(w, V) - eta * w @ grad
             ),
