@@ -14,7 +14,7 @@
 # An infinitely wide network is a kernel. Is the kernel better than the network, or is it a poor copy of it?
 # Lee et al. (2020) trained many networks and kernels on CIFAR-10. They found, in short:
 #
-# - **F1**: for fully connected networks the infinite-width kernel beats the finite network; for convolutional ones it depends on architecture and training;
+# - **F1**: for fully connected networks the infinite-width kernel beats the finite network; for convolutional ones it depends on architecture and training (in the abstract the network wins);
 # - **F2**: the NNGP usually beats the NTK;
 # - **F3**: the accuracy of some finite networks (convolutions without pooling) is not monotone in the width, and not because of double descent.
 #
@@ -577,10 +577,12 @@ for kind in ("flatten", "pool"):
 # The claim that the kernel is better does *not* hold for these networks: a difference of 0.02, which we set as the smallest that matters, is excluded.
 # Against plain networks it holds, for the NTK by 0.17, and for the NNGP with a ridge by 0.16.
 #
-# **Convolutions.** The rate at the limit lowers the accuracy at width 64, and with flatten the strongest penalty more than makes up for that: 0.83, about as much as the small rate without a penalty (0.82).
-# The kernels with a ridge have 0.94 with flatten and 0.87 with pooling. So the networks lose here, whatever the training, by 0.10 and 0.23.
+# **Convolutions.** The rate at the limit lowers the accuracy at width 64, and with flatten the strongest penalty more than makes up for that:
+# 0.83, about as much as the small rate without a penalty (0.82).
+# The kernels with a ridge have 0.94 with flatten and 0.87 with pooling. So the networks lose here, whatever the training, by 0.11 and 0.23.
 # That is the opposite of what the abstract of Lee et al. says of convolutional networks. A lot differs: their networks are deeper and have hundreds of times as many images.
-# Ours with pooling are far from fitting the data after 150 steps: stopped at this time even their kernel has only 0.78, and with a small ridge it has 0.87. So much of that gap is the length of the training.
+# Ours with pooling are far from fitting the data after 150 steps: stopped at this time even their kernel has only 0.78, and with a small ridge it has 0.87.
+# So much of that gap is the length of the training.
 #
 # We tried $c = 2$ as well, in a first run: with flatten and width 64 the mean accuracy was 0.29 without a penalty and 0.10 to 0.23 with one. These rates are left out.
 #
@@ -779,9 +781,12 @@ for what, values in (
 #
 # ## Exercises
 #
-# `exercises/09_finite_and_infinite.ipynb`: how often two networks agree, the luck of the best of many, a variance with an error in it, half the outputs, how many networks equal a kernel, and what falls with the width as the open one.
+# `exercises/09_finite_and_infinite.ipynb`: how often two networks agree, the luck of the best of many, a variance with an error in it, half the outputs,
+# how many networks equal a kernel, and what falls with the width as the open one.
 #
 # ## References
 #
-# - J. Lee, S. Schoenholz, J. Pennington, B. Adlam, L. Xiao, R. Novak, J. Sohl-Dickstein, *Finite Versus Infinite Neural Networks: an Empirical Study*, 2020, arXiv:2007.15801 (the claims; we have the abstract).
-# - J. Lee, L. Xiao, S. Schoenholz, Y. Bahri, R. Novak, J. Sohl-Dickstein, J. Pennington, *Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*, 2019, arXiv:1902.06720 (mean and covariance of trained networks).
+# - J. Lee, S. Schoenholz, J. Pennington, B. Adlam, L. Xiao, R. Novak, J. Sohl-Dickstein,
+#   *Finite Versus Infinite Neural Networks: an Empirical Study*, 2020, arXiv:2007.15801 (the claims; we have the abstract).
+# - J. Lee, L. Xiao, S. Schoenholz, Y. Bahri, R. Novak, J. Sohl-Dickstein, J. Pennington,
+#   *Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*, 2019, arXiv:1902.06720 (mean and covariance of trained networks).

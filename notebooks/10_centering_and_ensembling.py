@@ -189,7 +189,8 @@ print(f"accuracy, infinite width: kernel {told[:, 0].mean():.2f}, plain network 
 #
 # It needs the same divided difference, with $p(b) = 1 + b + \dots + b^{s-1}$ in the place of $b^s$.
 # Here $r_0 = -y$.
-# The response has the form $\alpha + \gamma\, a a^\top$, with matrices $\alpha$ and $\gamma$ of shape $[M, K]$ for each unit. The mean over $a$ is exact: $\mathbb E\lVert \gamma\, a a^\top \rVert^2 = (K + 2) \lVert\gamma\rVert^2$ and $\mathbb E\, a a^\top = 1$.
+# The response has the form $\alpha + \gamma\, a a^\top$, with matrices $\alpha$ and $\gamma$ of shape $[M, K]$ for each unit.
+# The mean over $a$ is exact: $\mathbb E\lVert \gamma\, a a^\top \rVert^2 = (K + 2) \lVert\gamma\rVert^2$ and $\mathbb E\, a a^\top = 1$.
 # So only the weights of the first layer are drawn.
 
 
@@ -282,7 +283,8 @@ assert np.abs(by_steps(one, 0.0, *unit) - MEAN[0, 1]).max() < 1e-8  # and A y is
 #
 # `ntk.ensemble` trains networks of one architecture by one compiled program.
 # Centering needs no second network in the loop: to train $f - f_0$ towards $y$ is to train $f$ towards $y + f_0(X)$, step by step.
-# So plain and centered networks are one ensemble, in which each start occurs twice, with two kinds of targets. (`ntk.center` makes the centered model of any network, and `outputs(x, centered=True)` subtracts the start from members that were trained as they are.)
+# So plain and centered networks are one ensemble, in which each start occurs twice, with two kinds of targets.
+# (`ntk.center` makes the centered model of any network, and `outputs(x, centered=True)` subtracts the start from members that were trained as they are.)
 # Plain and centered networks are paired: same start, same images.
 
 
@@ -563,10 +565,16 @@ record(what, right_ones["centered"] - right_ones["plain"])
 # - Ensembles of plain networks follow $V/E$. The slope over $E$ at width 256 is $-1.00$.
 # - An ensemble of 16 at width 64 takes away 0.92 of the squared distance for plain networks and 0.90 for centered ones; $1 - 1/16 = 0.94$ is the share without bias.
 #   The rest is the bias. For centered networks of width 64 it is as large as the variance divided by $E = 25$.
-# - At width 64 centering one network does as much as averaging 16: $D^2$ is 0.81 for one plain network, 0.066 if it is centered, 0.062 for the mean of 16 plain ones, and 0.0065 for the mean of 16 centered ones. Wider networks gain more from centering.
-# - The squared bias of centered networks falls like $n^{-1.5}$ between widths 32 and 256, and not like $n^{-2}$. This row fails, too, and it is the same failure: the series in $n^{-1/2}$ is not in its leading order at these widths.
-# - Plain networks have a larger bias than centered ones, at width 32 eight times (squared). The series allows that: their residuals at the start are larger, and the kernel moves more. So infinitely many plain networks are *not* as good as infinitely many centered ones.
-# - **Accuracy.** A centered network of width 512 has 0.76, a plain one 0.51, and the kernel 0.77. The prediction for the difference, from Gaussian functions, was 0.27 and the measurement is $0.25 \pm 0.01$; with eight groups of a hundred digits that stays undecided within 0.02.
+# - At width 64 centering one network does as much as averaging 16: $D^2$ is 0.81 for one plain network, 0.066 if it is centered,
+#   0.062 for the mean of 16 plain ones, and 0.0065 for the mean of 16 centered ones.
+#   Wider networks gain more from centering.
+# - The squared bias of centered networks falls like $n^{-1.5}$ between widths 32 and 256, and not like $n^{-2}$.
+#   This row fails, too, and it is the same failure: the series in $n^{-1/2}$ is not in its leading order at these widths.
+# - Plain networks have a larger bias than centered ones, at width 32 eight times (squared).
+#   The series allows that: their residuals at the start are larger, and the kernel moves more.
+#   So infinitely many plain networks are *not* as good as infinitely many centered ones.
+# - **Accuracy.** A centered network of width 512 has 0.76, a plain one 0.51, and the kernel 0.77.
+#   The prediction for the difference, from Gaussian functions, was 0.27 and the measurement is $0.25 \pm 0.01$; with eight groups of a hundred digits that stays undecided within 0.02.
 #
 # ## Why centering trains faster
 #
@@ -663,7 +671,9 @@ for way in losses:
 # Centering trains faster at each of the six targets, and the ratio is as predicted within 0.05: a seventh of the steps to a loss of 0.2, and a little less than half to 0.05.
 # So "centering trains faster" is a statement about a target. The factor was 17 at a loss of 0.3 and 2 at a loss of 0.05.
 #
-# The numbers of steps themselves are not predicted as well. To the lowest loss plain networks of width 512 need 1.4 times as many steps as predicted, and centered ones 1.3 times. In the ratio most of this cancels.
+# The numbers of steps themselves are not predicted as well.
+# To the lowest loss plain networks of width 512 need 1.4 times as many steps as predicted, and centered ones 1.3 times.
+# In the ratio most of this cancels.
 #
 # ## Cheap ways to start at zero
 #
@@ -677,11 +687,14 @@ for way in losses:
 #
 # Subtracting the start costs no second evaluation in a step: $f_0(X)$ is computed once. One has to keep the start, $P$ numbers or its random key.
 #
-# **Two copies.** Their kernel is $\frac12(\hat\Theta + \hat\Theta) = \hat\Theta$, since both start at the same parameters. It is the same draw twice. So $2n$ units have the distance of a centered network with $n$ units, if the drift is small (in chapter 05 copies differ in the drift).
+# **Two copies.** Their kernel is $\frac12(\hat\Theta + \hat\Theta) = \hat\Theta$, since both start at the same parameters.
+# It is the same draw twice.
+# So $2n$ units have the distance of a centered network with $n$ units, if the drift is small (in chapter 05 copies differ in the drift).
 # **Prediction**: the same $D^2$ as a centered network of width $n$. One centered network with as many units, $2n$, has half of it, if $D^2$ falls like $1/n$.
 #
 # **Output scale.** The parameters move as if $h$ were trained towards $y/\alpha$ with the rate $\eta$: the loss has the gradient $\alpha(\alpha h - y)\nabla h$, and the rate $1/\alpha^2$.
-# As long as the kernel stands still, $f - m$ is a part linear in $f_0$, which gets the factor $\alpha$, and a part from the draw of the kernel, which does not. The two are uncorrelated, because $f_0$ changes its sign with the readout and $\hat\Theta$ does not.
+# As long as the kernel stands still, $f - m$ is a part linear in $f_0$, which gets the factor $\alpha$, and a part from the draw of the kernel, which does not.
+# The two are uncorrelated, because $f_0$ changes its sign with the readout and $\hat\Theta$ does not.
 # **Prediction**:
 #
 # $$ D^2(\alpha) = \alpha^2 \big( D^2_{\text{plain}} - D^2_{\text{centered}} \big) + D^2_{\text{centered}} , $$
@@ -741,7 +754,10 @@ for a, one, two in zip(SCALES, scaled, lazy, strict=True):
 
 # %% [markdown]
 # Two opposite copies of 128 units are as far as one centered network of 128 units, as predicted.
-# A centered network with 256 units has 0.62 of their squared distance. We had predicted one half from the law $1/n$, with an error of 0.1. The slope $-0.71$ that we saw gives 0.61. With as many units the centered network is nearer.
+# A centered network with 256 units has 0.62 of their squared distance.
+# We had predicted one half from the law $1/n$, with an error of 0.1.
+# The slope $-0.71$ that we saw gives 0.61.
+# With as many units the centered network is nearer.
 #
 # The output scale follows its prediction within 10 % down to $\alpha = 1/4$. At $1/8$ the networks are a little nearer than predicted, and at $1/16$ they are farther away: there the kernel has left.
 # The best of the five scales is $1/8$. It comes within a fifth of centering, and costs nothing at all. Its best value will be another one for other widths and targets.
@@ -757,7 +773,7 @@ for a, one, two in zip(SCALES, scaled, lazy, strict=True):
 # | the same, 343 steps | 1 | 0.64 |
 # | slope of $D^2$ over width, centered: 34, 343 steps | $-1$ | $-0.92$, $-0.71$ |
 # | slope of the squared bias over width | $-2$ | $-1.5$ |
-# | steps to a loss of 0.2, 0.1, 0.05, centered over plain | 0.14, 0.34, 0.50 | 0.13, 0.31, 0.45 |
+# | steps to a loss of 0.2, 0.1, 0.05, centered over plain | 0.14, 0.34, 0.49 | 0.13, 0.31, 0.45 |
 #
 # What the source claims holds here: centered and ensembled networks are nearer to the kernel and vary less, and centered ones train faster.
 # What fails is our own theory of what is left after centering, at late times and moderate widths.

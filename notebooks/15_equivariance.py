@@ -306,7 +306,7 @@ for ax in axes:
 #
 # with $\mu_p = \sqrt{q_p / 2\pi}$.
 #
-# The first term is the kernel *without* pooling. The second has rank at most $P + 1$ and knows only how strong each patch is.
+# The first term is the kernel *without* pooling. The second has rank at most $P$ and knows only how strong each patch is.
 # So pooling without shared weights makes a kernel that still asks for equal places, and nothing about it is invariant.
 
 
@@ -370,7 +370,8 @@ _ = ax.legend()
 #
 # - The squared distance between the outputs and those of the constant kernel, at the same time $t = \eta\,\cdot$ steps, falls like $1/n$ for both.
 #   For the deviation of the kernel is $O(n^{-1/2})$ and moves the outputs in proportion, while the change of the kernel in training is $O(1/n)$ (chapter 03).
-# - If the outputs deviate as the kernels do, the convolutional network is farther away, by the ratio of the kernels' deviations above. This is a heuristic: outputs weight the entries of the kernel in their own way.
+# - If the outputs deviate as the kernels do, the convolutional network is farther away, by the ratio of the kernels' deviations above.
+#   This is a heuristic: outputs weight the entries of the kernel in their own way.
 # - The difference of accuracies goes to zero. At width 32 we expect it below 0.02, with test images where they are, and moved.
 #
 # For narrow networks and large rates there is no theory here. The source says that sharing helps there, and only there.
@@ -524,12 +525,17 @@ for width, rates in ((8, (1,)), (32, (0, 1)), (8, (0,))):
 # **What came out.** With the small rate:
 #
 # - The squared distance of the locally connected networks falls with the slope $-0.97 \pm 0.06$, as predicted.
-#   That of the convolutional networks falls more slowly, $-0.66 \pm 0.06$. At width 8 it is half of the squared length of the prediction itself: that is too far for an expansion in $1/n$. Where the slope becomes $-1$ we have not seen.
+#   That of the convolutional networks falls more slowly, $-0.66 \pm 0.06$.
+#   At width 8 it is half of the squared length of the prediction itself: that is too far for an expansion in $1/n$.
+#   Where the slope becomes $-1$ we have not seen.
 # - At width 32 the convolutional networks are $2.6$ times as far away. The kernels, over draws, deviate $2.4$ times as much. So the heuristic was good here.
-# - The convolutional networks have the *lower* accuracy: by 0.10 at width 8 and by 0.06 at width 32. The difference shrinks, and it is not zero at width 32, where we had predicted that it would hardly show.
-#   Moved images give the same picture, with differences of 0.10 and 0.05. Both kinds lose nearly as much by the move: at width 32 the accuracies fall from 0.65 to 0.45 with shared weights, and from 0.71 to 0.49 without.
+# - The convolutional networks have the *lower* accuracy: by 0.10 at width 8 and by 0.06 at width 32.
+#   The difference shrinks, and it is not zero at width 32, where we had predicted that it would hardly show.
+#   Moved images give the same picture, with differences of 0.10 and 0.05.
+#   Both kinds lose nearly as much by the move: at width 32 the accuracies fall from 0.65 to 0.45 with shared weights, and from 0.71 to 0.49 without.
 #
-# One explanation goes with all of these numbers. Both kinds approach one predictor, and the convolutional networks are farther away from it: they have fewer independent weights, and their kernel is noisier.
+# One explanation goes with all of these numbers.
+# Both kinds approach one predictor, and the convolutional networks are farther away from it: they have fewer independent weights, and their kernel is noisier.
 # A convolutional network of width 32 has the accuracy of a locally connected one of width 8, 0.65 and 0.66.
 # We have not tested this explanation apart from that. A test would compare networks at equal distance, or average the outputs of many (chapter 10).
 #
@@ -537,7 +543,9 @@ for width, rates in ((8, (1,)), (32, (0, 1)), (8, (0,))):
 #
 # - At **width 8** sharing does not help. The convolutional networks gain nothing over the small rate (0.56 both times), the locally connected ones gain 0.05, and the difference grows to 0.16.
 #   This is the case in which the source says that equivariance helps. Here it does not.
-# - At **width 32** nothing is decided. The mean loss of the locally connected networks, $0.18 \pm 0.1$, shows that some were in the middle of their catapult when the training ended: at $c$ little above the limit of a network the loss grows slowly, so it is late.
+# - At **width 32** nothing is decided.
+#   The mean loss of the locally connected networks, $0.18 \pm 0.1$, shows that some were in the middle of their catapult when the training ended:
+#   at $c$ little above the limit of a network the loss grows slowly, so it is late.
 #   A longer training, or a rate fitted to each network, would tell more.
 #
 # ## Trained networks with pooling
@@ -548,7 +556,8 @@ for width, rates in ((8, (1,)), (32, (0, 1)), (8, (0,))):
 # Beside it stands kernel regression with a ridge of 0.01, which is nearer to the end of training.
 # A pooled kernel is nearly constant: one eigenvalue has nearly all of its trace, and the rest is learned slowly. Hence more steps.
 #
-# **Predictions.** The convolutional kernel gives moved images the outputs of the images, so it loses no accuracy on images moved by four pixels (one pixel of the small image), up to what leaves the image at the edge.
+# **Predictions.** The convolutional kernel gives moved images the outputs of the images, so it loses no accuracy on images moved by four pixels
+# (one pixel of the small image), up to what leaves the image at the edge.
 # The networks follow their kernels: the difference of accuracies is that of the kernels, within 0.02.
 
 # %%
@@ -637,9 +646,12 @@ claim("F10", what=f"{what} moved by four pixels", measured=value, uncertainty=er
 #
 # - On images moved by one small pixel the shared kernel keeps its accuracy, $0.39$ after 300 steps. The one with own weights drops from $0.67$ to $0.17$, not far above chance.
 # - On images that stay where they are, the shared kernel is *worse*, by 0.28 after 300 steps, and by 0.11 with the small ridge ($0.63$ against $0.74$).
-#   So part of the loss is a matter of time: nine tenths of the trace of this kernel are one eigenvalue, and what tells digits apart is learned slowly. The kernel with own weights has that, too, and learns faster.
+#   So part of the loss is a matter of time: nine tenths of the trace of this kernel are one eigenvalue, and what tells digits apart is learned slowly.
+#   The kernel with own weights has that, too, and learns faster.
 #   Another part may be that one hidden layer and a mean over all places leave of an image only *which* 3×3 patches it has, and not where they are. We did not separate the two.
-# - Networks of width 32 show the same two sides. Their differences are $0.03 \pm 0.01$ and $0.05 \pm 0.02$ below those of the kernels: not decided at our margin. The loss is on the side of the shared networks again, which have $0.34$ where their kernel has $0.39$.
+# - Networks of width 32 show the same two sides.
+#   Their differences are $0.03 \pm 0.01$ and $0.05 \pm 0.02$ below those of the kernels: not decided at our margin.
+#   The loss is on the side of the shared networks again, which have $0.34$ where their kernel has $0.39$.
 #
 # ## What came out
 #
@@ -656,7 +668,8 @@ claim("F10", what=f"{what} moved by four pixels", measured=value, uncertainty=er
 # ## What to take away
 #
 # - Without pooling the kernel compares equal places only. Covariances between different places are the only trace of shared weights, and they never enter.
-# - Weights that are shared make the *noise* of the kernel larger, because all pairs of places pull at the same weights: 1.9 times for one hidden layer on these digits, by a formula without a fitted number.
+# - Weights that are shared make the *noise* of the kernel larger, because all pairs of places pull at the same weights:
+#   1.9 times for one hidden layer on these digits, by a formula without a fitted number.
 #   A comparison at equal width therefore compares unequal noise.
 # - With pooling all pairs of places enter. Then shared weights give a kernel that is invariant under shifts, and own weights give the kernel without pooling and products of means.
 # - Invariance has a price: it also removes what tells images apart. On centered digits the price was higher than the gain, on moved ones the other way around.
@@ -666,7 +679,9 @@ claim("F10", what=f"{what} moved by four pixels", measured=value, uncertainty=er
 # - Images of 7×7 pixels, 60 of them, two hidden layers of at most 32 channels. The source has larger images, more data and deeper networks, and may well see what we do not.
 # - One data set. Digits are centered; a set whose images move by themselves would reward invariance on its own test images.
 # - The large rate is the same multiple of the stability limit for both networks. Each could have been tuned for itself.
-# - A first run with three widths and more pairs took twice the time that a chapter has, and we made it smaller. Its differences had the same signs and nearly the same sizes. The targets of the rows were fixed before it.
+# - A first run with three widths and more pairs took twice the time that a chapter has, and we made it smaller.
+#   Its differences had the same signs and nearly the same sizes.
+#   The targets of the rows were fixed before it.
 # - The test images are the same for all pairs. The uncertainties cover the draws of training images and networks, not the choice of the test images.
 #
 # ## Exercises

@@ -386,14 +386,17 @@ _ = axes[0].legend(fontsize=8)
 # With ReLU the exponent is $0.8 \pm 0.1$, near the 1 of the kinks and far from 2. (The interval of the five seeds is too wide for a verdict.)
 # So within the first epoch at a rate of 0.00002 a handful of units that change sign, out of thousands, decide how far the kernel turns.
 #
-# This matters beyond tiny rates. With ReLU a velocity $S/\Delta$ does not become proportional to $\Delta$ for a short lag: it tends to a constant. Only velocities with one lag can be compared, and we take 0.4 epochs, as the source does.
+# This matters beyond tiny rates.
+# With ReLU a velocity $S/\Delta$ does not become proportional to $\Delta$ for a short lag: it tends to a constant.
+# Only velocities with one lag can be compared, and we take 0.4 epochs, as the source does.
 #
 # **Why does the kernel shrink?**
 # With zero biases the outputs have degree 4 in the weights, $f(c\,W) = c^4 f(W)$. Hence under gradient flow
 #
 # $$ \frac{d}{dt} \lVert W \rVert^2 = -2\, W^\top \nabla\mathcal L = -\frac{8}{N} \sum_i f(x_i)^\top (p_i - y_i) $$
 #
-# with the softmax probabilities $p_i$. Now $f^\top p$ is at least the mean of the logits, since $p$ prefers the large ones, and at the start $f^\top y$ is about this mean: the logits know nothing of the labels.
+# with the softmax probabilities $p_i$.
+# Now $f^\top p$ is at least the mean of the logits, since $p$ prefers the large ones, and at the start $f^\top y$ is about this mean: the logits know nothing of the labels.
 # So the sum is positive and the weights shrink. The network first forgets its random logits.
 # The kernel is made of products of weights, and shrinks with them.
 #
@@ -456,7 +459,8 @@ def families(params, rates, order, images):
 
 
 # %% [markdown]
-# The measures come from the kernels and the outputs of all these networks. The kernel distance, the function distance and the share of rectifiers are those between the two children at their end; velocity and similarity belong to the parent at the onset.
+# The measures come from the kernels and the outputs of all these networks.
+# The kernel distance, the function distance and the share of rectifiers are those between the two children at their end; velocity and similarity belong to the parent at the onset.
 
 
 # %%
@@ -584,8 +588,11 @@ print("barrier, distances, rectifiers and similarity agree with the library's")
 # We add three predictions that use no fitted number.
 #
 # - A larger rate moves the kernel more. A wider network moves it less, since its kernel changes by $O(1/n)$ while its outputs change by $O(1)$ (chapter 03).
-# - Where gradient flow is a good picture, time is rate × steps. Then the batch does not matter at equal numbers of steps: after 16 steps at the rate 0.05, batches of 16 and of 64 have moved the kernel equally far.
-# - On the low level the kernel either drifts along a straight line, $S \propto \Delta^2$, or is shaken by the noise of batches. Independent shocks give $\lVert\Theta_{t + \Delta} - \Theta_t\rVert^2 \propto \Delta$, so $S \propto \Delta$. We predict an exponent below 2.
+# - Where gradient flow is a good picture, time is rate × steps.
+#   Then the batch does not matter at equal numbers of steps: after 16 steps at the rate 0.05, batches of 16 and of 64 have moved the kernel equally far.
+# - On the low level the kernel either drifts along a straight line, $S \propto \Delta^2$, or is shaken by the noise of batches.
+#   Independent shocks give $\lVert\Theta_{t + \Delta} - \Theta_t\rVert^2 \propto \Delta$, so $S \propto \Delta$.
+#   We predict an exponent below 2.
 
 
 # %%
@@ -653,10 +660,17 @@ for (width, rate), slope in zip(CELLS, slopes.reshape(-1, SEEDS), strict=True):
     print(f"  width {width}, rate {rate}: exponent {mean:.2f} ± {error:.1g}")
 
 # %% [markdown]
-# - The velocity falls in the first one to two epochs, at the rate 0.05 to $0.22 \pm 0.05$ and at the rate 0.15 to $0.42 \pm 0.04$ of its start. It does not go to zero. That is what the source describes.
+# - The velocity falls in the first one to two epochs, at the rate 0.05 to $0.22 \pm 0.05$ and at the rate 0.15 to $0.42 \pm 0.04$ of its start.
+#   It does not go to zero.
+#   That is what the source describes.
 # - The larger rate moves the kernel further, by $0.19 \pm 0.02$ in $S$. The narrow network moves further on average, by $0.10 \pm 0.05$; five seeds do not decide it.
-# - Small batches move the kernel $1.08 \pm 0.05$ times as far in equally many steps. So the noise of batches matters little in the first 16 steps at this rate. The interval reaches beyond the margin of 0.1.
-# - After 6 epochs the exponent over the lag is $0.36 \pm 0.05$: below 2, as predicted, and also below the 1 of a random walk. If steps were independent, $S$ would grow in proportion to the lag. It grows more slowly, at the rate 0.05 as well, where $S$ is only about 0.1 and far from its bound. So later steps undo part of the earlier ones: on the low level much of the "velocity" at 0.4 epochs is a motion to and fro.
+# - Small batches move the kernel $1.08 \pm 0.05$ times as far in equally many steps.
+#   So the noise of batches matters little in the first 16 steps at this rate.
+#   The interval reaches beyond the margin of 0.1.
+# - After 6 epochs the exponent over the lag is $0.36 \pm 0.05$: below 2, as predicted, and also below the 1 of a random walk.
+#   If steps were independent, $S$ would grow in proportion to the lag.
+#   It grows more slowly, at the rate 0.05 as well, where $S$ is only about 0.1 and far from its bound.
+#   So later steps undo part of the earlier ones: on the low level much of the "velocity" at 0.4 epochs is a motion to and fro.
 #
 # **Scale and shape, all the way.** How much of $\Theta_t - \Theta_0$ is scale in the end? Nobody predicts it. Here it is.
 
@@ -691,7 +705,8 @@ print("log10 of it at 9 epochs: {:.2f} ± {:.1g}".format(*plotting.mean_and_erro
 # Mind two traps in the definition.
 # The barrier is measured above the *mean* of the two ends, and the ends themselves lie on the line.
 # So it is never below half of the difference between the two errors, and children that are noisy at the end of a training with a constant rate have a barrier without any hill.
-# We therefore show a second number, the largest error at the three inner points above the *chord*, the straight line between the two errors. It is negative if the networks between are better than the children.
+# We therefore show a second number, the largest error at the three inner points above the *chord*, the straight line between the two errors.
+# It is negative if the networks between are better than the children.
 
 # %% alt="Error barrier, error above the chord, and nonlinear advantage over the onset, from 0 to 3 epochs, for two widths and two rates. The barrier falls from 0.19 at the rate 0.15 and from 0.05 at the rate 0.05 to below 0.05; above the chord nearly nothing is left at 3 epochs. The advantage is near zero at the start, about 0.2 at a quarter epoch, and 0.05 at 3 epochs."
 places = np.arange(len(ONSETS))
@@ -722,9 +737,10 @@ for number, rate in reversed(list(enumerate(RATES))):
 
 # %% [markdown]
 # From the start to the onset of 3 epochs the barrier falls by $0.16 \pm 0.04$ at the rate 0.15 and by $0.04 \pm 0.01$ at the rate 0.05.
-# What is left, $0.029 \pm 0.006$ and $0.015 \pm 0.002$, is hardly more than half of the difference between the two children, the least that the definition allows. Above the chord it is $0.00 \pm 0.01$ and $-0.009 \pm 0.003$.
+# What is left, $0.029 \pm 0.006$ and $0.015 \pm 0.002$, is hardly more than half of the difference between the two children, the least that the definition allows.
+# Above the chord it is $0.00 \pm 0.01$ and $-0.009 \pm 0.003$.
 # So we see what the source describes, in a problem where the barrier exists at all: at the larger rate it does, and at the smaller one it is small from the start.
-# With five seeds and a margin of 0.02 the rule leaves two of the four rows undecided that compare the barrier at 3 epochs with zero; of the falls, that at the rate 0.15 holds.
+# With five seeds and a margin of 0.02 both comparisons of the barrier at 3 epochs with zero are undecided. Of the two falls that at the rate 0.15 holds, and the other is undecided.
 #
 # **Scale again.** The advantage is not largest at the start but at ¼ epoch.
 # By then the kernel has less than half of its size at the start, and the linearized network learns in proportion to its kernel, at one rate and in 96 steps.
@@ -774,15 +790,21 @@ for name, values in errors.items():
 # Take the advantage and another quantity, say the barrier, for all seeds, rates, widths and onsets. Spearman's **rank correlation** is the correlation of their ranks.
 # We compute it in three ways.
 #
-# 1. *Over onsets*: all networks and onsets in one pot. This is the correlation that the source shows, for one network. A clock gives it as well: the number $-\tilde t$ falls with the onset, and so correlates with everything else that falls.
+# 1. *Over onsets*: all networks and onsets in one pot.
+#    This is the correlation that the source shows, for one network.
+#    A clock gives it as well: the number $-\tilde t$ falls with the onset, and so correlates with everything else that falls.
 # 2. *At a fixed onset*: among all seeds, rates and widths at one onset, then the mean over the four onsets. A clock gives nothing here.
 # 3. *Among seeds only*: at one onset, one rate and one width, then the mean over all. It asks whether the network of which the barrier happened to be high also has a large advantage.
 #
-# The second can come from the settings. Suppose narrow networks have high barriers and also large advantages, for two different reasons. Then the two correlate at a fixed onset, without any tie within one network. The third excludes this.
+# The second can come from the settings.
+# Suppose narrow networks have high barriers and also large advantages, for two different reasons.
+# Then the two correlate at a fixed onset, without any tie within one network.
+# The third excludes this.
 #
 # We test for a positive correlation with all six. For the similarity the sign is our reading: it falls in training, and the abstract does not say it.
 #
-# The uncertainty is an interval from the bootstrap: draw seeds with replacement, 1,000 times, each with all of its networks, and take the middle 95 %. With five seeds such intervals are rather too narrow.
+# The uncertainty is an interval from the bootstrap: draw seeds with replacement, 1,000 times, each with all of its networks, and take the middle 95 %.
+# With five seeds such intervals are rather too narrow.
 
 
 # %%
@@ -867,10 +889,15 @@ claim("T3", what=what, **told_by(barrier_by_clock, 0))
 # **What came out.** Over onsets the advantage correlates with nothing here, not even with a clock ($0.02$). It has its maximum at ¼ epoch, and the barrier has begun to fall by then.
 # The barrier does follow the clock, with 0.42.
 #
-# At a fixed onset, too, there is no positive correlation of the advantage with the barrier: $-0.13$, with an interval from $-0.30$ to $0.08$. By the rule this claim does not hold here. With function distance, kernel distance and velocity the intervals include zero and reach beyond the margin of 0.1: undecided. With the similarity of gradients the correlation is negative, $-0.37$.
+# At a fixed onset, too, there is no positive correlation of the advantage with the barrier: $-0.13$, with an interval from $-0.30$ to $0.08$.
+# By the rule this claim does not hold here.
+# With function distance, kernel distance and velocity the intervals include zero and reach beyond the margin of 0.1: undecided.
+# With the similarity of gradients the correlation is negative, $-0.37$.
 # Among seeds alone, too, only the similarity can be told from zero, and it is negative.
 #
-# **How far to trust this.** We had a first design, with images of 14×14 pixels, in float32. There the same correlations at a fixed onset were 0.15 to 0.18 for the barrier, 0.3 for the function distance, 0.2 for the kernel distance, 0.35 for the velocity, and $-0.1$ for the similarity. It was given up because two runs of it, which differed in rounding only, led to different verdicts.
+# **How far to trust this.** We had a first design, with images of 14×14 pixels, in float32.
+# There the same correlations at a fixed onset were 0.15 to 0.18 for the barrier, 0.3 for the function distance, 0.2 for the kernel distance, 0.35 for the velocity, and $-0.1$ for the similarity.
+# It was given up because two runs of it, which differed in rounding only, led to different verdicts.
 # So the sign of such a correlation changes with the problem, and none of these numbers should be carried over to another one.
 #
 # ## What the kernel learns
@@ -946,7 +973,8 @@ for moment, i in (("start", 0), ("1 epoch", CURVE.index(EPOCH)), ("9 epochs", -1
     print(f"   alignment, {moment}: {mean:.2f} ± {error:.1g}")
 
 # %% [markdown]
-# The alignment rises by $0.13 \pm 0.02$ from the start to 9 epochs, and not yet in the first epoch. The first nine eigenvectors hold 0.29 of the labels at the start and after one epoch, and 0.49 after nine, as predicted.
+# The alignment rises by $0.13 \pm 0.02$ from the start to 9 epochs, and not yet in the first epoch.
+# The first nine eigenvectors hold 0.29 of the labels at the start and after one epoch, and 0.49 after nine, as predicted.
 # The spectrum hardly changes its form: the kernel turns its large directions towards the classes, and does not become one of low rank.
 # (In the last panel the sign of an eigenvector means nothing; what counts is how far the classes lie apart.)
 #
@@ -965,13 +993,17 @@ for moment, i in (("start", 0), ("1 epoch", CURVE.index(EPOCH)), ("9 epochs", -1
 # Beside the source's statements:
 #
 # - More than half of the squared motion of the kernel from start to end is a change of scale. $S$ does not see any of it.
-# - With ReLU the kernel is not smooth on the way. In the first steps $S$ grows like the first power of the rate, not the second, and the share of scale is far below what the derivative predicts. With GELU the derivative is right.
+# - With ReLU the kernel is not smooth on the way.
+#   In the first steps $S$ grows like the first power of the rate, not the second, and the share of scale is far below what the derivative predicts.
+#   With GELU the derivative is right.
 # - Late in training the kernel moves to and fro. Its distance to a later kernel grows with the lag to the power 0.36, so that the "velocity" on the low level is no speed.
 #
 # ## Where it breaks
 #
 # - One small data set, networks of at most 2,866 parameters, 160 steps. The source has some 500 times as many. Where we see no effect there may be one.
-# - The two rates of the advantage are fixed, and 96 steps are too few for slow training from early onsets. This may have changed the advantages and their ranks. Chapter 17 chooses rates and stopping times on validation data.
+# - The two rates of the advantage are fixed, and 96 steps are too few for slow training from early onsets.
+#   This may have changed the advantages and their ranks.
+#   Chapter 17 chooses rates and stopping times on validation data.
 # - The kernels are those of 40 images, and the barrier that of five points on a line.
 # - The bootstrap draws five seeds. Its intervals are too narrow.
 # - A correlation among settings is no cause. Width and rate act on everything at once.
@@ -985,10 +1017,13 @@ for moment, i in (("start", 0), ("1 epoch", CURVE.index(EPOCH)), ("9 epochs", -1
 #
 # ## Exercises
 #
-# `exercises/18_kernel_evolution.ipynb`: another split of a motion, a barrier without a hill, velocities with two lags, a lazy network that you predict, the barrier of a quadratic loss, and two clocks.
+# `exercises/18_kernel_evolution.ipynb`: another split of a motion, a barrier without a hill, velocities with two lags, a lazy network that you predict,
+# the barrier of a quadratic loss, and two clocks.
 #
 # ## References
 #
-# - S. Fort, G. K. Dziugaite, M. Paul, S. Kharaghani, D. M. Roy, S. Ganguli, *Deep learning versus kernel learning: an empirical study of loss landscape geometry and the time evolution of the Neural Tangent Kernel*, 2020, arXiv:2010.15110 (the claims, kernel distance and velocity, the children; we have the abstract and notes).
+# - S. Fort, G. K. Dziugaite, M. Paul, S. Kharaghani, D. M. Roy, S. Ganguli,
+#   *Deep learning versus kernel learning: an empirical study of loss landscape geometry and the time evolution of the Neural Tangent Kernel*, 2020,
+#   arXiv:2010.15110 (the claims, kernel distance and velocity, the children; we have the abstract and notes).
 # - J. Frankle, G. K. Dziugaite, D. M. Roy, M. Carbin, *Linear Mode Connectivity and the Lottery Ticket Hypothesis*, 2020, arXiv:1912.05671 (the barrier).
 # - S. Fort, S. Ganguli, *Emergent properties of the local geometry of neural loss landscapes*, 2019, arXiv:1910.05929 (similarity of logit gradients).
