@@ -127,7 +127,8 @@ for c in RATES:
 # The rate nearest to the limit of stability loses the least: $\mu$ needs to go from 2.4 to below 2 only.
 #
 # **Measurement.** A hundred networks for each width, trained by automatic differentiation. Their rates are $c \cdot 2/\lambda$ with their own $\lambda$.
-# The function below serves for other networks, too: it takes $\lambda_{\max}$ and the top eigenvector $e$ of each network's own kernel, and returns $\lvert e \cdot (f_0 - y)\rvert/\sqrt N$ as the size of the start.
+# The function below serves for other networks, too: it takes $\lambda_{\max}$ and the top eigenvector $e$ of each network's own kernel,
+# and returns $\lvert e \cdot (f_0 - y)\rvert/\sqrt N$ as the size of the start.
 
 
 # %%
@@ -145,6 +146,7 @@ def descend(apply_fn, params, x, y, rate, steps, decay=0.0):
     return jnp.append(losses, loss(params)), params
 
 
+# %%
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def launch(build, x, y, keys, steps):
     """Losses [S, C, steps + 1] of each network at each rate, ηλ/N at the end [S, C], and sizes of the start [S]."""
@@ -267,7 +269,8 @@ claim("F5", what=what, measured=mean, uncertainty=error, seeds=NETS, derived=fla
 #
 # With ReLU and many examples there is no recursion of two numbers. The slope survives, and the argument takes four lines.
 #
-# 1. Write $f = \sqrt n\, g$ with $g = \frac1n \sum_i v_i\, \phi(w_i \cdot x)$, constants left out. Each unit moves by $\eta\, \frac{f - y}{\sqrt n}\, v_i \phi' x$, so by order $\eta\,(g - y/\sqrt n)$.
+# 1. Write $f = \sqrt n\, g$ with $g = \frac1n \sum_i v_i\, \phi(w_i \cdot x)$, constants left out.
+#    Each unit moves by $\eta\, \frac{f - y}{\sqrt n}\, v_i \phi' x$, so by order $\eta\,(g - y/\sqrt n)$.
 # 2. So the units see $g$, which is a mean over units, and a target that vanishes with the width. For $n \to \infty$ the law of the units obeys one evolution without $n$ in it.
 # 3. At $g = 0$ this evolution rests. For $c > 1$ that point is unstable: along the top eigenvector $g$ is multiplied by $-(2c - 1)$ in a step. The other modes shrink.
 # 4. A network starts at a distance of order $1/\sqrt n$ from it. So $\frac12 \log n/\log(2c - 1)$ steps go by before $g$ is of order 1, and what comes after is the same for all widths.
@@ -337,7 +340,8 @@ claim("F5", what=what, measured=mean, uncertainty=error, seeds=REAL_NETS)
 # In chapter 12 a ridge stood on the diagonal of the kernel. Is that the same?
 #
 # **In the linearized network**, $f(x) = f_0(x) + J(x)(\theta - \theta_0)$, the answer can be written down.
-# Put $\theta$ itself in the place of $\theta - \theta_0$: then $f(x) = [f_0(x) - J(x)\theta_0] + J(x)\theta$, a linear model with a penalty about zero whose targets are $y - f_0(X) + J\theta_0$. Ridge regression gives
+# Put $\theta$ itself in the place of $\theta - \theta_0$: then $f(x) = [f_0(x) - J(x)\theta_0] + J(x)\theta$, a linear model with a penalty about zero whose targets are $y - f_0(X) + J\theta_0$.
+# Ridge regression gives
 #
 # $$ f(x) = f_0(x) - J(x)\theta_0 + \Theta(x, X)\, (\Theta + N\lambda)^{-1} (y - f_0(X) + J\theta_0) . $$
 #
@@ -485,7 +489,10 @@ for i, to in enumerate(("the shrinking kernel", "the linearized network with L2"
 # So of order $\sqrt n$ of the $n$ units switch. Each changes an entry of the kernel by order $1/n$, up for one sign of $v_i$ and down for the other.
 # A sum of $\sqrt n$ such terms is of order $n^{1/4} \cdot n^{-1} = n^{-3/4}$.
 #
-# An explanation that comes afterwards needs a test. Without switches the order should be $1/n$. A network with two *linear* layers is homogeneous, too, and nothing in it switches. **Prediction**: slope $-1$.
+# An explanation that comes afterwards needs a test.
+# Without switches the order should be $1/n$.
+# A network with two *linear* layers is homogeneous, too, and nothing in it switches.
+# **Prediction**: slope $-1$.
 # (This row was written after a first trial of the ReLU networks, and before a linear one was trained. A run at four widths, up to 8,192, had $-0.72$ and $-1.00$; the fourth is left out to save time.)
 
 # %%
@@ -501,7 +508,8 @@ claim("F5", what=what, measured=mean, uncertainty=error, seeds=DECAY_NETS)
 # Now to F5. Networks 64-256-10 with ReLU, without biases, $\sigma_w^2 = 2$, learn 100 digits of 8×8 pixels, minus their mean image.
 # The targets are one-hot vectors minus $1/10$. Four cells:
 #
-# - rate $c = 0.5$ for 300 steps, or $c = 1.5$ for 100, so that $\eta \cdot$ steps is equal. $c$ is in units of $2N/\lambda_{\max}$ of each network's own full kernel, found by `empirical_max_learning_rate`;
+# - rate $c = 0.5$ for 300 steps, or $c = 1.5$ for 100, so that $\eta \cdot$ steps is equal.
+#   $c$ is in units of $2N/\lambda_{\max}$ of each network's own full kernel, found by `empirical_max_learning_rate`;
 # - L2 off, or on with $L\lambda t$ equal to 1, 2 or 4, chosen for each cell on 300 further images, and scored on the other 1,397.
 #
 # Ten subsets of images, each with a network of its own, and all cells start from the same ten.
@@ -517,7 +525,8 @@ claim("F5", what=what, measured=mean, uncertainty=error, seeds=DECAY_NETS)
 # (Subtracting $f_0$ with `ntk.center` would not do here. Exercise 11.6 asks why.)
 #
 # **Predictions**, from kernels alone. We replace $\Theta_0$ by the kernel of the infinitely wide network, take the $f_0$ of each of the ten networks, and run the shrinking kernel.
-# It has two factors for two layers, because we will need them apart: with strengths $\lambda_1, \lambda_2$ and $s_l = 1 - \eta\lambda_l$, the first layer's part of the kernel is multiplied by $s_2^2$ in a step, the readout's by $s_1^2$.
+# It has two factors for two layers, because we will need them apart: with strengths $\lambda_1, \lambda_2$ and $s_l = 1 - \eta\lambda_l$,
+# the first layer's part of the kernel is multiplied by $s_2^2$ in a step, the readout's by $s_1^2$.
 #
 # $$ f_{k+1} = s_1 s_2 f_k - \tfrac\eta N \big( s_2^{2k+1}\, \Theta^{(1)} + s_1^{2k+1}\, \Theta^{(2)} \big) (f_k - y) . $$
 #
@@ -615,6 +624,7 @@ def limits(keys):
     return jax.vmap(of_network)(keys, all_rows)
 
 
+# %%
 def sgd_with_l2(rate, decay):
     return optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate))
 
@@ -763,9 +773,13 @@ for what, key in (
 # %% [markdown]
 # **What came out.**
 #
-# - *From a plain start* both raise the accuracy: the large rate by $0.035 \pm 0.006$, L2 by $0.215 \pm 0.006$. The two together give $0.214$, which is $0.036$ less than the sum. They replace each other.
+# - *From a plain start* both raise the accuracy: the large rate by $0.035 \pm 0.006$, L2 by $0.215 \pm 0.006$.
+#   The two together give $0.214$, which is $0.036$ less than the sum.
+#   They replace each other.
 # - *From zero output* nothing is left. L2 gains $0.001$, and the large rate costs $0.017 \pm 0.003$. The cell without either, 0.918, is better than every cell from a plain start.
-# - Both make the kernel leave its direction, as claimed. But the large rate moves it 43 times as far as the small one, and L2 moves it by 0.0025 in all. The larger movement comes with the smaller gain.
+# - Both make the kernel leave its direction, as claimed.
+#   But the large rate moves it 43 times as far as the small one, and L2 moves it by 0.0025 in all.
+#   The larger movement comes with the smaller gain.
 #
 # So here the gain of L2 is not learned features. It is the forgetting of a random function that should not have been there.
 # The shrinking kernel predicts the gain of L2 from zero output, and 0.255 in place of 0.215 from a plain start.
@@ -777,12 +791,15 @@ for what, key in (
 #
 # ## L2 in two parameterizations
 #
-# Chapter 02: a weight $W$ of the NTK parameterization stands for $w = \sigma_w W/\sqrt n$ of the standard one, with $n$ the fan-in of its layer, and a rate $\eta$ for $W$ is the rate $\eta\,\sigma_w^2/n$ for $w$. A penalty translates like this:
+# Chapter 02: a weight $W$ of the NTK parameterization stands for $w = \sigma_w W/\sqrt n$ of the standard one, with $n$ the fan-in of its layer,
+# and a rate $\eta$ for $W$ is the rate $\eta\,\sigma_w^2/n$ for $w$.
+# A penalty translates like this:
 #
 # $$ \tfrac\lambda2\, W^2 = \tfrac\lambda2\, \frac{n}{\sigma_w^2}\, w^2 . $$
 #
 # So one $\lambda$ for all weights of the NTK parameterization is a strength $\lambda n/\sigma_w^2$ for each layer of the standard one: wide layers are penalized more.
-# `ntk.weight_decay` has these strengths. With them, and the rates of `ntk.sgd`, the two trainings are equal step by step, also with momentum, if the decay is added to the gradient before the momentum sees it.
+# `ntk.weight_decay` has these strengths.
+# With them, and the rates of `ntk.sgd`, the two trainings are equal step by step, also with momentum, if the decay is added to the gradient before the momentum sees it.
 # A bias with $\sigma_b = 0$ has no counterpart, and is left out.
 #
 # **Prediction**: equal outputs up to rounding. In float64, 300 steps, $\mu = 0.9$, half of the largest rate with this momentum:
@@ -820,7 +837,9 @@ claim("F6", what=f"{what}, over the largest output", measured=round(apart, 12))
 # %% [markdown]
 # So a gap between the two, if there is one, is a gap between *strengths of layers*. One strength $\lambda'$ in the standard parameterization is $\lambda_l = \lambda' \sigma_w^2/n_l$ in NTK units.
 # In our networks the first layer has the fan-in 64, the readout 256: the shares are 4/5 and 1/5, where the NTK parameterization has 1/2 and 1/2.
-# Rates are matched by `ntk.sgd`. Without L2 both are one and the same training, and the penalty is the only difference. (People who use one rate for all layers change the kernel as well, see chapter 02.)
+# Rates are matched by `ntk.sgd`.
+# Without L2 both are one and the same training, and the penalty is the only difference.
+# (People who use one rate for all layers change the kernel as well, see chapter 02.)
 #
 # **Prediction.** In the shrinking kernel $f_0$ is forgotten like $(s_1 s_2)^k$: only the *sum* of the strengths counts. The split says which part of the kernel shrinks, and that matters less.
 # At equal sums the accuracies should nearly agree. The kernels above say that the best accuracy of NTK minus that of standard is $-0.005$.
@@ -895,7 +914,8 @@ _ = ax.legend()
 #
 # ## What to take away
 #
-# - Above $2N/\lambda_{\max}$ the loss rises by $(2c - 1)^2$ a step, to order $n$, and then falls. The peak's step grows like $\log n/(2\log(2c - 1))$, measured here for linear and ReLU networks with one hidden layer.
+# - Above $2N/\lambda_{\max}$ the loss rises by $(2c - 1)^2$ a step, to order $n$, and then falls.
+#   The peak's step grows like $\log n/(2\log(2c - 1))$, measured here for linear and ReLU networks with one hidden layer.
 # - L2 about zero is no ridge. In a wide homogeneous network it multiplies the output by $e^{-L\lambda t}$ and the kernel by $e^{-2(L-1)\lambda t}$. The linearized network is not its limit.
 # - Before you credit features with a gain, take the output at the start away. Here all of L2's gain was the forgetting of $f_0$.
 # - A strength of L2 belongs to a parameterization. Translate it by $n/\sigma_w^2$ for each layer.

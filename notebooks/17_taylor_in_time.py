@@ -265,8 +265,12 @@ for i, name in ((0, "0"), (1, "0.25 epochs"), (three, "3 epochs"), (nine, "9 epo
 #   A later expansion trains better. The factor is $1.84 \pm 0.04$ and not 3.
 # - *It does not fall steadily.* Expanded after a quarter of an epoch, that is after eight steps, linear training is **worse** than from the random start: $0.307 \pm 0.008$.
 #   The network itself loses nothing by these eight steps. They spoil its linearization. The next section finds the same in the kernel.
-# - *Matching full training.* From 9 epochs on, 45 % of the training, the linearized network is within the margin of 0.02. From 3 epochs on, 15 %, its error is $0.032 \pm 0.005$ above. With five seeds this is undecided, and it looks like a failure: the kernel still improves after 3 epochs.
-# - *The advantage.* It is $0.102 \pm 0.011$ at the start, $0.166 \pm 0.008$ at a quarter of an epoch, $0.013 \pm 0.003$ at 3 epochs (just undecided at a margin of 0.02), and zero within the margin at 9 epochs.
+# - *Matching full training.*
+#   From 9 epochs on, 45 % of the training, the linearized network is within the margin of 0.02.
+#   From 3 epochs on, 15 %, its error is $0.032 \pm 0.005$ above.
+#   With five seeds this is undecided, and it looks like a failure: the kernel still improves after 3 epochs.
+# - *The advantage.*
+#   It is $0.102 \pm 0.011$ at the start, $0.166 \pm 0.008$ at a quarter of an epoch, $0.013 \pm 0.003$ at 3 epochs (just undecided at a margin of 0.02), and zero within the margin at 9 epochs.
 #
 # **Is it trivial?** At 9 epochs there is something left to win: both methods go from 0.130 to some 0.105. So the agreement says something.
 # But a part of this gain needs no learning of features. The rate falls from 0.03 to 0.01 or stays, and smaller steps settle in any model.
@@ -390,10 +394,13 @@ for shape in fan_ins:
 
 # %% [markdown]
 # Now let the width grow.
-# With a fixed plain rate the rates of the NTK parameterization grow like $n$, while the kernel $\Theta$ in these units tends to a limit. Beyond the largest stable rate (chapter 04) training is not stable any more.
+# With a fixed plain rate the rates of the NTK parameterization grow like $n$, while the kernel $\Theta$ in these units tends to a limit.
+# Beyond the largest stable rate (chapter 04) training is not stable any more.
 # So a wide network has to be trained with $\eta \propto 1/n$, and this *is* the NTK parameterization with a constant rate.
 # There chapter 03 applies. In a training of a fixed time the kernel of a smooth network drifts by $1/n$ of itself.
-# The distance $S$ between two kernels is one minus a cosine, and so quadratic in a small change. Let $\Theta_t = \Theta_0 + \frac1n D$, and let $D_\perp$ be the part of $D$ orthogonal to $\Theta_0$. Then
+# The distance $S$ between two kernels is one minus a cosine, and so quadratic in a small change.
+# Let $\Theta_t = \Theta_0 + \frac1n D$, and let $D_\perp$ be the part of $D$ orthogonal to $\Theta_0$.
+# Then
 #
 # $$ S(\Theta_0, \Theta_t) \approx \frac{\lVert D_\perp \rVert^2}{2\, n^2\, \lVert \Theta_0 \rVert^2} \propto n^{-2} . $$
 #
@@ -438,7 +445,8 @@ for name, samples in zip(("kernel distance", "rms distance of outputs"), short, 
 
 # %% [markdown]
 # And the advantage itself? **Prediction**: it is smaller with more channels. We have no rate for it: an error is not an output, and the narrow network is far from any limit.
-# **Measurement**: rectifiers, 1,000 digits of 7×7 pixels, 4 and 32 channels in the NTK parameterization with the same rate 0.3, onset 0, 4 epochs. The stopping time is chosen on the held-out images as before.
+# **Measurement**: rectifiers, 1,000 digits of 7×7 pixels, 4 and 32 channels in the NTK parameterization with the same rate 0.3, onset 0, 4 epochs.
+# The stopping time is chosen on the held-out images as before.
 
 # %%
 CHANNELS = (4, 32)
@@ -524,11 +532,13 @@ claim("T2", what=what, measured=mean, uncertainty=error, seeds=SEEDS)
 #
 # ## Exercises
 #
-# `exercises/17_taylor_in_time.ipynb`: linear training without parameters, three ways to halve, what softmax can see, the function at the onset put back, an advantage that vanishes for a trivial reason, and the first epoch as the open one.
+# `exercises/17_taylor_in_time.ipynb`: linear training without parameters, three ways to halve, what softmax can see,
+# the function at the onset put back, an advantage that vanishes for a trivial reason, and the first epoch as the open one.
 #
 # ## References
 #
 # - S. Fort, G. K. Dziugaite, M. Paul, S. Kharaghani, D. M. Roy, S. Ganguli, *Deep Learning versus Kernel Learning: an Empirical Study of Loss Landscape Geometry and the
 #   Time Evolution of the Neural Tangent Kernel*, 2020, arXiv:2010.15110 (the two claims; we have the abstract and second-hand notes on the protocol).
 # - A. Jacot, F. Gabriel, C. Hongler, *Neural Tangent Kernel*, 2018, arXiv:1806.07572.
-# - J. Lee, L. Xiao, S. Schoenholz, Y. Bahri, R. Novak, J. Sohl-Dickstein, J. Pennington, *Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*, 2019, arXiv:1902.06720 (the linearized network at the start).
+# - J. Lee, L. Xiao, S. Schoenholz, Y. Bahri, R. Novak, J. Sohl-Dickstein, J. Pennington,
+#   *Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*, 2019, arXiv:1902.06720 (the linearized network at the start).
