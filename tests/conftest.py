@@ -51,22 +51,30 @@ with warnings.catch_warnings():
 TESTS = itertools.count(1)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With NTK_SWEEPS=third keep a third of the cases of each test that is marked as a sweep, always the same ones.
+PARTS = {"all": 1, "third": 3, "sixth": 6}
 
-    Tests that are marked `weekly` are left out: each takes half a minute or more on the slowest machine of CI.
-    A sweep asks the same of many activations, models or stored values, and its cases take most of the time. `make test`
-    keeps a third. The weekly run of CI, and pytest called by hand, keep all.
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With NTK_SWEEPS=sixth keep a sixth of the cases of each test that is marked as a sweep, and at least one.
+
+    They are always the same ones: what turns a run red should be the change, not the day.
+    A sweep asks the same of many activations, models or stored values, and its cases take most of the time. `make
+    test` keeps a sixth, or a third where cases have less in common, as error messages have (`sweep(part=3)`). It leaves
+    out tests that are marked `weekly`, which are slow. The weekly run of CI and pytest called by hand keep all.
     """
-    if os.environ.get("NTK_SWEEPS", "all") != "third":
+    chosen = os.environ.get("NTK_SWEEPS", "all")
+    if chosen not in PARTS:
+        raise pytest.UsageError(f"NTK_SWEEPS is one of {', '.join(PARTS)}; it is {chosen!r}")
+    if chosen == "all":
         return
-    sweeps: dict[str, list[pytest.Item]] = {}
+    sweeps: dict[tuple[str, int], list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("sweep"):
-            sweeps.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        if mark := item.get_closest_marker("sweep"):
+            part = min(PARTS[chosen], mark.kwargs.get("part", PARTS[chosen]))
+            sweeps.setdefault((item.nodeid.partition("[")[0], part), []).append(item)
     dropped: set[pytest.Item] = {item for item in items if item.get_closest_marker("weekly")}
-    for name, cases in sweeps.items():
-        dropped.update(random.Random(name).sample(cases, len(cases) - -(-len(cases) // 3)))
+    for (name, part), cases in sweeps.items():
+        dropped.update(random.Random(name).sample(cases, len(cases) - -(-len(cases) // part)))
     config.hook.pytest_deselected(items=[item for item in items if item in dropped])
     items[:] = [item for item in items if item not in dropped]
 

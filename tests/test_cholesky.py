@@ -107,6 +107,7 @@ def test_corrections_are_few_and_that_they_are_made():
     assert (np.array(errors[1:]) < np.maximum(1e-2 * np.array(errors[:-1]), 1e-12)).all()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("power", [-100, -12, 12, 100])
 def test_magnitudes_of_inputs_and_targets_do_not_matter(power):
     network = net(20, b_std=0.0)  # then the kernel is homogeneous

@@ -36,6 +36,7 @@ def solve(problem, **changes):
     return ntk.cg_solve(net, x, y, **arguments)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("rank", [0, 40, None, 300])
 def test_solution_is_that_of_cholesky(problem, rank):
     *_, y, _, shifted, exact = problem

@@ -130,6 +130,7 @@ def test_wide_networks_have_the_kernel_of_the_limit(kind):
     assert float(jnp.abs(kernels.mean(0) - want.ntk).max()) < 5 * float(error) + 0.03 * float(want.ntk.max())
 
 
+@pytest.mark.sweep(part=3)
 @pytest.mark.parametrize("kind", ["flatten", "pool", "mixed", "residual"])
 def test_kernels_are_symmetric_and_agree_with_themselves(kind):
     net = network(kind, 2, 0)

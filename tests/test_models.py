@@ -558,6 +558,7 @@ def test_nngp_of_bytes_and_of_half_precision_is_that_of_their_values():
 # ------------------------------------------------------------------------------------------- products with the kernel
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["tied", "BatchNorm, Dropout", "embedding", "complex parameters", "LSTM"])
 def test_product_with_a_vector_is_that_with_the_kernel(name):
     make, x = ODD[name]

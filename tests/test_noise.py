@@ -153,6 +153,7 @@ def test_outputs_add_up():
 # ------------------------------------------------------------------------------------------------- simulation
 
 
+@pytest.mark.sweep(part=3)
 @pytest.mark.parametrize(("size", "replace"), [(1, False), (4, True), (4, False), (12, True), (12, False)])
 def test_simulation_agrees_with_the_moments(size, replace):
     n, runs = 24, 200_000 if size > 1 else 100_000

@@ -257,6 +257,7 @@ def test_a_bias_that_starts_at_zero_and_learns(p):
     assert float(jnp.abs(other.b[...]).max()) > 1e-3
 
 
+@pytest.mark.sweep(part=3)
 @pytest.mark.parametrize("p", ALL, ids=repr)
 def test_a_convolution_of_the_size_of_its_image_learns_as_a_dense_layer(p):
     """Same fan-in, same draws: one step of `sgd` moves weights and biases alike, for each role."""

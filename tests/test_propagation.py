@@ -239,6 +239,7 @@ def test_profiles_are_the_kernels_of_networks_layer_by_layer(name):
         assert_close(got.ntk_off_diagonal[i], k.ntk[0, 1], rtol=1e-6)
 
 
+@pytest.mark.sweep(part=3)
 @pytest.mark.parametrize("name", ["relu", "tanh"])
 @pytest.mark.parametrize("residual", ["plain", "1/sqrt(l)", "1/sqrt(L)"])
 def test_residual_profiles_are_the_kernels_of_residual_networks(name, residual):

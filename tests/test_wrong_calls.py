@@ -20,7 +20,7 @@ def outcomes(request):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.sweep
+@pytest.mark.sweep(part=3)
 @pytest.mark.parametrize(("name", "kind", "words"), [(n, k, w) for n, _, k, w in CALLS], ids=[c[0] for c in CALLS])
 def test_wrong_call(outcomes, name, kind, words):
     raised, message = outcomes[name]
