@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 from flax import nnx
+from helpers import kernel
 from jax.flatten_util import ravel_pytree
 
 import ntklib as ntk
@@ -293,14 +294,14 @@ F0_TEST = jax.random.normal(jax.random.key(5), (4, 2), jnp.float64)
 NET = one_hidden_layer()
 
 
-@pytest.fixture(name="theta")
+@pytest.fixture(name="theta", scope="module")
 def _theta():
-    return NET.kernel(X1).ntk
+    return kernel(NET, X1).ntk
 
 
-@pytest.fixture(name="theta_test")
+@pytest.fixture(name="theta_test", scope="module")
 def _theta_test():
-    return NET.kernel(X2, X1).ntk
+    return kernel(NET, X2, X1).ntk
 
 
 def predicted(theta, theta_test, t, **options):

@@ -1,5 +1,6 @@
 """Gaussian processes and ensembles of trained networks: the reference library, sampling, Bayes' rule."""
 
+import functools
 import json
 import pathlib
 from typing import Any
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import assert_close, normal
+from helpers import assert_close, kernel, normal
 
 import ntklib as ntk
 
@@ -78,15 +79,21 @@ class TestReference:
 
 NET = ntk.mlp([3, 4, 4, 1], activation=ntk.Erf(), w_std=1.4, b_std=0.3, rngs=nnx.Rngs(0))
 X, X_TEST, Y = normal(0, 6, 3), normal(1, 4, 3), normal(2, 6, 2)
-TRAIN, CROSS, TEST = NET.kernel(X), NET.kernel(X_TEST, X), NET.kernel(X_TEST)
+
+
+@functools.cache
+def kernels():
+    """Of the training inputs, between test and training inputs, and of the test inputs."""
+    return kernel(NET, X), kernel(NET, X_TEST, X), kernel(NET, X_TEST)
 
 
 def test_posterior_is_bayes_rule_by_conditioning_a_joint_gaussian():
-    noise = 0.2 * jnp.trace(TRAIN.nngp) / 6
-    joint = jnp.block([[TRAIN.nngp + noise * jnp.eye(6), CROSS.nngp.T], [CROSS.nngp, TEST.nngp]])
+    k, cross, k_test = kernels()
+    noise = 0.2 * jnp.trace(k.nngp) / 6
+    joint = jnp.block([[k.nngp + noise * jnp.eye(6), cross.nngp.T], [cross.nngp, k_test.nngp]])
     precision = jnp.linalg.inv(joint)  # of the conditional: the lower right block of the joint precision, inverted
     cov = jnp.linalg.inv(precision[6:, 6:])
-    mean, got = ntk.gp_posterior(TRAIN.nngp, Y, CROSS.nngp, TEST.nngp, ridge=0.2)
+    mean, got = ntk.gp_posterior(k.nngp, Y, cross.nngp, k_test.nngp, ridge=0.2)
     assert_close(got, cov, rtol=1e-9)
     assert_close(mean, -cov @ precision[6:, :6] @ Y, rtol=1e-9)
 
@@ -95,16 +102,17 @@ def test_posterior_is_bayes_rule_by_conditioning_a_joint_gaussian():
 @pytest.mark.parametrize("kind", ["ntk", "nngp"])
 def test_ensemble_is_what_sampled_starts_do_under_the_flow(ridge, kind):
     """Monte Carlo: functions drawn from the NNGP, each sent through `gradient_flow`; 10⁵ draws."""
+    k, cross, k_test = kernels()
     t, draws = jnp.array([0.5, 20.0]), 100_000
-    joint = jnp.block([[TRAIN.nngp, CROSS.nngp.T], [CROSS.nngp, TEST.nngp]])
+    joint = jnp.block([[k.nngp, cross.nngp.T], [cross.nngp, k_test.nngp]])
     if kind == "nngp":  # the ridge is then noise in the start as well
-        joint = joint.at[jnp.arange(6), jnp.arange(6)].add(ridge * jnp.trace(TRAIN.nngp) / 6)
+        joint = joint.at[jnp.arange(6), jnp.arange(6)].add(ridge * jnp.trace(k.nngp) / 6)
     f0 = jnp.linalg.cholesky(joint + 1e-12 * jnp.eye(10)) @ normal(3, 10, draws)
-    theta, theta_test = getattr(TRAIN, kind), getattr(CROSS, kind)
+    theta, theta_test = getattr(k, kind), getattr(cross, kind)
     y = jnp.broadcast_to(Y[:, :1], (6, draws))
     train, test = ntk.gradient_flow(theta, y, t=t, f0=f0[:6], ntk_test_train=theta_test, f0_test=f0[6:], ridge=ridge)
-    for outputs, arguments in ((train, ()), (test, (CROSS, TEST))):
-        mean, cov = ntk.ensemble_posterior(TRAIN, Y[:, :1], *arguments, t=t, ridge=ridge, kernel=kind)
+    for outputs, arguments in ((train, ()), (test, (cross, k_test))):
+        mean, cov = ntk.ensemble_posterior(k, Y[:, :1], *arguments, t=t, ridge=ridge, kernel=kind)
         for i in range(2):
             error = float(jnp.sqrt(jnp.diagonal(cov[i]).max() / draws))
             assert_close(mean[i, :, 0], outputs[i].mean(1), rtol=0.0, atol=4 * error)
@@ -112,27 +120,30 @@ def test_ensemble_is_what_sampled_starts_do_under_the_flow(ridge, kind):
 
 
 def test_at_the_start_it_is_the_prior_and_at_the_end_the_posterior_for_the_last_layer_alone():
-    mean, cov = ntk.ensemble_posterior(TRAIN, Y, CROSS, TEST, t=0.0)
+    k, cross, k_test = kernels()
+    mean, cov = ntk.ensemble_posterior(k, Y, cross, k_test, t=0.0)
     assert_close(mean, jnp.zeros((4, 2)), atol=1e-15)
-    assert_close(cov, TEST.nngp, rtol=1e-13)
+    assert_close(cov, k_test.nngp, rtol=1e-13)
     for ridge in (0.0, 0.05):
-        got = ntk.ensemble_posterior(TRAIN, Y, CROSS, TEST, t=jnp.inf, ridge=ridge, kernel="nngp")
-        want = ntk.gp_posterior(TRAIN.nngp, Y, CROSS.nngp, TEST.nngp, ridge=ridge)
+        got = ntk.ensemble_posterior(k, Y, cross, k_test, t=jnp.inf, ridge=ridge, kernel="nngp")
+        want = ntk.gp_posterior(k.nngp, Y, cross.nngp, k_test.nngp, ridge=ridge)
         assert_close(got[0], want[0], rtol=1e-9)
         assert_close(got[1], want[1], rtol=1e-8)
 
 
 def test_trained_on_the_ntk_it_is_no_posterior_of_the_ntk():
-    ours = ntk.ensemble_posterior(TRAIN, Y, CROSS, TEST, t=jnp.inf)
-    theirs = ntk.gp_posterior(TRAIN.ntk, Y, CROSS.ntk, TEST.ntk, ridge=0.0)
+    k, cross, k_test = kernels()
+    ours = ntk.ensemble_posterior(k, Y, cross, k_test, t=jnp.inf)
+    theirs = ntk.gp_posterior(k.ntk, Y, cross.ntk, k_test.ntk, ridge=0.0)
     assert_close(ours[0], theirs[0], rtol=1e-8)
     assert float(jnp.abs(ours[1] - theirs[1]).max()) > 0.05 * float(jnp.abs(theirs[1]).max())
 
 
 def test_covariances_are_symmetric_and_not_negative_at_all_times():
+    k, cross, k_test = kernels()
     for kind in ("ntk", "nngp"):
-        for arguments in ((), (CROSS, TEST)):
-            cov = ntk.ensemble_posterior(TRAIN, Y, *arguments, t=jnp.array([0.0, 1.0, 1e3, jnp.inf]), kernel=kind)[1]
+        for arguments in ((), (cross, k_test)):
+            cov = ntk.ensemble_posterior(k, Y, *arguments, t=jnp.array([0.0, 1.0, 1e3, jnp.inf]), kernel=kind)[1]
             assert_close(cov, jnp.swapaxes(cov, 1, 2), atol=1e-12)
             assert float(jnp.linalg.eigvalsh(cov).min()) > -1e-10
 
@@ -140,7 +151,7 @@ def test_covariances_are_symmetric_and_not_negative_at_all_times():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_a_singular_kernel_is_refused_in_either_precision(dtype):
     twice = jnp.concatenate([X, X[:1]])
-    k, cross, test = (NET.kernel(*pair).nngp.astype(dtype) for pair in ((twice,), (X_TEST, twice), (X_TEST,)))
+    k, cross, test = (kernel(NET, *pair).nngp.astype(dtype) for pair in ((twice,), (X_TEST, twice), (X_TEST,)))
     y = normal(0, 7, 1).astype(dtype)
     with pytest.raises(ValueError, match=r"`nngp_train` is singular .*`ridge` = 0.*ridge=1e-4"):
         ntk.gp_posterior(k, y, cross, test, ridge=0.0)
@@ -149,6 +160,7 @@ def test_a_singular_kernel_is_refused_in_either_precision(dtype):
 
 
 def test_posterior_compiles():
-    arguments = (TRAIN.nngp, Y, CROSS.nngp, TEST.nngp)
+    k, cross, k_test = kernels()
+    arguments = (k.nngp, Y, cross.nngp, k_test.nngp)
     fast = jax.jit(lambda *a: ntk.gp_posterior(*a, ridge=0.1))(*arguments)
     assert_close(fast[1], ntk.gp_posterior(*arguments, ridge=0.1)[1], rtol=1e-12)

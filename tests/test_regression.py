@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers import ACTIVATIONS, assert_close, normal
+from helpers import kernel as kernel_of
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -45,7 +46,7 @@ def test_scikit_learns_own_checks(estimator):
 @pytest.mark.parametrize("kernel", ["ntk", "nngp"])
 def test_regression_is_the_end_of_ridge_flow_with_its_spread(kernel):
     model = ntk.KernelRegressor(NET, kernel=kernel, ridge=0.01).fit(X, Y)
-    k, cross, test = NET.kernel(jnp.asarray(X)), NET.kernel(jnp.asarray(X_TEST), jnp.asarray(X)), NET.kernel(X_TEST)
+    k, cross, test = kernel_of(NET, X), kernel_of(NET, X_TEST, X), kernel_of(NET, X_TEST)
     mean, cov = ntk.ensemble_posterior(k, Y, cross, test, t=jnp.inf, ridge=0.01, kernel=kernel)
     assert_close(model.predict(X_TEST), mean, rtol=1e-9)
     assert_close(model.predict_std(X_TEST), jnp.sqrt(jnp.diagonal(cov)), rtol=1e-8)
@@ -67,8 +68,8 @@ def test_single_precision_sessions_get_double_precision_results():
         model = ntk.KernelRegressor(NET, ridge=1e-8).fit(X.astype(np.float32), Y)
         got = model.predict(X_TEST.astype(np.float32))
     x, x_test = (jnp.asarray(a.astype(np.float32), jnp.float64) for a in (X, X_TEST))
-    k = NET.kernel(x).ntk
-    want = NET.kernel(x_test, x).ntk @ jnp.linalg.solve(k + 1e-8 * jnp.trace(k) / 30 * jnp.eye(30), Y)
+    k = kernel_of(NET, x).ntk
+    want = kernel_of(NET, x_test, x).ntk @ jnp.linalg.solve(k + 1e-8 * jnp.trace(k) / 30 * jnp.eye(30), Y)
     assert got.dtype == np.float64
     assert_close(got, want, rtol=1e-6)
 
@@ -173,7 +174,7 @@ def test_a_ridge_is_chosen_by_its_score(by):
     x = normal(1, 80, 3)
     y = np.sin(2 * np.asarray(x[:, :2])) + 0.3 * np.asarray(normal(2, 80, 2))
     model = ntk.KernelRegressor(NET, ridge=by).fit(x, y)
-    k = NET.kernel(x).ntk
+    k = kernel_of(NET, x).ntk
 
     def score(ridge):
         if by == "evidence":

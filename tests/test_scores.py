@@ -1,5 +1,6 @@
 """Leave-one-out predictions and the marginal likelihood: refits, scikit-learn, finite differences."""
 
+import functools
 import warnings
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import assert_close, normal
+from helpers import assert_close, kernel, normal
 
 import ntklib as ntk
 from ntklib.dynamics import _cholesky
@@ -19,10 +20,11 @@ NETS = {
 }
 
 
+@functools.cache
 def problem(name: str, n: int = 60) -> tuple[jax.Array, jax.Array]:
     net, kind = NETS[name]
     x, y = normal(1, n, 5), normal(2, n, 3)
-    return getattr(net.kernel(x), kind), y
+    return getattr(kernel(net, x), kind), y
 
 
 @pytest.mark.sweep
