@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
-from helpers import assert_close, normal, small_net
+from helpers import assert_close, kernel, normal, small_net
 
 import ntklib as ntk
 
@@ -124,7 +124,7 @@ def test_scaling_the_output_scales_the_kernel_by_its_square():
 def test_nngp_estimates_have_the_mean_of_the_limit():
     x = normal(0, 3, 5)
     build = lambda key: ntk.mlp([5, 100, 2], w_std=1.2, b_std=0.3, rngs=nnx.Rngs(params=key))  # noqa: E731
-    want = build(jax.random.key(0)).kernel(x).nngp
+    want = kernel(build(jax.random.key(0)), x).nngp
     keys = jax.random.split(jax.random.key(1), 4000)
     readout = np.asarray(jax.vmap(lambda k: ntk.empirical_nngp(build(k), x))(keys))
     outputs = np.asarray(jax.vmap(lambda k: ntk.empirical_nngp(ntk.functional(build(k)), x))(keys))

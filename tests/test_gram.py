@@ -14,7 +14,7 @@ import mpmath
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import ACTIVATIONS, CLOSED_FORM, assert_close, normal
+from helpers import ACTIVATIONS, CLOSED_FORM, assert_close, kernel, normal
 
 import ntklib as ntk
 from ntklib.duals import arccos, correlation
@@ -71,6 +71,7 @@ def test_duals_by_distance_are_those_by_covariance(name):
     assert_close(jnp.broadcast_to(slopes, want.shape)[498:], want_slopes[498:], rtol=1e-7)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("activation", [ntk.Relu(), ntk.LeakyRelu(0.2), ntk.Abs()], ids=lambda a: a.name)
 def test_near_duplicates_keep_their_digits(activation):
     x = normal(0, 30, 5, dtype=jnp.float32)
@@ -81,7 +82,7 @@ def test_near_duplicates_keep_their_digits(activation):
     want = np.asarray(ntk.gram(small, pairs.astype(jnp.float64)))
     assert got.dtype == np.float32
     assert_close(got, want, rtol=1e-6)
-    near = np.diag(np.asarray(small.kernel(pairs.astype(jnp.float64)).ntk)[:30, 30:60])
+    near = np.diag(np.asarray(kernel(small, pairs.astype(jnp.float64)).ntk)[:30, 30:60])
     assert_close(np.diag(got[:30, 30:60]), near, rtol=1e-6)
     assert np.array_equal(got[:30, 60:], got[:30, :30])  # an exact copy is the input itself
 
@@ -187,7 +188,7 @@ def test_many_near_pairs_in_one_tile():
     # Two clusters, or the centre would be all that is large: more pairs than are picked one by one.
     x = jnp.repeat(normal(0, 2, 5), 12, axis=0) + 1e-6 * normal(1, 24, 5)
     small = net(hidden=2)
-    assert_close(ntk.gram(small, x, tile=24), small.kernel(x).ntk, rtol=1e-13)
+    assert_close(ntk.gram(small, x, tile=24), kernel(small, x).ntk, rtol=1e-13)
 
 
 def test_vectors_of_512_bits_where_xla_has_the_option(monkeypatch):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import assert_close, compilations
+from helpers import assert_close, compilations, kernel
 
 import ntklib as ntk
 
@@ -25,7 +25,7 @@ def test_monte_carlo_kernels_agree_with_the_limit_within_their_error():
     """At a width where the bias, of order 1/n, is below the error; entries within 4.5 of theirs, and most within 2."""
     build = lambda r: ntk.mlp([6, 400, 400, 3], w_std=1.3, b_std=0.2, rngs=r)  # noqa: E731
     estimate = ntk.monte_carlo_kernel(build, VECTORS, draws=60, key=jax.random.key(0))
-    limit = build(nnx.Rngs(0)).kernel(jnp.asarray(VECTORS))
+    limit = kernel(build(nnx.Rngs(0)), jnp.asarray(VECTORS))
     for mean, error, want in (
         (estimate.ntk, estimate.ntk_error, limit.ntk),
         (estimate.nngp, estimate.nngp_error, limit.nngp),
