@@ -13,6 +13,8 @@ from ntklib.duals.correlation import inverse, sqrt
 
 #: Where 1 − |ρ| of two inputs is smaller than this, products lose digits, and δ is computed from differences.
 _NEAR = {"float32": 0.01, "float64": 1e-5}
+#: Below this, the sine of an angle is rounding: a sum of two products of halves has errors of 2⁻³⁵.
+_ROUNDING = {"float32": 2.0**-34, "float64": 2.0**-52}
 #: So many features are summed in one product of matrices.
 _GROUP = 128
 #: So many channels of pixels are compared in one pass over all pairs.
@@ -104,6 +106,8 @@ def _exact(x: Array, others: Array) -> Array:
     The largest entry of each vector must lie between ½ and 1. With c = x·x'/x·x the vector o = x' − c x is orthogonal
     to x, and sin θ = ‖o‖/‖x'‖. The rounding error of the product c x would be as large as that of x', so the product
     is taken in halves, which are exact. The rounding error of c leaves a part of o along x, which is then removed.
+    What is left of two vectors of one direction is rounding alone. It counts as zero: for erf and variances of 1e28 an
+    angle of 1e-11 is a large one.
     """
     x = x[None]
     length = inverse(jnp.sum(jnp.square(x)))
@@ -112,6 +116,7 @@ def _exact(x: Array, others: Array) -> Array:
     rest = ((others - c_high * x_high) - (c_high * x_low + c_low * x_high)) - c_low * x_low
     rest = rest - x * (jnp.sum(rest * x, -1, keepdims=True) * length)
     sine = jnp.sum(jnp.square(rest), -1) * inverse(jnp.sum(jnp.square(others), -1))  # sin²
+    sine = jnp.where(sine > _ROUNDING[x.dtype.name] ** 2, sine, 0.0)
     d = sine / (1 + jnp.sqrt(jnp.maximum(1 - sine, 0.0)))
     return correlation.turned(d, c[..., 0] >= 0)
 

@@ -347,6 +347,21 @@ def test_a_rate_of_zero_moves_nothing_and_the_stability_limit_has_no_end(momentu
         assert_close(np.asarray(below[0]), y, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("of", ["net.kernel", "gram"])
+def test_opposite_inputs_of_great_size_are_opposite_to_the_last_bit(of, dtype):
+    """At a variance of 1e28 the slope of erf falls to a tenth if 1 − abs(ρ) is 5e-27 instead of 0."""
+    x = 1e14 * normal(0, 12, 7, dtype=dtype)
+    net = ntk.mlp([7, 4, 1], activation=ntk.Erf(), w_std=1.0, rngs=nnx.Rngs(0))
+    both, n = np.concatenate([x, -x, 4 * x]).astype(dtype), len(x)
+    k = np.asarray(net.kernel(both).ntk if of == "net.kernel" else ntk.gram(net, both), float)
+    own = k.diagonal()[:n]
+    assert_close(k[:n, n : 2 * n].diagonal() / own, -np.ones(n), rtol=2e-6)
+    far = np.asarray(net.kernel(x[:1], 4 * x[:1]).ntk, float)  # of one direction, at another place among the inputs
+    assert_close(k[:1, 2 * n : 2 * n + 1], far, rtol=2e-6)
+    assert_close(k[n : 2 * n, 2 * n :].diagonal(), -k[:n, 2 * n :].diagonal(), rtol=2e-6)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_the_stability_limit_has_no_end_in_whatever_type_it_came(seed, nesterov):
