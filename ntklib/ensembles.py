@@ -135,7 +135,7 @@ def ensemble(
     record: Callable[[Params], Any] | None = None,
     record_at: Sequence[int] | None = None,
     diverged: Literal["raise", "keep"] = "raise",
-    max_memory: int | float = 1e9,
+    max_memory: int | float = _checks.MAX_MEMORY,
     progress: bool | None = None,
 ) -> Ensemble:
     """Train M networks of one architecture at once, by one compiled program.
@@ -166,7 +166,8 @@ def ensemble(
         record_at: As in `train`.
         diverged: What happens if the loss of a member is no longer finite when it is recorded: "raise" ends the
             training by an error, and "keep" goes on. The losses show which members diverged.
-        max_memory: The bytes to work in. As many members as fit are trained at once, and the others after them.
+        max_memory: The bytes to work in; by default 2 GiB. As many members as fit are trained at once, and the others
+            after them.
         progress: As in `train`.
 
     Returns:

@@ -67,7 +67,7 @@ class _KernelMethod(BaseEstimator):
         kernel: Literal["ntk", "nngp"] = "ntk",
         ridge: float | Literal["loo", "evidence"] = 1e-4,
         solver: Literal["cholesky", "cg"] = "cholesky",
-        max_memory: float = 2**31,
+        max_memory: int | float = _checks.MAX_MEMORY,
         memory: Any = None,
     ) -> None:
         self.net = net
@@ -294,7 +294,7 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
             with the largest marginal likelihood (`ntklib.log_marginal_likelihood`), both between 1e-8 and 100.
         solver: "cholesky" for N up to 20,000 or so, or "cg" for conjugate gradients (`ntklib.cg_solve`), which needs a
             ridge and has no `predict_std`.
-        max_memory: The bytes that "cg" may use.
+        max_memory: The bytes that "cg" may use; by default 2 GiB.
         memory: A folder or a `joblib.Memory` in which kernel matrices are kept, as in scikit-learn's `Pipeline`. A
             search over ridges then computes each kernel once: one for training and one for testing a fold. With "cg"
             only those for predictions are kept. By default nothing is kept.

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import inspect
 import pathlib
 import re
 import subprocess
@@ -96,6 +97,22 @@ def test_public_names_are_listed_and_documented():
         value = getattr(ntk, name)
         if callable(value):
             assert value.__doc__, f"{name} has no docstring"
+
+
+def test_max_memory_has_one_default():
+    """2 GiB, and the docstring says so where it does not refer to another. `gram` has none, since its result counts."""
+    found = {
+        name: inspect.signature(getattr(ntk, name)).parameters for name in ntk.__all__ if callable(getattr(ntk, name))
+    }
+    defaults = {
+        name: parameters["max_memory"].default for name, parameters in found.items() if "max_memory" in parameters
+    }
+    assert defaults.pop("gram") is None
+    assert set(defaults.values()) == {2**31}
+    assert len(defaults) >= 12
+    for name in defaults:
+        text = " ".join((getattr(ntk, name).__doc__ or "").split())
+        assert re.search(r"max_memory: (As in|[^.]*(by default 2 GiB|as in `empirical_ntk`))", text), name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

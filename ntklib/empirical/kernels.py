@@ -29,7 +29,7 @@ def empirical_ntk(
     *,
     outputs: Outputs = "mean",
     method: Method = "auto",
-    max_memory: int | float = 1e9,
+    max_memory: int | float = _checks.MAX_MEMORY,
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> Float[Array, "N M"] | Float[Array, "N M K"] | Float[Array, "N M K K"]:
@@ -52,7 +52,7 @@ def empirical_ntk(
         outputs: "mean" for (1/K) Σ_k Θ_kk, which tends to `net.kernel(x1, x2).ntk`; "full" for Θ_kl; "diagonal" for
             Θ_kk.
         method: "layerwise", "jacobian", "products", or "auto". All give the same numbers; see the note.
-        max_memory: The bytes to work in, besides inputs, parameters and the result; by default 1 GB. Less is used
+        max_memory: The bytes to work in, besides inputs, parameters and the result; by default 2 GiB. Less is used
             where less is as fast. With more, several blocks of examples are held at a time, and blocks of x2 are
             computed less often. Inside `jit` the compiler decides what is in memory, and the bound is not kept.
         tile: The largest number of rows and columns to compute at a time; by default what `max_memory` allows.

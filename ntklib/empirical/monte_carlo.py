@@ -52,7 +52,7 @@ def monte_carlo_kernel(
     draws: int,
     key: Array,
     method: Method = "auto",
-    max_memory: int | float = 1e9,
+    max_memory: int | float = _checks.MAX_MEMORY,
     progress: bool | None = None,
 ) -> MonteCarloKernel:
     """Return mean and standard error of the empirical kernels of a network over independent initializations.

@@ -63,7 +63,7 @@ def nonlinear_advantage(
     batch_size: int | None = None,
     loss: Loss | Literal["mse", "cross_entropy"] = "cross_entropy",
     key: Array | None = None,
-    max_memory: int | float = 1e9,
+    max_memory: int | float = _checks.MAX_MEMORY,
     progress: bool | None = None,
 ) -> NonlinearAdvantage:
     """Return the error of a network linearized now and trained, minus that of the network itself trained on.
@@ -92,7 +92,7 @@ def nonlinear_advantage(
         batch_size: As in `train`.
         loss: As in `train`.
         key: As in `train`.
-        max_memory: The bytes to compute outputs in, of as many inputs at a time as fit.
+        max_memory: The bytes to compute outputs in, by default 2 GiB: of as many inputs at a time as fit.
         progress: As in `train`.
 
     Returns:

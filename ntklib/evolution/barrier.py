@@ -43,7 +43,7 @@ def error_barrier(
     loss: Loss | Literal["zero_one", "mse", "cross_entropy"] = "zero_one",
     points: int = 11,
     statistics: ArrayLike | None = None,
-    max_memory: int | float = 1e9,
+    max_memory: int | float = _checks.MAX_MEMORY,
 ) -> ErrorBarrier:
     """Return the error barrier between two networks: how much worse the networks between them are.
 
@@ -62,7 +62,8 @@ def error_barrier(
         points: The number of positions on the line, both ends included.
         statistics: The inputs on which the statistics of BatchNorm layers are computed anew at each position, in one
             batch; by default `x`. Other models do not use it.
-        max_memory: The bytes to work in. The outputs are computed for as many inputs at a time as fit.
+        max_memory: The bytes to work in; by default 2 GiB. The outputs are computed for as many inputs at a time as
+            fit.
 
     Returns:
         An `ErrorBarrier`: the barrier, the positions and the errors there. The ends belong to the line, so that the

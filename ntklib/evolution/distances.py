@@ -27,7 +27,7 @@ def kernel_distance(
     x: ArrayLike | None = None,
     *,
     outputs: Outputs = "mean",
-    max_memory: int | float = 1e9,
+    max_memory: int | float = _checks.MAX_MEMORY,
 ) -> Float[Array, ""]:
     """Return the distance between two kernels: one minus the cosine of the angle between them.
 
@@ -44,7 +44,8 @@ def kernel_distance(
         kernel2: Another of the same shape; or another model.
         x: The inputs [N, ...] on which two models are compared. Leave it out for arrays.
         outputs: For models: "mean" compares the kernels (1/K) Σ_k Θ_kk, "full" the kernels Θ_kl of all outputs.
-        max_memory: For models: the bytes to work in. The kernels are never there as a whole if they are larger.
+        max_memory: For models: the bytes to work in; by default 2 GiB. The kernels are never there as a whole if they
+            are larger.
 
     Returns:
         A number, 0 ≤ S ≤ 2.
@@ -83,7 +84,7 @@ def kernel_velocity(
     *,
     lag: int | float = 0.4,
     outputs: Outputs = "mean",
-    max_memory: int | float = 1e9,
+    max_memory: int | float = _checks.MAX_MEMORY,
 ) -> Float[Array, ""]:
     """Return the speed of a kernel: the distance between the kernels at two times, divided by the time between them.
 
@@ -133,7 +134,7 @@ def kernel_alignment(
     y: ArrayLike | None = None,
     centered: bool = False,
     outputs: Outputs = "mean",
-    max_memory: int | float = 1e9,
+    max_memory: int | float = _checks.MAX_MEMORY,
 ) -> Float[Array, ""]:
     """Return the alignment of a kernel with another, or with targets: the cosine of the angle between them.
 

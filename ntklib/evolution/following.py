@@ -62,7 +62,7 @@ def follow(
     loss: Loss | Literal["mse", "cross_entropy"] = "mse",
     key: Array | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
-    max_memory: int | float = 1e9,
+    max_memory: int | float = _checks.MAX_MEMORY,
     progress: bool | None = None,
 ) -> Followed:
     """Train a model as `train` does, and record on the way how far the network and its kernel have moved.
@@ -95,7 +95,7 @@ def follow(
         key: As in `train`.
         checkpoint: A file for the state of the run. It is written at each recorded step, and when the run is
             interrupted; a later call with the same arguments continues from it, with the same results to the bit.
-        max_memory: The bytes to work in for the measures.
+        max_memory: The bytes to work in for the measures; by default 2 GiB.
         progress: As in `train`.
 
     Returns:

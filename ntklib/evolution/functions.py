@@ -19,7 +19,7 @@ def function_distance(
     x: ArrayLike,
     *,
     measure: Literal["labels", "mse"] = "labels",
-    max_memory: int | float = 1e9,
+    max_memory: int | float = _checks.MAX_MEMORY,
 ) -> Float[Array, ""]:
     """Return the distance between two networks as functions, on some inputs.
 
@@ -34,7 +34,8 @@ def function_distance(
         x: Inputs, [N, ...].
         measure: "labels" for the share of inputs that get different labels, or "mse" for the squared loss of one
             network with the outputs of the other as targets.
-        max_memory: The bytes to work in. The outputs are computed for as many inputs at a time as fit.
+        max_memory: The bytes to work in; by default 2 GiB. The outputs are computed for as many inputs at a time as
+            fit.
 
     Returns:
         A number; for "labels" between 0 and 1.

@@ -32,7 +32,7 @@ class GradientSimilarity:
 
 
 def logit_gradient_similarity(
-    model: Model, x: ArrayLike, labels: ArrayLike | None = None, *, max_memory: int | float = 1e9
+    model: Model, x: ArrayLike, labels: ArrayLike | None = None, *, max_memory: int | float = _checks.MAX_MEMORY
 ) -> GradientSimilarity:
     """Return the mean cosine between the gradients of an output for different examples.
 
@@ -47,7 +47,8 @@ def logit_gradient_similarity(
         x: Inputs, [N, ...], at least two.
         labels: The classes of the inputs, integers [N]. With them the mean is also taken over pairs within a class,
             and over pairs between classes.
-        max_memory: The bytes to work in. The kernel is computed in tiles, and only sums over them are kept.
+        max_memory: The bytes to work in; by default 2 GiB. The kernel is computed in tiles, and only sums over them are
+            kept.
 
     Returns:
         A `GradientSimilarity`: numbers between −1 and 1.

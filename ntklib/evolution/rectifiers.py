@@ -22,7 +22,7 @@ from ntklib.models import Model
 
 
 def activation_hamming(
-    model1: Model, model2: Model, x: ArrayLike, *, max_memory: int | float = 1e9
+    model1: Model, model2: Model, x: ArrayLike, *, max_memory: int | float = _checks.MAX_MEMORY
 ) -> Float[Array, ""]:
     """Return the share of rectifiers that are on in one network and off in the other.
 
@@ -35,7 +35,7 @@ def activation_hamming(
         model1: A model as in `empirical_ntk`.
         model2: Another of the same architecture.
         x: Inputs, [N, ...].
-        max_memory: The bytes to work in. As many inputs as fit are evaluated at a time.
+        max_memory: The bytes to work in; by default 2 GiB. As many inputs as fit are evaluated at a time.
 
     Returns:
         A number between 0 and 1. It is 0 for networks that are linear on the same pieces, whatever their weights.

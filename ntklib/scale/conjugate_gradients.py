@@ -69,7 +69,7 @@ def cg_solve(
     preconditioner: int | None = None,
     tile: int | None = None,
     mesh: Mesh | None = None,
-    max_memory: float = 2**31,
+    max_memory: int | float = _checks.MAX_MEMORY,
     checkpoint: str | os.PathLike | None = None,
     seed: int = 0,
     progress: bool | None = None,

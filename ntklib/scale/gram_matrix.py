@@ -83,8 +83,8 @@ def gram(
             all rows.
         store: A folder on this machine. It is made if it does not exist. The result is written to it tile by tile
             (zarr, through tensorstore); see the note.
-        max_memory: The bytes that this call may hold at a time. The result counts unless it is stored; the given inputs
-            do not count.
+        max_memory: The bytes that this call may hold at a time; by default there is no bound. The result counts unless
+            it is stored; the given inputs do not count.
         progress: Whether long runs show a bar with the time left. By default they do, unless the environment variable
             CI is set.
 
