@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Shaped
 
 from ntklib import _checks
 from ntklib.duals import correlation, oscillating, polynomials, rectified, sigmoidal
@@ -91,7 +92,7 @@ class Elementwise(Layer):
         """The function (q12, q1, q2) -> (E[φφ], E[φ'φ']), for arrays that broadcast against each other."""
         return self.activation.dual
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Shaped[Array, "*N"]) -> Shaped[Array, "*N"]:
         return self.activation.fn(x)
 
     def __reduce__(self) -> tuple:

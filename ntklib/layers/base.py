@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
+from jaxtyping import Shaped
 
 from ntklib.kernel import Kernel
 
@@ -46,7 +47,7 @@ class Layer(nnx.Module):
     pools: int = 0
 
     @abc.abstractmethod
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
         """Return the outputs of the finite layer."""
 
     @abc.abstractmethod

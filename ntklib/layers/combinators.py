@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from flax import nnx
 from jax import Array
+from jaxtyping import Shaped
 
 from ntklib import _checks
 from ntklib.kernel import Kernel
@@ -40,7 +41,7 @@ class Serial(Layer):
         self.ends_affine, self.wants_vectors = layers[-1].ends_affine, layers[-1].wants_vectors
         self.pools = sum(layer.pools for layer in layers)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
         for layer in self.layers:
             x = layer(x)
         return x
@@ -89,7 +90,7 @@ class Residual(Layer):
         if branch.pools:
             raise ValueError("`branch` must not pool: the skip connection has the size of its input.")
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
         out = self.branch(x)
         _same_shape("Residual", x.shape, out.shape)
         return x + self.scale * out
@@ -139,7 +140,7 @@ class Sum(Layer):
         if any(branch.pools != self.pools for branch in branches):
             raise ValueError("The branches of Sum must have equally many pooling layers.")
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
         first, *others = [branch(x) for branch in self.branches]
         for other in others:
             _same_shape("Sum", first.shape, other.shape)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jaxtyping import Float
 
 from ntklib import _checks
 from ntklib.kernel import Kernel
@@ -124,7 +125,7 @@ class Conv(_PatchLayer):
         self.W = nnx.Param(scales["W"][1] * standard_normal(rngs, *self.kernel_size, c_in, c_out))
         self.b = nnx.Param(scales["b"][1] * standard_normal(rngs, c_out)) if use_bias else None
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> Float[Array, "N H W c_out"]:
         _checks.network_input(x)
         check_images(x.shape, x.ndim == 4)
         _checks.features(self.c_in, x.shape[-1])
@@ -216,7 +217,7 @@ class LocallyConnected(_PatchLayer):
         self.W = nnx.Param(scales["W"][1] * standard_normal(rngs, *pixels, *self.kernel_size, c_in, c_out))
         self.b = nnx.Param(scales["b"][1] * standard_normal(rngs, *pixels, c_out)) if use_bias else None
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> Float[Array, "N H W c_out"]:
         _checks.network_input(x)
         self._check_images(x.shape, x.ndim == 4)
         _checks.features(self.c_in, x.shape[-1])

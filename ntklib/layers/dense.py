@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jaxtyping import Float, Shaped
 
 from ntklib import _checks
 from ntklib.duals import correlation
@@ -98,7 +99,7 @@ class Dense(Layer):
         scales = {"W": p.weight(self.role, self.n_in, self.n_out, self.w_std)}
         return scales | {"b": p.bias(self.role, self.n_out, self.b_std)} if self.use_bias else scales
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Shaped[Array, "*N n_in"]) -> Float[Array, "*N n_out"]:
         _checks.network_input(x)
         _checks.features(self.n_in, x.shape[-1])
         scales = self.scales()

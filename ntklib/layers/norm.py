@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Shaped
 
 from ntklib import _checks
 from ntklib.duals import correlation
@@ -42,7 +43,7 @@ class LayerNorm(Layer):
         _checks.real("epsilon", epsilon, minimum=0.0)
         self.epsilon = epsilon
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Shaped[Array, "*N n"]) -> Float[Array, "*N n"]:
         centered = x - jnp.mean(x, axis=-1, keepdims=True)
         return centered / jnp.sqrt(jnp.mean(centered**2, axis=-1, keepdims=True) + self.epsilon)
 
@@ -72,7 +73,7 @@ class Flatten(Layer):
         `GlobalAvgPool`, whose kernel compares all pairs of pixels.
     """
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Shaped[Array, "N *pixels"]) -> Shaped[Array, "N d"]:
         return x.reshape(x.shape[0], -1)
 
     def kernel_map(self, k: Kernel) -> Kernel:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from ntklib import _checks
 from ntklib.kernel import Kernel
@@ -44,7 +45,7 @@ class AvgPool(Layer):
         _checks.choice("padding", padding, ("SAME", "VALID", "CIRCULAR"))
         self.padding = padding
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> Float[Array, "N H W C"]:
         check_images(x.shape, x.ndim == 4)
         return self._mean(x, ((1, 2),))
 
@@ -84,7 +85,7 @@ class GlobalAvgPool(Layer):
 
     pools = 1
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> Float[Array, "N C"]:
         check_images(x.shape, x.ndim == 4)
         return jnp.mean(x, axis=(1, 2))
 
