@@ -138,7 +138,7 @@ def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Arr
 
 
 def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
-    """Do the same checks, but return an array as it came, so that a NumPy array stays on the host."""
+    """Do the same checks as `array`, but return the array as it came, so that a NumPy array stays on the host."""
     value = plain(argument, value)
     shape, names = np.shape(value), axes.split()
     fits = len(shape) >= len(names) - 1 if names[-1:] == ["..."] else len(shape) == len(names)
@@ -219,7 +219,7 @@ def targets(argument: str, value: ArrayLike, rows: int) -> jax.Array:
 
 
 def host_targets(argument: str, value: Any, rows: int) -> Any:
-    """Do the same, but let a NumPy array stay on the host and keep its precision."""
+    """Do the same as `targets`, but let a NumPy array stay on the host and keep its precision."""
     value = plain(argument, value)
     if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(
@@ -271,11 +271,10 @@ _SYMMETRY = 100.0
 
 
 def square_kernel(argument: str, value: Any) -> Any:
-    """A kernel matrix between the same inputs, `[N, N]`: square, symmetric, positive semi-definite up to rounding.
-    Returned as it came.
+    """Check a kernel between the same inputs, [N, N], and return it as it came.
 
-    A kernel in float64 may have been computed in float32, and is then symmetric to the digits of float32 only.
-    `rounding` says so to those who must know.
+    It must be square, symmetric, and not negative on the diagonal, all up to rounding. A kernel in float64 may have
+    been computed in float32, and is then symmetric to the digits of float32 only; `rounding` tells whether it was.
     """
     k = checked(argument, value, "N N")
     if k.shape[0] != k.shape[1]:
