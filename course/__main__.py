@@ -127,12 +127,17 @@ def claims() -> None:
     claims_page.write_page(root)
 
 
-@app.command("map")
-def map_() -> None:
-    """Draw the map of chapters, modules and papers anew, course/map.svg."""
-    from course import build, map
+@app.command()
+def figures(
+    measure: Annotated[bool, typer.Option("--measure", help="Train the networks of the first one anew.")] = False,
+) -> None:
+    """Draw the pictures of the README anew: what is predicted and trained, the map, the speed."""
+    from course import build, figures, front
 
-    print(map.write(build.repository()))
+    root = build.repository()
+    if measure:
+        front.save(root, front.measure())
+    print("\n".join(map(str, figures.write(root))))
 
 
 @app.command()

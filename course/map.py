@@ -1,7 +1,7 @@
 """The map of the course, map.svg: chapters, what each needs, the modules it uses, the papers it rests on.
 
 One row a chapter. What is needed stands in the chapters' heads, the papers in claims.toml, the modules in the chapters'
-code; map.toml has the rest. `python -m course map` draws it; a test keeps it in step.
+code; map.toml has the rest. `python -m course figures` draws it; a test keeps it in step.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from course import chapters as heads
-from course import records
+from course import records, svg
 
 ALT = (
     "Map of the course, one row for each of the {count} chapters. Lines at the left run from a chapter to those that "
@@ -25,16 +25,10 @@ WIDTH, HEAD, ROW, LABEL = 390, 104, 18, 19
 LANE, DOT, NUMBER, TITLE, GRID, STEP, GAP = 10, 54, 63, 79, 206, 9.9, 6
 BEND = 6
 STYLE = """\
-.ground{fill:#fff;stroke:#d5d9de}.row{fill:#f2f4f7}.t{fill:#1c2128}.q{fill:#57606a}.guide{stroke:#e1e4e8}
-.halo{stroke:#fff}.dot{fill:#fff;stroke:#1c2128}.module{fill:#3d4752}.paper{fill:#b3400e}
-.a{stroke:#8a929b}.b{stroke:#a3479b}.c{stroke:#0b6cb8}.d{stroke:#c05200}.e{stroke:#0a7d5b}
-text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-path,.guide{fill:none}a:focus .row,a:hover .row{fill:#dbe7f5}
-@media(prefers-color-scheme:dark){
-.ground{fill:#0d1117;stroke:#30363d}.row{fill:#171d26}.t{fill:#e6edf3}.q{fill:#9aa4af}.guide{stroke:#262d36}
-.halo{stroke:#0d1117}.dot{fill:#0d1117;stroke:#e6edf3}.module{fill:#c5ced8}.paper{fill:#ff9d66}
-.a{stroke:#7d8590}.b{stroke:#d78ad0}.c{stroke:#58b0f5}.d{stroke:#f58b3c}.e{stroke:#3ccb9a}
-a:focus .row,a:hover .row{fill:#223047}}"""
+.ground{fill:$ground;stroke:$edge}.row{fill:$row}.t{fill:$ink}.q{fill:$quiet}.guide{stroke:$guide}
+.halo{stroke:$ground}.dot{fill:$ground;stroke:$ink}.module{fill:$ink}.paper{fill:$orange}
+.a{stroke:$gray}.b{stroke:$purple}.c{stroke:$blue}.d{stroke:$orange}.e{stroke:$green}
+path{fill:none}a:focus .row,a:hover .row{fill:$chosen}"""
 LINES = "bcde"
 
 
@@ -111,11 +105,9 @@ def draw(root: Path, link: Callable[[str], str] | None = None) -> str:
     columns = _columns(table)
     end = max(columns.values()) + STEP / 2
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="{"group" if link else "img"}" '
-        f'aria-labelledby="map-title map-about">',
-        f'<title id="map-title">Map of the course</title><desc id="map-about">{escape(alt(root))}</desc>',
-        f"<style>{STYLE}</style>",
-        f'<rect class="ground" x=".5" y=".5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
+        svg.opening(WIDTH, height, "map", "Map of the course", escape(alt(root)), role="group" if link else "img"),
+        svg.style("map", STYLE),
+        svg.ground(WIDTH, height),
         *_head(columns, table),
     ]
     for place, name in labels:
@@ -137,13 +129,6 @@ def draw(root: Path, link: Callable[[str], str] | None = None) -> str:
         "</svg>",
     ]
     return "\n".join(out) + "\n"
-
-
-def write(root: Path) -> Path:
-    """Draw map.svg anew."""
-    path = root / "course" / "map.svg"
-    path.write_text(draw(root), encoding="utf-8")
-    return path
 
 
 def _places(found: list[Row], table: dict[str, Any]) -> tuple[dict[str, float], list[tuple[float, str]], float]:
