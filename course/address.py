@@ -39,6 +39,11 @@ def blob(path: str, root: Path = ROOT) -> str:
     return f"{repository(root)}/blob/{BRANCH}/{path}"
 
 
+def raw(path: str, root: Path = ROOT) -> str:
+    """A file itself, for pictures."""
+    return f"{repository(root)}/raw/{BRANCH}/{path}"
+
+
 def edit(path: str, root: Path = ROOT) -> str:
     """The page on which a file can be edited."""
     return f"{repository(root)}/edit/{BRANCH}/{path}"

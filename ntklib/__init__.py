@@ -114,7 +114,7 @@ from ntklib.whitening import ZCA
 if TYPE_CHECKING:
     from ntklib.regression import KernelClassifier, KernelRegressor
 
-__version__ = "0.1.0"  # as in pyproject.toml and CITATION.cff, which a test compares
+__version__ = "1.0.0"  # as in pyproject.toml and CITATION.cff, which a test compares
 
 __all__ = [
     "MEAN_FIELD",

@@ -15,7 +15,9 @@ WRITTEN_OUT = {"README.md", "CITATION.cff", "CHANGELOG.md", "pyproject.toml"}
 
 def test_the_addresses_are_those_of_pyproject():
     assert URLS["Repository"] == address.REPOSITORY
+    assert URLS["Changelog"] == address.blob("CHANGELOG.md")
     assert address.blob("a/b.py") == f"{address.REPOSITORY}/blob/main/a/b.py"
+    assert address.raw("a/b.svg") == f"{address.REPOSITORY}/raw/main/a/b.svg"
     assert address.edit("a/b.py") == f"{address.REPOSITORY}/edit/main/a/b.py"
     slug = address.REPOSITORY.removeprefix("https://github.com/")
     assert address.colab("a.ipynb") == f"https://colab.research.google.com/github/{slug}/blob/main/a.ipynb"

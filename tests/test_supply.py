@@ -29,6 +29,9 @@ WHOLE, COURSE = ROOT / "requirements.lock", ROOT / "requirements-course.lock"
 def test_the_version_is_one():
     cited = first(r"version: (.*)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert ntk.__version__ == PROJECT["project"]["version"] == cited[1]
+    dated = first(r'date-released: "(.*)"$', (ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    newest = first(r"## (\S+), (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert newest.groups() == (ntk.__version__, dated[1])
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +54,22 @@ def test_the_wheel_holds_the_library_and_no_other_name(wheel):
     assert {"ntklib/py.typed", "ntklib/datasets/mnist5k.npz"} <= held
     metadata = email.message_from_bytes(wheel.read(f"{about}/METADATA"))
     assert metadata["Version"] == ntk.__version__
+    assert metadata["Metadata-Version"] == "2.4"
     needs = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(map(name_of, needs)) == sorted(map(name_of, PROJECT["project"]["dependencies"]))
+    for name in ("LICENSE", "LICENSE-TEXT", "ntklib/datasets/README.md"):
+        assert wheel.read(f"{about}/licenses/{name}") == (ROOT / name).read_bytes()
+
+
+def test_on_pypi_the_links_and_pictures_have_whole_addresses(wheel):
+    metadata = email.message_from_bytes(wheel.read(f"ntklib-{ntk.__version__}.dist-info/METADATA"))
+    text = metadata.get_payload()
+    assert isinstance(text, str)
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    targets = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', text)
+    assert len(targets) > 30
+    assert all((link or picture).startswith("https://") for link, picture in targets)
+    assert f'src="{PROJECT["project"]["urls"]["Repository"]}/raw/main/course/map.svg"' in text
 
 
 def name_of(requirement):
@@ -318,16 +335,35 @@ def test_an_entry_of_the_compilation_cache_that_is_half_written_is_compiled_agai
 # ---- the workflow
 
 
-def test_the_workflow_trusts_no_tag_and_leaves_no_credentials():
-    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+#: What a job may do beside reading: publish on PyPI and on the site, without a password.
+RIGHTS = {"release": ["id-token: write"], "site": ["pages: write", "id-token: write"]}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_trusts_no_tag_and_leaves_no_credentials(path):
+    text = path.read_text(encoding="utf-8")
     uses = re.findall(r"uses: (.*)", text)
     assert uses
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in uses), uses
     assert text.count("actions/checkout@") == text.count("persist-credentials: false")
     assert "\npermissions:\n  contents: read\n" in text
-    assert "write" not in text
-    assert "\nconcurrency:" in text
-    assert re.search(r"push:\n    branches: \[main\]", text)
+    assert re.findall(r"[\w-]+: write", text) == RIGHTS.get(path.stem, [])
+    assert "secrets." not in text
+    jobs = re.findall(r"^  [\w-]+:(?: #.*)?\n(?=    \S)", text.split("\njobs:\n")[1], flags=re.MULTILINE)
+    assert text.count("timeout-minutes:") == len(jobs)
+
+
+def test_a_push_is_tested_once_and_the_weekly_run_has_other_seeds_each_time():
+    ci, weekly = ((ROOT / ".github" / "workflows" / f"{name}.yml").read_text() for name in ("ci", "weekly"))
+    assert re.search(r"push:\n    branches: \[main\]", ci)
+    assert "\nconcurrency:" in ci
+    assert all(words in weekly for words in ("schedule:", "make lock", "make oldest", "NTK_SWEEPS: all"))
+    for text in (ci, weekly):
+        assert "os: [ubuntu-latest, macos-latest]" in text
+        assert 'python: ["3.12", "3.13"]' in text
+    assert "NTK_HIDDEN_FIRST: ${{ github.run_number }}000" in weekly
+    assert "FIRST: ${{ github.run_number }}1" in weekly
 
 
 def test_ci_runs_what_the_readme_says():
