@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 HEADS = chapters.chapters(ROOT)
 DIRECT = chapters.direct(HEADS)
-COMING = {"playground", "site"}  # commands that are made beside this page
+COMING = {"playground"}  # made beside this page
 SHEET = Counter()  # minutes
 for task in all_tasks().values():
     SHEET[task.chapter] += task.minutes
