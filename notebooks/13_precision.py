@@ -7,7 +7,7 @@
 # - predict from small subsets at how many images a rounded kernel stops being positive, and see it happen;
 # - choose a remedy (a ridge, stopping early, more digits where they decide) and say what each one cannot do.
 #
-# 70 minutes to read and run, 85 for the exercises without the open one. You need chapter 03 (kernels of infinite width)
+# 70 minutes to read and run, 75 for the exercises without the open one. You need chapter 03 (kernels of infinite width)
 # and chapter 04 (kernel regression as the end of training).
 #
 # ## The question
@@ -186,7 +186,9 @@ _ = ax.legend(loc="upper right")
 # $$ R_{ii} = \Big[ \lambda_i + E_{ii} - z - \sum_{j,k \ne i} E_{ij} R^{(i)}_{jk} E_{ki} \Big]^{-1} \approx \frac{1}{\lambda_i - z - \sigma^2 g} , $$
 #
 # where $R^{(i)}$ is the inverse of $K + E - z$ after its row $i$ and its column $i$ have been removed (it is not $R$ with a row removed).
-# So $R^{(i)}$ does not depend on the $E_{ij}$. If many terms of the sum count, it is near its mean $\sigma^2\, \mathrm{tr}\, R^{(i)} \approx \sigma^2 g$. A single $E_{ii}$ is then small beside it and is left out.
+# So $R^{(i)}$ does not depend on the $E_{ij}$.
+# If many terms of the sum count, it is near its mean $\sigma^2\, \mathrm{tr}\, R^{(i)} \approx \sigma^2 g$.
+# A single $E_{ii}$ is then small beside it and is left out.
 # Call $\omega = z + \sigma^2 g$ and sum over $i$:
 #
 # $$ g = \sum_i \frac{1}{\lambda_i - \omega} , \qquad z(\omega) = \omega - \sigma^2 \sum_i \frac{1}{\lambda_i - \omega} . $$
@@ -303,7 +305,9 @@ for name in KERNELS:
 # $\sigma_c$ depends most on the end of the spectrum, and the end decides whether a kernel stays positive. So we extrapolate $\sigma_c$, not $\lambda_i$.
 #
 # Two things stand out in these predictions.
-# The ReLU NNGP bears less than the NTK of the same network. The NTK has a second part, which comes from the derivative of the activation. It makes the kernel rougher, and its small eigenvalues larger.
+# The ReLU NNGP bears less than the NTK of the same network.
+# The NTK has a second part, which comes from the derivative of the activation.
+# It makes the kernel rougher, and its small eigenvalues larger.
 # And pooling costs much: it makes all images alike. With 8 bits (bfloat16) the pooled kernels should stop being positive at two and at 15 images. The dense tangent kernel should last for thousands.
 #
 # ## The critical size, predicted and met
@@ -406,21 +410,30 @@ claim(
 
 # %% [markdown]
 # Seven of the eight are met, between 0.9 and 1.45 times the prediction.
-# Three of the eight predicted sizes lie beyond the largest subset of the fit, by up to a factor of three, and these are met within 10 %. The other predictions lie within the fitted sizes, or below them.
+# Three of the eight predicted sizes lie beyond the largest subset of the fit, by up to a factor of three, and these are met within 10 %.
+# The other predictions lie within the fitted sizes, or below them.
 # The safe rule promises two to five times too few images.
 #
-# One is not met: the pooled NNGP with 8 bits, predicted to last for two images and lasting for six. Two images are no large matrix. There is no semicircle of a 2×2 matrix, and the line was fitted at 12 to 100 images.
-# The next two, at 15 and 13 images, last some 40 % longer than predicted as well, probably for the same reason. The dense kernel also lasts 40 % longer. There the errors of an image grow with its brightness, but so does what
+# One is not met: the pooled NNGP with 8 bits, predicted to last for two images and lasting for six.
+# Two images are no large matrix.
+# There is no semicircle of a 2×2 matrix, and the line was fitted at 12 to 100 images.
+# The next two, at 15 and 13 images, last some 40 % longer than predicted as well, probably for the same reason.
+# The dense kernel also lasts 40 % longer.
+# There the errors of an image grow with its brightness, but so does what
 # they would have to move: this may be why. We did not test it.
 #
-# Where $m^*$ is above $N$ nothing was measured. That leaves out two pairs below 4,000 images of mnist5k (the dense ReLU NNGP with 11 bits, the dense erf NNGP with 8) and the flatten NTK with 8 bits, for which there are not enough images of digits.
+# Where $m^*$ is above $N$ nothing was measured.
+# That leaves out two pairs below 4,000 images of mnist5k (the dense ReLU NNGP with 11 bits,
+# the dense erf NNGP with 8) and the flatten NTK with 8 bits, for which there are not enough images of digits.
 #
 # ## What breaks
 #
 # A negative eigenvalue is a sign. The claim is about *performance*. So do the regression, with the kernel as it is: rounded, no ridge, and a solver that does not ask for a positive matrix
 # (LU). The rows to the test images are rounded as well.
 #
-# **Prediction**: far below $m^*$ nothing is lost. Above it an eigenvalue $\lambda$ of $K$ below $2\sigma\sqrt m$ becomes some number of that size, of either sign. Where it comes close to zero, $1/\lambda$ is huge and the outputs along its eigenvector are noise.
+# **Prediction**: far below $m^*$ nothing is lost.
+# Above it an eigenvalue $\lambda$ of $K$ below $2\sigma\sqrt m$ becomes some number of that size, of either sign.
+# Where it comes close to zero, $1/\lambda$ is huge and the outputs along its eigenvector are noise.
 # So the accuracy falls behind. We compare at a quarter and at four times the *predicted* size.
 
 # %%
@@ -510,10 +523,13 @@ for name in ("pool ReLU NTK", "pool ReLU NNGP"):
     )
 
 # %% [markdown]
-# The pooled NNGP comes to $4 \cdot 10^4$ images in float32, four times the number that is handed on. For the pooled NTK it is $2 \cdot 10^7$, and for kernels without pooling it is from a million to some billions.
-# None of these is a test of the $10^4$: that was said of CIFAR-10, whose images have 16 times as many pixels to pool over, and of deeper networks. And the lines are extended by a factor of 400 and of 200,000.
+# The pooled NNGP comes to $4 \cdot 10^4$ images in float32, four times the number that is handed on.
+# For the pooled NTK it is $2 \cdot 10^7$, and for kernels without pooling it is from a million to some billions.
+# None of these is a test of the $10^4$: that was said of CIFAR-10, whose images have 16 times as many pixels to pool over, and of deeper networks.
+# And the lines are extended by a factor of 400 and of 200,000.
 # What the lines say, if they go on: the pooled NNGP breaks first, and by far.
-# For one and the same readout the ReLU NNGP breaks at 300 to 1,200 times fewer images than the NTK. On the same digits the pooled kernel breaks at 30 to 70 times fewer images than the flattened one of its kind.
+# For one and the same readout the ReLU NNGP breaks at 300 to 1,200 times fewer images than the NTK.
+# On the same digits the pooled kernel breaks at 30 to 70 times fewer images than the flattened one of its kind.
 # But the pooled NTK does not break before all kernels without pooling: the flatten NNGP comes earlier.
 # And smoothness of the activation does not settle it either: the dense erf NNGP has a critical size ten times that of the dense ReLU NNGP.
 #
@@ -582,19 +598,28 @@ assert np.mean(distance[53], axis=0)[-1] < 0.1 * curve[-1]
 
 # %% [markdown]
 # The distance falls and rises again, as predicted. Of the iterations that we looked at the 12th is best; there the two curves part.
-# But as a remedy stopping has hardly any effect here. The least distance is 0.8 to 0.9 of the outputs' size (which of the two, the processor's rounding decides), and to answer zero everywhere would have a distance of 1.
+# But as a remedy stopping has hardly any effect here.
+# The least distance is 0.8 to 0.9 of the outputs' size (which of the two, the processor's rounding decides), and to answer zero everywhere would have a distance of 1.
 # The exact kernel needs some eighty iterations to get near its outputs, and after twelve most of the way is still to go.
 # Stopping in time avoids the noise. It does not replace what the noise has covered.
 #
 # ## Remedies, each measured
 #
-# **A ridge.** Adding $\delta\, \mathrm{tr}(K)/m$ to the diagonal makes the matrix positive if $\delta$ is at least $2\sigma\sqrt m$ over the mean of the diagonal, by the safe rule. (The mean of the diagonal is 1 here.)
+# **A ridge.**
+# Adding $\delta\, \mathrm{tr}(K)/m$ to the diagonal makes the matrix positive if $\delta$ is at least $2\sigma\sqrt m$ over the mean of the diagonal, by the safe rule.
+# (The mean of the diagonal is 1 here.)
 # Then Cholesky's method runs through. The outputs are now those of ridge regression, on purpose.
-# There are two distances to look at: that to the outputs of the *exact* kernel with the *same* ridge (what rounding still does), and that to the exact kernel without a ridge (what rounding and ridge do).
+# There are two distances to look at: that to the outputs of the *exact* kernel with the *same* ridge (what rounding still does),
+# and that to the exact kernel without a ridge (what rounding and ridge do).
 # **Prediction**: the first falls with the ridge, roughly like $1/\delta$; the second has a minimum.
 #
-# **Float64 only where it decides.** Converting a rounded kernel to float64 changes nothing: the errors are in the entries. But a rounded kernel can help to solve for an exact one. This is **iterative refinement**: factorize the
-# rounded matrix, then repeat $c \leftarrow c + \tilde K^{-1}(y - Kc)$, with the residual from the exact entries. A step needs one product with $K$. It can be computed tile by tile, and no tile need be stored.
+# **Float64 only where it decides.**
+# Converting a rounded kernel to float64 changes nothing: the errors are in the entries.
+# But a rounded kernel can help to solve for an exact one.
+# This is **iterative refinement**: factorize the
+# rounded matrix, then repeat $c \leftarrow c + \tilde K^{-1}(y - Kc)$, with the residual from the exact entries.
+# A step needs one product with $K$.
+# It can be computed tile by tile, and no tile need be stored.
 # The error $e$ of $c$ obeys $e \leftarrow (1 - \tilde K^{-1} K)\, e = \tilde K^{-1} E\, e$. With $\mu$ the eigenvalues of $K^{-1/2} E K^{-1/2}$, this matrix has the eigenvalues $\mu/(1 + \mu)$.
 # The most negative $\mu$ is near $-\sigma/\sigma_c$, since $\sigma_c$ is the noise for which it would be $-1$.
 # The largest $\mu$ is about as large, as $E$ and $-E$ are alike, and $\mu/(1 + \mu)$ is smaller for it. So the most negative one decides.
@@ -682,8 +707,12 @@ claim(
 #
 # ## What the library's warning says
 #
-# `ntk.gradient_flow`, `ntk.gp_posterior` and the others cannot know the exact kernel. They know the type of its entries, and so $\varepsilon = 2^{1-b}$, the distance from 1 to the next number. They assume errors of about $0.7\,\varepsilon$ of the diagonal. An eigenvalue below $4\varepsilon\sqrt N$ times the diagonal,
-# some three times the edge $2\sigma\sqrt N$, is not known: it counts as zero, and its mode never learns. For all other modes they estimate how far errors of this size move the outputs, to first order. If that is more than 1 % they warn, and say how many digits are lost.
+# `ntk.gradient_flow`, `ntk.gp_posterior` and the others cannot know the exact kernel.
+# They know the type of its entries, and so $\varepsilon = 2^{1-b}$, the distance from 1 to the next number.
+# They assume errors of about $0.7\,\varepsilon$ of the diagonal. An eigenvalue below $4\varepsilon\sqrt N$ times the diagonal,
+# some three times the edge $2\sigma\sqrt N$, is not known: it counts as zero, and its mode never learns.
+# For all other modes they estimate how far errors of this size move the outputs, to first order.
+# If that is more than 1 % they warn, and say how many digits are lost.
 # The estimate depends on the targets and on the time: smooth targets need the small eigenvalues less, and early training does not need them at all.
 #
 # We hand over the same kernel as bfloat16, which is 8 bits, at a quarter and at four times the critical size.
@@ -709,16 +738,21 @@ print(said[M_LARGE, 0.0][0])
 # The warning comes in all three cases. It is right about the outputs that it comes with: they are off by a third of the largest and more.
 # But these are the library's outputs, and part of their error is in the modes that it has given up. At the smallest size the plain solve above lost no accuracy with 8 bits.
 # The advice is the right one: compute the kernel in float64, since converting the entries does not help.
-# The library is cautious with so coarse a type. It takes $\varepsilon = 2^{-7}$ and errors of $0.7\,\varepsilon$ of the diagonal, five times what rounding alone has made here, because a kernel that was *computed* in 8 bits would be that bad. So it also gives up modes
+# The library is cautious with so coarse a type.
+# It takes $\varepsilon = 2^{-7}$ and errors of $0.7\,\varepsilon$ of the diagonal, five times what rounding alone has made here, because a kernel that was *computed* in 8 bits would be that bad.
+# So it also gives up modes
 # that the ridge of 0.1 would have saved, and its outputs are then worse than those of the plain solve above.
 #
 # ## What to take away
 #
-# - Rounding to $b$ bits adds a matrix with entries of about $0.4 \cdot 2^{-b}$ of the kernel's. Its eigenvalues reach to about $2\sigma\sqrt m$, some ten to twenty percent further if some rows have larger errors.
+# - Rounding to $b$ bits adds a matrix with entries of about $0.4 \cdot 2^{-b}$ of the kernel's.
+#   Its eigenvalues reach to about $2\sigma\sqrt m$, some ten to twenty percent further if some rows have larger errors.
 # - A kernel of $m$ images bears noise up to $\sigma_c$, which follows from its spectrum. It lies between $\lambda_{\min}/(2\sqrt m)$ and $\lambda_{\min}/2$.
 # - $\sigma_c$ falls with $m$. Where it meets the $\sigma$ of a type is the critical size. Small subsets in float64 tell where.
 # - Past that size Cholesky stops, the lower eigenvalues are noise, and a regression without a ridge gets worse.
-# - A ridge or early stopping give up those modes. More digits bring them back, but only digits of the *entries*. Refinement with a rounded factorization ends earlier, at the critical size for one bit less.
+# - A ridge or early stopping give up those modes.
+#   More digits bring them back, but only digits of the *entries*.
+#   Refinement with a rounded factorization ends earlier, at the critical size for one bit less.
 #
 # ## Where it breaks
 #
@@ -734,7 +768,8 @@ print(said[M_LARGE, 0.0][0])
 #
 # ## References
 #
-# - J. Lee, S. Schoenholz, J. Pennington, B. Adlam, L. Xiao, R. Novak, J. Sohl-Dickstein, *Finite Versus Infinite Neural Networks: an Empirical Study*, 2020, arXiv:2007.15801 (the claim; we had its abstract).
+# - J. Lee, S. Schoenholz, J. Pennington, B. Adlam, L. Xiao, R. Novak, J. Sohl-Dickstein, *Finite Versus Infinite Neural Networks:
+#   an Empirical Study*, 2020, arXiv:2007.15801 (the claim; we had its abstract).
 # - E. Wigner, *On the distribution of the roots of certain symmetric matrices*, Annals of Mathematics 67, 1958 (the semicircle).
 # - L. Pastur, *On the spectrum of random matrices*, Theoretical and Mathematical Physics 10, 1972 (a matrix plus noise).
 # - N. Higham, *Accuracy and Stability of Numerical Algorithms*, SIAM 2002 (rounding, Cholesky, iterative refinement).

@@ -1,5 +1,7 @@
 """Right and wrong answers to the tasks of chapter 13."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,16 @@ def by_adding(x, bits):
     x = np.asarray(x, np.float64)
     large = x * (2.0 ** (53 - bits) + 1)
     return large - (large - x)
+
+
+def one_by_one(x, bits):
+    def one(value):
+        if value == 0:
+            return 0.0
+        spacing = 2.0 ** (math.floor(math.log2(abs(value))) - bits + 1)
+        return round(value / spacing) * spacing
+
+    return [[one(float(value)) for value in row] for row in x]
 
 
 def rounded_by(how, more=0):
@@ -80,7 +92,13 @@ EIGHT, ELEVEN = SIZES_133
 TABLES = [
     Table(
         "13.1",
-        right={"frexp": round_to_bits, "NumPy": by_spacing, "a large number": by_adding},
+        right={
+            "frexp": round_to_bits,
+            "NumPy": by_spacing,
+            "a large number": by_adding,
+            "Python, one by one": one_by_one,
+            "halves away from zero": rounded_by(lambda a: jnp.sign(a) * jnp.floor(jnp.abs(a) + 0.5)),
+        },
         wrong={
             "the leading bit not counted": (rounded_by(jnp.round, 1), "one bit too many"),
             "two leading bits": (rounded_by(jnp.round, -1), "one bit too few"),
@@ -88,9 +106,16 @@ TABLES = [
             "down": (rounded_by(jnp.floor), "goes down"),
             "up": (rounded_by(jnp.ceil), "goes up"),
             "fixed point": (lambda x, bits: jnp.round(x * 2 ** (bits - 1)) / 2 ** (bits - 1), "same spacing"),
+            "fixed point, a bit more": (lambda x, bits: jnp.round(x * 2**bits) / 2**bits, "multiple of 2^−bits"),
             "one spacing for all": (one_spacing, "largest entry"),
             "as it came": (lambda x, bits: x, "nothing is rounded"),
             "the error": (lambda x, bits: round_to_bits(x, bits) - x, "error of rounding"),
+            "decimal digits": (lambda x, bits: jnp.round(x, bits), "is not right"),
+            "of bfloat16": (lambda x, bits: x.astype(jnp.bfloat16).astype(x.dtype), "is not right"),
+            "log of a negative": (
+                lambda x, bits: jnp.round(x / 2.0 ** jnp.floor(jnp.log2(x))) * x,
+                "not finite",
+            ),
             "JAX's": (of_jax, "JAX's own rounding"),
             "NaN at zero": (
                 lambda x, bits: x / jnp.abs(x) * jnp.abs(round_to_bits(x, bits)),
@@ -100,7 +125,11 @@ TABLES = [
     ),
     Table(
         "13.2",
-        right={"closed form": critical_size, "bisection": by_bisection},
+        right={
+            "closed form": critical_size,
+            "bisection": by_bisection,
+            "logarithms, an array": lambda C, a, s: jnp.exp(jnp.log(C / 2 / s) / (a - 0.5)),
+        },
         wrong={
             "no 2": (size_with(SHARP, 1.0), "the 2 is missing"),
             "no √m": (size_with(lambda a: 1 / (a - 1)), "does not depend on m"),
@@ -112,6 +141,8 @@ TABLES = [
             "root of σ": (lambda C, a, s: (C / (2 * s**0.5)) ** SHARP(a), "no root of it"),
             "both edges": (size_with(SHARP, 4.0), "from edge to edge"),
             "C/σ upside down": (lambda C, a, s: (2 * s / C) ** SHARP(a), "more noise means fewer"),
+            "a whole number": (lambda C, a, s: int(critical_size(C, a, s)), "rounded down"),
+            "the next whole number": (lambda C, a, s: math.ceil(critical_size(C, a, s)), "rounded up"),
             "σ fixed": (lambda C, a, s: critical_size(C, a, s) if s < 0.005 else 1e9, "with twice the noise"),
         },
     ),
@@ -147,6 +178,11 @@ TABLES = [
             "times the mean": (ridge_with(lambda k, s, m: 2 * s * m**0.5 * jnp.trace(k) / m), "not multiplied"),
             "m for √m": (ridge_with(lambda k, s, m: 2 * s * m**2 / jnp.trace(k)), "not as m"),
             "no √m": (ridge_with(lambda k, s, m: 2 * s * m / jnp.trace(k)), "√m is missing"),
+            "room at the bottom": (
+                ridge_with(lambda k, s, m: (2 * s * m**0.5 - jnp.linalg.eigvalsh(k)[0]) * m / jnp.trace(k)),
+                "smallest eigenvalue of K is not asked for",
+            ),
+            "a fifth more": (ridge_with(lambda k, s, m: 1.2 * safe_ridge(k, s)), "off by more than the margin"),
             "both edges": (ridge_with(lambda k, s, m: 4 * s * m**1.5 / jnp.trace(k)), "edge to edge"),
             "σ squared": (ridge_with(lambda k, s, m: 2 * s**2 * m**1.5 / jnp.trace(k)), "not squared"),
             "mean of all": (ridge_with(lambda k, s, m: 2 * s * m**0.5 / k.mean()), "all entries"),

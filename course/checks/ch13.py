@@ -52,6 +52,10 @@ def _(answer, rng):
                 x * 2.0 ** (bits - 1)
             )
             / 2.0 ** (bits - 1),
+            "every number is rounded to a multiple of 2^−bits; the spacing should go with its size.": np.round(
+                x * 2.0**bits
+            )
+            / 2.0**bits,
             "nothing is rounded.": x,
             "that is the error of rounding, not the rounded number.": kept(bits) - x,
             "the spacing is taken from the largest entry, for all.": lambda: _same_spacing(x, bits),
@@ -76,8 +80,8 @@ def _same_spacing(x, bits):
 @task(
     "13.2",
     "critical_size",
-    minutes=20,
-    difficulty=3,
+    minutes=10,
+    difficulty=2,
     section="How much noise a kernel can bear",
     hints=(
         "Which of the m eigenvalues is the smallest, and how does it depend on m alone? The safe rule compares it with "
@@ -95,8 +99,10 @@ def _(answer, rng):
         got,
         (C / (2 * sigma)) ** power,
         "the critical size",
-        rtol=1e-3,
+        rtol=2e-5,
         slips={
+            "it has been rounded down; a real number is asked for.": int((C / (2 * sigma)) ** power),
+            "it has been rounded up; a real number is asked for.": int((C / (2 * sigma)) ** power) + 1,
             "the semicircle ends at 2σ√m; the 2 is missing.": (C / sigma) ** power,
             "the noise grows as √m; here the edge does not depend on m.": (C / (2 * sigma)) ** (1 / (alpha - 1)),
             "the noise grows as √m, not as m.": (C / (2 * sigma)) ** (1 / alpha),
@@ -112,7 +118,7 @@ def _(answer, rng):
     )
     fewer = expect.finite(expect.call(answer, C, alpha, 2 * sigma), "the critical size")
     expect.that(fewer < (C / (2 * sigma)) ** power, "with twice the noise the critical size must be smaller.")
-    return "Sixteen bits more are worth a power of 2 that only α knows"
+    return "Each bit more multiplies the size by 2^(2/(2α − 1)): α decides what digits are worth"
 
 
 @task(
@@ -194,6 +200,10 @@ def _(answer, rng):
             "it should be divided by the mean of the diagonal, not multiplied.": edge * mean,
             "the edge grows as √m, not as m.": 2 * sigma * m / mean,
             "the √m is missing.": 2 * sigma / mean,
+            "the smallest eigenvalue of K is not asked for: the ridge should be enough for any K, as in line 4.": (
+                edge - np.linalg.eigvalsh(k)[0]
+            )
+            / mean,
             "from edge to edge is twice as much; only the lower edge counts.": 2 * edge / mean,
             "σ is the standard deviation; it is not squared here.": 2 * sigma**2 * m**0.5 / mean,
             "it is relative to the mean of the diagonal, not to that of all entries.": edge / k.mean(),
@@ -211,7 +221,21 @@ written(
         "exact entries;",
         "2^16 = 65536 times smaller: only digits of the entries help.",
     ),
-    numbers=("65536", "65,536", "65 536", "65{,}536", "2^16", "2^{16}", "2**16", "2¹⁶"),
+    numbers=(
+        "65536",
+        "65,536",
+        "65 536",
+        "65{,}536",
+        "2^16",
+        "2^{16}",
+        "2**16",
+        "2¹⁶",
+        "2^-16",
+        "2^(-16)",
+        "2^{-16}",
+        "2**-16",
+        "2⁻¹⁶",
+    ),
     asked="how many times smaller is σ with 24 bits in place of 8?",
     minutes=10,
     difficulty=3,
