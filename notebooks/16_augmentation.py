@@ -7,7 +7,7 @@
 # - replace one large regression by an ensemble of small ones, and predict its error for every size from the first two sizes;
 # - average a kernel over a group, find the ridge that makes this the same as regression on all copies, and recognize a kernel for which augmentation can do nothing.
 #
-# 70 minutes to read and run, 90 for the exercises without the open one.
+# 70 minutes to read and run, 95 for the exercises without the open one.
 # You need kernel regression with a ridge (chapter 04), and for the last section the kernels of convolutions (chapter 03).
 #
 # ## The question
@@ -214,7 +214,9 @@ plotting.images(axes, drawn, [f"{name}\n{value:.2f}" for name, value in zip(pict
 #
 # $$ |G| \sum_j k_G(x_i, x_j)\, a_j + \lambda\, a_i = y_i . $$
 #
-# These are $N$ equations for $N$ unknowns, and they have a solution. With $\lambda > 0$ the large system has only one, so this is it. The prediction is $\sum_{h,j} k(x, hx_j)\, a_j = |G|\, k_G(x, X)\, a$:
+# These are $N$ equations for $N$ unknowns, and they have a solution.
+# With $\lambda > 0$ the large system has only one, so this is it.
+# The prediction is $\sum_{h,j} k(x, hx_j)\, a_j = |G|\, k_G(x, X)\, a$:
 #
 # $$ f_\text{all}(x) = k_G(x, X)\, \Big( k_G(X, X) + \frac{\lambda}{|G|} \Big)^{-1} y . \tag{4} $$
 #
@@ -443,13 +445,17 @@ claim(
 # A multiple of $k_G$ as the covariance multiplies all errors (7) by the same number, and changes none of their ratios.
 # Real targets are no such draws (they are far smoother), so (7) is a prediction that can fail.
 #
-# **What is lost.** Look at the matrix of one member: the entry of the images $i \ne j$ is $k(g_i x_i, g_j x_j)$ with independent $g_i$, $g_j$, and its expectation is $k_G(x_i, x_j)$. On the diagonal there is always $k(x_i, x_i)$. That is *more* than $k_G(x_i, x_i)$, the mean of $k(x_i, u x_i)$, since by Cauchy-Schwarz none of these exceeds $k(x_i, x_i)$.
+# **What is lost.**
+# Look at the matrix of one member: the entry of the images $i \ne j$ is $k(g_i x_i, g_j x_j)$ with independent $g_i$, $g_j$, and its expectation is $k_G(x_i, x_j)$.
+# On the diagonal there is always $k(x_i, x_i)$.
+# That is *more* than $k_G(x_i, x_i)$, the mean of $k(x_i, u x_i)$, since by Cauchy-Schwarz none of these exceeds $k(x_i, x_i)$.
 # So on average a member has the matrix $k_G(X, X) + D$ with a diagonal that nobody asked for,
 #
 # $$ D_{ii} = k(x_i, x_i) - k_G(x_i, x_i) . \tag{8} $$
 #
 # (For a list that is no group: the mean of $k(gx_i, gx_i)$ over the list, minus its average on both sides.)
-# If the scatter around this average is small, the large ensemble is nearly regression with the *invariant* kernel and an **extra ridge** $D$ on top of $\lambda$, which no choice of $\lambda \ge 0$ removes.
+# If the scatter around this average is small, the large ensemble is nearly regression with the *invariant* kernel and an **extra ridge** $D$ on top of $\lambda$,
+# which no choice of $\lambda \ge 0$ removes.
 # That would be what is lost, and why $J N^3$ can be enough: where noise in $y$ asks for a ridge anyway, it costs nothing.
 
 # %%
@@ -656,7 +662,8 @@ for name, errors in extra.items():
 #
 # ## What pooling has already done
 #
-# For a convolutional network with circular padding, a cyclic shift of *both* images changes nothing, so (2) holds for the group of all $HW$ cyclic shifts, and with it (3) to (5). What does the readout do?
+# For a convolutional network with circular padding, a cyclic shift of *both* images changes nothing, so (2) holds for the group of all $HW$ cyclic shifts, and with it (3) to (5).
+# What does the readout do?
 #
 # Let $T(x, x')_{p p'}$ be the kernel of the last hidden layer between pixel $p$ of $x$ and pixel $p'$ of $x'$ (here $T$ is not a number of times).
 # A shift of $x'$ by $s$ moves it along: $T(x, sx')_{p p'} = T(x, x')_{p, p' - s}$.
@@ -669,7 +676,8 @@ for name, errors in extra.items():
 #
 # $$ (k_\text{flatten})_G = k_\text{pool} : \tag{9} $$
 #
-# by (4), **global pooling is augmentation by all cyclic shifts, done exactly**, with the ridge $\lambda/HW$ in place of $\lambda$ (Li et al. 2019 say so for augmentation by translations, from memory).
+# by (4), **global pooling is augmentation by all cyclic shifts, done exactly**,
+# with the ridge $\lambda/HW$ in place of $\lambda$ (Li et al. 2019 say so for augmentation by translations, from memory).
 # Two predictions. The pooling kernel is invariant on each side, so cyclic shifts of its training images change its predictions by **0**.
 # And the flatten kernel needs $HW$ pairs of pixels for an entry, not $(HW)^2$.
 # It should gain accuracy from an ensemble over cyclic shifts, and stay less accurate than pooling, as an ensemble is less accurate than one solve on all copies.
@@ -807,7 +815,7 @@ for what, other in (("no augmentation", conv_plain), ("global pooling", conv_poo
 #
 # ## Exercises
 #
-# `exercises/16_augmentation.ipynb`: ensembles of all sizes at once, labels that change their sign, eight members from two,
+# `exercises/16_augmentation.ipynb`: the kernels of all members from one table, labels that change their sign, eight members from two,
 # a score that is too good to be true, what is lost, and an augmentation of your own as the open one.
 #
 # ## References

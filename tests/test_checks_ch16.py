@@ -5,63 +5,44 @@ import numpy as np
 from mutations import Table, cases
 
 
-def member(kernel, x_test, z, y, ridge, own=None, lam=None, new=None):
-    k = kernel(z, z) if own is None else own
-    lam = ridge * jnp.trace(k) / len(k) if lam is None else lam
-    cross = kernel(x_test, z) if new is None else new
-    return cross @ jnp.linalg.solve(k + lam * jnp.eye(len(k)), y)
+def entries(table, element):
+    """Entry [i, element, j] of the table for each member."""
+    i = jnp.arange(len(table))
+    return table[i[:, None], element, i[None, :]]
 
 
-def running(values):
-    counts = jnp.arange(1, len(values) + 1).reshape(-1, *[1] * (values.ndim - 1))
-    return jnp.cumsum(values, axis=0) / counts
+def kernels_with(element):
+    """`member_kernels` with another element: of first_then, the inverses, and the copies of rows and columns."""
 
-
-def ensembles(kernel, x_test, x, y, transforms, ridge):
-    return running(jnp.stack([member(kernel, x_test, t(x), y, ridge) for t in transforms]))
-
-
-def by_loop(kernel, new, images, targets, maps, ridge):
-    """NumPy, one ensemble after the other."""
-    found = []
-    for j in range(1, len(maps) + 1):
-        outputs = []
-        for a in maps[:j]:
-            z = a(images)
-            k = np.asarray(kernel(z, z), np.float64)
-            lam = ridge * np.mean(np.diag(k))
-            alpha = np.linalg.solve(k + lam * np.eye(len(k)), np.asarray(targets, np.float64))
-            outputs.append(np.asarray(kernel(new, z), np.float64) @ alpha)
-        found.append(np.mean(outputs, 0).tolist())
-    return found
-
-
-def ensembles_with(combine=running, of=None, test=None, **parts):
-    """`ensembles` with one part replaced: `of(kernel, x_test, x, z, y, ridge)` gives what `member` is told."""
-
-    def answer(kernel, x_test, x, y, transforms, ridge):
-        outputs = []
-        for t in transforms:
-            z = t(x)
-            told = of(kernel, x_test, x, z, ridge) if of else {}
-            outputs.append(member(kernel, test(t, x_test) if test else x_test, z, y, ridge, **told))
-        return combine(jnp.stack(outputs))
+    def answer(table, first_then, draws):
+        inverse = jnp.argmin(first_then, axis=1)
+        found = element(first_then, inverse, draws[:, :, None], draws[:, None, :])
+        return entries(table, jnp.broadcast_to(found, (len(draws), len(table), len(table))))
 
     return answer
 
 
-def mean_kernels(kernel, x_test, x, y, transforms, ridge):
-    own = running(jnp.stack([kernel(t(x), t(x)) for t in transforms]))
-    new = running(jnp.stack([kernel(x_test, t(x)) for t in transforms]))
-    return jnp.stack([member(kernel, x_test, x, y, ridge, own=a, new=b) for a, b in zip(own, new, strict=True)])
+member_kernels = kernels_with(lambda then, inverse, row, column: then[column, inverse[row]])
 
 
-def one_after_the_other(kernel, x_test, x, y, transforms, ridge):
-    outputs, z = [], x
-    for t in transforms:
-        z = t(z)
-        outputs.append(member(kernel, x_test, z, y, ridge))
-    return running(jnp.stack(outputs))
+def by_loops(table, first_then, draws):
+    """Python's loops and lists."""
+    then, numbers = np.asarray(first_then).tolist(), np.asarray(draws).tolist()
+    found = np.asarray(table).tolist()
+    return [
+        [[found[i][then[h][then[g].index(0)]][j] for j, h in enumerate(draw)] for i, g in enumerate(draw)]
+        for draw in numbers
+    ]
+
+
+def by_columns(table, first_then, draws):
+    """The other image made an original, and the matrix transposed; float32."""
+    k = kernels_with(lambda then, inverse, row, column: then[column, inverse[row]])(table, first_then, draws)
+    return jnp.swapaxes(k, 1, 2).astype(jnp.float32)
+
+
+def one_matrix(table, first_then, draws):
+    return member_kernels(table, first_then, draws[:1])[0]
 
 
 def signed_with(train="signed", test="signed", ridge="right", form=None):
@@ -128,6 +109,12 @@ def by_mask(order, copies, n_test):
     return table[:, order[n_test:]].ravel(), table[0, order[:n_test]]
 
 
+def by_image(order, copies, n_test):
+    numbers = [int(i) for i in order]
+    n = len(numbers)
+    return [c * n + i for i in numbers[n_test:] for c in range(copies)], numbers[:n_test]
+
+
 def split_with(train=None, test=None):
     def answer(order, copies, n_test):
         order = np.asarray(order)
@@ -146,42 +133,36 @@ def copies_of(images, copies, n):
 TABLES = [
     Table(
         "16.1",
-        right={"running means": ensembles, "NumPy, lists": by_loop},
+        right={"one look-up": member_kernels, "loops and lists": by_loops, "the other image": by_columns},
         wrong={
-            "mean of kernels": (mean_kernels, "average the predictions"),
-            "test images too": (ensembles_with(test=lambda t, a: t(a)), "asked as they are"),
-            "one by one": (ensembles_with(combine=lambda f: f), "members one by one"),
-            "sums": (ensembles_with(combine=lambda f: jnp.cumsum(f, axis=0)), "without the division"),
-            "divided by all": (ensembles_with(combine=lambda f: jnp.cumsum(f, axis=0) / len(f)), "all members"),
-            "the last only": (ensembles_with(combine=lambda f: f.mean(0)), "one ensemble"),
-            "absolute ridge": (
-                ensembles_with(of=lambda kernel, a, x, z, ridge: {"lam": ridge}),
-                "mean of the diagonal.",
+            "other order": (kernels_with(lambda then, inv, row, col: then[inv[row], col]), "the order counts: first"),
+            "no inverse": (kernels_with(lambda then, inv, row, col: then[col, row]), "what makes an original"),
+            "no inverse, other order": (
+                kernels_with(lambda then, inv, row, col: then[row, col]),
+                "and the order is another",
             ),
-            "the trace": (
-                ensembles_with(of=lambda kernel, a, x, z, ridge: {"lam": ridge * jnp.trace(kernel(z, z))}),
-                "not times its sum",
+            "exchanged": (kernels_with(lambda then, inv, row, col: then[row, inv[col]]), "roles of i and j"),
+            "exchanged, other order": (
+                kernels_with(lambda then, inv, row, col: then[inv[col], row]),
+                "belongs to the copy of image i",
             ),
-            "the originals' diagonal": (
-                ensembles_with(of=lambda kernel, a, x, z, ridge: {"lam": ridge * jnp.trace(kernel(x, x)) / len(x)}),
-                "its own diagonal",
-            ),
-            "no ridge": (ensembles_with(of=lambda *_: {"lam": 0.0}), "ridge is missing"),
-            "one after the other": (one_after_the_other, "starts from the originals"),
-            "plain kernel for the test": (
-                ensembles_with(of=lambda kernel, a, x, z, ridge: {"new": kernel(a, x)}),
-                "between test and training images",
-            ),
-            "plain kernel for training": (
-                ensembles_with(of=lambda kernel, a, x, z, ridge: {"own": kernel(x, x)}),
-                "training matrix is that of the originals",
-            ),
+            "one copy": (kernels_with(lambda then, inv, row, col: col), "both are copies"),
+            "the wrong copy": (kernels_with(lambda then, inv, row, col: row), "was put in"),
+            "numbers subtracted": (kernels_with(lambda then, inv, row, col: (col - row) % len(inv)), "are names"),
+            "averaged": (lambda table, then, draws: jnp.stack([table.mean(1)] * len(draws)), "averaged kernel"),
+            "originals": (kernels_with(lambda then, inv, row, col: 0 * row), "kernel of the originals"),
+            "first member": (one_matrix, "shape"),
             "no return": (lambda *_: None, "is a `return` missing?"),
         },
     ),
     Table(
         "16.2",
-        right={"averages": signed_regression, "sums": all_sums, "NumPy": in_numpy},
+        right={
+            "averages": signed_regression,
+            "sums": all_sums,
+            "NumPy": in_numpy,
+            "lists": lambda *of: np.asarray(in_numpy(*of)).tolist(),
+        },
         wrong={
             "no signs": (signed_with("unsigned", "unsigned"), "labels that all copies share"),
             "no signs for the test": (signed_with(test="unsigned"), "between test and training"),
@@ -191,6 +172,7 @@ TABLES = [
             "sums, and the ridge divided": (signed_with("sum", "sum"), "the ridge is"),
             "plain training matrix": (signed_with(train="plain"), "plain kernel, not the averaged"),
             "plain for the test": (signed_with(test="plain"), "plain one"),
+            "plain, with the ridge of all": (signed_with(train="plain", ridge="lam"), "and the ridge that of all"),
             "nothing averaged": (signed_with("plain", "plain", "lam"), "without copies"),
             "no ridge": (signed_with(ridge="none"), "ridge is missing"),
             "relative": (signed_with(ridge="relative"), "absolute"),
@@ -219,7 +201,11 @@ TABLES = [
     ),
     Table(
         "16.4",
-        right={"rows": (3, 0.96, split), "a table": [3.0, 1 - 0.04, by_mask]},
+        right={
+            "rows": (3, 0.96, split),
+            "a table": [3.0, 1 - 0.04, by_mask],
+            "lists, image by image": (np.int64(3), 24 / 25, by_image),
+        },
         wrong={
             "the copies": ((1, 0.96, split), "no harm"),
             "the labels": ((2, 0.96, split), "label of its original"),
@@ -229,6 +215,7 @@ TABLES = [
             "one sibling": ((3, 0.8, split), "share of rows for training"),
             "both": ((3, 0.64, split), "both siblings"),
             "neither": ((3, 0.04, split), "without a sibling"),
+            "a sibling in the test": ((3, 1 - 0.8**2, split), "among the *test* rows"),
             "a fifth": ((3, 0.2, split), "share of rows for testing"),
             "three copies": ((3, 1 - 0.008, split), "for sure"),
             "test copies": (
@@ -259,6 +246,11 @@ TABLES = [
                     split_with(train=lambda order, c, m: (order[m:, None] * c + np.arange(c)).ravel()),
                 ),
                 "not i·copies + c",
+            ),
+            "the other way around": ((3, 0.96, lambda *of: split(*of)[::-1]), "other way around"),
+            "n of the rest": (
+                (3, 0.96, split_with(train=lambda order, c, m: copies_of(order[m:], c, len(order) - m))),
+                "those that are left",
             ),
             "from one": (
                 (3, 0.96, split_with(train=lambda order, c, m: len(order) + copies_of(order[m:], c, len(order)))),

@@ -6,96 +6,77 @@ from course.tasks import task, written
 
 @task(
     "16.1",
-    "ensembles",
-    minutes=20,
-    difficulty=2,
+    "member_kernels",
+    minutes=25,
+    difficulty=3,
     section="Averaging over a group",
     hints=(
-        "One member after the other: transform the training images, solve, predict at the test images as they are. "
-        "What is averaged are predictions, and each size of ensemble is the mean of the first ones.",
-        "With z = A(x): K = kernel(z, z), λ = ridge · trace(K)/N, outputs kernel(x_test, z) (K + λ)⁻¹ y. Then a "
-        "cumulative sum over the members, divided by 1, 2, ..., J.",
-        "f = jnp.stack([kernel(x_test, z) @ jnp.linalg.solve(K(z) + λ(z) * jnp.eye(N), y) for z in ...]); "
-        "jnp.cumsum(f, axis=0) / jnp.arange(1, J + 1)[:, None, None].",
+        "Let one more permutation act on both copies, one after which the first of the two is an original again. The "
+        "kernel does not notice, and the second is then some copy of its image: which one?",
+        "With g the copy of image i and h that of image j: do the inverse of g after both. The entry is "
+        "table[i, u, j], where u is first h, then the inverse of g. The inverse is what gives element 0 after g.",
+        "inverse = jnp.argmin(first_then, axis=1); u = first_then[draws[:, None, :], inverse[draws][:, :, None]]; "
+        "i = jnp.arange(N); return table[i[:, None], u, i[None, :]].",
     ),
 )
 def _(answer, rng):
+    import itertools
+
     import numpy as np
 
-    n, m, k, members, d = expect.one_of(rng, (9, 5, 3, 7, 6), (11, 7, 5, 3, 8))
-    x, y = 1.5 * rng.normal(size=(n, d)), rng.normal(size=(n, k)) + 0.5
-    x_test, ridge = 1.5 * rng.normal(size=(m, d)), 0.3
-    scales = rng.uniform(0.5, 1.5, size=(members, d))
-    transforms = [lambda z, s=s: z * s for s in scales]
+    n, members, blocks = expect.one_of(rng, (8, 7, 5), (9, 5, 7))
+    d, size = 3 * blocks, 6
+    places = np.arange(d).reshape(blocks, 3)
+    perms = np.array([places[:, p].ravel() for p in itertools.permutations(range(3))])  # do not commute
+    numbers = {tuple(p): g for g, p in enumerate(perms)}
+    first_then = np.array([[numbers[tuple(a[b])] for b in perms] for a in perms])  # x[:, a][:, b] = x[:, a[b]]
+    inverse = first_then.argmin(1)
+    x, draws = 1.5 * rng.normal(size=(n, d)), rng.integers(size, size=(members, n))
+    table = _kernel(np, x, x[:, perms].transpose(1, 0, 2).reshape(size * n, d)).reshape(n, size, n)
+    i = np.arange(n)
 
-    def parts(inputs, train):
-        own = _kernel(np, train, train)
-        return own, _kernel(np, inputs, train), np.trace(own) / n
+    def entries(u):
+        return table[i[:, None], u, i[None, :]]
 
-    def outputs(inputs, train, *, lam=None, targets=y):
-        own, new, mean = parts(inputs, train)
-        return new @ np.linalg.solve(own + (ridge * mean if lam is None else lam) * np.eye(n), targets)
-
-    def running(values):
-        counts = np.arange(1, members + 1).reshape(-1, *[1] * (np.ndim(values) - 1))
-        return np.cumsum(values, axis=0) / counts
-
-    copies = [x * s for s in scales]
-    each = np.array([outputs(x_test, z) for z in copies])
-    want = running(each)
-
-    def of_mean_kernels():
-        own, new = (running([parts(x_test, z)[i] for z in copies]) for i in (0, 1))
-        lam = ridge * np.trace(own, axis1=1, axis2=2) / n
-        return np.array([b @ np.linalg.solve(a + c * np.eye(n), y) for a, b, c in zip(own, new, lam, strict=True)])
-
-    got = expect.call(answer, _jax_kernel, x_test, x, y, transforms, ridge)
-    if np.shape(got) == (m, k):
-        expect.fail("that is one ensemble; the predictions for 1, 2, ..., J members are wanted, [J, M, K].")
-    got = expect.array(got, "the array of predictions", shape=(members, m, k), axes="J M K")
-    original = parts(x_test, x)[2]
+    want = np.array([_kernel(np, z, z) for z in (x[i[:, None], perms[g]] for g in draws)])
+    of_row, of_column = draws[:, :, None], draws[:, None, :]
+    got = expect.call(answer, table, first_then, draws)
+    got = expect.array(got, "the array of kernels", shape=(members, n, n), axes="J N N")
     expect.close(
         got,
         want,
-        "the array of predictions",
+        "the array of kernels",
         slips={
-            "the kernels are averaged and one system is solved; average the predictions.": of_mean_kernels,
-            "the test images are transformed as well; they are asked as they are.": lambda: running(
-                [outputs(x_test * s, x * s) for s in scales]
+            "the order counts: first the copy of image j, then the inverse of that of image i.": lambda: entries(
+                first_then[inverse[of_row], of_column]
             ),
-            "these are the members one by one: ensembles of 1, 2, ... members are means of the first ones.": each,
-            "that is a sum over the members, without the division by their number.": np.cumsum(each, axis=0),
-            "all sums are divided by the number of all members.": np.cumsum(each, axis=0) / members,
-            "the ridge is relative: λ is `ridge` times the mean of the diagonal.": lambda: running(
-                [outputs(x_test, z, lam=ridge) for z in copies]
+            "the inverse is missing: what makes an original of the copy of image i?": lambda: entries(
+                first_then[of_column, of_row]
             ),
-            "λ is `ridge` times the mean of the diagonal, not times its sum.": lambda: running(
-                [outputs(x_test, z, lam=ridge * n * parts(x_test, z)[2]) for z in copies]
+            "the inverse is missing, and the order is another one.": lambda: entries(first_then[of_row, of_column]),
+            "the roles of i and j are exchanged: in `table[i, u, j]` it is image j that is changed.": lambda: entries(
+                first_then[of_row, inverse[of_column]]
             ),
-            "each member has its own diagonal; here λ comes from the originals.": lambda: running(
-                [outputs(x_test, z, lam=ridge * original) for z in copies]
+            "the inverse belongs to the copy of image i, and the order counts.": lambda: entries(
+                first_then[inverse[of_column], of_row]
             ),
-            "the ridge is missing.": lambda: running([outputs(x_test, z, lam=0.0) for z in copies]),
-            "the transformations add up: each starts from the originals.": lambda: running(
-                [outputs(x_test, x * np.prod(scales[: j + 1], axis=0)) for j in range(members)]
+            "the copies of image j stand there, but image i is the original: both are copies.": lambda: entries(
+                np.broadcast_to(of_column, want.shape)
             ),
-            "the kernel between test and training images is that of the originals.": lambda: running(
-                [
-                    _kernel(np, x_test, x)
-                    @ np.linalg.solve(parts(x_test, z)[0] + ridge * parts(x_test, z)[2] * np.eye(n), y)
-                    for z in copies
-                ]
+            "`table[i, g, j]` changes image j by g; there the copy of image i was put in.": lambda: entries(
+                np.broadcast_to(of_row, want.shape)
             ),
-            "the training matrix is that of the originals.": lambda: running(
-                [
-                    _kernel(np, x_test, z) @ np.linalg.solve(_kernel(np, x, x) + ridge * original * np.eye(n), y)
-                    for z in copies
-                ]
+            "numbers of elements are names; the one to look up stands in `first_then`.": lambda: entries(
+                (of_column - of_row) % size
             ),
+            "that is the averaged kernel; a member has one copy of each image.": lambda: np.broadcast_to(
+                table.mean(1), want.shape
+            ),
+            "that is the kernel of the originals.": lambda: np.broadcast_to(table[:, 0], want.shape),
         },
         rtol=1e-3,
     )
-    return "J systems of size N, and never one of size J N"
+    return "All members from |G| N² values of the kernel, however many there are"
 
 
 def _kernel(np, a, b):
@@ -171,6 +152,9 @@ def _(answer, rng):
             "the sum is not divided by |G|, and the ridge is.": lambda: solve(size * own, size * new, lam / size),
             "the training matrix is the plain kernel, not the averaged one.": lambda: solve(
                 _kernel(np, x, x), new, lam / size
+            ),
+            "the training matrix is the plain kernel, and the ridge that of all copies.": lambda: solve(
+                _kernel(np, x, x), new, lam
             ),
             "the kernel of the test images is the plain one, not the averaged one.": lambda: solve(
                 own, _kernel(np, x_test, x), lam / size
@@ -279,6 +263,7 @@ def _(answer, rng):
             "that is the share for which both siblings are in training; one is enough.": 0.64,
             "that is the share of test rows without a sibling in training.": 0.04,
             "that is the share of rows for testing.": 0.2,
+            "that is the share with a sibling among the *test* rows.": 1 - 0.8**2,
             "all three copies were counted, but the row itself is in the test set for sure.": 1 - 0.2**3,
         },
     )
@@ -289,6 +274,8 @@ def _(answer, rng):
     kept = [c * n + i for c in range(copies) for i in order[n_test:]]
     if test.shape == (n_test * copies,) and train.shape == (len(kept),):
         expect.fail("the test images are the originals alone: each image counts once, and as it is.")
+    if train.shape == (n_test,) and test.shape == (len(kept),):
+        expect.fail("the order is (train, test); here it is the other way around.")
     if train.shape == (n - n_test,):
         expect.fail("the training rows are the originals alone: their copies belong there too.")
     if train.shape == (copies * n - n_test,):
@@ -314,6 +301,9 @@ def _(answer, rng):
         slips={
             "copy c of image i is row c·n + i, not i·copies + c.": np.sort(
                 [i * copies + c for c in range(copies) for i in order[n_test:]]
+            ),
+            "n is the number of all images; there it is the number of those that are left.": np.sort(
+                [c * (n - n_test) + i for c in range(copies) for i in order[n_test:]]
             ),
             "the copies count from 1, so that the originals are missing and rows beyond the last are there.": np.sort(
                 [(c + 1) * n + i for c in range(copies) for i in order[n_test:]]
