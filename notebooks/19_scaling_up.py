@@ -7,14 +7,19 @@
 # - say what tiles, precision, several devices and a store each buy, and what they do not;
 # - solve kernel regression without ever holding the kernel matrix, predict the number of iterations from its spectrum, and work out on paper what a million examples take.
 #
-# **Time:** 70 minutes for the chapter, 80 for the exercises without the open one. You need chapter 01 (the empirical NTK), chapter 03 (its limit) and, for the last third, linear algebra up to the Cholesky factorisation.
+# **Time:** 70 minutes for the chapter, 80 for the exercises without the open one.
+# You need chapter 01 (the empirical NTK), chapter 03 (its limit) and, for the last third, linear algebra up to the Cholesky factorization.
 #
 # ## The question
 #
-# For two thousand images the tangent kernel is a matrix of 16 MB, there in the blink of an eye. For a million it has $10^{12}$ entries. Regression with millions of examples has been done nevertheless (Adlam 2023). *What grows how, which wall
-# comes first, and which remedy moves which wall?*
+# For two thousand images the tangent kernel is a matrix of 16 MB, there in the blink of an eye.
+# For a million it has $10^{12}$ entries.
+# Regression with millions of examples has been done nevertheless (Adlam 2023).
+# *What grows how, which wall comes first, and which remedy moves which wall?*
 #
-# We answer with **counts**: operations, bytes, iterations. A count is the same on every machine; a time is not. So everything that is printed below is a count, an error or a number of iterations; times are drawn, as ratios of medians, and yours will differ.
+# We answer with **counts**: operations, bytes, iterations.
+# A count is the same on every machine; a time is not.
+# So everything that is printed below is a count, an error or a number of iterations; times are drawn, as ratios of medians, and yours will differ.
 
 # %%
 import itertools
@@ -64,11 +69,15 @@ def mlp(width=8, depth=3, K=10):
 #
 # $$t \;\ge\; \max\!\Big(\frac{W}{\pi},\; \frac{Q}{\beta}\Big), \qquad\text{and is limited by memory if}\quad \frac{W}{Q} < \frac{\pi}{\beta}. \tag{1}$$
 #
-# $W/Q$ is the **arithmetic intensity**. A laptop's core does some $10^{11}$ float32 operations in matrix products and moves $10^{10}$ bytes a second; a large GPU $10^{14}$ and $10^{12}$ or more. Either way $\pi/\beta$ is between ten and a hundred operations a byte. A sum of two arrays has the intensity 1/12 (two numbers read, one written).
+# $W/Q$ is the **arithmetic intensity**.
+# A laptop's core does some $10^{11}$ float32 operations in matrix products and moves $10^{10}$ bytes a second; a large GPU $10^{14}$ and $10^{12}$ or more.
+# Either way $\pi/\beta$ is between ten and a hundred operations a byte.
+# A sum of two arrays has the intensity 1/12 (two numbers read, one written).
 # The product of an $[N, d]$ and a $[d, N]$ matrix has $2N^2d$ operations and, at best, $4(2Nd + N^2)$ bytes: $\approx d/2$. One is limited by memory, the other by arithmetic, everywhere.
 #
-# JAX will count for us: `jax.make_jaxpr` lists a function's elementary operations with their shapes. Two operations for each product in a matrix product, one for each entry of anything else; a loop counts as often as it runs. For the bytes assume the worst, that each operation reads its
-# arguments from memory and writes its result there.
+# JAX will count for us: `jax.make_jaxpr` lists a function's elementary operations with their shapes.
+# Two operations for each product in a matrix product, one for each entry of anything else; a loop counts as often as it runs.
+# For the bytes assume the worst, that each operation reads its arguments from memory and writes its result there.
 
 
 # %%
@@ -112,28 +121,39 @@ assert count(gram_of, a)[0] == 2 * 1000**2 * 784
 # %% [markdown]
 # ## Three ways to an empirical NTK
 #
-# $\Theta(x, x') = \frac1K\sum_k \partial_\theta f_k(x) \cdot \partial_\theta f_k(x')$, for a network with $P$ parameters whose evaluation takes $F$ operations an example. For a fully connected one $F \approx 2P$: each weight is used once. Write $F'$ for $F$ without the first layer, whose
-# inputs are data and need no derivatives. All three ways give the same numbers (Novak 2022 has all three ideas, and how to combine them).
+# $\Theta(x, x') = \frac1K\sum_k \partial_\theta f_k(x) \cdot \partial_\theta f_k(x')$, for a network with $P$ parameters whose evaluation takes $F$ operations an example.
+# For a fully connected one $F \approx 2P$: each weight is used once.
+# Write $F'$ for $F$ without the first layer, whose inputs are data and need no derivatives. All three ways give the same numbers (Novak 2022 has all three ideas, and how to combine them).
 #
-# **Jacobian.** One backward pass for each output gives $J$ $[N, K, P]$; then contract it. A backward pass is two products a layer, one for the derivatives by the layer's inputs ($F'$ in all), one for those by its weights ($F$), so
+# **Jacobian.**
+# One backward pass for each output gives $J$ $[N, K, P]$; then contract it.
+# A backward pass is two products a layer, one for the derivatives by the layer's inputs ($F'$ in all), one for those by its weights ($F$), so
 #
 # $$W_\mathrm{jac} = N\big(F + K(F + F')\big) + 2N^2KP, \qquad \text{bytes held: } 4\,NKP. \tag{2}$$
 #
-# **Products.** $\Theta_{\cdot k}(X, x') = J_k(X)\,J_k(x')^\top$: pull output $k$ at $x'$ back to a direction in parameter space, and push that forward through all of $X$. A push costs $F + F'$ as well, as there are two products in $\mathrm d(aW) = \mathrm da\,W + a\,\mathrm dW$; the evaluation that goes with it is shared by the $K$ pushes:
+# **Products.**
+# $\Theta_{\cdot k}(X, x') = J_k(X)\,J_k(x')^\top$: pull output $k$ at $x'$ back to a direction in parameter space, and push that forward through all of $X$.
+# A push costs $F + F'$ as well, as there are two products in $\mathrm d(aW) = \mathrm da\,W + a\,\mathrm dW$; the evaluation that goes with it is shared by the $K$ pushes:
 #
 # $$W_\mathrm{prod} = N(N + 1)\big(F + K(F + F')\big), \qquad \text{bytes held: } 4\,KP. \tag{3}$$
 #
-# No Jacobian of $X$ is ever held. And a push moves *all* outputs: for $\Theta_{kl}$ with every pair of outputs, $[N, N, K, K]$, this way costs the same, while the contraction in (2) becomes $2N^2K^2P$.
+# No Jacobian of $X$ is ever held.
+# And a push moves *all* outputs: for $\Theta_{kl}$ with every pair of outputs, $[N, N, K, K]$, this way costs the same, while the contraction in (2) becomes $2N^2K^2P$.
 #
-# **Layer by layer.** A layer $z = aW + b$ with inputs $a$ has the derivative $\partial f_k/\partial W = a^\top \delta_k$, where $\delta_k = \partial f_k/\partial z$: a matrix of rank one. Never form it, since
+# **Layer by layer.**
+# A layer $z = aW + b$ with inputs $a$ has the derivative $\partial f_k/\partial W = a^\top \delta_k$, where $\delta_k = \partial f_k/\partial z$: a matrix of rank one.
+# Never form it, since
 #
-# $$\big\langle a^\top\delta,\; a'^\top\delta' \big\rangle = (a \cdot a')\,(\delta\cdot\delta') \quad\Longrightarrow\quad \Theta = \frac1K\sum_{\text{layers}} \big(a\cdot a' + 1\big) \sum_k \delta_k\cdot\delta_k'. \tag{4}$$
+# $$\big\langle a^\top\delta,\; a'^\top\delta' \big\rangle = (a \cdot a')\,(\delta\cdot\delta') \quad\Longrightarrow\quad
+# \Theta = \frac1K\sum_{\text{layers}} \big(a\cdot a' + 1\big) \sum_k \delta_k\cdot\delta_k'. \tag{4}$$
 #
 # (In the NTK parameterization $\sigma_w^2/n_\mathrm{in}$ and $\sigma_b^2$ stand before the two terms.) The backward pass needs no derivatives by weights, only the $\delta$, so
 #
 # $$W_\mathrm{layer} = N(F + KF') + 2N^2 \sum_{\text{layers}} (n_\mathrm{in} + K n_\mathrm{out}), \qquad \text{bytes held: } 4\,N\sum_\text{layers} (n_\mathrm{in} + K n_\mathrm{out}). \tag{5}$$
 #
-# A pair of examples costs a *sum* of widths where the Jacobian needs $P$, a sum of their *products*. Here are all three. (A trick for $\delta$: add a zero to each $z$, and differentiate with respect to that.)
+# A pair of examples costs a *sum* of widths where the Jacobian needs $P$, a sum of their *products*.
+# Here are all three.
+# (A trick for $\delta$: add a zero to each $z$, and differentiate with respect to that.)
 
 
 # %%
@@ -218,7 +238,8 @@ for name, way in WAYS.items():
     assert error < 1e-5
 
 # %% [markdown]
-# The prediction: slope 1, then 2 over $N$ for all three; over $K$ all are linear; over the width $n$ the first two are quadratic, the third is linear in its pairs. Dots are counts from the jaxpr of the code above.
+# The prediction: slope 1, then 2 over $N$ for all three; over $K$ all are linear; over the width $n$ the first two are quadratic, the third is linear in its pairs.
+# Dots are counts from the jaxpr of the code above.
 
 # %% alt="Three log-log panels of operations: over N, over outputs K, over width n. In each, dots lie on the lines of the formulae; products on top, the Jacobian at half of that, layerwise lower by a factor that grows with N and n to more than a hundred."
 base = {"N": 64, "n": 256, "K": 10}
@@ -264,7 +285,9 @@ for i, way in enumerate(WAYS):
     assert 0.75 < low < high < 1.35
 
 # %% [markdown]
-# The formulae are right to a few per cent where they should be. (The Jacobian's extra are scalings of its entries, which count where $N$ is small. The third way has less to do where $K$ is large: the readout's backward pass is the same for all examples and is done once.)
+# The formulae are right to a few percent where they should be.
+# (The Jacobian's extra are scalings of its entries, which count where $N$ is small.
+# The third way has less to do where $K$ is large: the readout's backward pass is the same for all examples and is done once.)
 #
 # **Where each wins.** For a pair of examples, all biases left out:
 #
@@ -274,7 +297,9 @@ for i, way in enumerate(WAYS):
 # | products | $K(F + F')$ | $K(F + F')$ |
 # | layer by layer | $2\sum(n_\mathrm{in} + Kn_\mathrm{out})$ | $2\sum(n_\mathrm{in} + K^2n_\mathrm{out})$ |
 #
-# A convolution uses one kernel at $T$ positions. Then $F = 2PT$, and (4) becomes a sum over pairs of positions, $T^2$ terms; or the layer's own Jacobian is formed, $2KP$ a pair. `ntk.empirical_ntk(method="auto")` makes these counts for each layer, and takes the smaller.
+# A convolution uses one kernel at $T$ positions.
+# Then $F = 2PT$, and (4) becomes a sum over pairs of positions, $T^2$ terms; or the layer's own Jacobian is formed, $2KP$ a pair.
+# `ntk.empirical_ntk(method="auto")` makes these counts for each layer, and takes the smaller.
 
 
 # %%
@@ -302,8 +327,12 @@ best = [int(np.argmin(row)) for row in regimes.values()]
 assert best == [2, 2, 1, 0, 2]  # each of the three wins somewhere
 
 # %% [markdown]
-# Are counts times? A matrix product of a million entries and one of a hundred do not run at the same rate, and what is limited by memory does not run at any rate that counts operations. So expect the order and the magnitude of the ratios, not their digits. Here are the three methods of the library, and how many bytes the
-# compiler sets aside for them. (Where this page was made the products, with *more* operations than the Jacobian, take less time: they do not move $NKP$ numbers through memory. A count of operations is half of a prediction.)
+# Are counts times?
+# A matrix product of a million entries and one of a hundred do not run at the same rate, and what is limited by memory does not run at any rate that counts operations.
+# So expect the order and the magnitude of the ratios, not their digits.
+# Here are the three methods of the library, and how many bytes the compiler sets aside for them.
+# (Where this page was made the products, with *more* operations than the Jacobian, take less time: they do not move $NKP$ numbers through memory.
+# A count of operations is half of a prediction.)
 
 
 # %% alt="Two panels against the number of examples, from 4 to 32. Left: time over that of the layerwise method, dots near dashed lines of the counts' ratio: products and Jacobian ten or more times slower. Right: working memory; the Jacobian's grows along its line to some sixty megabytes, the layerwise method's stays under one."
@@ -378,11 +407,17 @@ assert times[-1, 2] < times[-1, 0]  # by a large factor, in truth
 # %% [markdown]
 # ## The infinitely wide network
 #
-# The analytic kernel is a matrix product, $XX^\top/d$, and then the recursion of chapter 03, entry by entry: $\Sigma \leftarrow \sigma_w^2\,\mathbb E[\phi\phi] + \sigma_b^2$, $\Theta \leftarrow \Sigma + \sigma_w^2\,\mathbb E[\phi'\phi']\,\Theta$. No width and no $P$ occurs; $K$ neither. The cost is
+# The analytic kernel is a matrix product, $XX^\top/d$, and then the recursion of chapter 03, entry by entry:
+# $\Sigma \leftarrow \sigma_w^2\,\mathbb E[\phi\phi] + \sigma_b^2$, $\Theta \leftarrow \Sigma + \sigma_w^2\,\mathbb E[\phi'\phi']\,\Theta$.
+# No width and no $P$ occurs; $K$ neither.
+# The cost is
 #
 # $$W = N^2\,(2d + c\,L), \qquad L \text{ hidden layers}, \; c \text{ operations an entry and layer}. \tag{6}$$
 #
-# The first term has the intensity of a matrix product. The second is a chain of operations on single entries, with an intensity of about 1/12 if each goes through memory: the product of 784 columns is $1568$ operations an entry and cheap; a layer's few dozen are dear. Here it is for ReLU, with the formulas of chapter 03 as they stand there.
+# The first term has the intensity of a matrix product.
+# The second is a chain of operations on single entries, with an intensity of about 1/12 if each goes through memory:
+# the product of 784 columns is $1568$ operations an entry and cheap; a layer's few dozen are dear.
+# Here it is for ReLU, with the formulas of chapter 03 as they stand there.
 
 
 # %%
@@ -432,7 +467,9 @@ for depth, (operations, _) in by_depth.items():
 # %% [markdown]
 # Three ideas should help; let us see what each is worth.
 #
-# 1. **Tiles.** An $[N, N]$ array of 2,000 inputs is 16 MB and does not fit a core's cache; one of $256 \times 256$ entries is 256 kB, and does. Take the *whole recursion* for a tile before going on to the next, and the chain never leaves the cache.
+# 1. **Tiles.**
+#    An $[N, N]$ array of 2,000 inputs is 16 MB and does not fit a core's cache; one of $256 \times 256$ entries is 256 kB, and does.
+#    Take the *whole recursion* for a tile before going on to the next, and the chain never leaves the cache.
 # 2. **Fusion.** A compiler may do the same on a smaller scale: compute the whole chain for one entry in registers. XLA does, under `jax.jit`.
 # 3. **Half.** $\Theta(X, X)$ is symmetric: of $b^2$ tiles $b(b+1)/2$ need computing. A whole-matrix form cannot skip the other half.
 #
@@ -490,15 +527,19 @@ assert largest < 1e-5 * np.diag(results[-1]).mean()
 assert seconds["ntk.gram"] < seconds["one by one, whole"]
 
 # %% [markdown]
-# On the machine where this page was made the compiled function is faster, but nowhere near thirty times, as the bytes are fewer. So the compiled one is not limited by memory: what is left is arithmetic: the product with 784 columns, and `arccos`. And tiles gain **nothing** on top of fusion: there is no traffic left for a cache to save. "Tiles stay in the
-# cache" is the right reason only where operations are not fused. What tiles are needed for is the rest:
+# On the machine where this page was made the compiled function is faster, but nowhere near thirty times, as the bytes are fewer.
+# So the compiled one is not limited by memory: what is left is arithmetic: the product with 784 columns, and `arccos`.
+# And tiles gain **nothing** on top of fusion: there is no traffic left for a cache to save.
+# "Tiles stay in the cache" is the right reason only where operations are not fused. What tiles are needed for is the rest:
 #
 # - the half of the work that symmetry saves (a factor that tends to 2);
 # - a bound on memory: nothing but a tile, and the result, is ever there (`max_memory=`);
 # - several cores and devices, as tiles do not depend on each other;
 # - and an order in which a result can be stored, and an interrupted run goes on.
 #
-# `gram` computes half of the tiles as well, with polynomials in the place of `arccos`, on vectors of 512 bits where the processor has them (XLA takes 256), and with another number than $\rho$ to iterate on, which is the next section. With three layers the product takes most of the time, and the last two bars differ little; with 20 the chain does.
+# `gram` computes half of the tiles as well, with polynomials in the place of `arccos`,
+# on vectors of 512 bits where the processor has them (XLA takes 256), and with another number than $\rho$ to iterate on, which is the next section.
+# With three layers the product takes most of the time, and the last two bars differ little; with 20 the chain does.
 
 # %%
 tight = ntk.gram(net, x, max_memory=4 * N**2 + 6e6)  # the result and 6 MB
@@ -516,19 +557,28 @@ assert refused
 # %% [markdown]
 # ## Precision: where half of the digits go
 #
-# Outside the diagonal, we said. On it, and for inputs that are nearly the same, our recursion has a trap. It needs the angle $\theta = \arccos\rho$ between two hidden representations. Near $\rho = 1$, $\rho \approx 1 - \theta^2/2$: what differs from 1 is *quadratic* in the angle, and rounding
+# Outside the diagonal, we said.
+# On it, and for inputs that are nearly the same, our recursion has a trap.
+# It needs the angle $\theta = \arccos\rho$ between two hidden representations.
+# Near $\rho = 1$, $\rho \approx 1 - \theta^2/2$: what differs from 1 is *quadratic* in the angle, and rounding
 # $\rho$ by $\varepsilon$ changes the angle by
 #
 # $$|\Delta\theta| \approx \frac{\varepsilon}{\sin\theta} \quad(\theta \gg \sqrt\varepsilon), \qquad\text{at most}\quad \sqrt{2\varepsilon}. \tag{7}$$
 #
 # So of the 7 digits of float32 about three and a half are left. $\mathbb E[\phi'\phi'] = \frac12(1 - \theta/\pi)$ is linear in $\theta$ and hands the loss on to $\Theta$, in every layer.
 #
-# The cure: do not store $\rho$. Store $g = 1 - \rho$, which is small where the inputs are near, so that a *relative* rounding error of it does no harm. At the start it is a sum of squares, $g = \frac12\big\|\frac{x}{\|x\|} - \frac{x'}{\|x'\|}\big\|^2$. Behind a ReLU, with $\theta = 2\arcsin\sqrt{g/2}$, it is
+# The cure: do not store $\rho$.
+# Store $g = 1 - \rho$, which is small where the inputs are near, so that a *relative* rounding error of it does no harm.
+# At the start it is a sum of squares, $g = \frac12\big\|\frac{x}{\|x\|} - \frac{x'}{\|x'\|}\big\|^2$.
+# Behind a ReLU, with $\theta = 2\arcsin\sqrt{g/2}$, it is
 #
 # $$g' = g - \frac1\pi(\sin\theta - \theta\cos\theta), \qquad \sin\theta - \theta\cos\theta \approx \tfrac13\theta^3 . \tag{8}$$
 #
-# Near duplicates, $g'$ and $g$ differ by a term of third order only. That term is itself a difference of nearly equal numbers, so it is computed as $g^{3/2}$ times a polynomial in $g$. Weights do not change $g$, and a bias, at equal norms, multiplies it by $(q - \sigma_b^2)/q$, $q$ the variance with the bias. This is what `net.kernel` and `gram` do. (Near $\rho = -1$ odd
-# functions have the same trap; so both store $1 - |\rho|$, and the sign.)
+# Near duplicates, $g'$ and $g$ differ by a term of third order only.
+# That term is itself a difference of nearly equal numbers, so it is computed as $g^{3/2}$ times a polynomial in $g$.
+# Weights do not change $g$, and a bias, at equal norms, multiplies it by $(q - \sigma_b^2)/q$, $q$ the variance with the bias.
+# This is what `net.kernel` and `gram` do.
+# (Near $\rho = -1$ odd functions have the same trap; so both store $1 - |\rho|$, and the sign.)
 #
 # To measure it: 32 images $x$ and neighbors $x + a\,e$, with $e \perp x$ as long as $x$, so that $\theta \approx a$. Reference: the same float32 numbers, in float64.
 
@@ -595,15 +645,21 @@ assert 0.1 < by_rho.max() / (2 * epsilon) ** 0.5 < 10
 assert diagonal_errors[:, 1:].max() < 2e-6 < 1e-4 < worst[0]
 
 # %% [markdown]
-# The plateau is $\sqrt{2\varepsilon}$ up to a factor that grows with the number of layers; the fall is (7). On the diagonal the loss has a further effect: wherever $\rho = 1$ is rounded down, $\Theta(x, x)$ comes out too small, which makes a kernel matrix *indefinite* sooner than the data do. Float64 is no cure but a shift: the covariances
-# lose half of 16 digits, and it is several times slower on most GPUs.
+# The plateau is $\sqrt{2\varepsilon}$ up to a factor that grows with the number of layers; the fall is (7).
+# On the diagonal the loss has a further effect: wherever $\rho = 1$ is rounded down, $\Theta(x, x)$ comes out too small, which makes a kernel matrix *indefinite* sooner than the data do.
+# Float64 is no cure but a shift: the covariances lose half of 16 digits, and it is several times slower on most GPUs.
 #
 # ## More than one device
 #
-# A tile needs a block of rows of $X$ twice, and nobody else's result. So devices need not talk to each other while they compute: with $D$ devices each does $1/D$ of the tiles. The number of devices is fixed when JAX starts; on a CPU one can ask for several ("host-platform devices"), by an environment variable that
+# A tile needs a block of rows of $X$ twice, and nobody else's result.
+# So devices need not talk to each other while they compute: with $D$ devices each does $1/D$ of the tiles.
+# The number of devices is fixed when JAX starts; on a CPU one can ask for several ("host-platform devices"), by an environment variable that
 # has to be set *before*. Hence a process of its own, here. `gram(mesh=...)` shares the tiles among the devices of the mesh, and leaves the result with them, by rows.
 #
-# Across *processes*, on one machine or many, `jax.distributed` connects them first; then the same line of code does. Two of them, on the loopback, share a store: each writes its own tiles to a folder. And one is *killed* while it writes. What counts in each case: that the numbers are the same, to the last bit.
+# Across *processes*, on one machine or many, `jax.distributed` connects them first; then the same line of code does.
+# Two of them, on the loopback, share a store: each writes its own tiles to a folder.
+# And one is *killed* while it writes.
+# What counts in each case: that the numbers are the same, to the last bit.
 
 # %%
 SCRIPT = """
@@ -702,9 +758,15 @@ with tempfile.TemporaryDirectory() as folder:
 # %% [markdown]
 # ## Solving without the matrix: conjugate gradients
 #
-# Regression needs $\alpha = (\Theta + \lambda)^{-1}y$. The ridge is relative, as everywhere in this course: $\lambda = \text{ridge}\cdot\mathrm{tr}\,\Theta/N$. Cholesky takes $N^3/3$ operations, and the matrix has to be there. Conjugate gradients (CG) only ask for products $(\Theta + \lambda)v$: $2N^2$ operations each, tile by tile, and a tile can be thrown away after use.
+# Regression needs $\alpha = (\Theta + \lambda)^{-1}y$.
+# The ridge is relative, as everywhere in this course: $\lambda = \text{ridge}\cdot\mathrm{tr}\,\Theta/N$.
+# Cholesky takes $N^3/3$ operations, and the matrix has to be there.
+# Conjugate gradients (CG) only ask for products $(\Theta + \lambda)v$: $2N^2$ operations each, tile by tile, and a tile can be thrown away after use.
 #
-# **How many products?** Write $A = \Theta + \lambda$. After $k$ steps CG has the vector in the span of $y, Ay, \dots, A^{k-1}y$ with the smallest error in the norm $\|e\|_A^2 = e^\top A e$. So with *any* polynomial $p$ of degree $k$ and $p(0) = 1$ at hand,
+# **How many products?**
+# Write $A = \Theta + \lambda$.
+# After $k$ steps CG has the vector in the span of $y, Ay, \dots, A^{k-1}y$ with the smallest error in the norm $\|e\|_A^2 = e^\top A e$.
+# So with *any* polynomial $p$ of degree $k$ and $p(0) = 1$ at hand,
 #
 # $$\frac{\|e_k\|_A}{\|e_0\|_A} \;\le\; \max_{i}\, |p(\lambda_i)|. \tag{9}$$
 #
@@ -712,12 +774,15 @@ with tempfile.TemporaryDirectory() as folder:
 #
 # $$\frac{\|e_k\|_A}{\|e_0\|_A} \le 2\Big(\frac{\sqrt\kappa - 1}{\sqrt\kappa + 1}\Big)^{k} \approx 2e^{-2k/\sqrt\kappa}. \tag{10}$$
 #
-# It takes the spectrum for a filled interval. That of a tangent kernel is nothing like it: a few huge eigenvalues, many small ones. Spend one root of $p$ on each of the $m$ largest, $\prod_i (1 - \lambda/\lambda_i)$: on the others this is between 0 and 1 and does no harm. What is left of the degree goes into Chebyshev on the rest:
+# It takes the spectrum for a filled interval. That of a tangent kernel is nothing like it: a few huge eigenvalues, many small ones.
+# Spend one root of $p$ on each of the $m$ largest, $\prod_i (1 - \lambda/\lambda_i)$: on the others this is between 0 and 1 and does no harm.
+# What is left of the degree goes into Chebyshev on the rest:
 #
 # $$\frac{\|e_k\|_A}{\|e_0\|_A} \le \min_m\; 2\Big(\frac{\sqrt{\kappa_m} - 1}{\sqrt{\kappa_m} + 1}\Big)^{k - m}, \qquad \kappa_m = \frac{\lambda_{m+1}}{\lambda_{\min}}. \tag{11}$$
 #
-# **A preconditioner** changes the spectrum: CG with $M^{-1}$ behaves as for $M^{-1}A$ (which is similar to a symmetric matrix if $M$ is symmetric and positive; that it must be). Take $M = FF^\top + \lambda$, with $F$ $[N, r]$ from $r$ columns of the kernel, by randomly pivoted Cholesky (Chen 2022). If $FF^\top$ has the large
-# eigenvalues right, $M^{-1}A$ has ones there. By the Woodbury identity, $M^{-1}v = \big(v - F(\lambda + F^\top F)^{-1}F^\top v\big)/\lambda$: an $r\times r$ system.
+# **A preconditioner** changes the spectrum: CG with $M^{-1}$ behaves as for $M^{-1}A$ (which is similar to a symmetric matrix if $M$ is symmetric and positive; that it must be).
+# Take $M = FF^\top + \lambda$, with $F$ $[N, r]$ from $r$ columns of the kernel, by randomly pivoted Cholesky (Chen 2022).
+# If $FF^\top$ has the large eigenvalues right, $M^{-1}A$ has ones there. By the Woodbury identity, $M^{-1}v = \big(v - F(\lambda + F^\top F)^{-1}F^\top v\big)/\lambda$: an $r\times r$ system.
 #
 # Here are the dozen lines, with the errors measured against Cholesky.
 
@@ -832,10 +897,15 @@ assert plain < 1.3 * better < textbook / 3
 # %% [markdown]
 # Three things to see.
 #
-# - **The outliers count.** The textbook bound is off by a factor of six; (11) knows the number to ten per cent, from the spectrum alone.
-# - **And is it violated?** It is a theorem, and the dots cross its line. The theorem holds for exact arithmetic. Rounding lets the residuals forget that they should be orthogonal to all earlier ones, and CG finds the largest eigenvalues once more, at the price of some more steps. With the residuals made orthogonal by
-#   force (dotted) the bound holds at every $k$. That costs $N k$ numbers and is not worth it; nothing converges to something wrong, it only takes longer.
-# - **Preconditioning halves the number, and (11) does not see why.** $M^{-1}A$ has its $r$ eigenvalues near 1 *below* all others, since $\lambda$ is much smaller than what $FF^\top$ leaves of the kernel, and (11) takes the gap between for filled. Exercise 19.6 asks whether that is a good place for them.
+# - **The outliers count.** The textbook bound is off by a factor of six; (11) knows the number to ten percent, from the spectrum alone.
+# - **And is it violated?**
+#   It is a theorem, and the dots cross its line.
+#   The theorem holds for exact arithmetic.
+#   Rounding lets the residuals forget that they should be orthogonal to all earlier ones, and CG finds the largest eigenvalues once more, at the price of some more steps.
+#   With the residuals made orthogonal by force (dotted) the bound holds at every $k$. That costs $N k$ numbers and is not worth it; nothing converges to something wrong, it only takes longer.
+# - **Preconditioning halves the number, and (11) does not see why.**
+#   $M^{-1}A$ has its $r$ eigenvalues near 1 *below* all others, since $\lambda$ is much smaller than what $FF^\top$ leaves of the kernel, and (11) takes the gap between for filled.
+#   Exercise 19.6 asks whether that is a good place for them.
 #
 # ## What is an iteration worth?
 #
@@ -877,10 +947,15 @@ assert enough < 30
 assert np.abs(scores[40:] - full).max() < 0.02
 
 # %% [markdown]
-# The classes are decided long before the equations are solved: the first iterations deal with the large eigenvalues, which carry the signal (chapter 04), and stopping early is a regularizer of its own (chapter 12). The way there is not monotone. If only the label counts, a residual of $10^{-1}$ does here; if the solution itself is
+# The classes are decided long before the equations are solved:
+# the first iterations deal with the large eigenvalues, which carry the signal (chapter 04), and stopping early is a regularizer of its own (chapter 12).
+# The way there is not monotone.
+# If only the label counts, a residual of $10^{-1}$ does here; if the solution itself is
 # wanted, as for uncertainties or for comparing kernels to the last per mille, ask for $10^{-6}$.
 #
-# Now the growth with $N$. For i.i.d. inputs $\lambda_{\max} \propto N$, while the smallest eigenvalue is held up by the ridge and by what each input has for itself. So $\sqrt\kappa$, and with it the number of iterations, should grow like $\sqrt N$, unless a preconditioner whose rank grows as well takes the large eigenvalues away.
+# Now the growth with $N$.
+# For i.i.d. inputs $\lambda_{\max} \propto N$, while the smallest eigenvalue is held up by the ridge and by what each input has for itself.
+# So $\sqrt\kappa$, and with it the number of iterations, should grow like $\sqrt N$, unless a preconditioner whose rank grows as well takes the large eigenvalues away.
 
 # %% alt="Left, log-log: iterations over N; plain CG rises along the line of the square root of N, preconditioned below with a smaller rise. Right: test accuracy over N rising from about 0.85 to 0.95."
 sizes = np.array([250, 500, 1000, 2000]) * N_MAX // 2000
@@ -922,7 +997,10 @@ assert score[-1] > score[0] + 0.03
 # %% [markdown]
 # ## A million examples, on paper
 #
-# Everything needed is above. The rates are rounded to one digit and named; put in those of your machine. (A ReLU layer takes 1 to 2 ns an entry on a core with the polynomials of `gram`; a GPU of 100 TFLOP/s in matrix products does about a tenth of that in anything else. Fully connected, $d = 784$, $L = 3$, $K = 10$.)
+# Everything needed is above.
+# The rates are rounded to one digit and named; put in those of your machine.
+# (A ReLU layer takes 1 to 2 ns an entry on a core with the polynomials of `gram`; a GPU of 100 TFLOP/s in matrix products does about a tenth of that in anything else.
+# Fully connected, $d = 784$, $L = 3$, $K = 10$.)
 
 
 # %%
@@ -964,19 +1042,31 @@ hours = plan(10**6, "GPU, 100 TFLOP/s", 100)["CG, remade"][0] / 3600
 assert 0.1 < hours < 1
 
 # %% [markdown]
-# Read it as a map of walls. **Memory** comes first, at some $10^5$: $N^2$ bytes grow faster than machines. Tiles that are made again and thrown away remove that wall altogether, at the price of the kernel once for each iteration. **Time** is next: $N^3$ for Cholesky, $N^2$ times the iterations for CG. On a laptop's core a million fully connected
-# examples are a week or two; on one GPU twenty minutes; and since tiles need no company, on $D$ GPUs a $D$-th of that. The assumption that carries the weight is the 100 iterations: without a preconditioner it would be $3\sqrt N = 3000$ by the slope above; with rank $10\sqrt N$ the growth was slow up to $N = 2000$, and nobody has measured it here at a million. Note what
-# the preconditioner then weighs: $10 N^{1.5}$ numbers, 80 GB in float64.
+# Read it as a map of walls.
+# **Memory** comes first, at some $10^5$: $N^2$ bytes grow faster than machines.
+# Tiles that are made again and thrown away remove that wall altogether, at the price of the kernel once for each iteration.
+# **Time** is next: $N^3$ for Cholesky, $N^2$ times the iterations for CG.
+# On a laptop's core a million fully connected examples are a week or two; on one GPU twenty minutes; and since tiles need no company, on $D$ GPUs a $D$-th of that.
+# The assumption that carries the weight is the 100 iterations: without a preconditioner it would be $3\sqrt N = 3000$ by the slope above;
+# with rank $10\sqrt N$ the growth was slow up to $N = 2000$, and nobody has measured it here at a million.
+# Note what the preconditioner then weighs: $10 N^{1.5}$ numbers, 80 GB in float64.
 #
-# For *convolutional* kernels with pooling an entry costs $T^2$ times more, $T$ pixels: $10^5$ to $10^6$ times. There the kernel is dear and everything else is free, and the wall of time comes at $10^4$ to $10^5$ examples. With many GPUs and preconditioned CG, Adlam et al. (2023) went to five million.
+# For *convolutional* kernels with pooling an entry costs $T^2$ times more, $T$ pixels: $10^5$ to $10^6$ times.
+# There the kernel is dear and everything else is free, and the wall of time comes at $10^4$ to $10^5$ examples.
+# With many GPUs and preconditioned CG, Adlam et al. (2023) went to five million.
 #
 # ## What to take away
 #
-# - **Count first.** Operations and bytes predict what wins; XLA's own accounts and the jaxpr say whether you counted right. A prediction that is off by 40 % was a mistake in the derivation more often than in the machine.
-# - **Empirical NTK:** layer by layer, nearly always. The Jacobian for layers with many positions and few weights; products where $K$ is in the thousands and all pairs of outputs are wanted, or where not even one Jacobian fits.
+# - **Count first.**
+#   Operations and bytes predict what wins; XLA's own accounts and the jaxpr say whether you counted right.
+#   A prediction that is off by 40 % was a mistake in the derivation more often than in the machine.
+# - **Empirical NTK:** layer by layer, nearly always.
+#   The Jacobian for layers with many positions and few weights; products where $K$ is in the thousands and all pairs of outputs are wanted, or where not even one Jacobian fits.
 # - **Analytic kernel:** fused, on tiles; half of them where it is symmetric. Tiles are for memory, symmetry, devices and restarts; the compiler looks after the cache.
 # - **Precision:** float32 is enough if the recursion works on $1 - \rho$. With covariances it loses half of its digits where inputs nearly coincide.
-# - **Solve:** Cholesky while $N^2$ numbers fit (to some $3\cdot 10^4$ in 16 GB). Then CG on kept tiles; then on tiles made anew. Always with a preconditioner; to $10^{-1}$ or $10^{-2}$ if labels are all you want.
+# - **Solve:** Cholesky while $N^2$ numbers fit (to some $3\cdot 10^4$ in 16 GB).
+#   Then CG on kept tiles; then on tiles made anew.
+#   Always with a preconditioner; to $10^{-1}$ or $10^{-2}$ if labels are all you want.
 #
 # ## Where it breaks
 #
@@ -984,11 +1074,13 @@ assert 0.1 < hours < 1
 # - **XLA's counts** leave out what it hands to libraries, and count a loop once: check them against your own.
 # - **Ridge zero.** $\kappa$ is then whatever the data's nearest pair makes it: neither CG nor float32 Cholesky can be trusted (chapter 13).
 # - **$\sqrt N$** was seen over a factor of eight in $N$, for one kernel and one data set.
-# - **Examples that see each other** (batch normalisation in training mode): no tile stands for itself.
+# - **Examples that see each other** (batch normalization in training mode): no tile stands for itself.
 #
 # ## Exercises
 #
-# `exercises/19_scaling_up.ipynb`, 80 minutes and an open task: the operations and bytes of a tile (19.1), a product with a kernel that is never stored (19.2), a preconditioner with a mistake in it (19.3), predict the number of iterations, then measure it (19.4), which wall comes first (19.5), a better shift (19.6).
+# `exercises/19_scaling_up.ipynb`, 80 minutes and an open task:
+# the operations and bytes of a tile (19.1), a product with a kernel that is never stored (19.2), a preconditioner with a mistake in it (19.3),
+# predict the number of iterations, then measure it (19.4), which wall comes first (19.5), a better shift (19.6).
 #
 # ## References
 #
