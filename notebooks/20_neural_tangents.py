@@ -246,11 +246,15 @@ assert abs(ours - variances["erf(x)"]) < 1e-9
 #
 # ## Chapter 01 again: the finite network
 #
-# The kernel of a finite network is a product of Jacobians, and neither library needs to know what the network is made of. So both get the *same function and the same parameters*: `ntk.functional(net)`.
-# What differs is how the sum over the parameters is organised. neural-tangents has three ways, our library others.
+# The kernel of a finite network is a product of Jacobians, and neither library needs to know what the network is made of.
+# So both get the *same function and the same parameters*: `ntk.functional(net)`.
+# What differs is how the sum over the parameters is organized. neural-tangents has three ways, our library others.
 #
-# **Prediction.** An entry is a sum of $P$ products. Each addition rounds by some $10^{-16}$, in directions as good as random: $\sqrt P \cdot 10^{-16}$, for our $P \approx 26{,}000$ some $10^{-14}$. So: more than ten digits.
-# The same holds for the linearised network of chapter 04, at parameters that have all been moved by 0.1.
+# **Prediction.**
+# An entry is a sum of $P$ products.
+# Each addition rounds by some $10^{-16}$, in directions as good as random: $\sqrt P \cdot 10^{-16}$, for our $P \approx 26{,}000$ some $10^{-14}$.
+# So: more than ten digits.
+# The same holds for the linearized network of chapter 04, at parameters that have all been moved by 0.1.
 
 # %%
 few, others = x[:12], x[12:20]
@@ -279,15 +283,25 @@ claim(
 # %% [markdown]
 # ## Chapter 03 again: infinite width
 #
-# Here the formulas differ. Our library takes the dual of ReLU from the difference of two inputs; neural-tangents takes it from the angle $\vartheta = \arccos\rho$, as chapter 03 derives it, with the correlation $\rho = q_{12}/\sqrt{q_1 q_2}$.
+# Here the formulas differ.
+# Our library takes the dual of ReLU from the difference of two inputs;
+# neural-tangents takes it from the angle $\vartheta = \arccos\rho$, as chapter 03 derives it, with the correlation $\rho = q_{12}/\sqrt{q_1 q_2}$.
 # On paper that is the same. On a computer it is not.
 #
-# **Prediction.** Let the computed $\rho$ be off by $\epsilon$ ($2 \cdot 10^{-16}$ in float64, $10^{-7}$ in float32). How far off is $\vartheta$? Since $d\vartheta/d\rho = -1/\sin\vartheta$, the answer is $\epsilon/\sin\vartheta$.
-# For two different images that is harmless. For an input with *itself* $\rho$ should be 1, and the slope is infinite: with $\rho = 1 - \epsilon$ the angle becomes $\sqrt{2\epsilon}$ in place of 0. Together,
+# **Prediction.**
+# Let the computed $\rho$ be off by $\epsilon$ ($2 \cdot 10^{-16}$ in float64, $10^{-7}$ in float32).
+# How far off is $\vartheta$?
+# Since $d\vartheta/d\rho = -1/\sin\vartheta$, the answer is $\epsilon/\sin\vartheta$.
+# For two different images that is harmless.
+# For an input with *itself* $\rho$ should be 1, and the slope is infinite: with $\rho = 1 - \epsilon$ the angle becomes $\sqrt{2\epsilon}$ in place of 0.
+# Together,
 #
 # $$ \delta\vartheta \approx \min\big( \epsilon/\vartheta,\; \sqrt{2\epsilon} \big) . $$
 #
-# Half of the digits of $\epsilon$ are lost. (neural-tangents writes $\vartheta$ with an arctangent of $\sqrt{1 - \rho^2}$ and $\rho$. That root loses the same half.) The factors $\mathbb E[\phi'\phi'] = (\pi - \vartheta)/2\pi$ are then off by $\delta\vartheta/\pi$, relatively, while the derivative of $\mathbb E[\phi\phi]$ is zero at $\vartheta = 0$.
+# Half of the digits of $\epsilon$ are lost.
+# (neural-tangents writes $\vartheta$ with an arctangent of $\sqrt{1 - \rho^2}$ and $\rho$.
+# That root loses the same half.)
+# The factors $\mathbb E[\phi'\phi'] = (\pi - \vartheta)/2\pi$ are then off by $\delta\vartheta/\pi$, relatively, while the derivative of $\mathbb E[\phi\phi]$ is zero at $\vartheta = 0$.
 # In the $\Theta$ of $L$ affine layers with $\sigma_w^2 = 2$ and without biases all $L$ terms are equal at $\vartheta = 0$.
 # They contain 0, 1, ..., $L - 1$ such factors, on average $(L - 1)/2$.
 # So for two hidden layers, $L = 3$, the relative error of $\Theta$ is $\delta\vartheta/\pi$.
@@ -298,7 +312,8 @@ claim(
 # Mind the last line of the dictionary: to see float32 there, the flag must be off, and not only the inputs in float32.
 #
 # **Measurement, with a third route.** Take an image as a vector $x$, and rotate this vector by a known angle $\vartheta$. For one hidden layer with $\sigma_w^2 = 2$ and without biases
-# $\Theta = \frac2\pi \big(\sin\vartheta + (\pi - \vartheta)\cos\vartheta\big) + \frac2\pi (\pi - \vartheta) \cos\vartheta$ for $\lVert x \rVert^2 = d$, with the angle that we put in: no arccosine. (Here $L = 2$, so that the relative error should be $\delta\vartheta/2\pi$: the lines of the figure.)
+# $\Theta = \frac2\pi \big(\sin\vartheta + (\pi - \vartheta)\cos\vartheta\big) + \frac2\pi (\pi - \vartheta) \cos\vartheta$ for $\lVert x \rVert^2 = d$, with the angle that we put in: no arccosine.
+# (Here $L = 2$, so that the relative error should be $\delta\vartheta/2\pi$: the lines of the figure.)
 
 # %%
 turned_angles = 10.0 ** np.arange(-9, 0.1, 0.5)
@@ -360,7 +375,7 @@ for dtype, errors in turned_errors.items():
 # At angles near 1 they end at the ordinary rounding error.
 # Now the kernels of chapter 03, on the 100 images: two hidden layers, erf, ReLU, and GELU in addition.
 # The images are brought to one length.
-# Without that their grey levels are sixteenths, many sums of squares have no rounding error at all, and in float32 nearly a digit less is lost.
+# Without that their gray levels are sixteenths, many sums of squares have no rounding error at all, and in float32 nearly a digit less is lost.
 
 # %%
 off_diagonal = ~np.eye(N, dtype=bool)
@@ -414,7 +429,8 @@ for dtype in ("float64", "float32"):  # whole digits: the tenths belong to the p
 
 # %% [markdown]
 # Four digits on the diagonal in float32 are often harmless.
-# An angle above 0 makes an entry of the diagonal too *small*, so the error acts like a **negative** ridge of some $10^{-4}$ of the mean of the diagonal, at those inputs where $\rho$ was rounded below 1.
+# An angle above 0 makes an entry of the diagonal too *small*,
+# so the error acts like a **negative** ridge of some $10^{-4}$ of the mean of the diagonal, at those inputs where $\rho$ was rounded below 1.
 # A larger positive ridge hides it.
 # Without one, small eigenvalues may become negative.
 # And the error grows with the depth, since each layer brings one more factor $\mathbb E[\phi'\phi']$.
@@ -426,7 +442,10 @@ for dtype in ("float64", "float32"):  # whole digits: the tenths belong to the p
 # **Each library starts from the images**: own kernel, own eigendecomposition, own formula.
 # With $K = 10$ outputs the times must be translated: `learning_rate=K` there. The outputs at the start are those of the finite network above.
 #
-# **Prediction.** erf kernels agree to some $10^{-15}$. The flow up to $t = 1000$ acts on the spectrum as if it divided by nothing smaller than $N/t$ (chapter 12). At $t = 1000$ the ratio $\lambda_{\max} t/N$ is $10^{3}$ to $10^4$ here. So at worst four of fifteen digits go: ten and more remain.
+# **Prediction.** erf kernels agree to some $10^{-15}$.
+# The flow up to $t = 1000$ acts on the spectrum as if it divided by nothing smaller than $N/t$ (chapter 12).
+# At $t = 1000$ the ratio $\lambda_{\max} t/N$ is $10^{3}$ to $10^4$ here.
+# So at worst four of fifteen digits go: ten and more remain.
 # With $t \to \infty$ and a ridge the same holds with the ridge in place of $N/t$.
 
 # %%
@@ -479,14 +498,20 @@ claim(
 # %% [markdown]
 # ## NNGP against NTK, on the same subsets
 #
-# Which of the two kernels predicts better is the subject of chapter 09. Its comparison is a good test for two libraries, because a *difference* of accuracies forgives nothing: if one image in fifty is classified otherwise, the difference is off by 0.02.
+# Which of the two kernels predicts better is the subject of chapter 09.
+# Its comparison is a good test for two libraries, because a *difference* of accuracies forgives nothing: if one image in fifty is classified otherwise, the difference is off by 0.02.
 #
-# Six kernels: dense, convolutional with a flattened readout, convolutional with global pooling; NNGP and NTK of each, all with ReLU. The images are 4×4 pixels here, since pooling needs all pairs of pixels. Several subsets of 50 + 50 images; a ridge of $10^{-2}$.
+# Six kernels: dense, convolutional with a flattened readout, convolutional with global pooling; NNGP and NTK of each, all with ReLU.
+# The images are 4×4 pixels here, since pooling needs all pairs of pixels.
+# Several subsets of 50 + 50 images; a ridge of $10^{-2}$.
 #
-# **Prediction.** Where two patches are equal, neural-tangents is off by $\epsilon' \approx 10^{-8}$, relatively (the section on chapter 03). In these small images with empty corners that happens between *different* images, too.
+# **Prediction.**
+# Where two patches are equal, neural-tangents is off by $\epsilon' \approx 10^{-8}$, relatively (the section on chapter 03).
+# In these small images with empty corners that happens between *different* images, too.
 # We treat the error as if it were a change of the relative ridge $\delta = 10^{-2}$ by $\epsilon'$.
 # That is exact only for errors on the diagonal.
-# A mode of eigenvalue $\lambda$, in units of the mean of the diagonal, is fitted to the share $\lambda/(\lambda + \delta)$, and $\delta\, \frac{d}{d\delta} \frac{\lambda}{\lambda + \delta} = -\frac{\lambda\delta}{(\lambda + \delta)^2}$ is at most $\frac14$ in size.
+# A mode of eigenvalue $\lambda$, in units of the mean of the diagonal, is fitted to the share $\lambda/(\lambda + \delta)$,
+# and $\delta\, \frac{d}{d\delta} \frac{\lambda}{\lambda + \delta} = -\frac{\lambda\delta}{(\lambda + \delta)^2}$ is at most $\frac14$ in size.
 # So predictions should change by less than $\frac14 \epsilon'/\delta = 2.5 \cdot 10^{-7}$: at least 6.6 digits, and equal accuracies.
 
 # %%
@@ -558,7 +583,8 @@ claim(
 #
 # ## What it alone has
 #
-# Our library has what the chapters need. neural-tangents has more layers: attention, graph aggregation (`Aggregate`), products and concatenations of branches (`FanInProd`, `FanInConcat`), transposed convolutions, dropout, image resizing, slices, and **masks**.
+# Our library has what the chapters need. neural-tangents has more layers:
+# attention, graph aggregation (`Aggregate`), products and concatenations of branches (`FanInProd`, `FanInConcat`), transposed convolutions, dropout, image resizing, slices, and **masks**.
 # Let us use two of them on real data. A digit of 8×8 pixels is read here as a *sequence of eight tokens*, its rows; each token has eight numbers.
 #
 # ### Masks
@@ -566,7 +592,10 @@ claim(
 # Sequences have different lengths. To put them into one array one fills them up, and then the fill must not count.
 # In neural-tangents one marks the filled places with a number that occurs nowhere else, and names it: `mask_constant`. Each layer passes the mask on, so that an average is over real tokens only.
 #
-# **Prediction.** A masked sequence is the same thing as the short sequence. So the kernel of filled sequences with a mask is that of the sequences cut to their length, to all digits. That is a second route to the same numbers, and it runs without any mask.
+# **Prediction.**
+# A masked sequence is the same thing as the short sequence.
+# So the kernel of filled sequences with a mask is that of the sequences cut to their length, to all digits.
+# That is a second route to the same numbers, and it runs without any mask.
 # With zeros in place of the mask it is another kernel: a row of zeros, with a bias behind it, is a token like others.
 #
 # The network: a dense layer on each token, ReLU, attention between the tokens (below), ReLU, the average over tokens, a readout.
@@ -633,7 +662,8 @@ assert min(zero_errors) > 0.01
 # neural-tangents has the limit of many heads and wide keys (Hron et al. 2020).
 # We take the variant in which keys and queries share their weights and the product is scaled by $1/n$ instead of $1/\sqrt n$.
 # Then the weights $a_{ts}$ become deterministic.
-# Up to the variances of the weights and the bias, the covariance of tokens $t$ and $t'$ behind the layer is $\sum_{s, s'} a_{ts}\, a'_{t's'}\, \Sigma(x_s, x'_{s'})$, with $\Sigma$ the covariance of the tokens before it.
+# Up to the variances of the weights and the bias, the covariance of tokens $t$ and $t'$ behind the layer is $\sum_{s, s'} a_{ts}\, a'_{t's'}\, \Sigma(x_s, x'_{s'})$,
+# with $\Sigma$ the covariance of the tokens before it.
 #
 # Our library has no attention, so it cannot check this formula. But it can check the *result*: `empirical_ntk` takes any function with parameters.
 # **Prediction:** the mean NTK of finite attention networks, over draws, is the kernel, up to a bias of order one over the width.
@@ -679,7 +709,9 @@ claim(
 # What helps are *positional embeddings*: a random vector for each position, added to the token.
 # Their covariance is $\sigma_p^2$ for equal positions and 0 for different ones, so that tokens in equal positions are more alike.
 #
-# **Prediction.** Shuffled rows: the same kernel without positions, another one with them. And as the order of rows matters for digits, positions should raise the accuracy: the difference, paired by subset, is above zero.
+# **Prediction.**
+# Shuffled rows: the same kernel without positions, another one with them.
+# And as the order of rows matters for digits, positions should raise the accuracy: the difference, paired by subset, is above zero.
 # **Measurement:** subsets of 60 + 60 digits and ridge $10^{-2}$, the kernel by neural-tangents and the predictions by `ntklib`: a kernel is an array, and does not mind who uses it.
 
 # %%
@@ -761,7 +793,8 @@ claim(
 # | standard errors of sampled kernels, scikit-learn estimators | ntklib | `monte_carlo_kernel`, `KernelRegressor` |
 # | a number to be sure of | both | that is what this chapter is for |
 #
-# Speed: `make benchmark` measures both in turn on your own machine, and the README shows a table with the machine's name below it. No timing stands in this notebook, because it would be wrong on yours.
+# Speed: `make benchmark` measures both in turn on your own machine, and the README shows a table with the machine's name below it.
+# No timing stands in this notebook, because it would be wrong on yours.
 #
 # Maintenance: neural-tangents has had no release since 0.6.5, and the bridge supports JAX 0.11 and 0.12. With each new JAX somebody has to look again. The same will be true of our library one day.
 #
@@ -779,7 +812,8 @@ claim(
 #
 # ## Where it breaks
 #
-# - "One library serves all of this" was tested on three chapters and one comparison, not on the whole study, and with small images. Agreement of two programs is evidence, and no proof: both may follow the same wrong paper.
+# - "One library serves all of this" was tested on three chapters and one comparison, not on the whole study, and with small images.
+#   Agreement of two programs is evidence, and no proof: both may follow the same wrong paper.
 # - That a name can be imported says nothing of its use in the deeper corners: the bridge's tests cover `stax`, `predict` and the empirical kernels, not `experimental`.
 # - Attention in the limit is attention with tied, linearly scaled keys. A transformer has neither.
 # - The accuracies of the attention kernels are those of one architecture and one ridge, not tuned: they show what positions do, not what attention can do.

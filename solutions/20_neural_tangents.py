@@ -269,7 +269,7 @@ check("20.5", answer)
 # ```
 #
 # Bring it up, with `ntklib` and Optax, on the digits above: find out which names are gone, what stands in their place, and which factor the learning rate needs (look at the loss!). Then see how the distance between network and prediction depends on the width.
-# The next cell says which names your JAX still has; the one after it has a frame to play with.
+# The next cell says which of its modules your JAX still has (`jax.config` is an object today, and no module to import from); the one after it has a frame to play with.
 
 # %%
 for path in ("jax.api", "jax.config", "jax.experimental.optimizers", "jax.example_libraries.optimizers", "jax.random"):
