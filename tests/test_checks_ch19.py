@@ -144,6 +144,18 @@ def by_scipy(factor, shift):
     return lambda r: (np.asarray(r) - factor @ scipy.linalg.cho_solve(small, factor.T @ np.asarray(r))) / shift
 
 
+def by_one_factor(factor, shift):
+    """With L⁻¹ Fᵀ, once and for all."""
+    root = jnp.linalg.cholesky(factor.T @ factor + shift * jnp.eye(factor.shape[1]))
+    half = solve_triangular(root, factor.T, lower=True)
+    return lambda r: (r - half.T @ (half @ r)) / shift
+
+
+def by_singular_values(factor, shift):
+    u, s, _ = np.linalg.svd(np.asarray(factor), full_matrices=False)
+    return lambda r: (np.asarray(r) - u @ (s**2 / (s**2 + shift) * (u.T @ np.asarray(r)))) / shift
+
+
 def full_matrix(factor, shift):
     m = factor @ factor.T + shift * jnp.eye(len(factor))
     return lambda r: jnp.linalg.solve(m, r)
@@ -165,6 +177,17 @@ def iterations_by_arrays(eigenvalues, tol):
     rate = (root - 1) / (root + 1)
     more = jnp.where(rate > 0, jnp.ceil(jnp.log(tol / 2) / jnp.log(jnp.where(rate > 0, rate, 0.5))), 1)
     return int(jnp.min(jnp.arange(len(root)) + more))
+
+
+def one_place_on(eigenvalues, tol):
+    """λ_{m+1} as the entry m + 1 of a list that starts at 0."""
+    values = np.asarray(eigenvalues, np.float64)[::-1]
+    best = len(values)
+    for m in range(len(values) - 1):
+        root = math.sqrt(values[m + 1] / values[-1])
+        rate = (root - 1) / (root + 1)
+        best = min(best, m + (1 if rate == 0 else math.ceil(math.log(tol / 2) / math.log(rate))))
+    return best
 
 
 def wrong_end(eigenvalues, tol):
@@ -220,12 +243,30 @@ def rounded(how, add=0):
 TABLES = [
     Table(
         "19.1",
-        right={"counted": cost(), "by loops": cost_by_loops, "as floats": lambda *a: tuple(map(float, cost()(*a)))},
+        right={
+            "counted": cost(),
+            "by loops": cost_by_loops,
+            "as floats": lambda *a: tuple(map(float, cost()(*a))),
+            "an array": lambda *a: np.array(cost()(*a)),
+        },
         wrong={
             "whole matrix": (cost(lambda b: b * b), "whole matrix"),
             "no diagonal": (cost(lambda b: b * (b - 1) // 2), "diagonal are missing"),
             "half": (cost(lambda b: b * b / 2), "b(b + 1)/2"),
             "multiplications": (cost(products=1), "an addition for each"),
+            "2d − 1": (
+                lambda N, t, d, L, c, s: (cost()(N, t, d - 0.5, L, c, s)[0], cost()(N, t, d, L, c, s)[1]),
+                "not 2d − 1",
+            ),
+            "one layer more": (
+                lambda N, t, d, L, c, s: (cost()(N, t, d, L + 1, c, s)[0], cost()(N, t, d, L, c, s)[1]),
+                "one layer too many",
+            ),
+            "one block on the diagonal": (
+                lambda N, t, d, L, c, s: (cost()(N, t, d, L, c, s)[0], cost()(N, t, d, L, c, s)[1] - N * d * s),
+                "does not know where it is",
+            ),
+            "a ratio": (lambda *a: cost()(*a)[0] / cost()(*a)[1], "tuple of 2"),
             "one layer": (cost(layers=False), "each of the layers"),
             "one tile": (cost(lambda b: 1), "one tile"),
             "numbers": (cost(size=False), "itemsize"),
@@ -265,7 +306,12 @@ TABLES = [
     ),
     Table(
         "19.2",
-        right={"above": product, "below, NumPy": product_below},
+        right={
+            "above": product,
+            "below, NumPy": product_below,
+            "smaller blocks": lambda e, n, t, v: product(e, n, max(1, t // 2), v),
+            "rows in a list": lambda e, n, t, v: list(np.asarray(product(e, n, t, v))),
+        },
         wrong={
             "both triangles": (both_triangles, "more than once"),
             "diagonal twice": (with_mirror(diagonal=2), "no mirror image"),
@@ -274,6 +320,10 @@ TABLES = [
             "keeps all": (keeps_tiles, "kept after their use"),
             "no last": (no_last, "left out"),
             "whole": (whole, "larger than a tile"),
+            "rows of blocks": (
+                lambda e, n, t, v: jnp.concatenate([e(rows, slice(0, n)) @ v for rows in spans_of(n, t)]),
+                "larger than a tile",
+            ),
             "written over": (over, "overwrites"),
             "no return": (lambda *a: None, "is a `return` missing?"),
             "indices": (lambda e, n, t, v: e(0, 1) @ v, "two slices"),
@@ -286,6 +336,8 @@ TABLES = [
             "two solves": woodbury(twice),
             "cho_solve": woodbury(lambda root, b: cho_solve((root, True), b)),
             "SciPy": by_scipy,
+            "one factor": by_one_factor,
+            "singular values": by_singular_values,
         },
         wrong={
             "the suspect": (woodbury(lambda root, b: solve_triangular(root, b, lower=True)), "what the suspect says"),
@@ -302,6 +354,8 @@ TABLES = [
                 "wrong order",
             ),
             "no shift": (woodbury(twice, shifted=False), "λ is missing"),
+            "the factor alone": (lambda f, s: lambda r: f @ woodbury(twice)(f, s)(r)[: f.shape[1]], "is not right"),
+            "nothing": (lambda f, s: lambda r: r, "is not right"),
             "not divided": (woodbury(twice, divide=False), "division by λ is missing"),
             "one term divided": (woodbury(twice, both=False), "both terms"),
             "applies M": (lambda f, s: lambda r: f @ (f.T @ r) + s * r, "not its inverse"),
@@ -330,6 +384,8 @@ TABLES = [
             "N": (lambda e, t: len(e), "has to be chosen"),
             "two outliers at most": (lambda e, t: iterations(e, t, most=3), "too large"),
             "rounded down": (rounded(math.floor), "rounded down"),
+            "one place too far": (one_place_on, "one place too far"),
+            "descending": (lambda e, t: iterations(np.asarray(e)[::-1], t), "stopped with"),
             "rounded": (rounded(round), "rounded down"),
             "one more": (rounded(math.ceil, 1), "one too many"),
             "half": (lambda e, t: iterations(e, t) // 2, "too small"),

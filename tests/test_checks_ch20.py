@@ -21,7 +21,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def translation(
-    first=ntk.STANDARD, last=ntk.NTK, none=True, bias=True, scales=(1.5, 1.2, 0.9), phi=None, leak=0.1, swap=False
+    first=ntk.STANDARD,
+    second=None,
+    last=ntk.NTK,
+    none=True,
+    bias=True,
+    scales=(1.5, 1.2, 0.9),
+    phi=None,
+    leak=0.1,
+    swap=False,
 ):
     """`translated` with parts replaced."""
 
@@ -30,7 +38,7 @@ def translation(
         return ntk.Serial(
             ntk.Dense(d, a, w_std=scales[0], use_bias=not none, parameterization=first, rngs=rngs),
             phi or ntk.Erf(),
-            ntk.Dense(a, b, w_std=scales[1], use_bias=bias, parameterization=first, rngs=rngs),
+            ntk.Dense(a, b, w_std=scales[1], use_bias=bias, parameterization=second or first, rngs=rngs),
             ntk.LeakyRelu(leak) if leak else ntk.Relu(),
             ntk.Dense(b, 1, w_std=scales[2], b_std=0.3, parameterization=last, rngs=rngs),
         )
@@ -118,6 +126,8 @@ TABLES = [
             "a bias in the first": (translation(none=False), "is no bias; here there is one"),
             "exchanged": (translation(none=False, bias=False), "two kinds of no bias"),
             "all in NTK": (translation(first=ntk.NTK), "here all are in NTK"),
+            "the second in NTK": (translation(second=ntk.NTK), "the second layer is in the standard"),
+            "the first in NTK": (translation(first=ntk.NTK, second=ntk.STANDARD), "the first layer is in the standard"),
             "all standard": (translation(last=ntk.STANDARD), "here it is in the standard one"),
             "the wrong way around": (translation(first=ntk.NTK, last=ntk.STANDARD), "the other way around"),
             "σ²": (translation(scales=(2.25, 1.44, 0.81)), "not to be squared"),
@@ -125,6 +135,9 @@ TABLES = [
             "the usual leak": (translation(leak=0.01), "is 0.1"),
             "no leak": (translation(leak=0.0), "that is ReLU"),
             "widths exchanged": (translation(swap=True), "widths a and b"),
+            "tanh": (translation(phi=ntk.Elementwise(jnp.tanh)), "the NNGP is not right"),
+            "standard as a word": (translation(first="standard"), "stopped with"),
+            "its kernel": (lambda *a: translation()(*a).kernel, "a layer of ntklib"),
             "another activation": (translation(phi=ntk.Gelu()), "the NNGP is not right"),
             "another input": (wrong_input, "cannot be computed"),
             "a tuple": (lambda d, a, b, rngs: (1, 2, 3), "as `stax` has it"),
@@ -134,7 +147,14 @@ TABLES = [
     ),
     Table(
         "20.2",
-        right={"weights": pooled, "pair by pair": by_loops, "where": by_where},
+        right={
+            "weights": pooled,
+            "pair by pair": by_loops,
+            "where": by_where,
+            "float32": lambda k, a, b: jnp.mean(
+                k.astype(jnp.float32), axis=(2, 3), where=a[:, None, :, None] & b[None, :, None, :]
+            ),
+        },
         wrong={
             "all in the number": (weighted(lambda r: r / r.shape[1]), "count in the number"),
             "no masks": (lambda k, a, b: k.mean((2, 3)), "the masks are not used"),
@@ -169,6 +189,8 @@ TABLES = [
             "root": (30**0.5 / 8, "without a root"),
             "squared": ((30 / 64) ** 2, "not twice"),
             "the filled": (34 / 64, "what is left"),
+            "five of eight, twice": ((5 / 8) ** 2, "5/8 twice"),
+            "six of eight, twice": ((6 / 8) ** 2, "6/8 twice"),
             "something": (0.1, "off by more"),
             "text": ("half", "one number"),
         },
@@ -196,6 +218,7 @@ TABLES = [
             "over η": (with_time(lambda n, K, t, eta: t / (eta * K)), "not divided by"),
             "swapped": ((4, lambda *args: time_and_ridge(*args)[::-1]), "swapped"),
             "the line alone": (4, "tuple of 2"),
+            "δ over the size": (with_ridge(lambda theta, K, delta: delta / len(theta)), "is not right"),
             "no return": ((4, lambda *args: None), "is a `return` missing?"),
         },
     ),

@@ -43,7 +43,11 @@ def _(answer, rng):
                 half, tile
             )[0],
             "a scalar product has a multiplication and an addition for each component.": cost(tiles, tile, 1)[0],
+            "a multiplication and an addition for each component are 2d, not 2d − 1.": work - tiles * tile**2,
             "the c operations are needed in each of the layers.": cost(tiles, tile, layers=1)[0],
+            "that is one layer too many: the c operations are those of a hidden layer, `depth` of them.": cost(
+                tiles, tile, layers=depth + 1
+            )[0],
             "that is one tile.": cost(1, tile)[0],
             "a tile has tile² entries; N(N + 1)/2 leaves out half of each tile on the diagonal.": n
             * (n + 1)
@@ -60,6 +64,8 @@ def _(answer, rng):
             "a tile reads two blocks of inputs, one for its rows and one for its columns.": tiles
             * (tile * d + tile**2)
             * itemsize,
+            "a tile on the diagonal reads two blocks as well: its function does not know where it is.": moved
+            - b * tile * d * itemsize,
             "the entries of a tile have to be written, too.": tiles * 2 * tile * d * itemsize,
             "each block of inputs is read again for every tile that it is part of.": (n * d + tiles * tile**2)
             * itemsize,
@@ -259,7 +265,9 @@ def _spectrum(seed):
             "each outlier costs an iteration of its own: k − m stands in the exponent.": needed(values, tol, add=False),
             "the factor 2 in front of the bound is missing.": needed(values, tol, factor=1.0),
             "that is the smallest ratio: m has to be chosen, and the best is in between.": len(values),
-            "it is rounded down: at that k the bound is not reached yet.": needed(values, tol, whole=math.floor),
+            # With κ_m one place too far the best m is one less, and so is the number.
+            "that is one too few. It is rounded down, so that the bound is not reached yet, or λ is taken one place "
+            "too far: for m = 0 it is the largest of all.": needed(values, tol, whole=math.floor),
             "that is one too many: the smallest k is asked for.": needed(values, tol) + 1,
         }
 

@@ -22,12 +22,13 @@ def colleague(
     b: int,
     *,
     first: bool = True,
+    second: bool | None = None,
     last: bool = False,
     biases: tuple[float | None, float | None] = (None, 0.0),
     leak: float = 0.1,
     scales: tuple[float, float, float] = (1.5, 1.2, 0.9),
 ) -> tuple:
-    """NNGP and NTK of the network of 20.1, or of one with a slip, in NumPy; `first`, `last`: in STANDARD."""
+    """NNGP and NTK of the network of 20.1, or of one with a slip, in NumPy; `first` … `last`: in STANDARD."""
     import numpy as np
 
     d = x1.shape[1]
@@ -38,7 +39,9 @@ def colleague(
     values, v1, v2 = (
         2 / np.pi * np.arcsin(2 * c / r) for c, r in ((cov, product**0.5), (q1, 1 + 2 * q1), (q2, 1 + 2 * q2))
     )
-    cov, q1, q2, theta = dense((values, v1, v2, slope * theta), a, scales[1], biases[1], first)
+    cov, q1, q2, theta = dense(
+        (values, v1, v2, slope * theta), a, scales[1], biases[1], first if second is None else second
+    )
     size = np.sqrt(q1 * q2)
     angle = np.arccos(cov / size)
     relu = size / (2 * np.pi) * (np.sin(angle) + (np.pi - angle) * np.cos(angle))
@@ -119,6 +122,10 @@ def _(answer, rng):
             ),
             "the widths a and b are exchanged.": of(1, a=b, b=a),
             "the first two layers are in the standard parameterization; here all are in NTK.": of(1, first=False),
+            "the second layer is in the standard parameterization, too; here it is in NTK.": of(1, second=False),
+            "the first layer is in the standard parameterization, too; here it is in NTK.": of(
+                1, first=False, second=True
+            ),
             "the last layer is in the NTK parameterization, the default there; here it is in the standard one.": of(
                 1, last=True
             ),
@@ -215,6 +222,8 @@ def _(answer, rng):
             "a zero token adds nothing to the sum, but it is counted in the average.": 1.0,
             "that is the factor of the first sequence; the kernel has one for each.": 5 / 8,
             "that is the factor of the second sequence; the kernel has one for each.": 6 / 8,
+            "that is 5/8 twice; one of the two sequences has 6 real tokens.": (5 / 8) ** 2,
+            "that is 6/8 twice; one of the two sequences has 5 real tokens.": (6 / 8) ** 2,
             "the kernel is a product of two averages: the factors multiply, without a root.": (30 / 64) ** 0.5,
             "each average is divided once, not twice.": (30 / 64) ** 2,
             "that is the share of the pairs that are filled; the real ones are what is left.": 34 / 64,
