@@ -5,6 +5,7 @@ Nothing is run: what stands in the notebook is what the page shows.
 
 import ast
 import base64
+import functools
 import html
 import posixpath
 import re
@@ -119,7 +120,7 @@ def _page(target: str, root: Path, path: str) -> str:
 def _chapters_named(text: str, root: Path, path: str) -> str:
     """`chapter 03` and `chapters 03, 04 and 07` become links."""
     own = posixpath.basename(path)[:2]
-    slugs = {chapter.stem[:2]: chapter.stem for chapter in sorted((root / "notebooks").glob("[0-9]*.py"))}
+    slugs = _slugs(root)
 
     def link(words: str, number: str) -> str:
         known = number in slugs and number != own
@@ -137,3 +138,9 @@ def _chapters_named(text: str, root: Path, path: str) -> str:
                 r"\b(chapter |chapters (?=\d\d\b))(\d\d(?:(?:, and |, | and | to )\d\d)*)\b", several, line
             )
     return "\n".join(lines)
+
+
+@functools.cache
+def _slugs(root: Path) -> dict[str, str]:
+    """The names of the chapters' files by their numbers."""
+    return {path.stem[:2]: path.stem for path in sorted((root / "notebooks").glob("[0-9]*.py"))}

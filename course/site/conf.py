@@ -40,6 +40,7 @@ html_title = project
 html_static_path = ["_static"]
 html_extra_path = ["extra"]
 html_css_files = ["ntklib.css"]
+html_favicon = "_static/favicon.svg"
 html_copy_source = html_show_sourcelink = False
 html_use_index = True
 html_show_copyright = False
