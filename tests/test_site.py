@@ -47,6 +47,7 @@ def test_everything_has_its_page(pages):
     wanted += [f"reference/{entry.page}.html" for entry in api.entries(ROOT).values()]
     wanted += [f"topics/{topic.slug}.html" for topic in api.topics(ROOT)]
     wanted += [f"howto/{path.stem}.html" for path in (ROOT / "course" / "site" / "howto").glob("*.rst")]
+    wanted += [f"teaching/{name}.html" for name in ("index", "plans", "chapters", "rubrics", "nbgrader")]
     wanted += site.alone(ROOT).values()
     assert set(wanted) <= set(pages)
 

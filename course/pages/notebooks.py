@@ -86,7 +86,7 @@ def prose(text: str, root: Path, path: str) -> str:
     Args:
         text: Markdown.
         root: The repository.
-        path: The notebook's, from the root, such as "notebooks/03_infinite_width.ipynb".
+        path: The notebook's, from the root, such as "notebooks/03_infinite_width.ipynb", or that of another text.
     """
     parts = FIXED.split(text)
     for number, part in enumerate(parts):
@@ -96,7 +96,8 @@ def prose(text: str, root: Path, path: str) -> str:
             label, target = part[1:-1].split("](", 1)
             parts[number] = f"[{label}]({_page(target, root, path)})"
         elif found := re.fullmatch(r"`((?:notebooks|exercises|solutions)/\d\d_\w+\.ipynb)`", part):
-            parts[number] = f"[{part}]({_page('../' + found[1], root, path)})"
+            there = posixpath.relpath(found[1], posixpath.dirname(path))
+            parts[number] = f"[{part}]({_page(there, root, path)})"
     return "".join(parts)
 
 
@@ -110,6 +111,8 @@ def _page(target: str, root: Path, path: str) -> str:
         return f"../{FOLDERS[folder]}/{name.removesuffix('.ipynb')}.md"
     if file.startswith("course/site/"):
         return "../" + file.removeprefix("course/site/")
+    if folder == "course/teaching" and name.endswith(".md"):
+        return f"../teaching/{'index.md' if name == 'README.md' else name}"
     if file in ("course/claims.md", "course/notation.md"):
         return "../" + file.removeprefix("course/")
     if not (root / file).exists():

@@ -45,6 +45,7 @@ def sources(root: Path) -> dict[str, bytes]:
     for slug in titles:
         text[f"chapters/{slug}.md"] = chapters.page(root, slug, table, literature, figures)
         text[f"sheets/{slug}.md"] = sheets.page(root, slug, tasks, figures)
+    text |= _teaching(root)
     files = {name: content.encode() for name, content in text.items()}
     for path in site.rglob("*"):
         if path.is_file() and path.suffix not in (".rst", ".toml", ".pyc") and path.name != "index.md":
@@ -56,6 +57,18 @@ def sources(root: Path) -> dict[str, bytes]:
     if (root / landing.MAP).exists():
         files[f"extra/{landing.MAP.name}"] = (root / landing.MAP).read_bytes()
     return files | {f"extra/{name}": (root / path).read_bytes() for path, name in alone(root).items()}
+
+
+def _teaching(root: Path) -> dict[str, str]:
+    """The pages for teachers, as they stand in the repository, with links to the site's pages."""
+    paths = {path.stem: path for path in sorted((root / "course" / "teaching").glob("*.md"))}
+    text = {
+        f"teaching/{name}.md": notebooks.prose(path.read_text("utf-8"), root, path.relative_to(root).as_posix())
+        for name, path in paths.items()
+    }
+    others = "\n".join(name for name in paths if name != "README")
+    text["teaching/index.md"] = text.pop("teaching/README.md") + f"\n```{{toctree}}\n:hidden:\n\n{others}\n```\n"
+    return text
 
 
 def alone(root: Path) -> dict[str, str]:
