@@ -44,7 +44,7 @@ check("09.1", agreement)
 # Suppose that the width has no influence at all. You measure the accuracy at $k + 1$ widths, each with its own networks and
 # the standard error $u$, and report "the best of the first $k$ widths minus the last width".
 # What do you report on average? Errors are Gaussian and independent. An answer that is right to 1 % will do, for $k$ from 1 to 20.
-# Before you write code: how large is it for $k = 7$ and $u = 0.01$, and which margin would it pass?
+# Before you write code, guess it for $k = 7$ and $u = 0.01$. Is it above 0.02, the smallest difference of accuracies that counts in this course?
 
 
 # %% task="09.2"
@@ -122,7 +122,7 @@ variance_factor = 0.25  # the outputs at the start are halved
 check("09.4", (error_factor, variance_factor))
 
 # %% [markdown]
-# The measurement waits for your prediction: 32 networks of width 512, plain and halved.
+# The measurement waits for your prediction: 32 networks of width 512, plain and halved. (Four times as long is here four times the rate, with as many steps.)
 
 # %%
 if predict("09.4", error_factor, variance_factor) is not None:
@@ -168,7 +168,7 @@ check("09.5", answer)
 # %% [markdown]
 # ## 09.6 Go further: what falls, and why
 #
-# 40 minutes · difficulty 4 of 5 · rests on “Accuracy that falls with the width”
+# 60 minutes · difficulty 4 of 5 · rests on “Accuracy that falls with the width”
 #
 # An open task. Take one hidden layer and a small rate, and measure the accuracy over the width once with the outputs at the start and once
 # without (`ntk.center`). Predict first: at which end do the two curves differ, and which of them has a maximum between its ends?

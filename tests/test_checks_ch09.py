@@ -1,10 +1,12 @@
 """Right and wrong answers to the tasks of chapter 09."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
 from mutations import Table, cases
-from scipy.special import ndtr
+from scipy.special import erf, ndtr, ndtri
 
 
 def up(mean, variance):
@@ -29,6 +31,18 @@ def by_hermite(mean, variance):
     return 1 - 2 * (p * (1 - p)).mean()
 
 
+def by_loop(mean, variance):
+    """In floats of Python, one image after the other."""
+    pairs = zip(np.asarray(mean).tolist(), np.asarray(variance).tolist(), strict=True)
+    p = [(1 + math.erf(m / math.sqrt(2 * v))) / 2 for m, v in pairs]
+    return 1 - 2 * sum(q * (1 - q) for q in p) / len(p)
+
+
+def in_float32(mean, variance):
+    z = np.asarray(mean, np.float32) / np.sqrt(np.asarray(variance, np.float32))
+    return np.float32(np.mean((1 + erf(z / 2**0.5) ** 2) / 2))
+
+
 def luck(k, u, power=lambda k: k, scale=lambda k: 1.0):
     z = np.linspace(-8, 8, 8001)
     return float(u) * scale(int(k)) * ((z[1:] + z[:-1]) / 2 * np.diff(ndtr(z) ** power(int(k)))).sum()
@@ -37,6 +51,12 @@ def luck(k, u, power=lambda k: k, scale=lambda k: 1.0):
 def by_density(k, u):
     z = jnp.linspace(-8, 8, 4001)
     return u * k * jnp.trapezoid(z * norm.pdf(z) * norm.cdf(z) ** (k - 1), z)
+
+
+def by_draws(k, u):
+    """The whole experiment, 400,000 times."""
+    a = np.random.default_rng(1).normal(0, float(u), (400_000, int(k) + 1))
+    return float((a[:, 1:].max(1) - a[:, 0]).mean())
 
 
 def guesses(theta, theta_test, sigma, sigma_test):
@@ -70,7 +90,12 @@ def with_form(make):
 TABLES = [
     Table(
         "09.1",
-        right={"Φ": agreement, "one minus both differences": by_hermite},
+        right={
+            "Φ": agreement,
+            "one minus both differences": by_hermite,
+            "a loop, floats": by_loop,
+            "erf, float32": in_float32,
+        },
         wrong={
             "one network": (lambda m, v: jnp.mean(up(m, v)), "of +1 of one network"),
             "both up": (lambda m, v: jnp.mean(up(m, v) ** 2), "both say −1"),
@@ -82,16 +107,25 @@ TABLES = [
                 "agrees with the mean of all",
             ),
             "2v": (lambda m, v: both_ways(norm.cdf(m / jnp.sqrt(2 * v))), "difference of outputs"),
+            "not averaged": (lambda m, v: up(m, v) ** 2 + (1 - up(m, v)) ** 2, "should be one number"),
+            "sign of a difference": (
+                lambda m, v: jnp.mean(norm.cdf(jnp.abs(m) / jnp.sqrt(2 * v))),
+                "off by more than the margin",
+            ),
             "no return": (lambda m, v: None, "is a `return` missing?"),
         },
     ),
     Table(
         "09.2",
-        right={"by quadrature": luck, "by the density": by_density},
+        right={"by quadrature": luck, "by the density": by_density, "by draws": by_draws},
         wrong={
             "k + 1": (lambda k, u: luck(k, u, power=lambda k: k + 1), "not among the candidates"),
             "k − 1": (lambda k, u: luck(k, u, power=lambda k: k - 1), "all of the first k"),
             "large k": (lambda k, u: u * np.sqrt(2 * np.log(k)), "very large k"),
+            "median": (lambda k, u: u * ndtri(0.5 ** (1 / k)), "the median of the largest"),
+            "quantile": (lambda k, u: u * ndtri(k / (k + 1)), "of a single Gaussian"),
+            "Blom's formula": (lambda k, u: u * ndtri((k - 0.375) / (k + 0.25)), "off by more than the margin"),
+            "u²": (lambda k, u: luck(k, u**2), "off by more than the margin"),
             "root of two": (lambda k, u: 2**0.5 * luck(k, u), "does not enlarge"),
             "no u": (lambda k, u: luck(k, 1.0), "in units of u"),
             "divided": (lambda k, u: luck(k, u) / k**0.5, "already that of a measured mean"),
@@ -110,6 +144,7 @@ TABLES = [
             "no line": ((6, missing), "1 to 5"),
             "sign": (with_form(lambda p, s, theta, sigma: -form(p - s, sigma, p - s)), "its sign is wrong"),
             "Θ": (with_form(lambda p, s, theta, sigma: form(p - s, theta, p - s)), "Σ and not Θ"),
+            "a matrix": (with_form(lambda p, s, theta, sigma: (p - s) @ sigma @ (p - s).T), "An axis is left"),
             "no kernel": (with_form(lambda p, s, theta, sigma: ((p - s) ** 2).sum(1)), "no kernel in the middle"),
             "two squares": (
                 with_form(lambda p, s, theta, sigma: form(p, sigma, p) - form(s, sigma, s)),

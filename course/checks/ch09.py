@@ -64,7 +64,7 @@ def _(answer, rng):
 )
 def _(answer, rng):
     import numpy as np
-    from scipy.special import ndtr
+    from scipy.special import ndtr, ndtri
 
     small, large = expect.one_of(rng, (3, 12), (5, 16))
     z = np.linspace(-9, 9, 20_001)
@@ -79,6 +79,8 @@ def _(answer, rng):
                 "that is the maximum of k + 1 values: the last width is not among the candidates.": u * of(k + 1),
                 "that is for k − 1 values: all of the first k widths are candidates.": u * of(k - 1),
                 "√(2 log k) holds for very large k only.": u * np.sqrt(2 * np.log(k)),
+                "that is a quantile of a single Gaussian; wanted is the mean of the largest of k.": u
+                * ndtri(k / (k + 1)),
                 "the last width's noise has mean zero: it does not enlarge the mean of the difference.": u
                 * of(k)
                 * 2**0.5,
@@ -89,8 +91,12 @@ def _(answer, rng):
             if k > 1
             else {}
         )
+        if k == small:  # for many the median is near the mean of one less
+            slips["that is the median of the largest; its mean is a little larger."] = u * ndtri(0.5 ** (1 / k))
         got = expect.call(answer, k, u)
-        expect.number(got, u * of(k), "the mean", rtol=0.01, slips=slips)
+        # One width alone has the mean 0: the margin is one of the noise then, for those who simulate.
+        want, rtol = (u * of(k), 0.01) if k > 1 else (0.0, 0.03)
+        expect.number(got, want, "the mean", rtol=rtol, slips=slips)
     return "With 7 widths and u = 0.01 it is 0.014. So choose the width on other data"
 
 
@@ -174,7 +180,7 @@ def _(answer, rng):
         got[0],
         1.0,
         "the factor of E",
-        rtol=0.01,
+        rtol=0.02,  # wide enough that no factor is named, which would tell the number
         slips={
             "the targets stay, and training goes on until they are met: outputs are not halved at the end.": 0.25,
             "the mean P y has no f₀ in it, and P does not change.": 0.5,
@@ -185,7 +191,7 @@ def _(answer, rng):
         got[1],
         0.25,
         "the factor of V",
-        rtol=0.01,
+        rtol=0.02,  # wide enough that no factor is named, which would tell the number
         slips={
             "f₀ is halved, and a variance is a square.": 0.5,
             "the start is halved: what is left of it must shrink.": 1.0,
@@ -223,7 +229,7 @@ written(
         "both curves over at least four widths and three subsets, with standard errors;",
         "the best width chosen on other subsets than those that score it.",
     ),
-    minutes=40,
+    minutes=60,
     difficulty=4,
     section="Accuracy that falls with the width",
     hints=(
