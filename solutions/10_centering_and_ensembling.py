@@ -84,7 +84,7 @@ twins = 0.0  # f_0 enters linearly and with both signs, and the kernel is the sa
 check("10.2", (independent, twins))
 
 # %% [markdown]
-# The measurement waits for your prediction. Networks are not infinitely wide: see how much of your second number is different at width 128.
+# The measurement waits for your prediction. Networks are not infinitely wide: see how far off your second number is at width 128.
 
 
 # %% alt="Squared distance to the kernel over that of one plain network, on a logarithmic axis, for networks of width 128 with error bars. The mean of two independent networks lies near one half, the mean of two twins near 0.03."
@@ -184,7 +184,7 @@ check("10.4", answer)
 #
 # 25 minutes · difficulty 4 of 5 · rests on “What the infinitely wide network says”
 #
-# Chapter 12 stopped training early. When should an *ensemble of plain networks* stop? Its members forget their starts as they learn.
+# Chapter 12 stops training early. When should an *ensemble of plain networks* stop? Its members forget their starts as they learn.
 # Return the expected squared error at the test inputs, $\frac1M \sum_x \lVert f(x) - y(x) \rVert^2$ with the sum over outputs, of the mean of
 # `members` infinitely wide plain networks, after each number of steps in `steps`. Gradient descent, no momentum.
 
