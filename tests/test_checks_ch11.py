@@ -93,6 +93,14 @@ def layer_by_layer(parts, f0, y, strengths, rate, steps):
     return f
 
 
+def decayed_first(parts, f0, y, strengths, rate, steps):
+    s, f = 1 - rate * jnp.asarray(strengths), jnp.asarray(f0)
+    for k in range(steps):
+        f = jnp.prod(s) * f
+        f = f - rate / len(f0) * jnp.einsum("l,lij->ij", (jnp.prod(s) / s) ** (2 * k + 1), parts) @ (f - y)
+    return f
+
+
 def mean_strength(strengths):
     return jnp.full_like(strengths, strengths.mean())
 
@@ -158,6 +166,10 @@ TABLES = [
                 with_lam(lambda f, lam, x, r, n, rate: lam - 4 * rate * r * f * x**2 / n),
                 "second order is missing",
             ),
+            "x in neither": (
+                with_lam(lambda f, lam, x, r, n, rate: lam + rate * r / n * (rate * lam * r - 4 * f)),
+                "both terms of the change",
+            ),
             "λ without x": (
                 with_lam(lambda f, lam, x, r, n, rate: (1 + squared(x, r, n, rate)) * lam - 4 * rate * r * f / n),
                 "λ has x²",
@@ -184,6 +196,8 @@ TABLES = [
             "L": ((3, rest(lambda lam, depth, t: jnp.exp(-2 * depth * lam * t))), "is no factor of its derivative"),
             "two layers": ((3, rest(lambda lam, depth, t: jnp.exp(-2 * lam * t))), "2(L − 1) factors"),
             "L − 1": ((3, rest(ridge=lambda n, depth, lam: n * (depth - 1) * lam)), "belongs to the linearized"),
+            "in front": ((3, lambda th, y, s, d, t: th @ coefficients(th, y, s, d, t)), "in front has shrunk"),
+            "residual": ((3, lambda th, y, *of: rest()(th, y, *of) - y), "residual f − y at this point"),
             "coefficients": ((3, coefficients), "those are the coefficients"),
             "transposed": ((3, lambda *of: rest()(*of).T), "shape"),
             "no return": ((3, lambda *of: None), "is a `return` missing?"),
@@ -207,6 +221,8 @@ TABLES = [
             "c": (later(lambda a, w, c: (a + w / 2) / jnp.log(c)), "2c − 1, not c"),
             "2c": (later(lambda a, w, c: (a + w / 2) / jnp.log(2 * c)), "2c − 1, not 2c"),
             "sooner": (later(lambda a, w, c: -(a + w / 2) / jnp.log(2 * c - 1)), "later is positive"),
+            "rounded": (later(lambda a, w, c: round(float((a + w / 2) / jnp.log(2 * c - 1)))), "to be rounded"),
+            "log10": (later(lambda a, w, c: (a + w / 2) / jnp.log(10) / jnp.log(2 * c - 1)), "base 10"),
             "loss": (later(lambda a, w, c: (a + w / 2) / jnp.log(2 * c - 1) / 2), "count one of them"),
             "something": (lambda *of: 1.0, "off by"),
             "no return": (lambda *of: None, "is a `return` missing?"),
@@ -225,6 +241,7 @@ TABLES = [
             "one factor": (kernel(decay=jnp.mean), "one factor for each layer"),
             "not forgotten": (kernel(decay=lambda s: 1.0), "f0 is not forgotten"),
             "no 1/N": (kernel(mean=lambda f: 1), "the 1/N of the loss"),
+            "late residual": (decayed_first, "before they are multiplied"),
             "mean strength": (kernel(change=mean_strength), "not one strength for all"),
             "transposed": (lambda *of: kernel()(*of).T, "shape"),
             "no return": (lambda *of: None, "is a `return` missing?"),

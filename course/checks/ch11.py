@@ -113,6 +113,7 @@ def _(answer, rng):
                 "each of the two squares has a mixed term with a 2: the sum has 4.": (1 + a**2) * lam
                 - 2 * rate * r * f * x**2 / n,
                 "the term of second order is missing.": lam - 4 * rate * r * f * x**2 / n,
+                "λ has x²: both terms of the change need it.": lam + rate * r / n * (rate * lam * r - 4 * f),
                 "λ has x²: the mixed term needs it.": (1 + a**2) * lam - 4 * rate * r * f / n,
             },
         )
@@ -166,7 +167,9 @@ def _(answer, rng):
             "the kernel has shrunk by the time t.": rest(1.0, n * depth * lam),
             "line 3 is not mended: Jθ is a multiple of f.": rest(shrunk, n * lam),
             "the N in front of λ is missing: the loss is a mean.": rest(shrunk, depth * lam),
-            "each factor of ΘJJᵀ shrinks: the exponent has a 2.": rest(np.exp(-(depth - 1) * lam * t), n * depth * lam),
+            "Θ = JJᵀ has two factors, and both shrink: the exponent has a 2.": rest(
+                np.exp(-(depth - 1) * lam * t), n * depth * lam
+            ),
             "the layer of a weight itself is no factor of its derivative: L − 1 layers shrink the Jacobian.": rest(
                 np.exp(-2 * depth * lam * t), n * depth * lam
             ),
@@ -176,6 +179,10 @@ def _(answer, rng):
             "Jθ is L f, not (L − 1) f. That one belongs to the linearized network.": rest(
                 shrunk, n * (depth - 1) * lam
             ),
+            "the kernel in front has shrunk as well.": lambda: (
+                theta @ np.linalg.solve(shrunk * theta + n * depth * lam * np.eye(n), y)
+            ),
+            "that is the residual f − y at this point; f itself is wanted.": want - y,
             "those are the coefficients: the kernel has to be applied to them.": lambda: np.linalg.solve(
                 shrunk * theta + n * depth * lam * np.eye(n), y
             ),
@@ -220,6 +227,8 @@ def _(answer, rng):
                 "the growth in a step is 2c − 1, not c.": (a + w / 2) / math.log(c),
                 "the growth in a step is 2c − 1, not 2c.": (a + w / 2) / math.log(2 * c),
                 "later is positive.": -want,
+                "nothing is to be rounded.": float(round(want)),
+                "one logarithm is to the base 10 and the other is not.": want / math.log(10),
                 "the residual grows by 2c − 1 in a step, the loss by its square: count one of them.": want / 2,
             },
         )
@@ -250,12 +259,13 @@ def _(answer, rng):
     strengths = np.linspace(0.1, 0.3, depth) * rng.uniform(0.9, 1.1)
     rate = 0.5 * n / np.linalg.eigvalsh(parts.sum(0))[-1]
 
-    def run(factor, decay=None, mean=n):
+    def run(factor, decay=None, mean=n, early=False):
         s = 1 - rate * strengths
         f = f0.copy()
         for i in range(steps):
             now = np.einsum("l,lij->ij", factor(s, i) * np.ones(depth), parts)
-            f = (np.prod(s) if decay is None else decay(s)) * f - rate / mean * now @ (f - y)
+            kept = (np.prod(s) if decay is None else decay(s)) * f
+            f = kept - rate / mean * now @ ((kept if early else f) - y)
         return f
 
     def right(s, i):
@@ -285,6 +295,7 @@ def _(answer, rng):
             "the output is multiplied by one factor for each layer.": lambda: run(right, lambda s: s.mean()),
             "f0 is not forgotten in it: the penalty acts on the output, too.": lambda: run(right, lambda s: 1.0),
             "the 1/N of the loss is missing.": lambda: run(right, mean=1),
+            "the residual of a step is that of the outputs before they are multiplied.": lambda: run(right, early=True),
             "a product of factors is wanted, not one strength for all layers.": lambda: run(
                 lambda s, i: s.mean() ** ((depth - 1) * (2 * i + 1)), lambda s: s.mean() ** depth
             ),
@@ -302,7 +313,20 @@ written(
         "harmful;",
         "the doubled network is homogeneous as a whole, so zero is where the penalty draws it.",
     ),
-    numbers=("-1", "−1", "minus one", "minus 1"),
+    numbers=(
+        "-1",
+        "−1",
+        "minus one",
+        "minus 1",
+        "-f0",
+        "−f0",
+        "-f_0",
+        "−f_0",
+        "-f₀",
+        "−f₀",
+        "to minus f0",
+        "to minus f_0",
+    ),
     asked="to which multiple of f0(x) does h(x) go?",
     minutes=15,
     difficulty=4,
