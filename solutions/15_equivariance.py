@@ -141,7 +141,7 @@ check("15.3", (wrong_line, pooled_ratio))
 # 25 minutes · difficulty 3 of 5 · rests on “With pooling”
 #
 # Between no pooling and global pooling: take the mean over blocks of $b \times b$ places that do not overlap, then flatten, then the
-# readout. Write the NNGP of this network, without the factor $\sigma_w^2$, with shared and with own weights. Given are the
+# readout, which is scaled by its fan-in as always. Write the NNGP of this network, without the factor $\sigma_w^2$, with shared and with own weights. Given are the
 # products $\mathbb E[\phi(z_p)\phi(z'_{p'})]$ of the convolutional network for all pairs of places, `products` [N, M, H, W, H, W], and
 # the means $\mathbb E[\phi(z_p)]$ for both sets of images, `means` [N, H, W] and `means2` [M, H, W]. $b$ divides $H$ and $W$.
 

@@ -98,6 +98,12 @@ def changed(shared=None, own=None):
     return answer
 
 
+def every_third(right, products, m1, m2, b):
+    N, M, H, W = products.shape[:4]
+    shape = (N, M, b, H // b, b, W // b, b, H // b, b, W // b)
+    return jnp.einsum("nmihjwkhlw->nm", jnp.asarray(products).reshape(shape)) / (b**2 * H * W)
+
+
 def equal_places(products):
     return jnp.einsum("nmhwhw->nm", products) / (products.shape[2] * products.shape[3])
 
@@ -127,6 +133,18 @@ def moving_the_first(kernel, x1, x2):
 def both_move(kernel, x1, x2):
     H, W = x1.shape[1:3]
     return sum(kernel(jnp.roll(x1, g, axis=(1, 2)), jnp.roll(x2, g, axis=(1, 2))) for g in everywhere(H, W)) / (H * W)
+
+
+def along_the_images(kernel, x1, x2):
+    H, W = x2.shape[1:3]
+    return sum(kernel(x1, jnp.roll(x2, g, axis=(0, 1))) for g in everywhere(H, W)) / (H * W)
+
+
+def in_one_call(kernel, x1, x2):
+    """All moved images as one batch, and lists."""
+    H, W = x2.shape[1:3]
+    batch = np.concatenate([np.roll(np.asarray(x2), g, axis=(1, 2)) for g in everywhere(H, W)])
+    return np.asarray(kernel(x1, batch)).reshape(len(x1), H * W, len(x2)).mean(1).tolist()
 
 
 def of_mean_image(kernel, x1, x2):
@@ -160,6 +178,7 @@ TABLES = [
             "1/n²": (with_variances(channels=2), "falls like 1/n"),
             "a deviation": (lambda *of: tuple(a**0.5 for a in variances(*of)), "standard deviation"),
             "scale not squared": (with_variances(power=2, places=1), "has its square"),
+            "w_std²": (with_variances(power=2), "squared in a variance: σ_w⁴"),
             "1/P": (with_variances(places=1), "1/P is squared"),
             "shared twice": (lambda *of: (variances(*of)[0],) * 2, "only if the weights are shared"),
             "own twice": (lambda *of: (variances(*of)[1],) * 2, "only if the weights are shared"),
@@ -183,6 +202,9 @@ TABLES = [
             "line 5": ((5, ratio), "follows from line 4"),
             "upside down": ((4, lambda Q: 1 / ratio(Q)), "upside down"),
             "always active": ((4, lambda Q: ratio(Q, lambda angle: 0 * angle + 0.5)), "active together half"),
+            "independent": ((4, lambda Q: ratio(Q, lambda angle: 0 * angle + 0.25)), "are not independent"),
+            "a mean": ((4, lambda Q: ratio(Q) / Q.shape[1]), "1/P times"),
+            "one number": ((4, lambda Q: ratio(Q).mean()), "summed up"),
             "no patches": ((4, without_q), "Q is missing"),
             "the readout": ((4, of_readout), "readout's part"),
             "not halved": ((4, lambda Q: ratio(Q) / 2), "in the denominator"),
@@ -205,6 +227,14 @@ TABLES = [
             "a sum": (
                 changed(shared=lambda r, p, m1, m2, b: r[0] * p.shape[2] * p.shape[3] / b**2),
                 "mean over blocks is missing",
+            ),
+            "another 1/b⁴": (changed(shared=lambda r, p, m1, m2, b: r[0] / b**4), "1/b⁴"),
+            "every third": (changed(shared=every_third), "b neighbors"),
+            "twice": (
+                changed(
+                    own=lambda r, p, m1, m2, b: blocks_of(product_of_means(m1, m2), m1, m2, b) + equal_places(p) / b**2
+                ),
+                "not beside it",
             ),
             "no means": (changed(own=lambda r, p, m1, m2, b: equal_places(p) / b**2), "ReLU has a mean"),
             "means everywhere": (
@@ -229,7 +259,7 @@ TABLES = [
     ),
     Table(
         "15.5",
-        right={"second image": over(everywhere), "first image": moving_the_first},
+        right={"second image": over(everywhere), "first image": moving_the_first, "one call": in_one_call},
         wrong={
             "one call": (lambda kernel, x1, x2: kernel(x1, x2), "without pooling"),
             "both move": (both_move, "one has to stay"),
@@ -237,6 +267,8 @@ TABLES = [
             "to the side": (over(lambda H, W: [(0, j) for j in range(W)]), "to the side alone"),
             "down": (over(lambda H, W: [(i, 0) for i in range(H)]), "down alone"),
             "diagonal": (over(lambda H, W: [(i, i) for i in range(max(H, W))]), "along the diagonal"),
+            "7×7": (over(lambda H, W: everywhere(7, 7)), "H·W shifts"),
+            "axes 0 and 1": (along_the_images, "axis 0 counts the images"),
             "without the first": (over(lambda H, W: everywhere(H, W)[1:]), "is a shift, too"),
             "mean image": (of_mean_image, "not of images"),
             "transposed": (lambda *of: jnp.asarray(over(everywhere)(*of)).T, "swapped"),
