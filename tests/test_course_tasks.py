@@ -230,6 +230,20 @@ def test_the_exercise_agrees_with_its_task(id):
     assert any(task.section in heading for heading in headings), f"{chapter.name} has no section {task.section!r}"
 
 
+@pytest.mark.parametrize("chapter", sorted({task.chapter for task in ALL.values()}))
+def test_the_chapter_says_how_long_its_exercises_take(chapter):
+    """The sum over its tasks, "without the open one" that without the task that goes further."""
+    (path,) = (ROOT / "notebooks").glob(f"{chapter}_*.py")
+    (sheet,) = (ROOT / "solutions").glob(f"{chapter}_*.py")
+    said = re.search(r"(\d+) for the exercises( without the open one)?", path.read_text())
+    assert said, f"{path.name} should say how many minutes its exercises take"
+    open_ones = re.findall(r"^# ## ([\d.]+) Go further", sheet.read_text(), re.MULTILINE)
+    left_out = open_ones if said[2] else []
+    assert not said[2] or open_ones, f"{sheet.name} has no open task"
+    minutes = sum(task.minutes for id, task in ALL.items() if task.chapter == chapter and id not in left_out)
+    assert int(said[1]) == minutes, f"{path.name} should say {minutes} for the exercises{said[2] or ''}"
+
+
 def test_each_exercise_has_its_task():
     marks = re.compile(r'^# %%.*(?:check|task)="([\d.]+)"', re.MULTILINE)
     used = {id for path in (ROOT / "solutions").glob("*.py") for id in marks.findall(path.read_text())}
