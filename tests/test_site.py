@@ -68,8 +68,8 @@ def test_a_chapter_leads_on(pages):
     assert "75 minutes" in box
     assert "chapter 01" in box
     assert 'href="../notebooks/03_infinite_width.ipynb" download' in box
-    assert address.colab("") in box
-    assert "/edit/main/notebooks/03_infinite_width.py" in box
+    assert f'href="{address.colab("notebooks/03_infinite_width.ipynb")}"' in box
+    assert f'href="{address.edit("notebooks/03_infinite_width.py")}"' in box
 
 
 def test_every_figure_of_a_chapter_is_there_with_what_it_shows_in_words(pages):

@@ -4,6 +4,7 @@
 """
 
 import functools
+import hashlib
 import importlib
 import inspect
 import re
@@ -239,8 +240,16 @@ def _name_page(root: Path, entry: Entry, found: dict[str, Entry], docstrings: di
         "",
         f"Defined in `{origin} <../_modules/{place}.html>`__.",
         "",
+        f".. {_fingerprint(origin)}",  # with its module a page changes: else Sphinx forgets where its source stands
+        "",
     ]
     return "\n".join(text)
+
+
+@functools.cache
+def _fingerprint(module: str) -> str:
+    """A few digits that change with a module's source."""
+    return hashlib.sha256(inspect.getsource(importlib.import_module(module)).encode()).hexdigest()[:16]
 
 
 def _body(entry: Entry, found: dict[str, Entry]) -> str:

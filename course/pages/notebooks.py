@@ -137,9 +137,7 @@ def _chapters_named(text: str, root: Path, path: str) -> str:
     lines = text.split("\n")
     for place, line in enumerate(lines):
         if not line.startswith("#"):  # a heading
-            lines[place] = re.sub(
-                r"\b(chapter |chapters (?=\d\d\b))(\d\d(?:(?:, and |, | and | to )\d\d)*)\b", several, line
-            )
+            lines[place] = NAMED.sub(several, line)
     return "\n".join(lines)
 
 
