@@ -219,7 +219,7 @@ check("17.5", answer)
 # %% [markdown]
 # ## 17.6 Go further: the first epoch
 #
-# 45 minutes · difficulty 5 of 5 · rests on “What the kernel knows”
+# 60 minutes · difficulty 5 of 5 · rests on “What the kernel knows”
 #
 # An open task. In the chapter the kernel of a quarter of an epoch is no better than that of the start. When does it turn? Does it depend on the rate, or on the outputs at the start?
 # The cell below follows the error of kernel regression through the first 60 steps, for one network, with the rate 0.03 and with a third of it.

@@ -50,6 +50,21 @@ def by_parameters(theta, f0, labels, rate, mu, steps):
     return f0 + (jac @ w).reshape(n, k)
 
 
+def by_gradient(theta, f0, labels, rate, mu, steps):
+    """The derivative of the loss by JAX, and the kernel as a matrix."""
+    n, k = f0.shape
+    matrix = jnp.asarray(theta).transpose(0, 2, 1, 3).reshape(n * k, n * k)
+
+    def loss(f):
+        return -jnp.take_along_axis(jax.nn.log_softmax(f.reshape(n, k)), jnp.asarray(labels)[:, None], 1).mean()
+
+    f, v = jnp.ravel(f0), jnp.zeros(n * k)
+    for _ in range(int(steps)):
+        v = mu * v + matrix @ jax.grad(loss)(f)
+        f = f - rate * v
+    return f.reshape(n, k).tolist()
+
+
 def with_options(**options):
     return lambda *of: trained(*of, **options)
 
@@ -116,7 +131,12 @@ def by_the_library(theta, theta_test, f, f_test, y, ridges):
 TABLES = [
     Table(
         "17.1",
-        right={"outputs": trained, "parameters": by_parameters, "NumPy": lambda *of: np.asarray(trained(*of))},
+        right={
+            "outputs": trained,
+            "parameters": by_parameters,
+            "NumPy": lambda *of: np.asarray(trained(*of)),
+            "a gradient, lists": by_gradient,
+        },
         wrong={
             "no mean": (with_options(mean=lambda n, k: 1), "1/N is missing"),
             "mean over outputs": (with_options(mean=lambda n, k: n * k), "not over examples and outputs"),
@@ -124,6 +144,7 @@ TABLES = [
             "Nesterov": (with_options(move=lambda v, before, g, mu: g + mu * v), "Nesterov"),
             "damped": (with_options(gain=lambda mu: 1 - mu), "factor 1, not"),
             "late": (with_options(move=lambda v, before, g, mu: before), "step before"),
+            "over images": (with_options(error=lambda f, target: jax.nn.softmax(f, axis=0) - target), "axis 1"),
             "squared": (with_options(error=lambda f, target: f - target), "softmax is missing"),
             "no labels": (with_options(error=lambda f, target: jax.nn.softmax(f)), "labels are missing"),
             "uphill": (with_options(error=lambda f, target: target - jax.nn.softmax(f)), "the loss rises"),
@@ -152,6 +173,8 @@ TABLES = [
             "squared": ((4, 64, 1), "not a square"),
             "steps do not count": ((4, 8, 4), "how long is the whole way"),
             "half the way": ((4, 8, 2), "make up for the rate"),
+            "a quarter": ((4, 8, 0.25), "And how long is the whole way"),
+            "a number": ((6, 8, 1), "off by more"),
             "longer": ((4, 8, 0.5), "does not become longer"),
             "two numbers": ((4, 8), "tuple of 3"),
             "words": (("four", 8, 1), "one number"),
@@ -182,7 +205,13 @@ TABLES = [
             "minus N": ((3, seen_with(lambda jac: max(freedom(jac)[0] - len(jac), 0))), "one direction an image only"),
             "mean over images": (
                 (3, seen_with(lambda jac: jnp.linalg.matrix_rank((jac - jac.mean(0)).reshape(-1, jac.shape[-1])))),
-                "not that over the images",
+                "a constant for each image",
+            ),
+            "minus one": ((3, seen_with(lambda jac: freedom(jac)[0] - 1)), "a constant for each image"),
+            "swapped": ((3, lambda jac: freedom(jac)[::-1]), "swapped"),
+            "a share": (
+                (3, seen_with(lambda jac: freedom(jac)[0] * (jac.shape[1] - 1) // jac.shape[1])),
+                "probabilities is not right",
             ),
             "N(K - 1)": ((3, seen_with(lambda jac: jac.shape[0] * (jac.shape[1] - 1))), "reach less of it"),
             "half": ((3, seen_with(lambda jac: freedom(jac)[1] + 100)), "probabilities is not right"),
@@ -204,6 +233,7 @@ TABLES = [
             "too small": (end_with(at=lambda d, theta: d * jnp.trace(theta) / len(theta) ** 2), "without another 1/N"),
             "no ridge": (end_with(at=lambda d, theta: 0.0), "no ridge"),
             "the library": (by_the_library, "`gradient_flow`"),
+            "ridges last": (lambda *of: jnp.moveaxis(ended(*of), 0, -1), "another order"),
             "one ridge": (lambda *of: ended(*of)[0], "shape"),
             "no return": (lambda *of: None, "is a `return` missing?"),
         },
