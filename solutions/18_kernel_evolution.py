@@ -78,7 +78,7 @@ check("18.2", answer)
 # 4. So the distance divided by this time is the same for all small lags: 0.04 per epoch at the start, 0.03 later.
 # 5. The kernel has slowed down by a quarter.
 #
-# In which line is the first error? Then do it right: at each of two times a distance is known for some lag, and near that time the distance grows like
+# In which line, 1 to 5, is the first error? Then do it right: at each of two times a distance is known for some lag, and near that time the distance grows like
 # lag$^h$ with a known exponent $h$ (2 for a smooth path, less if it is shaken).
 # Return both velocities $S/\Delta$ for the common lag `lag`, the early one first.
 

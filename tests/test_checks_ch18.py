@@ -18,6 +18,13 @@ def by_least_squares(theta0, theta):
     return [float(c), 1 - rest @ rest / np.sum((v - u[:, 0]) ** 2)]
 
 
+def of_traces(theta0, theta):
+    """The ratio of the traces over images and outputs."""
+    first, last = (np.asarray(part) for part in (theta0, theta))
+    trace = "ii->" if first.ndim == 2 else "iikk->"
+    return np.einsum(trace, last) / np.einsum(trace, first)
+
+
 def with_c(factor):
     """Another number in the place of c, and the right share."""
     return lambda theta0, theta: (factor(jnp.ravel(theta0), jnp.ravel(theta)), rescaling(theta0, theta)[1])
@@ -75,6 +82,21 @@ def by_search(H, m, w1, w2):
     return max(*tops, risk(0.0), risk(1.0)) - 0.5 * risk(0.0) - 0.5 * risk(1.0)
 
 
+def by_cases(H, m, w1, w2):
+    """From the bend and the difference of the ends alone."""
+    H, m, w1, w2 = (np.asarray(value, np.float64) for value in (H, m, w1, w2))
+    bend = float((w2 - w1) @ H @ (w2 - w1))
+    difference = float((w2 - m) @ H @ (w2 - m) - (w1 - m) @ H @ (w1 - m)) / 2
+    if bend >= 0 or abs(difference) >= -bend / 2:
+        return abs(difference) / 2
+    return -bend / 8 - difference**2 / (2 * bend)
+
+
+def at_the_clipped_point(H, m, w1, w2):
+    risk, slope, bend = risks(H, m, w1, w2)
+    return risk(jnp.clip(-slope / bend, 0, 1)) - (risk(0.0) + risk(1.0)) / 2
+
+
 def on_a_grid(H, m, w1, w2):
     risk, *_ = risks(H, m, w1, w2)
     return max(risk(a) for a in np.linspace(0, 1, 11)) - (risk(0.0) + risk(1.0)) / 2
@@ -101,6 +123,7 @@ TABLES = [
         wrong={
             "norms": (with_c(lambda u, v: jnp.sqrt((v @ v) / (u @ u))), "ratio of the norms"),
             "cosine": (with_c(lambda u, v: (u @ v) / jnp.sqrt((v @ v) * (u @ u))), "that is the cosine"),
+            "traces": (lambda *of: (of_traces(*of), rescaling(*of)[1]), "ratio of the traces"),
             "the other way": (with_c(lambda u, v: (u @ v) / (v @ v)), "multiple of Θ_t"),
             "the rest": (with_share(lambda c, a, b, moved: 1 - (c - 1) ** 2 * a / moved), "share of the rest"),
             "not squared": (with_share(lambda c, a, b, moved: jnp.sqrt((c - 1) ** 2 * a / moved)), "squared norms"),
@@ -108,6 +131,7 @@ TABLES = [
                 with_share(lambda c, a, b, moved: (jnp.sqrt(b / a) - 1) ** 2 * a / moved),
                 "split of the chapter",
             ),
+            "squared cosine": (with_share(lambda c, a, b, moved: c**2 * a / b), "the squared cosine"),
             "from zero": (with_share(lambda c, a, b, moved: c**2 * a / moved), "not from zero"),
             "over the end": (with_share(lambda c, a, b, moved: (c - 1) ** 2 * a / b), "not by ‖Θ_t‖²"),
             "over the start": (with_share(lambda c, a, b, moved: (c - 1) ** 2), "not by ‖Θ_0‖²"),
@@ -156,7 +180,7 @@ TABLES = [
     ),
     Table(
         "18.5",
-        right={"the parabola": barrier, "a search": by_search},
+        right={"the parabola": barrier, "a search": by_search, "two cases, floats": by_cases},
         wrong={
             "no top inside": (lambda *of: barrier(*of, inner=False), "lies inside the line"),
             "above the larger end": (lambda *of: barrier(*of, subtract=jnp.maximum), "above the larger end"),
@@ -164,6 +188,7 @@ TABLES = [
             "the sum": (lambda *of: barrier(*of, subtract=lambda u, v: u + v), "not their sum"),
             "no half": (lambda H, *of: barrier(2 * H, *of), "½ of the loss"),
             "stationary": (always_the_stationary_point, "no maximum on the line"),
+            "clipped": (at_the_clipped_point, "the lower end"),
             "the middle": (at_the_middle, "at the middle"),
             "a grid": (on_a_grid, "over a grid"),
             "no return": (lambda *of: None, "is a `return` missing?"),
