@@ -36,6 +36,7 @@ def main(chromium, path, out, screenshot=None):
         url = pathlib.Path(path).resolve().as_uri()
         page.on("request", lambda r: result["requests"].append(r.url) if r.url != url else None)
         page.on("pageerror", lambda e: result["errors"].append(str(e)))
+        page.on("console", lambda m: result["errors"].append(m.text) if m.type in ("error", "warning") else None)
         page.goto(url)
         result["settings"] = []
         for setting in ast.literal_eval(os.environ["EXPLORER_SETTINGS"]):
@@ -53,15 +54,54 @@ def main(chromium, path, out, screenshot=None):
         page.locator("#diagram").scroll_into_view_if_needed()
         box = page.locator("#diagram").bounding_box()
         assert box
-        scale = box["width"] / 320
-        page.mouse.click(box["x"] + (42 + 134) * scale, box["y"] + (8 + 100) * scale)  # the middle of the plane
+        scale = box["width"] / 340
+        middle = box["x"] + (42 + 116) * scale, box["y"] + (8 + 100) * scale
+        page.mouse.click(*middle)
         result["clicked"] = [float(page.locator(f"#{c}").input_value()) for c in ("w", "b")]
+        page.mouse.move(*middle)
+        page.mouse.down()
+        page.mouse.move(middle[0] - 58 * scale, middle[1] + 50 * scale, steps=3)  # a quarter of the plane
+        page.mouse.up()
+        result["dragged"] = [float(page.locator(f"#{c}").input_value()) for c in ("w", "b")]
         move(page, "tanh", 1.5, 0.3, 0.5, 20)
-        for width in (1280, 390):
-            page.set_viewport_size({"width": width, "height": 900})
-            result["overflow"][width] = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-            if screenshot:
-                page.screenshot(path=f"{screenshot}_{width}.png", full_page=True)
+        page.locator(".handle").focus()
+        for key in ("ArrowRight", "ArrowUp", "Shift+ArrowLeft"):
+            page.keyboard.press(key)
+        result["cross_by_key"] = [float(page.locator(f"#{c}").input_value()) for c in ("w", "b")]
+        page.select_option("#activation", "relu")
+        result["edge_of_relu"] = page.locator("#edge_words").inner_text()
+        page.wait_for_timeout(500)
+        result["spoken"] = page.locator("#status").inner_text()
+        result["edge_line"] = {}
+        for name in ("tanh", "erf", "elu", "gelu"):
+            result["edge_line"][name] = page.evaluate("name => edgeOf(name)", name)
+        result["colors"] = [page.evaluate("share => color(share)", i / 64) for i in range(65)]
+        move(page, "tanh", 1.5, 0.3, 0.5, 20)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            colors = "(({ backgroundColor, color }) => [backgroundColor, color])(getComputedStyle(document.body))"
+            result[scheme] = page.evaluate(colors)
+            for width in (1280, 390):
+                page.set_viewport_size({"width": width, "height": 900})
+                wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+                result["overflow"][f"{width} {scheme}"] = wide
+                if screenshot:
+                    page.screenshot(path=f"{screenshot}_{width}_{scheme}.png", full_page=True)
+        phone = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True).new_page()
+        phone.goto(url)
+        phone.locator("#diagram").scroll_into_view_if_needed()
+        box = phone.locator("#diagram").bounding_box()
+        assert box
+        phone.touchscreen.tap(box["x"] + (42 + 116) * box["width"] / 340, box["y"] + (8 + 100) * box["width"] / 340)
+        result["tapped"] = [float(phone.locator(f"#{c}").input_value()) for c in ("w", "b")]
+        client = phone.context.new_cdp_session(phone)
+        scale = box["width"] / 340
+        for kind, k in (("touchStart", 0), *(("touchMove", k) for k in range(1, 9)), ("touchEnd", None)):
+            across, down = (0, 0) if k is None else (158 - 14.5 * max(k - 4, 0), 108 + 12.5 * min(k, 4))  # first down
+            spot = {"x": box["x"] + across * scale, "y": box["y"] + down * scale}
+            client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [] if k is None else [spot]})
+        phone.wait_for_timeout(100)
+        result["finger"] = [float(phone.locator(f"#{c}").input_value()) for c in ("w", "b")]
         browser.close()
     pathlib.Path(out).write_text(json.dumps(result))
 

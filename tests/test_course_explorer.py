@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 from helpers import assert_close
@@ -80,6 +81,25 @@ def test_every_control_moves_the_numbers(tmp_path):
     assert got["edge"]["phase"] == "critical"
     assert float(got["edge"]["w"]) == pytest.approx(ntk.critical_point(ntk.Tanh(), 0.3).w_std, rel=5e-3)
     assert got["by_key"] == pytest.approx([1.505, 0.295, 0.51], abs=1e-9)
-    assert got["clicked"] == pytest.approx([1.75, 0.75], abs=0.05)
-    for width in (390, 1280):
-        assert got["overflow"][str(width)] <= 0, f"wider than a screen of {width} px"
+    middle = [4.625**0.5, 1.125**0.5]  # the axes are variances
+    assert got["clicked"] == pytest.approx(middle, abs=0.02)
+    assert got["tapped"] == pytest.approx(middle, abs=0.02)
+    for moved in ("dragged", "finger"):
+        assert got[moved] == pytest.approx([2.4375**0.5, 0.5625**0.5], abs=0.02), moved
+    assert got["cross_by_key"] == pytest.approx([1.41, 0.31], abs=1e-9)
+    assert "(2, 0)" in got["edge_of_relu"]
+    assert "the variance grows" not in got["spoken"]
+    assert got["spoken"].startswith("ordered; depth scale")
+    assert len(got["overflow"]) == 4
+    for screen, more in got["overflow"].items():
+        assert more <= 0, f"wider than a screen of {screen}"
+    assert got["light"] == ["rgb(255, 255, 255)", "rgb(27, 27, 31)"]
+    assert got["dark"] == ["rgb(21, 23, 27)", "rgb(236, 238, 242)"]
+    for name, line in got["edge_line"].items():
+        assert len(line) > 20
+        for w_var, b_var in [(w_var, b_var) for w_var, b_var in line if b_var > 0.2][:8:7]:  # GELU warns below
+            there = ntk.edge_of_chaos(explorer.activations()[name], b_var**0.5)
+            assert w_var**0.5 == pytest.approx(there, rel=1e-4), (name, b_var)
+    shares, figures = np.arange(65) / 64, matplotlib.colormaps["cividis"]
+    colors = [[int(v) for v in color[4:-1].split()] for color in got["colors"]]
+    assert np.abs(np.array(colors) - 255 * figures(shares)[:, :3]).max() < 6  # of 255
