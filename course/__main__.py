@@ -92,6 +92,17 @@ def explorer(rebuild: Annotated[bool, typer.Option("--build", help="compute its 
 
 
 @app.command()
+def playground() -> None:
+    """Open the playground in the browser: infinitely wide networks on points of your own. No network needed."""
+    import webbrowser
+
+    from course import playground
+
+    print(playground.PAGE)
+    webbrowser.open(playground.PAGE.as_uri())
+
+
+@app.command()
 def site() -> None:
     """Make the site in .cache/site/html: chapters, exercises, claims, library. A warning is an error; no network."""
     from course import build

@@ -14,7 +14,7 @@ from course import address, build, execute
 
 #: Of the package, what no sheet needs.
 LEFT_OUT = (
-    *("site", "pages", "explorer", "jupyterlab", "grading", "teaching", "__pycache__"),
+    *("site", "pages", "explorer", "playground", "jupyterlab", "grading", "teaching", "__pycache__"),
     *("*.sh", "*.png", "AUTHORS.md", "claims.md"),
 )
 TEXT = """# Exercises of the NTK course

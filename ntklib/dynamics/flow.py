@@ -430,7 +430,8 @@ def working_precision(
     """
     wide = any(a is not None and a.dtype == np.float64 for a in (*kernels, *arrays))
     dtype = jnp.result_type(float) if wide else jnp.dtype(jnp.float32)  # float32 where JAX has float64 off
-    eps = max(_checks.rounding(k, square=k is kernels[0]) for k in kernels if k is not None)
+    precisions = [_checks.rounding(k, square=k is kernels[0]) for k in kernels if k is not None]
+    eps = max(precisions, default=float(jnp.finfo(dtype).eps))
     return not _checks.is_traced(*kernels, *arrays, *numbers), dtype, eps
 
 

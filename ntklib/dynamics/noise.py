@@ -60,7 +60,7 @@ def noise_covariance(residual: ArrayLike, batch_size: int, *, replace: bool = Fa
     """
     r: Any = _checks.checked("residual", residual, "N K", way_out="For one output pass `residual[:, None]`.")
     level = noise_level(len(r), batch_size, replace)
-    known, dtype, _ = working_precision(r)
+    known, dtype, _ = working_precision(arrays=(r,))
     with _linalg.double_precision(known):
         (r,) = working_copies([("residual", r)], known, dtype)
         cov = level * (jnp.diag(jnp.sum(r**2, axis=1)) / len(r) - product(r, r.T) / len(r) ** 2)
