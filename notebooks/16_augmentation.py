@@ -54,6 +54,7 @@ N = 100  # training images, and as many for choosing the ridge
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # relative to the mean of the diagonal
 
 
+# %%
 @functools.cache
 def digits(seed):
     """MNIST digits of 14×14 pixels."""
@@ -335,6 +336,7 @@ class Problem:
         return regress(self.k, self.k_new, np.tile(self.y, (s, 1)), ridge * np.trace(self.k) / len(self.k))
 
 
+# %%
 @functools.lru_cache(SEEDS)
 def problem(load, copies_of, seed):
     data = load(seed)
@@ -490,6 +492,7 @@ def expected_errors(load, copies_of, seed):
     return [*errors, np.mean(1 - np.diag(c) / diagonal)]
 
 
+# %%
 CASES = {
     "digits, shifted": (digits, shifted),
     "digits 28×28, shifted": (fine_digits, shifted),
@@ -612,14 +615,15 @@ for name in ("digits, shifted", "photos, eightfold"):
 
 
 def with_extra_ridge(p, seed):
-    """Squared test errors of 64 members, and of the averaged kernel with the extra ridge and without it: [3]."""
+    """Squared test errors of 64 members, of the averaged kernel with and without the extra ridge, of one solve: [4]."""
     s = len(p.k) // N
     lam = 1e-2 * np.trace(p.k) / len(p.k)
     k_g = p.k.reshape(s, N, s, N).mean((0, 2))
     k_g_new = p.k_new.reshape(-1, s, N).mean(1)
     extra = np.diag(np.diag(p.k).reshape(s, N).mean(0) - np.diag(k_g))
     ensemble = np.mean([p.member(rows, 1e-2) for rows in p.draw(64, seed)], axis=0)
-    outputs = (ensemble, regress(k_g + extra, k_g_new, p.y, lam), regress(k_g, k_g_new, p.y, lam))
+    averaged = [regress(k, k_g_new, p.y, lam) for k in (k_g + extra, k_g)]
+    outputs = (ensemble, *averaged, p.on_all(1e-2))
     return [scores(f[TEST], p.labels_new[TEST])[0] for f in outputs]
 
 
@@ -639,9 +643,10 @@ gap = abs(by_cg - by_cholesky).max() / abs(by_cholesky).max()
 print(f"conjugate gradients against Cholesky, {len(rows):,} copies: equal to six digits, {gap < 1e-6}")
 assert gap < 1e-6
 for name, errors in extra.items():
-    agreement, apart = (plotting.mean_and_error(errors[:, 0] / errors[:, m]) for m in (1, 2))
+    agreement, apart, to_solve = (plotting.mean_and_error(errors[:, 0] / errors[:, m]) for m in (1, 2, 3))
     print(f"{name}: squared error of 64 members over that of the averaged kernel")
     print(f"   with the extra ridge {agreement[0]:.3f}, without it {apart[0]:.3f}")
+    print(f"   and over that of one solve on all copies {to_solve[0]:.2f} ± {to_solve[1]:.2f}")
     claim(
         "F11",
         what=f"squared error, ensemble (J = 64) over the invariant kernel with the extra ridge k − k_G: {name}",
@@ -649,13 +654,20 @@ for name, errors in extra.items():
         uncertainty=agreement[1],
         seeds=SEEDS,
     )
+claim(
+    "F11",
+    what="squared error, ensemble (J = 64) over one solve on all copies, the same small ridge, dense NTK: digits, shifted",
+    measured=to_solve[0],
+    uncertainty=to_solve[1],
+    seeds=SEEDS,
+)
 
 # %% [markdown]
 # Our account is right as far as it goes, and it does not explain the loss.
 # The averaged kernel with $D$ has the ensemble's squared error to 1 % (photos) and 3 % (shifted digits): (8) says well enough what a large ensemble is.
 # But *without* $D$ the ensemble is only 2 % and 9 % above it, within our margin as well.
 # So the extra ridge is a small part of the distance to the large solve over shifts.
-# That distance is a factor of 1.6 (for $J = 16$ and ridges chosen on validation images).
+# With the same 64 members and the same small $\lambda$ that distance is a factor of $1.58 \pm 0.02$.
 # A likely reason for the rest, which we did not test: shifts are no group.
 # For a group all copies of an image have the same coefficient in the large solve, as the derivation of (4) shows.
 # For shifts each copy may have its own, and the averaged kernel cannot do that.
