@@ -268,7 +268,7 @@ for way, number in WAYS.items():
 
 moved = jax.tree.map(lambda p: p + 0.1, params)
 linear = digits(nt.linearize(f, params)(moved, few), ntk.linearize((f, params))(moved, few))
-print(f"the linearised network: {linear:.0f} digits")
+print(f"the linearized network: {linear:.0f} digits")
 diagonal = nt.empirical_ntk_fn(f, trace_axes=(), diagonal_axes=(-1,), vmap_axes=0)(few, others, params)
 assert digits(diagonal, jnp.einsum("ijkk->ijk", full)) > 6
 assert linear > 6
@@ -419,6 +419,11 @@ claim(
     "F12",
     what=f"digits, counted up to 10: {ROW_03}, ReLU, two different inputs (chapter 03)",
     measured=off["ReLU", "float64"],
+)
+claim(
+    "F12",
+    what=f"digits, counted up to 10: {ROW_03}, GELU (chapter 03)",
+    measured=min(off["GELU", "float64"], on["GELU", "float64"]),
 )
 for dtype in ("float64", "float32"):  # whole digits: the tenths belong to the processor
     claim(
@@ -631,6 +636,7 @@ def rows_of_digits(seed, n=60):
     return images.astype(np.float64), np.concatenate([subset.y_train, subset.y_test])
 
 
+# %%
 tokens, labels = rows_of_digits(0)
 _, _, reader_fn = reader()
 as_it_stands = jax.jit(lambda t: reader_fn(t, None, "ntk"))
