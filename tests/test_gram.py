@@ -59,8 +59,8 @@ def test_angles_against_many_digits(dtype, error):
 def test_duals_by_distance_are_those_by_covariance(name):
     activation = ACTIVATIONS[name].activation
     rng = np.random.default_rng(0)
-    q1, q2 = (jnp.asarray(np.append(rng.uniform(0.01, 4.0, 500), tail)) for tail in ([0.0, 0.0], [0.0, 2.0]))
-    rho = jnp.asarray(np.concatenate([rng.uniform(-1.0, 1.0, 498), [1.0, -1.0, 0.0, 0.0]]))
+    q1, q2 = (jnp.asarray(np.append(rng.uniform(0.01, 4.0, 500), tail)) for tail in ([0.0] * 3, [0.0, 2.0, 30.0]))
+    rho = jnp.asarray(np.concatenate([rng.uniform(-1.0, 1.0, 498), [1.0, -1.0, 0.0, 0.0, 0.0]]))
     delta = correlation.signed(1 - rho, 1 + rho)
     slopes, new = activation.near(delta, q1, q2)
     values = jnp.sqrt(activation.moment(q1) * activation.moment(q2)) * correlation.rho(new)

@@ -77,7 +77,8 @@ def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
             start=(even * unit * (1 + jnp.exp(-2 * p)), odd * unit * -jnp.expm1(-2 * p)),
             slope=(even * scale * (waves - far), odd * scale * (waves + far)),
         )
-        apart = jnp.where(jnp.maximum(t1, t2) ** 2 <= _SHORT, long_waves(t1, t2), short_waves(t1, t2))
+        some1, some2 = (jnp.where(m == 0, 1.0, t) for m, t in ((m1, t1), (m2, t2)))  # without a variance 1 − κ is 0
+        apart = jnp.where(jnp.maximum(t1, t2) ** 2 <= _SHORT, long_waves(t1, t2), short_waves(some1, some2))
         none = jnp.maximum((m1 == 0).astype(d.dtype), (m2 == 0).astype(d.dtype))
         return parts.joined(delta, apart, none)
 
