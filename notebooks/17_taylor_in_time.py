@@ -326,7 +326,7 @@ for one, values, colour in ((ax, regression, 1), (right, largest, 2)):
     one.set_xticks(places, [f"{t:g}" for t in ONSETS])
     one.set(xlabel="onset, in epochs (not to scale)")
 ax.set(ylabel="error of kernel regression", ylim=(0, None))
-right.set(ylabel="share of the largest eigenvalue", ylim=(0, 1))
+_ = right.set(ylabel="share of the largest eigenvalue", ylim=(0, 1))
 
 # %%
 mean, error = plotting.mean_and_error(regression[:, 0] - regression[:, three])

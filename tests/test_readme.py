@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 HEADS = chapters.chapters(ROOT)
 DIRECT = chapters.direct(HEADS)
-COMING = {"playground"}  # made beside this page
 SHEET = Counter()  # minutes
 for task in all_tasks().values():
     SHEET[task.chapter] += task.minutes
@@ -197,6 +196,6 @@ def test_its_commands_exist():
     named = {name for name in re.findall(r"`(\w+)(?: \d\d)?` \|", TEXT)}
     named |= set(re.findall(r"python -m course (\w+)", TEXT))
     assert {"progress", "explorer", "replicate", "grade", "handout", "open"} <= named
-    assert named <= there | COMING
+    assert named <= there
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    assert set(re.findall(r"\bmake (\w+)", TEXT.split("## Without make")[0])) <= targets | COMING
+    assert set(re.findall(r"\bmake (\w+)", TEXT.split("## Without make")[0])) <= targets
