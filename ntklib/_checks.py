@@ -390,7 +390,7 @@ def features(expected: int, got: int) -> None:
     if expected != got:
         raise ValueError(
             f"This layer takes {expected} features (the last axis), but its input has {got}. "
-            f"Images must be flattened first (ntklib.Flatten, or `data.flat()`); neighbouring layers must agree."
+            f"Images must be flattened first (ntklib.Flatten, or `data.flat()`); neighboring layers must agree."
         )
 
 

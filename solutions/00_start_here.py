@@ -83,7 +83,7 @@ check("00.2", directional_derivative)
 #
 # 10 minutes · difficulty 2 of 5 · rests on “Training, by hand and with `ntk.train`”
 #
-# One step of any Optax optimiser. `loss(params)` is a number; `optimizer.init(params)` made the first `opt_state`. Return the
+# One step of any Optax optimizer. `loss(params)` is a number; `optimizer.init(params)` made the first `opt_state`. Return the
 # new parameters and the new state.
 
 

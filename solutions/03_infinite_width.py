@@ -22,7 +22,7 @@ plotting.use_style()
 #
 # 15 minutes · difficulty 3 of 5 · rests on “Duals in closed form”
 #
-# Derive the dual of the absolute value, $\phi(x) = |x|$: for centred Gaussians $u, v$ with variances $q_1, q_2$ and covariance $q_{12}$,
+# Derive the dual of the absolute value, $\phi(x) = |x|$: for centered Gaussians $u, v$ with variances $q_1, q_2$ and covariance $q_{12}$,
 #
 # $$
 # \mathbb E\big[\,|u|\,|v|\,\big] \quad\text{and}\quad \mathbb E\big[\operatorname{sign}(u) \operatorname{sign}(v)\big].

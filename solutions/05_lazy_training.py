@@ -108,7 +108,7 @@ check("05.2", double)
 #
 # 20 minutes · difficulty 3 of 5 · rests on “Under the magnifying glass”
 #
-# You want to train a centred model $\alpha h$ to the end, gradient descent with the rate $\eta/\alpha^2$, and its parameters shall travel a given
+# You want to train a centered model $\alpha h$ to the end, gradient descent with the rate $\eta/\alpha^2$, and its parameters shall travel a given
 # small distance. Predict the $\alpha$ from the kernel of $h$ alone. The targets may have several columns, for $K$ outputs that share no parameters: then
 # the squares of the distances add up.
 
@@ -269,7 +269,7 @@ check("05.5", answer)
 # 45 minutes · difficulty 4 of 5 · rests on “One number that tells”
 #
 # An open task. `kappa` below measures $\kappa_h = \lVert h(w_0) - y \rVert\, \lVert D^2h \rVert / \lVert Dh \rVert^2$ for any model with one output. Take an architecture that
-# you care about (deeper, with residual connections, a CNN, another activation, another initialisation) and make a guess: is it lazier than the chapter's network at
+# you care about (deeper, with residual connections, a CNN, another activation, another initialization) and make a guess: is it lazier than the chapter's network at
 # $\alpha = 1$? What makes it lazier, what less so? Then measure $\kappa$, on three seeds at least, and compare with how much its Jacobian
 # really changes in training. Does $\kappa$ put your variants in the right order?
 # (With several layers $D^2h$ joins parameters of all units, so the chapter's way, unit by unit, is not open. `kappa` searches from four starts: it may find too little.)

@@ -209,9 +209,9 @@ check("08.4", (wrong_line, stationary_variances))
 #
 # 10 minutes · difficulty 2 of 5 · rests on “Is it a regularizer?”
 #
-# A colleague fine-tunes a *linearised* network on data with disputed labels, by SGD with small batches, each run from the same start. She averages the
+# A colleague fine-tunes a *linearized* network on data with disputed labels, by SGD with small batches, each run from the same start. She averages the
 # parameters of 50 runs, and the average has a clearly lower test loss than any single run. "So the noise of SGD helped
-# us to a flat region, and the average sits in its middle: implicit regularisation." What is right in this and what
+# us to a flat region, and the average sits in its middle: implicit regularization." What is right in this and what
 # is wrong? Which much cheaper computation gives (nearly) her averaged network, and how would you test her claim?
 
 # %% written="08.5" points=2

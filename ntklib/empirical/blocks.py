@@ -144,7 +144,7 @@ def add_tile(
         "full": ((i, j, left_output, right_output), (j, i, right_output, left_output)),
     }[strategy.outputs]
     if strategy.outputs == "mean":
-        # What was written for earlier outputs. Neighbouring tiles have not added to it: tiles overlap only if all
+        # What was written for earlier outputs. Neighboring tiles have not added to it: tiles overlap only if all
         # outputs are in one block (see `choose`).
         before = jax.lax.dynamic_slice(kernel, start, tile.shape)
         tile = tile / strategy.count + jnp.where(left_output == 0, 0, before)

@@ -95,17 +95,17 @@ def logit_gradient_similarity(
         for number, chosen in enumerate((pairs & same, pairs & ~same)):
             sums[number] += cosines[chosen].sum()
             counts[number] += (length[chosen] > 0).sum()
-    return _similarity(sums, counts, labelled=labels is not None)
+    return _similarity(sums, counts, labeled=labels is not None)
 
 
-def _similarity(sums: np.ndarray, counts: np.ndarray, *, labelled: bool) -> GradientSimilarity:
-    if not counts.sum() or (labelled and not counts.all()):
+def _similarity(sums: np.ndarray, counts: np.ndarray, *, labeled: bool) -> GradientSimilarity:
+    if not counts.sum() or (labeled and not counts.all()):
         raise ValueError(
             "`model` has no two examples with gradients to compare, within a class or between classes: the derivatives "
             "by all parameters are zero. Are all of its units off?"
         )
     mean = jnp.asarray(sums.sum() / counts.sum())
-    within, between = (jnp.asarray(s / n) if labelled else None for s, n in zip(sums, counts, strict=True))
+    within, between = (jnp.asarray(s / n) if labeled else None for s, n in zip(sums, counts, strict=True))
     return GradientSimilarity(mean, within, between)
 
 
