@@ -439,7 +439,7 @@ assert gaps[narrow][0] > 4 * gaps[wide][0], "the narrow network should leave it"
 # $N / \lambda_i$. Patterns with large eigenvalues are learned first, and which part of a *target* is learned when depends on how much of
 # it lies along which pattern. To see it we sort the modes into four bands and follow the residual in each.
 
-# %% alt="Left: eigenvalues divided by N over their rank, log-log; the first stands apart at about 0.65, the rest fall smoothly from 0.15 to 0.002. Right: the residual in four bands of modes relative to its start, over time. Predicted lines and measured points agree; the first mode is learned by t = 8; of the last band a third is still there at t = 128."
+# %% alt="Left: eigenvalues divided by N over their rank, log-log; the first stands apart at about 0.7, the rest fall smoothly from 0.17 to 0.002. Right: the residual in four bands of modes relative to its start, over time. Predicted lines and measured points agree; the first mode is learned by t = 8; of the last band a third is still there at t = 128."
 measured, _, kernels = results[wide]
 values, modes = np.linalg.eigh(kernels)  # ascending, one set for each seed
 values, modes = values[:, ::-1], modes[:, :, ::-1]
@@ -485,7 +485,7 @@ assert worst < 0.05, "each band should decay as predicted"
 # infinitely small, and multiplies this mode by $1 - \eta \lambda_1/N \approx 0.83$ where the flow has $e^{-\eta\lambda_1/N} \approx 0.84$, four times until $t = 1$.)
 #
 # The first mode is nearly the constant pattern, all images up or down together: before anything else, a network learns the mean
-# of the targets. The last modes have time constants hundreds of times longer. They are patterns that flip between images
+# of the targets. The last few modes have time constants one to four hundred times longer. They are patterns that flip between images
 # which the kernel finds alike; fitting them takes long, and whether it helps on test images is another matter. This is why
 # *stopping early* acts as a regularizer: it leaves out the modes that come late (chapter 12).
 #
@@ -500,8 +500,8 @@ assert worst < 0.05, "each band should decay as predicted"
 # v^\top \Theta\, v = v^\top J J^\top v = \lVert J^\top v \rVert^2 \ge 0 ,
 # $$
 #
-# so $\Theta$ is positive semi-definite, and $\Theta v = 0$ means $J^\top v = 0$: **no small change of the parameters changes the outputs along
-# $v$**. Gradient descent cannot see such a pattern; it stays as it was. Since $\Theta = J J^\top$ has at most the rank $P$, every
+# so $\Theta$ is positive semi-definite, and $\Theta v = 0$ means $J^\top v = 0$: **to first order, no change of the parameters changes the outputs
+# along $v$**. While the kernel is constant, gradient descent does not touch such a pattern; it stays as it was. Since $\Theta = J J^\top$ has at most the rank $P$, every
 # model with fewer parameters than examples has null directions. So has every set with the same image twice: make a copy of the first image and give
 # it the opposite label.
 
@@ -586,7 +586,7 @@ def for_width(n):
 
 ratio = np.stack([for_width(int(n)) for n in widths], axis=1)  # [seeds, widths]
 
-# %% alt="Log-log plot over width from 16 to 256: the size of the off-diagonal entries of the 10 × 10 blocks relative to the diagonal ones falls from about 0.2 to 0.04 along a line of slope minus one half."
+# %% alt="Log-log plot over width from 16 to 256: the size of the off-diagonal entries of the 10 × 10 blocks relative to the diagonal ones falls from about 0.25 to 0.06 along a line of slope minus one half."
 fig, ax = plt.subplots(figsize=(4.8, 3))
 plotting.rate(ax, widths, ratio, label="10 outputs", theory=-0.5)
 ax.set(
@@ -631,8 +631,9 @@ for wanted in ("mean", "diagonal", "full"):
 
 # %% [markdown]
 # For the mean over outputs Jacobians are cheaper here, for full blocks products are. Memory decides as often: the Jacobians of
-# a thousand images fill a machine, so the library works in tiles. `method="auto"`, the default, compares the two counts. In
-# convolutional networks each weight is used at every pixel, $F \gg P$, and Jacobians win.
+# a thousand images fill a machine, so the library works in tiles. In
+# convolutional networks each weight is used at every pixel, $F \gg P$, and Jacobians win over products. The default, `method="auto"`, counts the operations of both and of a
+# third way, `"layerwise"`, which uses that the derivative by a layer's weights is a product of two factors. Nearly always it takes the third (chapter 19).
 #
 # Products also give $\Theta v$ for a *vector* $v$ at the price of one training step, without any kernel: exercise 01.2.
 #
