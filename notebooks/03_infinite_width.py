@@ -125,7 +125,7 @@ plt.show()
 # (u, v) \sim \mathcal N\!\left(0, \begin{pmatrix} \Sigma^l(x,x) & \Sigma^l(x,x') \\ \Sigma^l(x',x) & \Sigma^l(x',x') \end{pmatrix}\right). \tag{2}$$
 #
 # Once the covariance is a fixed number, "Gaussian given layer $l$" is simply "Gaussian", and units that were independent given layer $l$ are
-# independent. The induction closes. At the end, $f$ is a **Gaussian process** with covariance $\Sigma^L$: the *neural network Gaussian process* kernel.
+# independent. The induction closes. At the end, $f$ is a **Gaussian process** with covariance $\Sigma^L$: the *neural network Gaussian process* kernel (Neal 1996 for one hidden layer, Lee et al. 2018 for more).
 # Two things to keep from this paragraph: a **finite** network's output is Gaussian given its last hidden layer, that is, a *mixture of Gaussians with random covariance* $\hat\Sigma$;
 # and the only thing that goes to a limit is an average over units, so we should expect errors of the size of the central limit theorem, $n^{-1/2}$.
 #
@@ -265,7 +265,7 @@ grid_sizes, sample_sizes = (4, 8, 16, 32, 64), (16, 64, 256, 1024, 4096)
 hermite = [abs(gauss_hermite(relu, rho, m) - truth) for m in grid_sizes]
 misses = np.array([sampled(relu, rho, m) - truth for m in sample_sizes])
 
-# %% alt="Left: the dual of ReLU and of erf against the correlation: closed forms as lines; crosses from quadrature and points with error bars from 1000 samples lie on them. Right: error of the dual of ReLU against the number of evaluations, both axes logarithmic: sampling falls with slope minus one half, Gauss-Hermite roughly like one over the number, quadrature between the rays drops below ten to the minus fourteen within some fifteen hundred evaluations."
+# %% alt="Left: the dual of ReLU and of erf against the correlation: closed forms as lines; crosses from quadrature and points with error bars from 1000 samples lie on them. Right: error of the dual of ReLU against the number of evaluations, both axes logarithmic: sampling falls with slope minus one half, Gauss-Hermite lies a factor of ten lower and falls no faster, quadrature between the rays drops below ten to the minus fourteen within some fifteen hundred evaluations."
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.2))
 for i, name in enumerate(exact):
     style = {"color": plotting.COLOURS[i], "ls": plotting.DASHES[i]}
@@ -544,7 +544,7 @@ assert np.abs(covariance / gaussian - 1).max() < 0.15
 #
 # $$\dot a_i = -\frac{\sigma_w}{\sqrt n} \frac1N \sum_s r_s\, \phi(u_i(x_s)), \qquad \dot u_i(x) = -\frac{\sigma_w}{\sqrt n}\, a_i\, \frac1N \sum_s r_s\, \phi'(u_i(x_s))\, \Sigma^1(x, x_s).$$
 #
-# Each moves by $O(n^{-1/2})$. So each term of $\Theta$ changes by $O(n^{-1/2})$, and an average of $n$ terms changes by **at most** $O(n^{-1/2})$. This is what is proven in general (Lee et al. 2019), and it suffices: the kernel is constant in the limit.
+# Each moves by $O(n^{-1/2})$. So each term of $\Theta$ changes by $O(n^{-1/2})$ if $\phi$ is smooth, and an average of $n$ terms changes by **at most** $O(n^{-1/2})$. For smooth $\phi$, a positive definite $\Theta$ and small steps this is proven at any depth (Lee et al. 2019), and it suffices: the kernel is constant in the limit.
 #
 # **The law that is seen.** The bound is reached only if the changes *agree in sign*. Expand one term to first order: $\phi'(u_i)\dot u_i\,\phi(u_i')$ contains $a_i$ once; $2 a_i \dot a_i\, \phi'\phi'$ contains it once; $a_i^2\, \phi''\dot u_i\, \phi'$ three times. **Every one is odd in $a_i$**, and the sign of $a_i$ is a
 # fair coin, independent of all else in the unit (the residuals know one unit's sign to order $n^{-1/2}$ only). So the changes add like a random walk:
@@ -730,7 +730,7 @@ claim(
 # ## References
 #
 # - A. Jacot, F. Gabriel, C. Hongler, *Neural Tangent Kernel: Convergence and Generalization in Neural Networks*, 2018, arXiv:1806.07572.
-# - J. Lee et al., *Deep Neural Networks as Gaussian Processes*, 2018, arXiv:1711.00165.
+# - R. Neal, *Bayesian Learning for Neural Networks*, 1996; J. Lee et al., *Deep Neural Networks as Gaussian Processes*, 2018, arXiv:1711.00165.
 # - S. Arora et al., *On Exact Computation with an Infinitely Wide Neural Net*, 2019, arXiv:1904.11955.
 # - J. Lee et al., *Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*, 2019, arXiv:1902.06720.
 # - J. Huang, H.-T. Yau, *Dynamics of Deep Neural Networks and Neural Tangent Hierarchy*, 2019, arXiv:1909.08156; E. Dyer, G. Gur-Ari, *Asymptotics of Wide Networks from Feynman Diagrams*, 2019, arXiv:1909.11304.
