@@ -101,7 +101,7 @@ w_three = np.array([1.0, edge, 2.2])
 scales = ntk.depth_scales(tanh, w_three, b_std)
 opening = many_networks(jax.random.split(jax.random.key(1), 1), w_three, scales.q, 256, 30)[0]
 
-# %% alt="Three panels: correlation of pairs of digits against the layer, 1 to 30. Left, small weights: all pairs rise to correlation one within twenty layers. Middle: they rise slowly and keep apart. Right, large weights: all pairs fall to about 0.1 within twenty layers."
+# %% alt="Three panels: correlation of pairs of digits against the layer, 1 to 30. Left, small weights: all pairs rise to correlation one within twenty layers. Middle: they rise slowly and keep apart. Right, large weights: all pairs fall within ten to twenty layers and then scatter between minus 0.2 and 0.5."
 fig, axes = plt.subplots(1, 3, figsize=(7.6, 2.6), sharey=True)
 for ax, w, values in zip(axes, w_three, opening, strict=True):
     ax.plot(np.arange(1, 31), 1 - values[:, ::12], color="0.45", ls="-", lw=0.8)
@@ -111,7 +111,7 @@ plt.show()
 
 # %% [markdown]
 # With small weights the network forgets which image it saw: after twenty layers all sixteen are one and the same vector. With
-# large weights it forgets as well, in another way: whatever two images had in common, in the end all pairs have one small correlation. In between,
+# large weights it forgets as well, in another way: whatever two images had in common, in the end all pairs scatter around one small correlation (the scatter is that of a network of 256 units). In between,
 # something survives. So:
 #
 # 1. Where do the correlations go, and how fast? (two maps, two depth scales)
@@ -139,7 +139,7 @@ plt.show()
 #
 # The last step is Gaussian integration by parts, $\mathbb E[Z g(Z)] = \mathbb E[g'(Z)]$ with $g = \phi\phi'$ at $\sqrt q Z$. If $|\chi_q| < 1$ the fixed point attracts, and
 #
-# $$|q_l - q| \propto \chi_q^{\,l} = e^{-l/\xi_q}, \qquad \xi_q = -1/\log|\chi_q| .$$
+# $$|q_l - q| \propto |\chi_q|^l = e^{-l/\xi_q}, \qquad \xi_q = -1/\log|\chi_q| .$$
 
 # %%
 print("  σ_w      q    χ_q  ξ_q (layers)   |q_l/q − 1| < 2 % after")
@@ -159,7 +159,7 @@ for w, q, chi_q, xi_q in zip(w_three, scales.q, scales.chi_q, scales.xi_q, stric
 #
 # $$c_{l+1} = f(c_l), \qquad f(c) = \frac{\sigma_b^2 + \sigma_w^2\,\mathbb E[\phi(u)\phi(v)]}{q} .$$
 #
-# Three facts tell the whole story.
+# Both maps and the phases are due to Poole et al. (2016), the depth scales below to Schoenholz et al. (2017). Three facts tell the whole story.
 #
 # - **$f(1) = 1$**, because two equal inputs stay equal: this is $q = V(q)$ once more.
 # - **The slope.** By Price's theorem (chapter 03), $\partial\,\mathbb E[\phi(u)\phi(v)]/\partial(qc) = \mathbb E[\phi'(u)\phi'(v)]$, so
@@ -245,7 +245,7 @@ plt.show()
 # In the ordered phase $c^* = 1$ and $\chi_{c^*} = \chi_1$. In the chaotic phase one must take the slope at $c^* < 1$, which convexity makes smaller than one; $\chi_1 > 1$ is there the rate at which *neighbors part*.
 # On the edge $\xi_c = \infty$. A phase diagram is one call on a grid:
 
-# %% alt="Phase diagram: depth scale of the correlation as colour over weight variance 0.5 to 5 and bias variance 0 to 0.3. A bright ridge follows the critical line, drawn in white, from weight variance one at zero bias variance to about three; the scale falls on both sides to a few layers."
+# %% alt="Phase diagram: depth scale of the correlation as colour over weight variance 0.5 to 5 and bias variance 0 to 0.3. A bright ridge follows the critical line, drawn in white, from weight variance one at zero bias variance to about two and a half; the scale falls on both sides to a few layers."
 points = 200 if paper else 60
 w_grid, b_grid = np.linspace(0.5, 5.0, points) ** 0.5, np.linspace(1e-4, 0.3, points) ** 0.5
 grid = ntk.depth_scales(tanh, w_grid[:, None], b_grid[None, :])
@@ -267,7 +267,7 @@ for name, xi_c, chi_c in zip(names, scales.xi_c, scales.chi_c, strict=True):
 # with more of them: other activations, and the tangent kernel over depth.)
 
 
-# %% alt="Left: depth scale over weight and bias scale, with a cross at the chosen point, chaotic, near the bright ridge. Right: its correlation map, which crosses the diagonal near 0.9, and the staircase of two inputs from correlation 0.2 to there."
+# %% alt="Left: depth scale over weight and bias scale, with a cross at the chosen point, chaotic, near the bright ridge. Right: its correlation map, which crosses the diagonal at a small angle near 0.7, and the staircase of two inputs from correlation 0.2 to there."
 # What the sliders need later on, under names that no other cell takes:
 still_line = np.interp(b_grid, b_grid[:: points // 10], line)
 still_plane = w_grid, b_grid, grid.xi_c, still_line
@@ -312,7 +312,8 @@ else:
 #
 # - *tanh*, or any smooth $\phi$ with $\phi(0) = 0$, as $q \to 0$: $\mathbb E[\phi'^2] \to \phi'(0)^2$, so the line starts at $\sigma_b = 0$, $\sigma_w = 1/|\phi'(0)|$.
 # - *ReLU:* $\mathbb E[\phi'^2] = \frac12$ and $\mathbb E[\phi^2] = \frac q2$ for every $q$, so $\sigma_w^2 = 2$ and $\sigma_b^2 = 0$: the line is **one point** (He initialization), at which every $q$ is a fixed point.
-# - *Softplus:* $\sigma_b^2 < 0$ for every $q$. No edge at all.
+# - *Softplus:* it is $\frac x2 + g(x)$ with the even function $g = \log(2 \cosh \frac x2)$, where $g > \frac{|x|}2$ and $|g'| < \frac12$. So $\mathbb E[\phi^2] = \frac q4 + \mathbb E[g^2] > \frac q2$ and
+#   $\mathbb E[\phi'^2] = \frac14 + \mathbb E[g'^2] < \frac12$: $\sigma_b^2 < 0$ for every $q$. No edge at all.
 
 # %%
 activations = {
@@ -350,7 +351,7 @@ large = np.linspace(40, 60, len(qs))
 w2, b2 = on_the_line(activations["sigmoid"], large)
 print(f"sigmoid: σ_b² > 0 from q = {large[b2 > 0].min():.2g} on, where σ_w = {w2[b2 > 0].min() ** 0.5:.3g}")
 
-# %% alt="Left: critical lines in the plane of weight variance and bias variance; tanh, erf and ELU rise from bias variance zero at weight variance 1, 0.8 and 1; GELU and SiLU start at 4 and run to smaller weight variance, dashed where their fixed point repels; ReLU is one point at 2. Right: variance against layer for SiLU on its critical line, started 0.1 per cent below and above the fixed point; below it falls to 0.19, above it diverges, after about 70 layers."
+# %% alt="Left: critical lines in the plane of weight variance and bias variance; tanh, erf and ELU rise from bias variance zero at weight variance 1, 0.8 and 1; GELU and SiLU start at 4 and run to smaller weight variance, dotted where their fixed point repels; ReLU is one point at 2. Right: variance against layer for SiLU on its critical line, started 0.1 per cent below and above the fixed point; below it falls to 0.19, above it diverges, after about 70 layers."
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.8, 3.3))
 for i, name in enumerate(("tanh", "erf", "ELU", "GELU", "SiLU")):
     w2, b2 = (np.asarray(a) for a in lines[name])
@@ -388,11 +389,11 @@ assert phase < 1 < ends[1.001][-1] / 20
 # %% [markdown]
 # **Four cases to know.**
 #
-# - **GELU and SiLU.** The line exists, but for small $\sigma_b$ (GELU: $\sigma_b < 0.416$, SiLU: $\sigma_b < 0.745$) it has $\chi_q > 1$: by (2), $\phi\phi''$ is positive around zero, and *the variance's fixed point repels*. One part in a thousand, and a
-#   hundred layers later the network is ordered or its variance is off to infinity. A finite network always misses $q$ by about $n^{-1/2}$. It has been argued in the literature that $V'(q) \approx 1$ makes this harmless for Swish (that is SiLU): 1.1 to the power of 100 is 14,000.
-# - **Sigmoid.** Its line exists as well, though you may read that it does not: it starts at $\sigma_w \approx 10$ with $q \approx 46$, far from anybody's initialization.
+# - **GELU and SiLU.** The line exists, but for small $\sigma_b$ (GELU: $\sigma_b < 0.416$, SiLU: $\sigma_b < 0.745$) it has $\chi_q > 1$: in (2), $\mathbb E[\phi\phi'']$ is positive for small $q$, and *the variance's fixed point repels*. One part in a thousand, and a
+#   hundred layers later the network is ordered or its variance is off to infinity. A finite network always misses $q$ by about $n^{-1/2}$. Hayou et al. (2018) argue that $V'(q) \approx 1$ makes this harmless for Swish (that is SiLU): but 1.1 to the power of 100 is 14,000.
+# - **Sigmoid.** Its line exists as well, though an early version of arXiv:1905.13654 (Hayou et al.) says that it does not: it starts at $\sigma_w \approx 10$ with $q \approx 46$, far from anybody's initialization.
 # - **Softplus:** none.
-# - **Rounded values.** For tanh at $\sigma_b = 0.2$ one finds $\sigma_w = 1.302$ in print. The exact value is 1.30415. Is this a matter for pedants?
+# - **Rounded values.** For tanh at $\sigma_b = 0.2$ the same version gives $\sigma_w = 1.302$. The exact value is 1.30415. Is this a matter for pedants?
 
 # %%
 for w in (1.302, ntk.edge_of_chaos(tanh, 0.2)):
@@ -411,7 +412,7 @@ assert abs(float(ntk.depth_scales(tanh, 1.302, 0.2).xi_c) - 846) < 1
 # - *ReLU* has no $\phi''$. With $\delta = 1 - \cos\theta$ and $\mathbb E[\phi\phi]$ of chapter 03, $c' = \frac1\pi(\sin\theta + (\pi-\theta)\cos\theta)$, so $\delta' = \delta - \frac1\pi(\sin\theta - \theta\cos\theta) = \delta - \frac{\theta^3}{3\pi} + \dots$, with $\theta = \sqrt{2\delta}$: $\delta' = \delta - s\,\delta^{3/2}$, $s = \frac{2\sqrt2}{3\pi}$. Now it is
 #   $\delta^{-1/2}$ that grows by a constant, $s/2$, in each layer, so $\delta_l \sim \dfrac{4}{s^2 l^2} = \dfrac{9\pi^2/2}{l^2}$.
 #
-# Polynomial instead of exponential: We fit exponent and constant on the maps.
+# Polynomial instead of exponential, as Hayou et al. (2019) have found. We fit exponent and constant on the maps.
 
 # %% alt="1 minus c against the number of layers from 1 to 20000 on logarithmic axes, on the edge of chaos. Two tanh networks fall with slope minus one, ReLU with slope minus two, each onto its dashed predicted line from about a hundred layers on. An ordered tanh network falls off a cliff before layer 100."
 fig, ax = plt.subplots(figsize=(6.2, 3.3))
@@ -471,7 +472,7 @@ for p, name in enumerate(names):
     ratios = ", ".join(f"{s:.2g}" for s in spread[p])
     print(f"{name:9s} spread of c in layer 30 at widths 64, 256, 1024: {ratios}")
 
-# %% alt="Three panels, ordered, critical and chaotic: distance of the correlation from its limit against layer 1 to 30, logarithmic axis. Lines are the maps. Points of width 1024 lie on them with small error bars. Points of width 64 scatter: in the chaotic panel their error bars reach zero after fifteen layers, in the critical panel they leave the line."
+# %% alt="Three panels, ordered, critical and chaotic: distance of the correlation from its limit against layer 1 to 30, logarithmic axis. Lines are the maps. Points of width 1024 lie on them, in the chaotic panel until about layer 20. Points of width 64 leave them: in the critical panel they fall below the line, in the chaotic panel they stay above it from layer 10 or so, with large error bars."
 fig, axes = plt.subplots(1, 3, figsize=(8.0, 3.1))
 layers = np.arange(1, depth + 1)
 limits = 1 - np.asarray(scales.c)
@@ -532,7 +533,7 @@ assert abs(noise[2] + 0.5) < 0.25  # a spread of 12 networks is known to a fifth
 #
 # ### The edge of a network, measured
 #
-# Is the critical line a fact about networks, or one about formulas? Measure it: give networks pairs of nearly equal inputs, and find the $\sigma_w$ at which their distance neither grows nor shrinks from layer to layer. By (1), the squared distance of close inputs, $2q\delta$ a unit, is multiplied by $\chi_1$. We do so for three activations and one other
+# Is the critical line a fact about networks, or one about formulas? Measure it: give networks pairs of nearly equal inputs, and find the $\sigma_w$ at which their distance neither grows nor shrinks from layer to layer. By (3), the squared distance of close inputs, $2q\delta$ a unit, is multiplied by $\chi_1$. We do so for three activations and one other
 # architecture. With a **layer norm** after each affine layer the variance that $\phi$ sees is always 1: the squared distance is divided by the variance $V(1)$ of the affine layer, and multiplied by $\sigma_w^2\,\mathbb E[\phi'(Z)^2]$:
 #
 # $$\chi_1^{\text{norm}} = \frac{\sigma_w^2\, \mathbb E[\phi'(Z)^2]}{\sigma_b^2 + \sigma_w^2\,\mathbb E[\phi(Z)^2]} = 1
@@ -582,7 +583,7 @@ for name, (phi, b, w_star, q) in cases.items():
     assert abs(mean - w_star) < 4 * error + 0.005 * w_star
 
 # %% [markdown]
-# Four edges, at four places, each where predicted: the variances do depend on the activation and on the architecture. (ReLU is special in one respect: without biases it does not care for scale, and its *correlations* are the same for every $\sigma_w$. What $\sigma_w^2 = 2$ keeps is the size of signals and distances.)
+# Four edges, at four places, each within one per cent of the prediction (ELU's is off by more than three of its errors; the formulas are for infinite width): the variances do depend on the activation and on the architecture. (ReLU is special in one respect: without biases it does not care for scale, and its *correlations* are the same for every $\sigma_w$. What $\sigma_w^2 = 2$ keeps is the size of signals and distances.)
 #
 # ## How deep can it be and still train?
 #
@@ -591,7 +592,7 @@ for name, (phi, b, w_star, q) in cases.items():
 #
 # **The experiment, at laptop scale.** 100 digits of 7×7 pixels, tanh, width 50, $\sigma_b^2 = 0.05$, five values of $\sigma_w$ on each side of the edge, depths up to 44, three seeds each; full-batch descent with momentum 0.9, seen after 25, 50, 100 and 150 steps. Two choices need a reason:
 #
-# - *The learning rate.* One rate for all would decide the matter by itself: the NTK's diagonal $\Theta(x,x)$ grows from 0.3 to $10^{11}$ over our grid. A step is stable if it is of order $1/\Theta$, so each network gets $\eta = 1/\Theta(x, x)$, predicted from $(\sigma_w, \sigma_b, L)$ by `ntk.ntk_depth_profile`. We compare with one rate for all below.
+# - *The learning rate.* One rate for all would decide the matter by itself: the NTK's diagonal $\Theta(x,x)$ grows from 0.15 to $3 \cdot 10^{17}$ over our grid. A step is stable if it is of order $1/\Theta$, so each network gets $\eta = 1/\Theta(x, x)$, predicted from $(\sigma_w, \sigma_b, L)$ by `ntk.ntk_depth_profile`. We compare with one rate for all below.
 # - *The start.* Targets are $y + f_0(x)$, so that each network starts with the residuals $-y$: otherwise chaotic networks, whose outputs are larger, would have more to unlearn.
 #
 # The network is written as a function of $\sigma_w$ *and of the depth* (layers beyond it are skipped), so that all of the grid is one compilation.
@@ -768,7 +769,7 @@ for L, mean, error in zip(depths, *plotting.mean_and_error(ahead), strict=True):
 
 fixed = over_the_grid(np.full(len(w_grid), 0.03), depths[4])[at_100]  # one rate for all
 
-# %% alt="Left: depth at which half of the training accuracy is lost against xi_c, logarithmic axes, after the fewest and after the most steps, on both sides; more steps lie higher. Most points lie between the dashed line of four xi_c and the dotted line of eight. Right: accuracy at depth 32 against weight scale: training accuracy with the scaled rate is a broad hill around the edge; with one rate for all it is narrower; test accuracy is a lower hill whose top is on the ordered side."
+# %% alt="Left: depth at which half of the training accuracy is lost against xi_c, logarithmic axes, after the fewest and after the most steps, on both sides; more steps lie higher. On the ordered side the points after the most steps lie above the dotted line of eight xi_c, the others near or between it and the dashed line of four. Right: accuracy at depth 32 against weight scale: training accuracy with the scaled rate is a broad hill around the edge; with one rate for all it is narrower; test accuracy is a lower hill whose top is on the ordered side."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.0, 3.3))
 reach = np.array([1.0, 8.0])
 for factor, dash in ((4, "--"), (8, ":")):
@@ -918,5 +919,6 @@ claim(
 #
 # - B. Poole, S. Lahiri, M. Raghu, J. Sohl-Dickstein, S. Ganguli, *Exponential Expressivity in Deep Neural Networks through Transient Chaos*, 2016, arXiv:1606.05340.
 # - S. Schoenholz, J. Gilmer, S. Ganguli, J. Sohl-Dickstein, *Deep Information Propagation*, 2017, arXiv:1611.01232.
+# - S. Hayou, A. Doucet, J. Rousseau, *On the Selection of Initialization and Activation Function for Deep Neural Networks*, 2018, arXiv:1805.08266.
 # - S. Hayou, A. Doucet, J. Rousseau, *On the Impact of the Activation Function on Deep Neural Networks Training*, 2019, arXiv:1902.06853.
 # - L. Xiao, J. Pennington, S. Schoenholz, *Disentangling Trainability and Generalization in Deep Neural Networks*, 2020, arXiv:1912.13053.
