@@ -484,7 +484,7 @@ assert worst < 0.05, "each band should decay as predicted"
 # The bands die one after the other, as predicted. (The first point of mode 1 lies below its line: a step of $\eta = 1/4$ is not
 # infinitely small, and multiplies this mode by $1 - \eta \lambda_1/N \approx 0.83$ where the flow has $e^{-\eta\lambda_1/N} \approx 0.84$, four times until $t = 1$.)
 #
-# The first mode is nearly the constant pattern, all images up or down together: before anything else, a network learns the mean
+# The first mode is nearly the constant pattern, all images up or down together, because nearly all entries of this $\Theta$ are positive: before anything else, this network learns the mean
 # of the targets. The last few modes have time constants one to four hundred times longer. They are patterns that flip between images
 # which the kernel finds alike; fitting them takes long, and whether it helps on test images is another matter. This is why
 # *stopping early* acts as a regularizer: it leaves out the modes that come late (chapter 12).
