@@ -259,7 +259,7 @@ for i, name in ((0, "0"), (1, "0.25 epochs"), (three, "3 epochs"), (nine, "9 epo
     claim("T2", what=f"nonlinear advantage at onset {name}", measured=mean, uncertainty=error, seeds=SEEDS)
 
 # %% [markdown]
-# **What came out.** (The numbers are the recorded ones. Some of those printed above differ by an error or less: rounding is another one on another processor, and training carries it on.)
+# **What came out.** (The numbers are the recorded ones. Some of those printed above differ by about one error: rounding is another one on another processor, and training carries it on.)
 #
 # - *Linearized networks.* From onset 0 the error ends at $0.243 \pm 0.009$, from 3 epochs at $0.132 \pm 0.004$, from 9 epochs at $0.104 \pm 0.006$.
 #   A later expansion trains better. The factor is $1.84 \pm 0.04$ and not 3.
