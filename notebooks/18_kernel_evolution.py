@@ -677,7 +677,7 @@ for (width, rate), slope in zip(CELLS, slopes.reshape(-1, SEEDS), strict=True):
 #
 # **Scale and shape, all the way.** How much of $\Theta_t - \Theta_0$ is scale in the end? Nobody predicts it. Here it is.
 
-# %% alt="Norm of the kernel over that at the start (left, logarithmic) and share of scale in the motion (right) over epochs. The norm first falls below one half, then rises to several times its start. The share of scale goes down and up again."
+# %% alt="Norm of the kernel over that at the start (left, logarithmic) and share of scale in the motion (right) over epochs. The norm first falls below one half, then rises to several times its start. The share of scale lies between 0.2 and 0.65 up to 3 epochs, and ends between 0.55 and 0.75."
 with np.errstate(invalid="ignore"):
     share = share_of_scale(curve["size"], curve["distance"])  # at the start 0/0: nothing has moved
 fig, axes = over_epochs(
