@@ -1,10 +1,10 @@
 """Training in function space: what a model that is linear in its parameters does, from kernels alone.
 
 `flow` has gradient flow and gradient descent in closed form, `cross_entropy` the flow of the cross-entropy, `posterior`
-Gaussian processes and ensembles of networks, `scores` what a ridge is chosen by. `noise` has the moments of SGD at
-finite times, `noise_limits` what they come to. `_linalg`, `_cholesky`, `_spectrum` and `_lost_digits` are what these
-share: decompositions, which eigenvalues are known, and what the kernel's rounding errors cost. No module here sees a
-network.
+Gaussian processes and ensembles of networks, `scores` two scores by which to choose a ridge. `noise` has the moments
+of SGD at finite times, `noise_limits` their limits: after infinitely many steps, for small steps, and the largest
+learning rate. All of them use `_linalg`, `_cholesky`, `_spectrum` and `_lost_digits`: decompositions, which eigenvalues
+are known, and what the kernel's rounding errors cost. No module here sees a network.
 """
 
 from ntklib.dynamics.cross_entropy import cross_entropy_flow

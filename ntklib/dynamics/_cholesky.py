@@ -34,7 +34,7 @@ def factor(argument: str, kernel: Array, ridge: Any, eps: float) -> Array:
 
 
 def smallest_eigenvalue(low: Array) -> Array:
-    """Return the smallest eigenvalue of L Lᵀ, by inverse iteration."""
+    """Estimate the smallest eigenvalue of L Lᵀ from above, by inverse iteration."""
     v = jnp.cos(jnp.arange(float(len(low))))[:, None]
     for _ in range(20):
         v = jax.scipy.linalg.cho_solve((low, True), v / jnp.linalg.norm(v))

@@ -20,7 +20,7 @@ from ntklib.dynamics import _linalg
 #: σ in units of ε. Kernels of `gram` and `net.kernel` in float32 had 0.2 to 1 against float64, over networks of 2 to 6
 #: layers, six activations, and 20 to 600 inputs of 1 to 784 features.
 ENTRY = 0.7
-#: Eigenvalues below this many ε√N are taken for zero: some three times the edge 2σ√N.
+#: Eigenvalues are taken for zero below this number times ε√N times the diagonal: some three times the edge 2σ√N.
 _FLOOR = 4.0
 
 #: A function that maps the rates λ/N of the modes [N] to two arrays [T, N]: the part of each mode that has been learned
@@ -110,7 +110,7 @@ def spectrum(argument: str, kernel: Array, ridge: Any, eps: float) -> Spectrum:
 
 
 def largest(argument: str, kernel: Array, eps: float) -> Array:
-    """Return the largest eigenvalue alone. Refuse the same kernels as `spectrum`."""
+    """Return the largest eigenvalue, without eigenvectors. Refuse the same kernels as `spectrum`."""
     values = jnp.linalg.eigvalsh(kernel)
     weight = jnp.diagonal(kernel).max()
     _refuse_negative(argument, values, _FLOOR * eps * len(kernel) ** 0.5 * weight, weight)

@@ -111,7 +111,7 @@ def sgd_moments(
         Σ_k Cov(f_k(x_i), f_k(x_j)), so that the expected loss is (‖mean − y‖² + tr cov)/(2N).
 
     Raises:
-        ValueError: As `gradient_flow`; if a batch cannot be drawn, or if squares of the targets leave the range of the
+        ValueError: As `gradient_flow`; if a batch cannot be drawn, or if squares of y − f_0 leave the range of the
             type.
 
     Example:

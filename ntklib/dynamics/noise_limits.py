@@ -100,7 +100,7 @@ def stationary_covariance(
 
     Raises:
         ValueError: As `sgd_moments`; or if `learning_rate` is not below `mean_square_limit`, which the message names.
-            Under jit this is not checked.
+            Under jit, and with `small_steps`, this is not checked.
 
     Example:
         >>> theta, y = jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([[1.0], [0.0]])
@@ -237,6 +237,7 @@ def _too_late(ts: Array) -> str:
 
 # --------------------------------------------------------------------------------------------- shared with `noise`
 
+#: The matrix product in full precision: on accelerators the default rounds float32 factors to fewer bits.
 product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -330,7 +331,7 @@ def batch_noise(modes: Array, second: Array) -> Array:
 
 
 def is_stable(spectrum: Spectrum, level: float, rate: Any) -> bool:
-    """Whether second moments stay bounded, decided as cheaply as possible. Warn if they do not."""
+    """Whether second moments stay bounded. Warn if they do not. Cheap sufficient conditions are tried first."""
     if _checks.is_traced(spectrum.values, rate):
         return True
     n, top, rate = len(spectrum.values), float(spectrum.values[-1]), float(rate)
@@ -349,7 +350,7 @@ def is_stable(spectrum: Spectrum, level: float, rate: Any) -> bool:
 
 
 def _limit(values: np.ndarray, modes: np.ndarray, level: float) -> float:
-    """Find the η at which the largest eigenvalue of s H(η) is 1, by steps from above.
+    """Find the η at which the largest eigenvalue of s H(η) is 1, by iterates that approach it from above.
 
     For a fixed unit vector v, vᵀ s H(η) v is a known increasing function of η, and never above the largest eigenvalue.
     The η at which it is 1 is therefore never below the limit. Each step takes for v the eigenvector at the last η,

@@ -53,10 +53,10 @@ def gp_posterior(
         ([[1.0]], [[0.75]])
 
     Note:
-        It takes Cholesky factorizations, 2N³/3 + M³/3 operations. Precision and type are those of `gradient_flow`.
+        The Cholesky factorizations take 2N³/3 + M³/3 operations, and what involves the kernel between test and training
+        inputs some 4 N M (N + M). Precision and type are those of `gradient_flow`.
         A warning is given if rounding errors of the kernels move the mean or the variances by more than 1 % of the
-        largest. For the variances it is given only if they also move by more than 1e-4 of the variances before
-        training.
+        largest. For the variances it is given only if they also move by more than 1e-4 of the largest k(x, x).
 
     References:
         Rasmussen & Williams 2006, §2.2; Lee et al. 2018.
@@ -131,7 +131,8 @@ def ensemble_posterior(
         ((1, 1), (1, 1))
 
     Note:
-        Memory: N² + T M (N + M) numbers. Precision and warnings are those of `gp_posterior`.
+        Memory: N² + T M (N + M) numbers. Precision and warnings are those of `gp_posterior`. Without test inputs there
+        is no warning.
 
     References:
         Lee et al. 2019, §2.4, equations (15) and (16).

@@ -1,4 +1,4 @@
-"""How to choose a ridge or a network: leave-one-out predictions, and the marginal likelihood, both in closed form."""
+"""Two scores by which to choose a ridge or a network: leave-one-out predictions, and the marginal likelihood."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from ntklib.dynamics import _cholesky, _linalg, _lost_digits, _spectrum
 from ntklib.dynamics._spectrum import weighted_norm
 from ntklib.dynamics.flow import Number, working_copies, working_precision
 
-#: The number of inputs at which lost digits are computed, those of the largest bound.
+#: Lost digits are computed at this many inputs, those at which a cheap bound on the error is largest.
 _LOOKED_AT = 16
 #: The number of random vectors by which the size of R⁻¹ is estimated.
 _PROBES = 8
@@ -77,8 +77,8 @@ def log_marginal_likelihood(nngp_train: ArrayLike, y: ArrayLike, *, ridge: Numbe
 
         log p(y) = −½ Σ_k y_kᵀ R⁻¹ y_k − (K/2) log det R − (N K/2) log 2π.
 
-    With the NNGP kernel it is the evidence for the architecture and its σ_w, σ_b of a Bayesian network of infinite
-    width. It depends on the scale of the kernel, unlike the predictions.
+    With the NNGP kernel it is the evidence of an infinitely wide Bayesian network, by which architectures and their
+    σ_w and σ_b can be compared. Unlike the predictions, it depends on the scale of the kernel.
 
     Args:
         nngp_train: k(X, X), [N, N].
@@ -99,7 +99,7 @@ def log_marginal_likelihood(nngp_train: ArrayLike, y: ArrayLike, *, ridge: Numbe
     Note:
         N³/3 operations. Precision and type are those of `gradient_flow`. Works under `jit` and `grad`, also through
         `net.kernel`, which gives its gradient in the inputs. A warning is given if rounding errors of the kernel move
-        it by more than 1 % of its size, or of N K if that is larger.
+        it by more than 1 % of its absolute value, or of N K if that is larger.
 
     References:
         Rasmussen & Williams 2006, equation (2.30).
