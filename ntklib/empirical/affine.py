@@ -216,7 +216,10 @@ def evaluate(
 
 
 def values_of(program: Program, arguments: Arguments, x: Array, added: dict[int, Array]) -> dict[int, Any]:
-    """Run a program, and return all of its values by their numbers. What is `added` to some changes the others."""
+    """Run a program, and return all of its values by their numbers.
+
+    The arrays in `added` are added to the values of those numbers, before other operations read these.
+    """
     values: dict[int, Any] = {**program.constants, program.x: x}
     values |= zip((*program.leaves, *program.fixed), (*arguments.leaves, *arguments.fixed), strict=True)
     for eqn, inputs, written in program.equations:

@@ -19,7 +19,7 @@ from ntklib.models import Model, check_finite, check_output, functional
 
 #: The number of examples that are tried.
 _SOME = 4
-#: Functions that treat each example by itself. This depends on their structure only.
+#: Functions that have passed the check. Whether one treats each example by itself depends on its structure only.
 _separate: weakref.WeakSet[Function] = weakref.WeakSet()
 
 
@@ -78,7 +78,8 @@ def check_outputs(function: Function, arguments: Arguments, x1: Array, x2: Array
         x1: Inputs.
         x2: Inputs, or None.
         precision: The relative rounding error of the numbers that the model computes with. Outputs count as equal if
-            they differ by less than its square root, or by no more than they do when the parameters change by rounding.
+            they differ by at most its square root, relative to the largest, or by at most 30 times what they change by
+            when the parameters move by rounding errors.
     """
     if function in _separate or is_staged(arguments, x1, x2):
         return

@@ -39,8 +39,8 @@ def empirical_ntk(
 
         Θ_kl(x, x') = Σ_p ∂f_k(x)/∂θ_p ∂f_l(x')/∂θ_p.
 
-    Every parameter counts once, and no learning rates enter. A complex parameter counts as two real ones, its real and
-    its imaginary part, so that Θ = Re(J Jᴴ) with J the gradients of JAX.
+    All parameters have the same weight: learning rates of single layers do not enter. A complex parameter counts as two
+    real ones, its real and its imaginary part, so that Θ = Re(J Jᴴ) with J the gradients of JAX.
 
     Args:
         model: An `nnx.Module`, a Linen module with its variables, or (apply_fn, params); see `ntklib.functional`.
@@ -62,9 +62,9 @@ def empirical_ntk(
             the largest entry in float32). Under `jax.distributed` each process computes the rows of its devices.
 
     Returns:
-        [N, M] for "mean", [N, M, K, K] for "full", [N, M, K] for "diagonal", in the precision of the outputs. Inputs,
-        parameters and outputs of fewer than 32 bits are converted to float32; a model that computes in half precision
-        inside has no more digits than that.
+        [N, M] for "mean", [N, M, K, K] for "full", [N, M, K] for "diagonal", in the precision of the outputs.
+        Floating-point inputs, parameters and outputs of fewer than 32 bits are converted to float32; a model that
+        computes in half precision inside has no more digits than that.
 
     Raises:
         ValueError: If inputs or outputs have the wrong shape, if parameters or outputs are not finite, if the outputs
@@ -134,8 +134,8 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
 
         (1/K) Σ_k f_k(x) f_k(x').
 
-    Both have the right mean at every width, the second if the outputs have mean zero. The relative noise of the second
-    is √(2/K): average it over networks.
+    Both have the right mean at every width, the second if the outputs have mean zero. The diagonal of the second has a
+    relative noise of √(2/K) even in wide networks: average it over networks.
 
     Args:
         model: A model as in `empirical_ntk`.

@@ -76,7 +76,7 @@ def _over_examples(
 ) -> tuple[list[Array], list[bool]]:
     """Return the arrays of all examples, and which of them are the same for all examples.
 
-    Such an array is there once. The δ of the readout is one, and so is the δ of any layer after the last nonlinearity.
+    An array that is the same for all has no axis of examples. Such are the δ of all layers after the last nonlinearity.
     """
     closed = jax.make_jaxpr(of_one)(arguments, basis, jax.eval_shape(lambda x: x[0], x))
     varies = _depends(closed, len(closed.jaxpr.invars) - 1)

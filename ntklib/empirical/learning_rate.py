@@ -46,14 +46,14 @@ def empirical_max_learning_rate(
     max_products: int = 50,
     key: Array | None = None,
 ) -> LearningRateLimit:
-    """Return the largest learning rate at which a network's full-batch gradient descent is stable, as it is now.
+    """Return the largest stable learning rate of full-batch gradient descent for a network at its present parameters.
 
     For the loss 1/(2N) Σ_i ‖f(x_i) − y_i‖² and the full empirical kernel Θ = J Jᵀ [N K, N K]::
 
         η_max = 2(1 + μ)N/λ_max(Θ).
 
     It is the limit for the network linearized at its present parameters. The kernel is never formed: Lanczos' method
-    finds λ_max from products Θ v. A learning rate is given in these units as `0.5 * limit.learning_rate`.
+    finds λ_max from products Θ v. To train at half the limit, take `0.5 * limit.learning_rate`.
 
     Args:
         model: A model as in `ntklib.empirical_ntk`.
@@ -78,8 +78,8 @@ def empirical_max_learning_rate(
         After m products the Ritz pair (λ, u), the best in the span of the vectors so far, has the residual
         r = ‖Θu − λu‖, and there is an eigenvalue within r of λ. λ itself is never above λ_max. The iteration stops at
         r ≤ rtol · λ, and `error` is η_max r/λ. The true error is of order r², mostly much smaller. The bound holds if
-        that eigenvalue is the largest one. It is, unless the random vector at the start has almost no part along
-        the largest one's eigenvector; another `key` shows it.
+        that eigenvalue is the largest one. It is, unless the random vector at the start has almost no component
+        along the eigenvector of the largest. To be sure, compare with another `key`.
 
         About ten products are enough as a rule, 3 F N operations each, where F is the number of one evaluation. The
         memory is that of `ntk_vector_product`, and `max_products` · N · K numbers.
@@ -151,7 +151,7 @@ def _lanczos(
         for _ in range(2):  # once is not enough: rounding turns vectors back towards those that have converged
             w = w - (basis @ w) @ basis
         beta = jnp.linalg.norm(w)
-        # What is not computed yet are zeros, eigenvalues of 0 by themselves. λ_max is at least that.
+        # The rows that are not computed yet are zero. They add eigenvalues 0, and λ_max is at least 0.
         values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(beside[:-1], 1) + jnp.diag(beside[:-1], -1))
         residual = beta * jnp.abs(vectors[i, -1])
         v = w / jnp.where(beta > 0, beta, number(1.0))

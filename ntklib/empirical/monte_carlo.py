@@ -66,7 +66,7 @@ def monte_carlo_kernel(
 
     Args:
         build: A function of `nnx.Rngs` that makes a network, e.g. `lambda rngs: nnx.Sequential(...)`. It is called
-            with `nnx.Rngs(k)`, where k is another key for each network. All networks must have one structure.
+            with `nnx.Rngs(k)`, where k is a different key for each network. All networks must have one structure.
         x1: Inputs, [N, ...], as in `empirical_ntk`.
         x2: Inputs, [M, ...]; by default `x1`.
         draws: D, the number of networks, at least 2.

@@ -35,7 +35,7 @@ class Function:
     """The function f(arguments, x) -> [K] of one example x, in at least 32 bits.
 
     A complex parameter is two real arrays among the `leaves`, its real and its imaginary part, as it is for gradient
-    descent. Then Θ = Re(J Jᴴ) with J the gradients of JAX by the complex parameters.
+    descent. Then Θ = Re(J Jᴴ) with J the gradients of JAX with respect to the complex parameters.
 
     Args:
         apply_fn: The structure of the model's function as a pytree, and its leaves that are not arrays, by their place.
@@ -106,7 +106,8 @@ def prepared(*values: Any) -> tuple[Any, ...]:
 
     If one of them lies on a mesh with explicit axes (JAX's sharding in types), all are put there, in full on each
     device, because tiles are not multiples of the shards. Inside `jax.shard_map` all are made to vary over the axes
-    that one of them varies over. Otherwise JAX would sum the derivative by a value that is the same on all devices.
+    that one of them varies over. Otherwise JAX would sum derivatives with respect to a value that is the same on all
+    devices over the devices.
     """
     leaves = jax.tree.leaves(values)
     meshes = (_explicit_mesh(leaf) for leaf in leaves)

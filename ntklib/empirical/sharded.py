@@ -91,7 +91,7 @@ def compute(plan: Plan, arguments: Arguments, x1: Array, x2: Array | None, mesh:
 
 
 def _share(mine: range, all_rows: list[range], owned: Any) -> Iterator[tuple[range, range]]:
-    """Yield the rectangles of a symmetric kernel that the device with some of the rows computes."""
+    """Yield the rectangles of a symmetric kernel that one device computes. The rows `mine` are its own."""
     yield mine, mine
     half = len(mine) // 2
     for others in all_rows:
