@@ -1,4 +1,4 @@
-"""Before a kernel matrix is computed: the variances before each activation, and the tables for them."""
+"""What is computed before a kernel matrix: the range of variances before each activation, and tables for this range."""
 
 import functools
 import math
@@ -44,7 +44,7 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
         before = found.get(activation, (low, high))
         # After pooling a variance may be smaller than the mean of those before it: the range starts at 0.
         found[activation] = (min(before[0], low) if not network.net.pools else 0.0, max(before[1], high))
-    # To make a table for large variances takes seconds, more than to integrate a few entries.
+    # A table for large variances takes seconds to make, and a few entries are integrated in less time.
     few = math.prod(len(part) for part in (x if len(x) > 1 else 2 * x)) <= _FEW
     wanted = [a for a in found if a.tabulated and not (few and found[a][1] > MODERATE)]
     if not wanted:

@@ -80,8 +80,8 @@ def cg_solve(
 
         (Θ(x, x) + λ·1) α = y,   λ = ridge · tr(Θ)/N.
 
-    Predictions are `gram(net, x_test, x) @ solution`. Each iteration applies Θ tile by tile. Tiles are kept as long as
-    they fit `max_memory`; all others are computed again in each iteration.
+    Predictions are `gram(net, x_test, x) @ solution`. Each iteration applies Θ tile by tile. As many tiles are kept as
+    fit into `max_memory`; all others are computed again in each iteration.
 
     Args:
         net: The network.
@@ -264,7 +264,7 @@ def _resumed(saved: Checkpoint, y: np.ndarray, apply: Callable[[np.ndarray], np.
 
 
 class _Operator:
-    """The map v ↦ Θ v. After the first call, as many tiles are kept as there is room for."""
+    """The map v ↦ Θ v. The first call keeps as many tiles as there is room for, and later calls use them."""
 
     def __init__(self, tiles: Tiles, room: float) -> None:
         self.tiles, self.room = tiles, room

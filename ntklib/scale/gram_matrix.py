@@ -76,8 +76,8 @@ def gram(
             memory-mapped ones.
         x2: Inputs [M, d] or [M, H, W, C]; by default `x1`.
         kernel: "ntk" or "nngp".
-        tile: The number of rows and columns of a tile; by default some 300 in float32, and fewer in float64 or for
-            images.
+        tile: The number of rows and columns of a tile; by default some 300 on a CPU and 4,000 on a GPU in float32, and
+            fewer in float64 or for images.
         mesh: A `jax.sharding.Mesh`, whose devices share the work. The result is sharded over them by rows, N/devices
             each. Under `jax.distributed` each process computes the rows of its own devices; without a mesh it computes
             all rows.

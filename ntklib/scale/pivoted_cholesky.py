@@ -9,7 +9,7 @@ import numpy as np
 
 from ntklib.scale.tiles import Tiles
 
-#: The number of columns computed at a time. There are a few arrays of this many columns in float64.
+#: The number of columns computed at a time. A few arrays of this many columns exist at the same time, in float64.
 BLOCK = 256
 
 
@@ -72,7 +72,7 @@ def _accept(left: np.ndarray, proposed: np.ndarray, rng: np.random.Generator) ->
 
 
 def _columns(tiles: Tiles, chosen: np.ndarray) -> np.ndarray:
-    """Compute Θ(x, x[chosen]) in float64."""
+    """Return Θ(x, x[chosen]) as an array in float64, computed in the type of the tiles."""
     part = tiles.against(np.asarray(tiles.x1[chosen]))
     out = np.empty(part.shape)
 

@@ -49,7 +49,8 @@ class Tiles:
             tile at a time.
         x2: The inputs of the columns; by default `x1`.
         kernel: "ntk" or "nngp".
-        tile: The number of rows and columns of a tile. By default one array of a tile is smaller than half a MiB.
+        tile: The number of rows and columns of a tile. By default one array of a tile takes less than half a MiB on a
+            CPU, and some 64 MiB on other devices.
         devices: The devices that take part; by default the first device of this process.
         max_memory: The bytes for tiles that are being computed, inputs on devices, and `reserved` together. If needed,
             fewer threads and smaller tiles are used.
@@ -112,7 +113,8 @@ class Tiles:
                 f"{workspace + reserved:.3g} with what else must be held. Allow at least that"
                 + (", or use a smaller `tile`." if bound > 0 and self.tile > 16 else ".")
             )
-        #: The number of tiles of a thread. If there is room for two, one is computed while the other is handed out.
+        #: The number of tiles that a thread has at a time. If there is room for two, one is computed while the other is
+        #: handed out.
         self.at_hand = int(min(2, bound / workspace))
         self.threads = int(max(1, min(self.threads, bound / workspace / 2)))
         working, copies = self.threads * self.at_hand * workspace, len(self.devices) * inputs
