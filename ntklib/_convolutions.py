@@ -1,7 +1,7 @@
 """Convolutions as products of matrices, which is how a CPU trains.
 
-XLA's CPU backend computes a convolution fast only where it stands in no loop. In a loop, which training is, it takes 5
-to 40 times as long as the product of all patches with the weights.
+XLA's CPU backend computes a convolution fast only outside of loops. In a loop, which training is, it takes 6 to 100
+times as long as the product of all patches with the weights.
 """
 
 import functools
@@ -24,8 +24,8 @@ def by_products(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that computes the same, but its convolutions by products of matrices if JAX runs on a CPU.
 
     Convolutions keep their form in loops and branches of the function itself, and if they are grouped or transposed. A
-    layer's patches take as much memory as its input times the size of the window, one layer at a time: they are made
-    again for the gradient.
+    layer's patches take as much memory as its input times the size of the window. Only those of one layer exist at a
+    time: for the gradient they are made again.
     """
     if jax.default_backend() != "cpu":
         return function

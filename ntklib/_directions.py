@@ -15,9 +15,9 @@ from ntklib.duals.correlation import inverse, sqrt
 _NEAR = {"float32": 0.01, "float64": 1e-5}
 #: Below this, the sine of an angle is rounding: a sum of two products of halves has errors of 2⁻³⁵.
 _ROUNDING = {"float32": 2.0**-34, "float64": 2.0**-52}
-#: So many features are summed in one product of matrices.
+#: The largest number of features that are summed in one matrix product.
 _GROUP = 128
-#: So many channels of pixels are compared in one pass over all pairs.
+#: The number of channels of pixels that are compared in one pass over all pairs.
 _CHANNELS = 8
 HIGHEST = jax.lax.Precision.HIGHEST  # by default accelerators round the factors, which costs digits of covariances
 
@@ -106,8 +106,8 @@ def _exact(x: Array, others: Array) -> Array:
     The largest entry of each vector must lie between ½ and 1. With c = x·x'/x·x the vector o = x' − c x is orthogonal
     to x, and sin θ = ‖o‖/‖x'‖. The rounding error of the product c x would be as large as that of x', so the product
     is taken in halves, which are exact. The rounding error of c leaves a part of o along x, which is then removed.
-    What is left of two vectors of one direction is rounding alone. It counts as zero: for erf and variances of 1e28 an
-    angle of 1e-11 is a large one.
+    For two vectors of one direction only rounding errors are left. They are set to zero, because a dual may magnify
+    them: for erf at variances of 1e28 an angle of 1e-11 is a large one.
     """
     x = x[None]
     length = inverse(jnp.sum(jnp.square(x)))

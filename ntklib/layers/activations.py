@@ -55,7 +55,7 @@ class Elementwise(Layer):
 
     Note:
         `kernel` uses quadrature (`ntklib.duals.expectation`). `gram` uses tables, which it makes for the variances in
-        use and which take a few nanoseconds an entry. Both are accurate for variances up to 1e4. The limit is lower
+        use. An entry then takes a few nanoseconds. Both are accurate for variances up to 1e4. The limit is lower
         for functions that bend or jump away from zero, or oscillate; it is measured once for each function. Larger
         variances raise an error. Under `jit`, `grad` and `vmap` nothing can be raised, and the result is NaN.
         For a function with bends away from zero that comes with a `dual`, only `dual` is used. Near ρ = ±1 it gives
@@ -189,7 +189,7 @@ def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:
 
 @contextlib.contextmanager
 def noting() -> Iterator[list[tuple[Activation, Array, Array]]]:
-    """A context in which kernel maps compute variances only, and each activation notes the range of its inputs'."""
+    """Return a context in which kernel maps compute variances only, and activations note the ranges they meet."""
     found: list[tuple[Activation, Array, Array]] = []
     token = _noted.set(found)
     try:

@@ -108,7 +108,7 @@ class Layer(nnx.Module):
 
 
 def _on_explicit_axes(kernel: Callable[..., Kernel], x1: ArrayLike, x2: ArrayLike | None) -> Kernel:
-    """`kernel(x1, x2)` where the types of the inputs may tell how these are sharded (a mesh with explicit axes).
+    """Return `kernel(x1, x2)`, also for inputs whose types say how they are sharded (a mesh with explicit axes).
 
     The compiler then decides what is computed where. The rows of the result are sharded as those of x1, its columns as
     the rows of x2, if that is over another axis of the mesh.
@@ -121,7 +121,7 @@ def _on_explicit_axes(kernel: Callable[..., Kernel], x1: ArrayLike, x2: ArrayLik
     given = [_on_mesh(jnp.asarray(x), mesh) for x in given]
     rows, columns = (jax.typeof(x).sharding.spec[0] for x in (given[0], given[-1]))
     entries = PartitionSpec(rows, None if columns == rows else columns)
-    # A kernel's arrays by names, and what it has besides them.
+    # What a kernel has besides its arrays; the arrays themselves are computed below, by their names.
     form = jax.eval_shape(kernel, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in given))
     specs = {"nngp": entries, "ntk": entries, "delta": entries, "q1": PartitionSpec(rows), "q2": PartitionSpec(columns)}
 
@@ -134,5 +134,5 @@ def _on_explicit_axes(kernel: Callable[..., Kernel], x1: ArrayLike, x2: ArrayLik
 
 
 def _on_mesh(x: Array, mesh: Any) -> Array:
-    """The same array, in full on each device of the mesh if it is not on it."""
+    """Return the same array. If it is not on the mesh, it is put there, in full on each device."""
     return x if jax.typeof(x).sharding.mesh == mesh else jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec()))
