@@ -2,9 +2,9 @@
 
 `distances` compares kernels, `functions` outputs, `gradients` the derivatives of single examples, `rectifiers` which
 units are on, and `barrier` the errors on the line between two networks. `spawning` trains children of a network from
-several times on, `advantage` its linearization beside itself, and `following` records measures in one training, of
-which `_comparison` has the list and `_checkpoint` the file. `_models` and `_runs` are what these share: checked models,
-and training from any state on.
+several times on. `advantage` trains a network and its linearization from the same time on. `following` records measures
+in one training; `_comparison` has the list of measures, and `_checkpoint` the file of a run. All of them use `_models`
+(checked models) and `_runs` (training from any state on).
 """
 
 from ntklib.evolution.advantage import NonlinearAdvantage, nonlinear_advantage

@@ -27,7 +27,8 @@ NAMES = {
     "kernel_distance": False, "kernel_velocity": False, "kernel_alignment": True, "function_distance": False,
     "activation_hamming": False, "logit_gradient_similarity": False, "error_barrier": True,
 }  # fmt: skip
-#: So many kernels, and arrays of their size, are there at once: of the start, of t, of t + Δ, and what compares two.
+#: The number of arrays of the size of a kernel that exist at once: the kernels of the start, of t and of t + Δ, and
+#: what is needed to compare two of them.
 _KERNELS = 8
 
 

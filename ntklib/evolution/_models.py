@@ -1,4 +1,4 @@
-"""What the measures of this room share: checked models, their outputs in parts, and parameters of one structure."""
+"""What the measures share: checked models, their outputs in parts, and parameters of one structure."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What nonlinear training has over linear training from the same point on."""
+"""The advantage of nonlinear training over linear training from the same point on."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,9 @@ Optimizers = optax.GradientTransformation | list[optax.GradientTransformation]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class NonlinearAdvantage:
-    """The result of `nonlinear_advantage`, with R optimizers and T recorded steps.
+    """The result of `nonlinear_advantage`, with T recorded steps.
+
+    R is the number of optimizers of the linearized network, and S that of the network itself.
 
     Args:
         advantage: `linearized` minus `nonlinear`.
@@ -33,7 +35,7 @@ class NonlinearAdvantage:
         nonlinear: The same for the network itself.
         steps: The steps at which errors were recorded, [T].
         linearized_errors: All test errors of the linearized network, [R, T]; ∞ where its outputs are not finite.
-        nonlinear_errors: The same for the network itself.
+        nonlinear_errors: The same for the network itself, [S, T].
         linearized_choice: The numbers of the optimizer and of the recorded step that were chosen.
         nonlinear_choice: The same for the network itself.
     """
@@ -86,8 +88,8 @@ def nonlinear_advantage(
         steps: The number of updates.
         linear_optimizer: The same for the linearized network; by default `optimizer`.
         validation: Inputs and labels on which the optimizer and the stopping time of each of the two are chosen, those
-            of the smallest error (the earliest of equal ones). By default there is no choice: the errors are those
-            after `steps`.
+            of the smallest error (of equal ones the first optimizer, and then the earliest time). By default there is
+            no choice: the errors are those after `steps`.
         record_at: Ascending step numbers at which errors are taken; by default 0 and `steps`.
         batch_size: As in `train`.
         loss: As in `train`.
@@ -162,7 +164,7 @@ def nonlinear_advantage(
 
 
 def _check_choice(lists: list[list[Any]], stops: list[int], steps: int, validation: Any) -> None:
-    """Refuse a choice that nothing is made by."""
+    """Refuse several optimizers, or an earlier end, if there is no `validation` by which to choose."""
     if validation is None and max(map(len, lists)) > 1:
         raise ValueError("`validation` must be given to choose among several optimizers: a pair (inputs, labels).")
     if validation is None and stops[-1] != steps:

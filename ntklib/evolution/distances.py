@@ -35,17 +35,16 @@ def kernel_distance(
 
         S(Θ, Θ') = 1 − tr(Θ Θ'ᵀ) / √(tr(Θ Θᵀ) tr(Θ' Θ'ᵀ)).
 
-    It is 0 for a kernel and a multiple of it, however large: a change of the learning rate alone is no distance. It is
-    1 for orthogonal kernels. Two kernels that are positive semi-definite are at most 1 apart.
+    It is 0 for a kernel and a positive multiple of it: a change that only scales the kernel is no distance. It is 1 for
+    orthogonal kernels. Two kernels that are positive semi-definite are at most 1 apart.
 
     Args:
-        kernel1: A kernel [N, M] or [N, M, K, K]; or a model as in `empirical_ntk`, whose kernel between the inputs `x`
-            is meant.
+        kernel1: A kernel [N, M] or [N, M, K, K]; or a model as in `empirical_ntk`, which stands for its kernel
+            between the inputs `x`.
         kernel2: Another of the same shape; or another model.
         x: The inputs [N, ...] on which two models are compared. Leave it out for arrays.
         outputs: For models: "mean" compares the kernels (1/K) Σ_k Θ_kk, "full" the kernels Θ_kl of all outputs.
-        max_memory: For models: the bytes to work in; by default 2 GiB. The kernels are never there as a whole if they
-            are larger.
+        max_memory: For models: the bytes to work in; by default 2 GiB. Larger kernels are compared tile by tile.
 
     Returns:
         A number, 0 ≤ S ≤ 2.
@@ -216,7 +215,7 @@ def _centered(k: Array) -> Array:
 
 
 def _left(argument: str, before: Array, after: Array) -> Array:
-    """Return a centered kernel. Refuse one of which rounding errors are left only."""
+    """Return a centered kernel. Refuse one of which only rounding errors are left."""
     if _checks.is_traced(after):
         return after
     noise = 30 * float(jnp.finfo(before.dtype).eps) * float(jnp.max(jnp.abs(before)))
@@ -310,7 +309,7 @@ def _kernel_tile(model: Model, x: Array, outputs: Any, max_memory: int | float) 
 def tiled_cosine(
     tile1: Tile, tile2: Tile, pairs: list[tuple[slice, slice]], names: tuple[str, str], *, centered: bool
 ) -> float:
-    """Return the cosine between two symmetric kernels, of which one tile each is there at a time.
+    """Return the cosine between two symmetric kernels, which are computed tile by tile.
 
     With the row sums r_i = Σ_j Θ_ij and s_i of the other kernel, [N] or [N, K, K]::
 

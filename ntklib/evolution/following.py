@@ -117,10 +117,10 @@ def follow(
         ((3,), True)
 
     Note:
-        The kernels of the start, of now and of t + Δ are there at a time, whatever the number of times: two kernels are
-        computed for each time, and one at the start. If three kernels need more than `max_memory`, they are compared
-        tile by tile, and the kernel of the start is computed anew each time. A velocity takes up to Δ more epochs of
-        training where the next time is nearer than Δ, or there is none.
+        At most three kernels exist at the same time, those of the start, of t and of t + Δ. Two kernels are computed
+        for each time, and one at the start. If eight arrays of the size of a kernel do not fit into `max_memory`,
+        kernels are compared tile by tile, and the kernel of the start is computed anew each time. A velocity takes up
+        to Δ more epochs of training if the next time is nearer than Δ, or if there is none.
 
         The file cannot tell whether a function (the optimizer, a loss, a measure of yours) is the same as before.
 
@@ -183,7 +183,7 @@ def _result(saved: Saved, stops: list[int], steps_per_epoch: float) -> Followed:
 
 
 class _Run:
-    """A run on its way. Its state `saved` is replaced as a whole, so that an interrupt leaves one that is true."""
+    """A run on its way. Its state `saved` is replaced as a whole, so that it is consistent after an interrupt."""
 
     def __init__(self, comparison: Comparison, steps: int, stops: list[int], saved: Saved) -> None:
         self.comparison, self.steps, self.stops, self.saved = comparison, steps, stops, saved
@@ -204,7 +204,7 @@ class _Run:
         return False
 
     def _advance(self, stop: int, bar: Any) -> None:
-        """Train in parts, after which Ctrl-C is heard and the bar moves."""
+        """Train in parts. After each part the bar moves and Ctrl-C takes effect."""
         chunk = max(1, self.steps // 50)
         while self.saved.done < stop:
             ahead = min(stop, self.saved.done + chunk)
@@ -213,7 +213,7 @@ class _Run:
             self.saved = self.saved._replace(state=state, done=ahead)
 
     def _record(self, time: int, following: int, bar: Any) -> None:
-        """Take all measures. If the run stops next at t + Δ or later, it goes on from there."""
+        """Take all measures. If the next stop is at t + Δ or later, the run continues from the state at t + Δ."""
         loss = self.comparison.given.full_loss(self.saved.state[0])
         training.check_finite_loss(loss, time)
         values, ahead = self.comparison.values(self.saved.state, time)
@@ -236,7 +236,7 @@ def _first(path: Path | None, settings: dict[str, Any], given: _runs.Problem, na
         saved = _checkpoint.read(path, settings, given.start(), names)
     if saved is None:
         return Saved(0, given.params, given.start(), [], {name: [] for name in names})
-    # A module that was interrupted has the parameters of then, a new one those of the start.
+    # A module whose run was interrupted has the parameters of that moment, and a new module those of the start.
     digests = [_checkpoint.digest(*jax.tree.leaves(params)) for params in (given.params, saved.start, saved.state[0])]
     if digests[0] not in digests[1:]:
         raise ValueError(

@@ -38,7 +38,7 @@ def activation_hamming(
         max_memory: The bytes to work in; by default 2 GiB. As many inputs as fit are evaluated at a time.
 
     Returns:
-        A number between 0 and 1. It is 0 for networks that are linear on the same pieces, whatever their weights.
+        A number between 0 and 1. It is 0 if each rectifier is on for the same inputs in both, whatever the weights.
 
     Raises:
         ValueError: If the models have no rectifiers, have them in a loop, or are of different architectures; as for
@@ -54,9 +54,9 @@ def activation_hamming(
     Note:
         Rectifiers are found in any model, by reading the operations of its program: max(z, 0), a choice between
         multiples of z by its sign (leaky ReLU), and z times [z > 0], where z depends on inputs and parameters. ELU
-        counts, since its program has min(z, 0). Smooth activations have no pattern and count for nothing. Rectifiers in
-        loops (`jax.lax.scan`) are refused, because what they are applied to is not seen from outside. It takes one
-        evaluation of each network for each input.
+        counts, since its program chooses between z and 0 by the sign of z. Smooth activations are not counted.
+        Rectifiers in loops (`jax.lax.scan`) are refused, because what they are applied to cannot be seen from outside.
+        It takes one evaluation of each network for each input.
 
     References:
         Fort et al. 2020 (2010.15110).
@@ -167,7 +167,7 @@ class _Search:
         self.found: list[int] = []
 
     def visit(self, eqn: core.JaxprEqn, inputs: tuple[int, ...], out: int) -> None:
-        """Note what an operation makes."""
+        """Note what is known about the result of an operation."""
         name = eqn.primitive.name
         if name in ("broadcast_in_dim", "convert_element_type", "reshape", "copy", "copy_p", "neg"):
             self._passed_on(inputs[0], out)

@@ -156,7 +156,7 @@ def spawn(
 
 
 def _advanced(given: _runs.Problem, state: _runs.State, key: Array, start: int, stop: int, bar: Any) -> _runs.State:
-    """Advance in parts, after which Ctrl-C is heard and the bar moves."""
+    """Advance in parts. After each part the bar moves and Ctrl-C takes effect."""
     chunk = max(1, bar.total // 50)
     for done in range(start, stop, chunk):
         ahead = min(done + chunk, stop)
