@@ -147,7 +147,7 @@ def _series(
 
 
 def _angles(slope: Callable, lines: _Lines, tolerance: float, few: bool) -> int:
-    """How many angles will do, as those of the largest variances and of the smallest tell."""
+    """Return a number of angles that is enough for the smallest and the two largest variances."""
     some = np.argsort(lines.s)[[0, -2, -1]]
     angles = 24
     while angles < _MOST_ANGLES:
@@ -161,11 +161,10 @@ def _angles(slope: Callable, lines: _Lines, tolerance: float, few: bool) -> int:
 
 
 def _slopes(slope: Callable, s: np.ndarray, theta: np.ndarray, few: bool) -> tuple[np.ndarray, np.ndarray]:
-    """E[g(u) g(v)] of the even and of the odd part of g = φ' at all angles, [angles, size, size], by the polar rule of
-    `ntklib.duals.integrals`.
+    """Return E[g(u) g(v)] of the even and of the odd part of g = φ' at all angles, [angles, size, size].
 
-    In each sector the places of v are those of u in reverse order: turned by a mirror in the first, by a mirror and a
-    sign in the second.
+    The rule is the polar one of `ntklib.duals.integrals`. In each sector v takes the places of u in reverse order, and
+    in the second sector also with the opposite sign.
     """
     radial, angular = NODES["float32" if few else "float64"][0 if s.max() <= np.sqrt(MODERATE) else 1]
     rules = [np.polynomial.legendre.leggauss(n) for n in (radial, angular)]

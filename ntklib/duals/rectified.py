@@ -44,8 +44,9 @@ def leaky_relu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, slope: float = 0
 
     The slope 0 is ReLU, −1 the absolute value, and 1 the identity. With θ = arccos(q12/√(q1 q2)) the dual of ReLU is
     √(q1 q2) (sin θ + (π − θ) cos θ)/2π and (π − θ)/2π. Since φ(x) = relu(x) − a · relu(−x), the first number of the
-    dual of φ is (1 + a²) relu(q12) − 2a relu(−q12), and the second is the same with + 2a. The second number has a
-    square-root cusp at ρ = ±1. It is exact there, and has errors of √ε for pairs as near as 1 − ρ = ε.
+    dual of φ is (1 + a²) r(q12) − 2a r(−q12), with r(q12) the first number of the dual of ReLU. The second is the same
+    of the second number of ReLU, with + 2a. The second number has a square-root cusp at ρ = ±1. It is exact there, and
+    has errors of √ε for pairs as near as 1 − ρ = ε.
 
     Example:
         >>> [round(float(e), 4) for e in leaky_relu(0.5, 1.0, 1.0)]

@@ -99,10 +99,11 @@ class _Arcs(NamedTuple):
 
 
 def _arcs(d: Array, q1: Array, q2: Array, noise: float) -> _Arcs:
-    """By tan (ψ − ψ_0)/2 = (p − c)/(sin ψ + sin ψ_0), p − c = p d: a quotient in which nothing cancels.
+    """Return the `_Arcs` for 1 − cos θ = d.
 
-    Roots and divisions are most of the cost, and XLA makes a pass over all entries for each that is used twice. Only
-    1/sin ψ is: sin ψ is its product with sin² ψ.
+    ψ − ψ_0 comes from tan((ψ − ψ_0)/2) = (p − c)/(sin ψ + sin ψ_0) with p − c = p d, in which nothing cancels. Roots
+    and divisions are most of the cost, and XLA makes a pass over all entries for each that is used twice. Here this is
+    1/sin ψ alone: sin ψ is computed as its product with sin² ψ.
     """
     (r1, b1), (r2, b2) = once([(jnp.sqrt(q / (q + noise)), jnp.sqrt(noise / (q + noise))) for q in (q1, q2)])
     p, root = r1 * r2, b1 * b2
