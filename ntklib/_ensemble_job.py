@@ -1,4 +1,4 @@
-"""What an ensemble trains: groups of members by one compiled program, and how many members fit into the memory."""
+"""How an ensemble is trained: groups of members by one compiled program, as many members as fit into the memory."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ class Job:
     """What is trained: the arguments of `ensemble`, checked.
 
     A `member` is what one network is made of: its key, its settings and its examples. A group of members has the same
-    entries with a first axis, but for examples that all share.
+    entries with a first axis, except for examples that all members share.
     """
 
     build: Build
@@ -77,8 +77,8 @@ class Job:
     def compiled(self) -> tuple[Callable, Callable, Callable]:
         """`start`, `advance` and `look` of a group.
 
-        All members take a step at once, by `vmap`, but for networks with convolutions on a CPU. There the patches of
-        one member stay in the cache, so that members are faster in turn. Their losses are computed by a program for
+        All members take a step at once, by `vmap`, except for networks with convolutions on a CPU. These are faster one
+        after the other, because the patches of one member stay in the cache. Their losses are computed by a program for
         each member: outside of a loop convolutions are fast, and need no patches.
         """
         start = jax.vmap(self.start, in_axes=(self.axes,))
@@ -121,7 +121,7 @@ class Job:
 
     @functools.cached_property
     def first(self) -> dict[str, Any]:
-        """The first member, of which all others have the shapes."""
+        """The first member, whose shapes all others have."""
         group = self.group(np.arange(1))
         return {
             name: value if self.axes[name] is None else jax.tree.map(lambda a: a[0], value)

@@ -389,7 +389,7 @@ def _draw_patches(photo: np.ndarray, count: int, rng: np.random.Generator, size:
     while len(patches) < count:
         top, left = int(rng.random() * rows), int(rng.random() * columns)
         patch = photo[top : top + size, left : left + size]
-        if patch.std(axis=(0, 1)).max() > 2.0:  # of 255 grey levels
+        if patch.std(axis=(0, 1)).max() > 2.0:  # of 255 gray levels
             patches[top, left] = patch
     return np.stack(list(patches.values()))
 

@@ -91,7 +91,7 @@ class Ensemble:
     def variance(self, x: ArrayLike, *, centered: bool = False) -> Float[Array, "N K"]:
         """Return the variance of the outputs between members, Σ_m (f_m(x) − mean)²/(M − 1).
 
-        The mean of M members varies by 1/M of it.
+        The variance of the mean of M members is 1/M of it.
 
         Raises:
             ValueError: If there is one member only.
@@ -146,7 +146,7 @@ def ensemble(
     Args:
         build: A function of `nnx.Rngs` that makes a network, or any other model that `functional` takes, e.g.
             `lambda rngs: ntk.mlp([784, 256, 10], w_std=1.0, rngs=rngs)`. It is called with `nnx.Rngs(k)`, where k is
-            another key for each member, and JAX traces it. Called twice with the same key it must return the same.
+            a different key for each member, and JAX traces it. Called twice with the same key it must return the same.
         x: Inputs [N, ...].
         y: Targets, as in `train`.
         members: M, the number of networks.
@@ -260,7 +260,7 @@ def _joined(
 
 
 def _check_diverged(chosen: np.ndarray, diverged: str, loss: Array, step: int) -> None:
-    """Refuse losses that are not finite. Before the first step they are no matter of the learning rate."""
+    """Refuse losses that are not finite; before the first step also with "keep", as no learning rate causes them."""
     bad = np.unique(chosen[~np.isfinite(np.asarray(loss))])
     if not len(bad) or (diverged == "keep" and step > 0):
         return

@@ -28,7 +28,7 @@ def functional(model: Model) -> tuple[ApplyFn, Params]:
 
             - An `nnx.Module`. It is read as it is now, in evaluation mode: Dropout passes everything, and BatchNorm
               uses its running statistics, so that no example depends on another. Its parameters are its `nnx.Param`
-              variables, as a nested dict of arrays; a parameter that several layers share is there once. All other
+              variables, as a nested dict of arrays; a parameter that several layers share occurs once. All other
               state (running statistics, random keys, caches) is held fixed. What a call writes into it is forgotten,
               so that two calls agree, and the module itself does not change.
             - A Linen module, bound to its variables (`module.bind(variables)`) or as a pair (module, variables). Its
@@ -103,7 +103,7 @@ def check_finite(params: Params) -> None:
             continue
         known = np.asarray(leaf)  # NumPy, because inside `jit` JAX traces operations on known values too
         with np.errstate(all="ignore"):
-            # The sum of squares takes a fifth of the time. If it overflows, the entries may still be finite.
+            # Five times as fast as a look at each entry, which follows if the sum of squares overflows.
             if np.isfinite(np.vdot(known, known)):
                 continue
         bad = np.size(known) - np.count_nonzero(np.isfinite(known))

@@ -221,7 +221,7 @@ def _kernel_matrix(identity: str, net: Layer, x1: np.ndarray, x2: np.ndarray | N
 
 
 class _OneTile:
-    """A kernel matrix that is there, in the form in which `cholesky` asks for tiles."""
+    """A kernel matrix in memory, in the form in which `cholesky` asks for tiles."""
 
     def __init__(self, matrix: np.ndarray) -> None:
         self.matrix, self.shape, self.tile = matrix, matrix.shape, len(matrix)
@@ -250,7 +250,7 @@ def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarr
     squares = modes**2
 
     def score(log_ridge: float) -> float:
-        """Return what is to be small."""
+        """Return the number that the best ridge makes smallest."""
         shifted = values + np.exp(log_ridge) * mean
         if by == "evidence":
             return float(np.sum(parts**2 / shifted[:, None]) + y.shape[1] * np.sum(np.log(shifted)))
@@ -319,7 +319,8 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
         float64, to 1e-10. If the kernel is too ill-conditioned for that, or N is below 2,000, everything is in float64.
         "cg" stops at a residual of 1e-8.
         "loo" and "evidence" compute the kernel once and take its eigenvalues, some 9 N³ operations and 3 N² numbers.
-        `fit` warns if the kernel's rounding errors are not small compared to its smallest eigenvalue with the ridge.
+        With "cholesky" and a number for `ridge`, `fit` warns if the kernel's rounding errors are not small compared to
+        its smallest eigenvalue with the ridge.
 
     References:
         Jacot et al. 2018; Lee et al. 2019.

@@ -116,8 +116,8 @@ def train(
             BatchNorm statistics. At the end the parameters of an `nnx.Module` are replaced by the trained ones.
         x: Inputs [N, ...].
         y: Targets [N, K]. For "cross_entropy" they are labels [N], integers from 0, or probabilities [N, K].
-        optimizer: Any Optax transformation, e.g. `ntklib.sgd(net, 1.0)`, `optax.adam(1e-3)` or `optax.lbfgs()`. Those
-            that search along a line get the loss function and its value.
+        optimizer: Any Optax transformation, e.g. `ntklib.sgd(net, 1.0)`, `optax.adam(1e-3)` or `optax.lbfgs()`. Line
+            searches are given the loss function and its value.
         steps: The number of updates.
         batch_size: The number of examples in each step. They are all different, and drawn with `key` independently of
             other steps. By default each step uses all examples.
@@ -202,8 +202,8 @@ def objective(
 ) -> tuple[Callable[[Params], Array], Callable[[Array, tuple[Params, Any]], tuple[Params, Any]]]:
     """Return the loss over all examples, a function of the parameters, and one step of training.
 
-    The step is a function of its number and of the state (parameters, state of the optimizer). It stands in a loop,
-    where convolutions must be products to be fast on a CPU. The loss stands in none.
+    The step is a function of its number and of the state (parameters, state of the optimizer). It runs in a loop, where
+    convolutions must be matrix products to be fast on a CPU. The loss does not.
     """
     in_loop = by_products(apply_fn)
 
@@ -245,7 +245,8 @@ def run(
     """Run the loop to its end, or until Ctrl-C.
 
     Args:
-        advance: The compiled loop, a function of the state, of the steps that are done, and of those that are to be.
+        advance: The compiled loop, a function of the state, of the number of steps done, and of the number at which to
+            stop.
         look: A function of the parameters, the first part of the state. It returns the loss and the records.
         state: The state at the start.
         stops: The steps at which `look` is called.

@@ -164,7 +164,7 @@ def _adapt() -> None:
     # It asks `jax.numpy` for sizes of shapes without values and for types of arrays; both are about to be refused.
     empirical.jnp = _View(jax.numpy, size=lambda x: math.prod(x.shape), dtype=lambda x: x.dtype)
 
-    # `predict` factorises a kernel once, outside of the traces around it. `eval_context` has come to refuse a kernel
+    # `predict` factorizes a kernel once, outside of the traces around it. `eval_context` has come to refuse a kernel
     # that is itself traced (made inside jit, vmap, grad); its successor computes what is known and traces the rest.
     predict.jax = _View(jax, core=_View(jax.core, eval_context=jax.ensure_compile_time_eval))
     # On the CPU `max_learning_rate` calls SciPy with an argument that SciPy 1.14 dropped; elsewhere it calls JAX.
