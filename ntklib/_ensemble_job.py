@@ -97,7 +97,7 @@ class Job:
         return convolves(loss.jaxpr)
 
     def _in_turn(self, of_member: Callable) -> Callable:
-        """Return a function of a group, made of a function of a member, of its state and of what all share."""
+        """Return a function of a group, made of a function of a member and its state. Members take turns."""
 
         def of_group(group: dict[str, Any], states: Any, *shared: Any) -> Any:
             def one(own: tuple[dict[str, Any], Any]) -> Any:
@@ -108,7 +108,7 @@ class Job:
         return of_group
 
     def _one_by_one(self, of_member: Callable) -> Callable:
-        """Return a function of a group and of its states, made of a compiled function of one member and its state."""
+        """Return a function of a group, which calls a compiled function of a member and its state for each."""
 
         def of_group(group: dict[str, Any], states: Any) -> Any:
             results = []

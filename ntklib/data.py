@@ -74,7 +74,7 @@ class Data:
     def augmented(self, n_train: int, *, shift: int = 2, seed: int = 0) -> "Data":
         """Return the same data with more training images, which are moved copies.
 
-        The training images that are there come first. Copies of them follow, moved by up to `shift` pixels in either
+        The present training images come first. Copies of them follow, moved by up to `shift` pixels in either
         direction, with black at the edge. Every image is copied once before any image is copied again.
 
         Args:
@@ -134,9 +134,9 @@ def load(name: str, n_train: int | None = None, n_test: int | None = None, seed:
             photos), "mnist", "fashion_mnist" or "cifar10". The last three are downloaded on first use.
         n_train: The number of training images; by default all.
         n_test: The number of test images; by default all.
-        seed: An integer that chooses the order of the images, of which a subset has the first. "mnist5k", "digits" and
-            "photo_patches" have no official test part: for them it also chooses the test part, and the places of the
-            patches.
+        seed: An integer that chooses the order of the images; a subset consists of the first ones. "mnist5k", "digits"
+            and "photo_patches" have no official test part: for them it also chooses the test part, and the places of
+            the patches.
         pool: The size of a window. Each pixel is then the mean of the gray levels of pool × pool pixels, in windows
             that do not overlap. 2 makes images of 14×14 of those of 28×28, and 4 makes 7×7. Images are pooled before
             they are brought to the common scale, which is fitted on the pooled images of the full training part.
@@ -146,8 +146,8 @@ def load(name: str, n_train: int | None = None, n_test: int | None = None, seed:
 
     Raises:
         TypeError: If a size is not an integer.
-        ValueError: If the name is not known, if there are not so many images, or if `pool` does not divide their
-            height and width.
+        ValueError: If the name is not known, if more images are asked for than there are, or if `pool` does not divide
+            their height and width.
         ConnectionError: If a set cannot be downloaded. The message says how to put it in place by hand.
         OSError: If the folder for downloads cannot be used.
         ModuleNotFoundError: If scikit-learn or scikit-image is needed and missing.

@@ -140,8 +140,8 @@ def ensemble(
 ) -> Ensemble:
     """Train M networks of one architecture at once, by one compiled program.
 
-    Each member is trained as by `train`. Members differ by their initialization, and, where it is asked for, by what
-    the optimizer is made of (`settings`) and by the examples they are trained on (`rows`).
+    Each member is trained as by `train`. Members differ by their initialization, and if asked for by the
+    arguments of their optimizers (`settings`) and by their training examples (`rows`).
 
     Args:
         build: A function of `nnx.Rngs` that makes a network, or any other model that `functional` takes, e.g.

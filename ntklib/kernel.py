@@ -28,8 +28,8 @@ class Kernel:
 
         Σ(x, x') = E[z(x) z(x')],   Θ(x, x') = Σ_θ E[∂z(x)/∂θ ∂z(x')/∂θ].
 
-    Images have an entry for each pair of equal pixels. If a pooling layer is still to come, they have an entry for each
-    pair of pixels.
+    For images there is an entry for each pixel, which is the same pixel of both images. If a pooling layer is still to
+    come, there is an entry for each pair of a pixel of the one and a pixel of the other.
 
     Args:
         nngp: Σ, [N, M]; for images [N, M, H, W], before pooling [N, M, H, W, H, W].

@@ -30,7 +30,7 @@ except ImportError as error:
 _ROWS = 1024  # the number of test points whose kernels are held at a time
 #: The ridges among which "loo" and "evidence" look first. Below 1e-8 rounding errors decide.
 _RIDGES = np.logspace(-8, 2, 61)
-#: What describes a network where none is given, and what it is by default.
+#: The arguments that describe a network if `net` is None, with their defaults.
 _DESCRIPTION = {"depth": 3, "activation": "relu", "w_std": 2**0.5, "b_std": 0.1, "readout": "flatten"}
 _ACTIVATIONS = {
     name.lower(): getattr(layers, name)

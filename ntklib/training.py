@@ -1,4 +1,4 @@
-"""Training by an Optax loop with a progress bar, which records what it is asked for on the way."""
+"""Training with Optax, in a compiled loop with a progress bar that records the loss and other values on the way."""
 
 import contextlib
 import dataclasses

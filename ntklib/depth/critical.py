@@ -76,7 +76,7 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
         σ_b < 0.745 the variance leaves q and never returns. For the sigmoid, q is at least 46 and σ_w at least 10.
 
     References:
-        Hayou et al. 2019; chapter 06 for the parametrization by q.
+        Hayou et al. 2019; chapter 06 for the parameterization by q.
     """
     fn, (b,) = checked(activation, b_std=b_std)
     slope = derivative(fn)

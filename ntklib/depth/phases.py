@@ -27,7 +27,7 @@ from ntklib.layers import Elementwise
 
 #: Variances from 1e-9 to 9.8e15 at which the maps are tabulated to find all fixed points; ratio e^(1/18).
 TABLE = np.exp(np.log(1e-9) + np.log(1e16) / 659 * np.arange(1030))
-_FAR = 1e7  # the variance at which slopes are computed if the variance grows for ever
+_FAR = 1e7  # the variance at which slopes are computed if the variance grows forever
 _PLAIN, _WIDE = 1e4, 1e12  # the largest variances for which 64 x 64 nodes, and 128 x 96 nodes, are enough
 _CRITICAL = 1e-9  # the tolerance of χ_1 = 1 on the edge of chaos
 
@@ -71,7 +71,7 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
     """Return all fixed points of the variance map, each with the slope of the map there.
 
     A fixed point q = V(q) attracts if its slope χ_q lies between −1 and 1, and repels otherwise. GELU and SiLU have two
-    fixed points with small σ_b; the larger one repels, and a variance that starts above it grows for ever.
+    fixed points with small σ_b; the larger one repels, and a variance that starts above it grows forever.
 
     Args:
         activation: φ.
@@ -124,7 +124,7 @@ def fixed_point(
         start: The variance after the first layer.
 
     Returns:
-        A fixed point of the variance map; ∞ if the variance grows for ever. It has the broadcast shape.
+        A fixed point of the variance map; ∞ if the variance grows forever. It has the broadcast shape.
 
     Raises:
         TypeError: If `activation` is not an `Elementwise`.

@@ -56,7 +56,7 @@ def cross_entropy_flow(
         ntk_train: Θ(X, X), [N, N].
         y: Probabilities over K ≥ 2 classes, [N, K], such as `jax.nn.one_hot(labels, K)`.
         t: One time, or several ascending times [T]. They must be finite, because on data that can be separated the
-            logits grow for ever.
+            logits grow forever.
         f0: Training logits at t = 0, [N, K]; zero by default.
         ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
         f0_test: Test logits at t = 0, [M, K]; zero by default.

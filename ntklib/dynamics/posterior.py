@@ -179,7 +179,7 @@ def ensemble_posterior(
 def _ensemble(
     theta: "_Parts", sigma: "_Parts", y: Array, spectrum: Spectrum, learned: Array, integral: Array
 ) -> tuple[Array, Array]:
-    """Return mean [T, M, K] and covariance [T, M, M] at the test points, or without any at the training points."""
+    """Return mean [T, M, K] and covariance [T, M, M] at the test points; if there are none, at the training points."""
     u = spectrum.modes
     if theta.cross is None or sigma.cross is None or sigma.test is None:
         stays = jnp.einsum("ni,ti,mi->tnm", u, 1 - learned, u)

@@ -99,7 +99,7 @@ def empirical_max_learning_rate(
         (2.0, True)
 
     See Also:
-        `max_learning_rate`, for a kernel that is there as a matrix.
+        `max_learning_rate`, for a kernel given as a matrix.
     """
     function, arguments, x, _, k = ready(model, x)
     if not arguments.leaves:

@@ -203,7 +203,7 @@ def _drawing(build: Callable[[nnx.Rngs], Model], given: Ready, hidden: Ready, ke
 
 
 def _in_parts(hidden: Ready, arguments: Arguments, x: Array, max_memory: float) -> Array:
-    """Return the outputs for many inputs, of which each batch is as large as `max_memory` allows."""
+    """Return the outputs for many inputs, in batches as large as `max_memory` allows."""
     used = costs.of(hidden.function, arguments, costs.example(x), "mean").bytes_of_example
     size = int(max(1, min(len(x), max_memory // used)))
     parts = [batched(hidden.function, arguments, x[i : i + size]) for i in range(0, len(x), size)]

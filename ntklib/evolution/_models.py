@@ -47,7 +47,7 @@ def pair(argument: str, model: Model) -> tuple[ApplyFn, Params]:
 
 
 def outputs(apply_fn: ApplyFn, params: Params, x: Array, max_memory: int | float) -> Array:
-    """Return the outputs [N, K] for checked inputs, of which each batch is as large as `max_memory` allows."""
+    """Return the outputs [N, K] for checked inputs, in batches as large as `max_memory` allows."""
     function, arguments = pure(apply_fn, params)
     used = costs.of(function, arguments, costs.example(x), "mean").bytes_of_example
     size = int(max(1, min(len(x), max_memory // used)))

@@ -88,7 +88,7 @@ def error_barrier(
         once. The running statistics of networks in between belong to other networks, so all networks on the line,
         the two ends as well, are measured with statistics of their own. This is done for modules of Flax, NNX and
         Linen, with their BatchNorm layers; a pair (apply_fn, params) is taken as it is. The maximum over a grid is
-        below that over the line.
+        at most that over the line.
 
     References:
         Frankle et al. 2020 (1912.05671), with the mean of the ends as here; Fort et al. 2020 (2010.15110).

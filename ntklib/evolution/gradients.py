@@ -66,8 +66,8 @@ def logit_gradient_similarity(
         (1.0, -1.0, -0.3333)
 
     Note:
-        It takes the time of one call of `empirical_ntk` with outputs="diagonal". The Jacobians of all examples are
-        never there at once. A gradient of zero (of an example for which all units are off) has no direction: pairs
+        It takes the time of one call of `empirical_ntk` with outputs="diagonal". The Jacobians of all examples
+        never exist at once. A gradient of zero (of an example for which all units are off) has no direction: pairs
         with it are left out.
 
     References:

@@ -26,7 +26,7 @@ def activation_hamming(
 ) -> Float[Array, ""]:
     """Return the share of rectifiers that are on in one network and off in the other.
 
-    A rectifier is on for an input if what it is applied to is positive, z > 0. With U rectifiers (each unit of each
+    A rectifier is applied to a number z, and is on for an input if z > 0. With U rectifiers (each unit of each
     layer, at each position) and N inputs::
 
         (1/(N U)) Σ_i Σ_u [ [z_u(x_i) > 0] ≠ [z'_u(x_i) > 0] ].
