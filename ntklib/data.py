@@ -75,7 +75,8 @@ class Data:
         """Return the same data with more training images, which are moved copies.
 
         The present training images come first. Copies of them follow, moved by up to `shift` pixels in either
-        direction, with black at the edge. Every image is copied once before any image is copied again.
+        direction, with black at the edge. Every image is copied once before any image is copied again. Distances are
+        drawn independently: copies of one image may be equal, or not moved at all.
 
         Args:
             n_train: The number of training images of the result.
