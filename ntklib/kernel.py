@@ -40,6 +40,8 @@ class Kernel:
         gaussian: Whether the units are centered Gaussian in the limit, as the inputs of an activation must be. The
             inputs of the network are not.
         pools: The number of pooling layers still to come.
+        equal_variances: Whether all units have one variance, as the inputs of an activation must. After `Flatten` the
+            units of different pixels have different ones.
         delta: 1 − abs(ρ) with the sign of ρ, where ρ = Σ/√(q1 q2); of the shape of `nngp`. Near ρ = ±1 it keeps the
             digits that Σ loses (see `ntklib.duals.correlation`). By default it is computed from `nngp`, `q1` and `q2`,
             which gives half of the digits. Derivatives pass through these three and not through `delta`.
@@ -58,6 +60,7 @@ class Kernel:
     features: int = dataclasses.field(metadata={"static": True})
     gaussian: bool = dataclasses.field(default=False, metadata={"static": True})
     pools: int = dataclasses.field(default=0, metadata={"static": True})
+    equal_variances: bool = dataclasses.field(default=True, metadata={"static": True})
     delta: Any = None  # None only until `__post_init__`
     tables: Tables | None = None
 
@@ -202,6 +205,14 @@ class Kernel:
                 f"functions in one ntklib.Elementwise."
             )
 
+    def require_equal_variances(self, layer: str) -> None:
+        """Refuse units of different variances before a layer whose kernel map is an expectation over one of them."""
+        if not self.equal_variances:
+            raise ValueError(
+                f"{layer} has no kernel after Flatten, where the units of different pixels have different variances. "
+                f"Put a Dense between, or, if it stands directly after Flatten, before: the function is the same."
+            )
+
     def scaled(self, factor: float) -> "Kernel":
         """Return the kernel of the units multiplied by √factor."""
         nngp, ntk, q1, q2 = (factor * a for a in (self.nngp, self.ntk, self.q1, self.q2))
@@ -218,8 +229,8 @@ class Kernel:
         nngp, ntk, q1, q2 = (
             getattr(self, name) + getattr(other, name) for name in ("nngp", "ntk", "q1", "q2")
         )  # fmt: skip
-        gaussian = self.gaussian and other.gaussian
-        total = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, gaussian=gaussian, delta=self.delta)
+        units = {name: getattr(self, name) and getattr(other, name) for name in ("gaussian", "equal_variances")}
+        total = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, **units, delta=self.delta)
         v1, v2 = total.variances()
         shares = [
             tuple(sqrt(v * inverse(t)) for v, t in zip(k.variances(), (v1, v2), strict=True)) for k in (self, other)

@@ -157,6 +157,52 @@ def test_residual_sum_flatten_and_layer_norm_against_wide_networks():
     assert (np.abs(drawn.mean(0) - want) < 4.5 * error + 3 / n * np.abs(want).max()).all()
 
 
+def test_a_branch_ends_in_a_residual_only_after_an_affine_layer():
+    """X + B(x) is not independent of x, and the cross terms would be missing; W x + B(W x) is."""
+
+    def dense(n=64):
+        return ntk.Dense(n, 64, w_std=1.0, rngs=nnx.Rngs(n))
+
+    alone = lambda: ntk.Residual(dense())  # noqa: E731
+    for wrong in (alone(), ntk.Serial(alone()), ntk.Serial(alone(), alone())):
+        with pytest.raises(ValueError, match=r"`branch` must end .* Serial\(Dense, Residual\)"):
+            ntk.Residual(wrong)
+        with pytest.raises(ValueError, match=r"Branch 1 of Sum must end .* a Residual with an affine layer before it"):
+            ntk.Sum(dense(), wrong)
+    nested = ntk.Residual(ntk.Serial(dense(), ntk.Serial(alone(), alone())))
+    assert_close(nested.kernel(jnp.ones((1, 64))).nngp, [[5.0]])
+
+    draw = jax.vmap(lambda key: functools.reduce(lambda h, w: h + h @ w / 8, normal_weights(key), jnp.ones(64)))
+    moved = draw(jax.random.split(jax.random.key(0), 500))  # x + B(x), and the same once more
+    assert 3.7 < float(jnp.mean(moved**2)) < 4.3  # as of Serial(Residual, Residual), and not the 3 of independent terms
+    assert_close(ntk.Serial(alone(), alone()).kernel(jnp.ones((1, 64))).nngp, [[4.0]])
+
+
+def normal_weights(key):
+    return [jax.random.normal(k, (64, 64)) for k in jax.random.split(key)]
+
+
+def test_an_activation_after_flatten_has_a_kernel_only_after_a_dense():
+    """The pixels have different variances there; before Flatten the same function has the right one."""
+    conv, dense = (
+        (lambda rngs: ntk.Conv(1, 512, 1, w_std=1.5, rngs=rngs)),
+        (lambda n: ntk.Dense(n, 1, w_std=1.0, rngs=nnx.Rngs(1))),
+    )
+    x = jnp.array([0.1, 3.0, 0.5, 1.0]).reshape(1, 2, 2, 1)
+    wrong = ntk.Serial(conv(nnx.Rngs(0)), ntk.Flatten(), ntk.Relu(), dense(2048))
+    assert wrong(x).shape == (1, 1)
+    for compute in (wrong.kernel, functools.partial(ntk.gram, wrong)):
+        with pytest.raises(ValueError, match=r"'relu' has no kernel after Flatten.* Put a Dense between"):
+            compute(x)
+    with pytest.raises(ValueError, match="'relu' has no kernel after Flatten"):
+        ntk.Serial(conv(nnx.Rngs(0)), ntk.Flatten(), ntk.LayerNorm(), ntk.Relu(), dense(2048)).kernel(x)
+    right = ntk.Serial(conv(nnx.Rngs(0)), ntk.Relu(), ntk.Flatten(), dense(2048)).kernel(x)
+    hidden = ntk.Serial(conv(nnx.Rngs(0)), ntk.Flatten(), ntk.Relu())(x)
+    assert abs(float(jnp.mean(hidden**2) / right.nngp[0, 0]) - 1) < 0.15
+    between = ntk.Serial(conv(nnx.Rngs(0)), ntk.Flatten(), ntk.LayerNorm(), dense(2048), ntk.Relu(), dense(1))
+    assert jnp.isfinite(between.kernel(x).ntk).all()
+
+
 def test_residual_adds_the_square_of_its_scale():
     x, dense = normal(0, 4, 3), lambda: ntk.Dense(3, 3, w_std=1.2, b_std=0.4, rngs=nnx.Rngs(0))
     k, s = dense().kernel(x), 0.7

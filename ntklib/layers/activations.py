@@ -100,6 +100,7 @@ class Elementwise(Layer):
 
     def kernel_map(self, k: Kernel) -> Kernel:
         k.require_gaussian(f"The activation {self.name!r}")
+        k.require_equal_variances(f"The activation {self.name!r}")
         activation = self.activation
         v1, v2 = k.variances()
         if (noted := _noted.get()) is not None:

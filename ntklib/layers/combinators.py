@@ -38,7 +38,7 @@ class Serial(Layer):
         _layers("Serial", layers)
         _not_shared("The layers of Serial", layers)
         self.layers = nnx.List(layers)
-        self.ends_affine, self.wants_vectors = layers[-1].ends_affine, layers[-1].wants_vectors
+        self.ends_affine, self.wants_vectors = _ends_affine(layers), layers[-1].wants_vectors
         self.pools = sum(layer.pools for layer in layers)
 
     def __call__(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
@@ -83,10 +83,10 @@ class Residual(Layer):
         _checks.real("scale", scale)
         if not branch.ends_affine:
             raise ValueError(
-                "`branch` must end in an affine layer (Dense, Conv), or it is not independent of the skip connection."
+                "`branch` must end in an affine layer (Dense, Conv), or it is not independent of the skip connection. "
+                "A Residual may stand at its end if there is an affine layer before it: Serial(Dense, Residual)."
             )
         self.branch, self.scale = branch, scale
-        self.ends_affine = True
         if branch.pools:
             raise ValueError("`branch` must not pool: the skip connection has the size of its input.")
 
@@ -132,7 +132,8 @@ class Sum(Layer):
         for i, branch in enumerate(branches):
             if not branch.ends_affine:
                 raise ValueError(
-                    f"Branch {i} of Sum must end in an affine layer (Dense, Conv); for a skip connection use Residual."
+                    f"Branch {i} of Sum must end in an affine layer (Dense, Conv), or in a Residual with an affine "
+                    f"layer before it; for a skip connection use Residual."
                 )
         _not_shared("The branches of Sum", branches)
         self.branches = nnx.List(branches)
@@ -151,6 +152,18 @@ class Sum(Layer):
         for other in others:
             _same_shape("Sum", first.nngp.shape, other.nngp.shape)
         return sum(others, start=first)
+
+
+def _ends_affine(layers: Sequence[Layer]) -> bool:
+    """Whether the outputs are independent of the inputs: a Residual at the end passes on what comes to it."""
+    rest = list(layers)
+    while rest and not rest[-1].ends_affine:
+        last = rest.pop()
+        if isinstance(last, Serial):
+            rest.extend(last.layers)
+        elif not isinstance(last, Residual):
+            return False
+    return bool(rest)
 
 
 def _not_shared(what: str, layers: Sequence[Layer]) -> None:

@@ -121,7 +121,9 @@ def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_
     w_var, b_var = weights * v**2, bias * v_b**2
     nngp, q1, q2 = (w_var * q + b_var for q in (k.nngp, k.q1, k.q2))
     ntk = weights * k.nngp + bias + w_var * k.ntk
-    new = k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, features=features, gaussian=True, delta=k.delta)
+    new = k.replace(
+        nngp=nngp, ntk=ntk, q1=q1, q2=q2, features=features, gaussian=True, equal_variances=True, delta=k.delta
+    )
     if b_var == 0.0:
         return new  # a factor changes no correlation
     before, after = k.variances(), new.variances()

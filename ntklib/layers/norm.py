@@ -63,7 +63,8 @@ class Flatten(Layer):
     compares equal pixels of the two images only.
 
     Raises:
-        ValueError: From `kernel`, if a pooling layer follows.
+        ValueError: From `kernel`, if a pooling layer follows, or an activation before the next Dense: the units of
+            different pixels have different variances. The same function with the activation before Flatten has one.
 
     Example:
         >>> Flatten()(jnp.zeros((2, 4, 4, 3))).shape
@@ -86,4 +87,8 @@ class Flatten(Layer):
         none = (q1[:, None] == 0) | (q2[None] == 0)
         delta = jnp.where(none, 1.0, correlation.signed(minus, plus))
         features = k.features * math.prod(pixels)
-        return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=jax.lax.stop_gradient(delta), features=features)
+        equal = k.equal_variances and math.prod(pixels) == 1
+        return k.replace(
+            nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=jax.lax.stop_gradient(delta), features=features,
+            equal_variances=equal,
+        )  # fmt: skip
