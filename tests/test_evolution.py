@@ -218,6 +218,24 @@ def patterns(model: Any):
     return np.concatenate([z > 0, after > 0], axis=1)
 
 
+def test_what_a_normalization_rectifies_is_no_unit():
+    """Flax's LayerNorm has max(0, E[h²] − E[h]²) against rounding."""
+
+    def network(seed: int, phi: Any) -> Any:
+        rngs = nnx.Rngs(seed)
+        return nnx.Sequential(
+            nnx.Linear(3, 4, rngs=rngs), nnx.LayerNorm(4, rngs=rngs), phi, nnx.Linear(4, 1, rngs=rngs)
+        )
+
+    one, other = network(0, jax.nn.relu), network(1, jax.nn.relu)
+    x = normal(0, 40, 3, dtype=jnp.float32)
+    on = [net.layers[1](net.layers[0](x)) > 0 for net in (one, other)]
+    assert_close(ntk.activation_hamming(one, other, x), np.mean(np.asarray(on[0] != on[1])))
+    smooth = network(0, jnp.tanh)
+    with pytest.raises(ValueError, match="`model1` has no rectifiers"):
+        ntk.activation_hamming(smooth, smooth, x)
+
+
 def test_hamming_distance_is_that_of_explicit_patterns(two: Any):
     want = np.mean(patterns(two[0]) != patterns(two[1]))
     assert 0 < want < 1

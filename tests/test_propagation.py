@@ -173,6 +173,36 @@ def test_chi_1_is_one_along_the_line(name):
         assert point.stable == (abs(point.chi_q) < 1)
 
 
+HALF_TANH = ntk.Elementwise(lambda x: jnp.where(x > 0, x, jnp.tanh(x) / 2))
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain"),
+    [(ntk.Relu(), 1 / 2), (ntk.LeakyRelu(0.5), 5 / 8), (HALF_TANH, 5 / 8), (ntk.Tanh(), 1), (ntk.Gelu(), 1 / 4)],
+    ids=["relu", "leaky", "half tanh", "tanh", "gelu"],
+)
+def test_at_a_kink_small_variances_see_both_slopes(activation, gain):
+    """σ_w² (φ'(0+)² + φ'(0−)²)/2, and not σ_w² φ'(0)², whichever side the derivative takes at 0."""
+    (zero, slope), *_ = phases.fixed_points(activation, 1.1, 0.0)
+    assert zero == 0
+    assert_close(slope, 1.1**2 * gain)
+    small = 1e-12
+    assert_close(ntk.variance_map(activation, 1.1, 0.0, small) / small, 1.1**2 * gain, rtol=1e-6)
+    assert_close(critical.critical_point(activation, 0.0).w_std, gain**-0.5)
+    assert phases.fixed_points(ntk.Relu(), 2**0.5, 0.0) == []  # every variance is one
+
+
+def test_on_the_line_without_biases_only_a_kink_has_an_infinite_curvature():
+    curved = {"half tanh": HALF_TANH, "relu": ntk.Relu(), "leaky": ntk.LeakyRelu(0.5)}
+    flat = {"identity": ntk.Identity(), "no leak": ntk.LeakyRelu(1.0), "tanh": ntk.Tanh(), "gelu": ntk.Gelu()}
+    for activation in curved.values():
+        point = critical.critical_point(activation, 0.0)
+        assert (point.beta, point.gamma) == (np.inf, np.inf)
+    for activation in flat.values():
+        point = critical.critical_point(activation, 0.0)
+        assert (point.beta, point.gamma) == (0, 0)
+
+
 def test_unusable_lines_are_reported():
     with pytest.warns(UserWarning, match=r"gelu at b_std = 0.1 .* repels \(χ_q = 1.098"):
         assert_close(critical.edge_of_chaos(ntk.Gelu(), 0.1), 1.72707828, rtol=1e-8)

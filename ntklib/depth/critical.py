@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ntklib.depth.phases import TABLE, is_homogeneous, table, variance_slope
+from ntklib.depth.phases import TABLE, is_homogeneous, slope_at_zero, table, variance_slope
 from ntklib.depth.propagation import DropAndSlope, ScalarFunction, checked, drop_and_slope, mean, require_smooth, square
 from ntklib.duals.integrals import derivative
 from ntklib.layers import Elementwise
@@ -80,7 +80,6 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
     """
     fn, (b,) = checked(activation, b_std=b_std)
     slope = derivative(fn)
-    at_zero = float(jnp.abs(slope(jnp.zeros(()))))
     if is_homogeneous(fn):
         w_std = float(drop_and_slope(activation)(jnp.ones(()), jnp.zeros(()))[1]) ** -0.5
         if float(b) > 0:
@@ -88,10 +87,12 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
                 f"`b_std` must be 0 on the edge of chaos of {activation.name}, whose variance map is a straight line: "
                 f"it is the point w_std = {w_std:.4g}, b_std = 0; got b_std = {float(b):g}."
             )
-        return CriticalPoint(w_std, 0.0, np.nan, 1.0, np.inf, np.inf, True)
+        curved = np.inf if _kink(slope, 1.0) else 0.0
+        return CriticalPoint(w_std, 0.0, np.nan, 1.0, curved, curved, True)
     bias = np.asarray(TABLE - table(fn)[0] / table(fn)[1])  # σ_b² along the line
-    if float(b) == 0 and float(fn(jnp.zeros(()))) == 0 and at_zero > 0:
-        return CriticalPoint(1 / at_zero, 0.0, 0.0, 1.0, 0.0, 0.0, _chi_q(fn, 1e-3) < 1)
+    if float(b) == 0 and float(fn(jnp.zeros(()))) == 0 and (at_zero := slope_at_zero(fn)) > 0:
+        curved = np.inf if _kink(slope, 1e-30) else 0.0
+        return CriticalPoint(at_zero**-0.5, 0.0, 0.0, 1.0, curved, curved, _chi_q(fn, 1e-3) < 1)
     below = bias - float(b) ** 2
     crossings = np.nonzero((below[:-1] < 0) & (below[1:] >= 0))[0]
     if not len(crossings):
@@ -156,6 +157,12 @@ def edge_of_chaos(activation: Elementwise, b_std: float) -> float:
             stacklevel=2,
         )
     return point.w_std
+
+
+def _kink(slope: ScalarFunction, x: float) -> bool:
+    """Whether the slopes at x and −x differ by more than rounding."""
+    right, left = (float(slope(jnp.asarray(at))) for at in (x, -x))
+    return abs(right - left) > 1e-9 * max(abs(right), abs(left))
 
 
 def _chi_q(fn: ScalarFunction, q: float) -> float:

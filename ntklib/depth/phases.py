@@ -98,9 +98,12 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
     """
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
     found = []
+    homogeneous = is_homogeneous(fn)
     if float(b) == 0 and float(fn(jnp.zeros(()))) == 0:
-        found.append((0.0, float(w**2 * derivative(fn)(jnp.zeros(())) ** 2)))
-    if not is_homogeneous(fn):
+        at_zero = float(w**2) * (float(_gain(activation)) if homogeneous else slope_at_zero(fn))
+        if not homogeneous or abs(at_zero - 1) > _CRITICAL:
+            found.append((0.0, at_zero))
+    if not homogeneous:
         excess = np.asarray(b**2 + w**2 * table(fn)[0] - TABLE)
         for i in np.nonzero(excess[:-1] * excess[1:] < 0)[0]:
             q = _root(fn, w, b, jnp.asarray(TABLE[i]), jnp.asarray(TABLE[i + 1]))
@@ -110,6 +113,16 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
         gain = float(w**2 * _gain(activation))
         found.append((float(b) ** 2 / (1 - gain), gain))
     return found
+
+
+def slope_at_zero(fn: ScalarFunction) -> float:
+    """Return the slope of q ↦ E[φ(√q Z)²] at q = 0 for φ(0) = 0: the mean of φ'(0)² from the right and from the left.
+
+    Each half of the Gaussian sees its own side of a kink at zero.
+    """
+    slope, beside = derivative(fn), 1e-30
+    squares = [float(slope(jnp.asarray(x))) ** 2 for x in (beside, -beside)]
+    return sum(squares) / 2 if max(squares) > beside else 0.0
 
 
 def fixed_point(

@@ -165,16 +165,27 @@ class _Search:
         #: The value z of which a value is [z > 0], or another comparison of it with 0.
         self.sign: dict[int, int] = {}
         self.found: list[int] = []
+        #: Squares, and differences E[h²] − E[h]²: normalizations take max(0, ·) of these against rounding.
+        self.squares: set[int] = set()
+        self.variances: set[int] = set()
 
     def visit(self, eqn: core.JaxprEqn, inputs: tuple[int, ...], out: int) -> None:
         """Note what is known about the result of an operation."""
         name = eqn.primitive.name
+        if (
+            name == "square"
+            or (name == "integer_pow" and eqn.params["y"] == 2)
+            or (name == "mul" and inputs[0] == inputs[1])
+        ):
+            self.squares.add(out)
+        elif name == "sub" and inputs[1] in self.squares:
+            self.variances.add(out)
         if name in ("broadcast_in_dim", "convert_element_type", "reshape", "copy", "copy_p", "neg"):
             self._passed_on(inputs[0], out)
         elif name in ("gt", "ge", "lt", "le", "max", "min") and not self.zeros.isdisjoint(inputs):
             z = inputs[1] if inputs[0] in self.zeros else inputs[0]
             if name in ("max", "min"):
-                self.found.append(z)
+                self.found.extend({z} - self.variances)
             else:
                 self.sign[out] = z
         elif name == "mul":
