@@ -186,6 +186,11 @@ def plain(argument: str, value: Any) -> Any:
                 f"`{argument}` must be an array with rows of equal length; a {type(value).__name__} came that makes no "
                 f"array: {error}"
             ) from error
+    if getattr(value.dtype, "kind", None) in ("U", "S"):  # JAX's random keys have none
+        raise TypeError(
+            f"`{argument}` must hold numbers, integers for classes; got words ({value.dtype}). Number them, e.g. by "
+            f"`np.unique({argument}, return_inverse=True)[1]`."
+        )
     if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
         raise TypeError(
             f"`{argument}` must hold numbers; got an array of {value.dtype}. Convert it, e.g. "

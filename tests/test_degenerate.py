@@ -429,11 +429,13 @@ def test_parts_of_different_kernels_are_refused_and_those_of_one_are_not(dtype):
 
 
 def test_a_cross_kernel_that_was_rounded_gives_itself_away_by_negative_variances():
-    """Together the three are positive up to 1e-6; with a ridge of 1e-10 what lies behind float32 shows."""
+    """Together the three are positive up to 1e-6; with a ridge of 1e-10 what lies behind seven digits shows."""
     x, x_test = np.linspace(-1, 1, 40)[:, None], np.linspace(-0.97, 0.97, 25)[:, None]
     train, cross, own = (np.exp(-((a - b.T) ** 2) * 2) for a, b in ((x, x), (x_test, x), (x_test, x_test)))
     assert float(jnp.diagonal(ntk.gp_posterior(train, x, cross, own, ridge=1e-10)[1]).min()) >= 0.0
     with pytest.raises(ValueError, match="a variance below zero, -"):
+        ntk.gp_posterior(train, x, cross.round(7), own, ridge=1e-10)
+    with pytest.raises(ValueError, match=r"singular to the precision .* Use a ridge"):  # known to come from float32
         ntk.gp_posterior(train, x, cross.astype(np.float32).astype(float), own, ridge=1e-10)
 
 

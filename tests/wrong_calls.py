@@ -729,7 +729,7 @@ CALLS = [
     ("augmented vectors", lambda: data().flat().augmented(20), ValueError, ["before `flat()`", "(10, 784)"]),
     ("labels that are true or false", lambda: ntk.one_hot_centered([True, False], 2), TypeError, ["`labels`", "bool"]),
     ("labels that are words", lambda: ntk.one_hot_centered(["cat"], 2), TypeError, ["`labels`", "integers"]),
-    ("no labels", lambda: ntk.one_hot_centered(None, 2), ValueError, ["`labels`", "[N]"]),
+    ("no labels", lambda: ntk.one_hot_centered(None, 2), TypeError, ["`labels`", "array"]),
     (
         "labels that are one-hot",
         lambda: ntk.one_hot_centered(np.eye(3, dtype=int), 3),
