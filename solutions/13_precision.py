@@ -230,7 +230,7 @@ for name, (size, accuracy) in found.items():
 fig, ax = plt.subplots(figsize=(5.6, 3.6))
 for i, (name, (size, accuracy)) in enumerate(found.items()):
     ax.plot(size, accuracy, plotting.MARKERS[i], color=plotting.COLOURS[i], label=name)
-ax.set(xscale="log", xlabel="critical size with 8 bits", ylabel="test accuracy with half of it")
+ax.set(xlabel="critical size with 8 bits (images)", ylabel="test accuracy with half of it")
 _ = ax.legend(loc="best")
 
 # %% written="13.6" points=1
