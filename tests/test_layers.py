@@ -157,6 +157,26 @@ def test_residual_sum_flatten_and_layer_norm_against_wide_networks():
     assert (np.abs(drawn.mean(0) - want) < 4.5 * error + 3 / n * np.abs(want).max()).all()
 
 
+def test_numpy_arrays_are_inputs_of_every_layer():
+    """As the README and the chapters pass them; the results are JAX's."""
+    rngs = nnx.Rngs(params=0)
+    conv = ntk.Conv(1, 4, 3, w_std=1.0, rngs=rngs)
+    local = ntk.LocallyConnected((4, 4), 4, 4, 3, w_std=1.0, rngs=rngs)
+    dense = lambda n_in, n_out: ntk.Dense(n_in, n_out, w_std=1.0, b_std=0.1, rngs=rngs)  # noqa: E731
+    images = np.linspace(-1, 1, 32).reshape(2, 4, 4, 1)
+    rows = images.reshape(2, 16)
+    with jax.numpy_dtype_promotion("standard"):
+        deep = ntk.Serial(conv, local, ntk.Relu(), ntk.AvgPool(2), ntk.Flatten(), dense(16, 3))
+        assert_close(deep(images), deep(jnp.asarray(images)))
+        for layer in (ntk.Relu(), ntk.LayerNorm(), dense(16, 4), ntk.Residual(dense(16, 16)), ntk.Sum(dense(16, 2))):
+            assert isinstance(layer(rows), jax.Array)
+            assert_close(layer(rows), layer(jnp.asarray(rows)))
+        for layer in (conv, ntk.AvgPool(2), ntk.GlobalAvgPool()):
+            assert isinstance(layer(images), jax.Array)
+            assert_close(layer(images), layer(jnp.asarray(images)))
+        assert_close(ntk.Flatten()(images), rows)
+
+
 def test_a_branch_ends_in_a_residual_only_after_an_affine_layer():
     """X + B(x) is not independent of x, and the cross terms would be missing; W x + B(W x) is."""
 

@@ -92,8 +92,8 @@ class Elementwise(Layer):
         """The function (q12, q1, q2) -> (E[φφ], E[φ'φ']), for arrays that broadcast against each other."""
         return self.activation.dual
 
-    def __call__(self, x: Shaped[Array, "*N"]) -> Shaped[Array, "*N"]:
-        return self.activation.fn(x)
+    def __call__(self, x: Shaped[Array | np.ndarray, "*N"]) -> Shaped[Array, "*N"]:
+        return self.activation.fn(jnp.asarray(x))
 
     def __reduce__(self) -> tuple:
         return of, (self.activation,)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -47,7 +48,7 @@ class Layer(nnx.Module):
     pools: int = 0
 
     @abc.abstractmethod
-    def __call__(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
+    def __call__(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[Array | np.ndarray, "N ..."]:
         """Return the outputs of the finite layer."""
 
     @abc.abstractmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from flax import nnx
 from jax import Array
 from jaxtyping import Shaped
@@ -41,7 +42,7 @@ class Serial(Layer):
         self.ends_affine, self.wants_vectors = _ends_affine(layers), layers[-1].wants_vectors
         self.pools = sum(layer.pools for layer in layers)
 
-    def __call__(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
+    def __call__(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[Array | np.ndarray, "N ..."]:
         for layer in self.layers:
             x = layer(x)
         return x
@@ -90,7 +91,7 @@ class Residual(Layer):
         if branch.pools:
             raise ValueError("`branch` must not pool: the skip connection has the size of its input.")
 
-    def __call__(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
+    def __call__(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[Array | np.ndarray, "N ..."]:
         out = self.branch(x)
         _same_shape("Residual", x.shape, out.shape)
         return x + self.scale * out
@@ -141,7 +142,7 @@ class Sum(Layer):
         if any(branch.pools != self.pools for branch in branches):
             raise ValueError("The branches of Sum must have equally many pooling layers.")
 
-    def __call__(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
+    def __call__(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[Array | np.ndarray, "N ..."]:
         first, *others = [branch(x) for branch in self.branches]
         for other in others:
             _same_shape("Sum", first.shape, other.shape)

@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
@@ -125,7 +126,7 @@ class Conv(_PatchLayer):
         self.W = nnx.Param(scales["W"][1] * standard_normal(rngs, *self.kernel_size, c_in, c_out))
         self.b = nnx.Param(scales["b"][1] * standard_normal(rngs, c_out)) if use_bias else None
 
-    def __call__(self, x: Array) -> Float[Array, "N H W c_out"]:
+    def __call__(self, x: Array | np.ndarray) -> Float[Array, "N H W c_out"]:
         _checks.network_input(x)
         check_images(x.shape, x.ndim == 4)
         _checks.features(self.c_in, x.shape[-1])
@@ -134,7 +135,11 @@ class Conv(_PatchLayer):
         if self.padding == "CIRCULAR":
             x, edges = jnp.pad(x, [(0, 0), *edges, (0, 0)], mode="wrap"), [(0, 0), (0, 0)]
         z = jax.lax.conv_general_dilated(
-            x, scales["W"][0] * self.W[...], self.strides, edges, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            jnp.asarray(x),
+            scales["W"][0] * self.W[...],
+            self.strides,
+            edges,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return z if self.b is None else z + scales["b"][0] * jnp.broadcast_to(self.b[...], z.shape)
 
@@ -217,7 +222,7 @@ class LocallyConnected(_PatchLayer):
         self.W = nnx.Param(scales["W"][1] * standard_normal(rngs, *pixels, *self.kernel_size, c_in, c_out))
         self.b = nnx.Param(scales["b"][1] * standard_normal(rngs, *pixels, c_out)) if use_bias else None
 
-    def __call__(self, x: Array) -> Float[Array, "N H W c_out"]:
+    def __call__(self, x: Array | np.ndarray) -> Float[Array, "N H W c_out"]:
         _checks.network_input(x)
         self._check_images(x.shape, x.ndim == 4)
         _checks.features(self.c_in, x.shape[-1])

@@ -3,6 +3,7 @@
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jaxtyping import Float, Shaped
@@ -99,11 +100,11 @@ class Dense(Layer):
         scales = {"W": p.weight(self.role, self.n_in, self.n_out, self.w_std)}
         return scales | {"b": p.bias(self.role, self.n_out, self.b_std)} if self.use_bias else scales
 
-    def __call__(self, x: Shaped[Array, "*N n_in"]) -> Float[Array, "*N n_out"]:
+    def __call__(self, x: Shaped[Array | np.ndarray, "*N n_in"]) -> Float[Array, "*N n_out"]:
         _checks.network_input(x)
         _checks.features(self.n_in, x.shape[-1])
         scales = self.scales()
-        z = scales["W"][0] * (x @ self.W[...])
+        z = scales["W"][0] * (jnp.asarray(x) @ self.W[...])
         if self.b is None:
             return z
         return z + scales["b"][0] * jnp.broadcast_to(self.b[...], z.shape)

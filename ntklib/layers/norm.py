@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Shaped
 
@@ -43,7 +44,8 @@ class LayerNorm(Layer):
         _checks.real("epsilon", epsilon, minimum=0.0)
         self.epsilon = epsilon
 
-    def __call__(self, x: Shaped[Array, "*N n"]) -> Float[Array, "*N n"]:
+    def __call__(self, x: Shaped[Array | np.ndarray, "*N n"]) -> Float[Array, "*N n"]:
+        x = jnp.asarray(x)
         centered = x - jnp.mean(x, axis=-1, keepdims=True)
         return centered / jnp.sqrt(jnp.mean(centered**2, axis=-1, keepdims=True) + self.epsilon)
 
@@ -74,7 +76,7 @@ class Flatten(Layer):
         `GlobalAvgPool`, whose kernel compares all pairs of pixels.
     """
 
-    def __call__(self, x: Shaped[Array, "N *pixels"]) -> Shaped[Array, "N d"]:
+    def __call__(self, x: Shaped[Array | np.ndarray, "N *pixels"]) -> Shaped[Array | np.ndarray, "N d"]:
         return x.reshape(x.shape[0], -1)
 
     def kernel_map(self, k: Kernel) -> Kernel:

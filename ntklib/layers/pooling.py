@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -45,9 +46,9 @@ class AvgPool(Layer):
         _checks.choice("padding", padding, ("SAME", "VALID", "CIRCULAR"))
         self.padding = padding
 
-    def __call__(self, x: Array) -> Float[Array, "N H W C"]:
+    def __call__(self, x: Array | np.ndarray) -> Float[Array, "N H W C"]:
         check_images(x.shape, x.ndim == 4)
-        return self._mean(x, ((1, 2),))
+        return self._mean(jnp.asarray(x), ((1, 2),))
 
     def kernel_map(self, k: Kernel) -> Kernel:
         check_images(k.q1.shape, k.q1.ndim > 1)
@@ -85,7 +86,7 @@ class GlobalAvgPool(Layer):
 
     pools = 1
 
-    def __call__(self, x: Array) -> Float[Array, "N C"]:
+    def __call__(self, x: Array | np.ndarray) -> Float[Array, "N C"]:
         check_images(x.shape, x.ndim == 4)
         return jnp.mean(x, axis=(1, 2))
 
