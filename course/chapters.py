@@ -1,4 +1,4 @@
-"""What a chapter's own head says of it: its title, its minutes, and which chapters it needs."""
+"""What a chapter's own head says of it: its title, its minutes and its exercises', and which chapters it needs."""
 
 import re
 from dataclasses import dataclass
@@ -16,12 +16,16 @@ NEEDS = re.compile(r"(?:You need|It needs) (.*?)\.(?:\s|$)")
 
 @dataclass(frozen=True)
 class Chapter:
-    """One chapter. `needs` has the chapters that it asks for, by number; `minutes` is for reading and running it."""
+    """One chapter, titled "03 · Infinite width". `needs` has the chapters that it asks for, by number.
+
+    `minutes` is for reading and running it, `stated` for its exercises: without an open one where the head says so.
+    """
 
     number: str
     slug: str
     title: str
     minutes: int
+    stated: int
     needs: tuple[str, ...]
 
     @property
@@ -48,7 +52,9 @@ def _chapter(path: Path) -> Chapter:
         )
     number = path.name.split("_")[0]
     asked = tuple(sorted(set(re.findall(r"\b\d\d\b", needs[1]))))
-    return Chapter(number, path.stem, source.title(path), int(time["chapter"]), asked)
+    without = re.search(r"\((\d+) without", time["open"])
+    stated = int(without[1] if without else time["sheet"])
+    return Chapter(number, path.stem, source.title(path), int(time["chapter"]), stated, asked)
 
 
 def direct(found: dict[str, Chapter]) -> dict[str, tuple[str, ...]]:

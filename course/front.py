@@ -97,20 +97,21 @@ def train(task: Task, count: int) -> Any:
 
     import ntklib as ntk
 
-    apply, _ = ntk.functional(network(nnx.Rngs(0)))
-    path = task.path.astype(np.float32)
-    trained = ntk.ensemble(
-        network,
-        task.x.astype(np.float32),
-        task.y.astype(np.float32),
-        members=count,
-        optimizer=optax.sgd(RATE),
-        steps=STEPS,
-        key=jax.random.split(jax.random.key(0), MEMBERS)[:count],
-        record=lambda params: apply(params, path)[:, 0],
-        record_at=(STEPS,),
-        max_memory=2e9,
-    )
+    with jax.enable_x64(False):  # the same networks wherever this runs
+        apply, _ = ntk.functional(network(nnx.Rngs(0)))
+        path = task.path.astype(np.float32)
+        trained = ntk.ensemble(
+            network,
+            task.x.astype(np.float32),
+            task.y.astype(np.float32),
+            members=count,
+            optimizer=optax.sgd(RATE),
+            steps=STEPS,
+            key=jax.random.split(jax.random.key(0), MEMBERS)[:count],
+            record=lambda params: apply(params, path)[:, 0],
+            record_at=(STEPS,),
+            max_memory=2e9,
+        )
     return np.asarray(trained.records)[:, 0]
 
 

@@ -56,7 +56,7 @@ def sources(root: Path) -> dict[str, bytes]:
         files |= {f"extra/{folder}/{path.name}": path.read_bytes() for path in sorted((root / folder).glob(pattern))}
     if (root / landing.MAP).exists():
         files[f"extra/{landing.MAP.name}"] = (root / landing.MAP).read_bytes()
-    return files | {f"extra/{name}": (root / path).read_bytes() for path, name in alone(root).items()}
+    return files | {f"extra/{name}": _with_way_back(root / path) for path, name in alone(root).items()}
 
 
 def _teaching(root: Path) -> dict[str, str]:
@@ -74,6 +74,16 @@ def _teaching(root: Path) -> dict[str, str]:
 def alone(root: Path) -> dict[str, str]:
     """The pages that stand by themselves, of those that there are."""
     return {path: name for path, name in ALONE.items() if (root / path).exists()}
+
+
+def _with_way_back(path: Path) -> bytes:
+    """A page that stands by itself, with a link to the first page of the site, which it does not have elsewhere."""
+    text = path.read_text(encoding="utf-8")
+    head, main, rest = text.partition("<main>\n")
+    if not main:
+        raise ValueError(f"{path} has no <main> on a line of its own")
+    link = '<p style="margin: 0 0 .4rem"><a href="index.html" style="color: inherit">The NTK course</a></p>\n'
+    return (head + main + link + rest).encode()
 
 
 def _write(files: dict[str, bytes], source: Path) -> None:

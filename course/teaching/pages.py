@@ -99,7 +99,7 @@ def plans_page(course: Mapping[str, Chapter]) -> str:
     for chapter in course.values():
         going_further = sum(task.minutes for task in chapter.open_tasks)
         text.append(
-            f"| {chapter.number} {chapter.title} | {chapter.minutes} | {chapter.exercises - going_further} | "
+            f"| {chapter.number} {chapter.name} | {chapter.minutes} | {chapter.exercises - going_further} | "
             f"{going_further or ''} | {chapter.minutes + chapter.exercises} | {', '.join(chapter.needs)} |"
         )
     reading, sheets = (sum(values) for values in zip(*((c.minutes, c.exercises) for c in course.values()), strict=True))
@@ -145,7 +145,7 @@ def chapters_page(course: Mapping[str, Chapter]) -> str:
     }
     for number, chapter in course.items():
         text += [
-            f"## {number} · {chapter.title}",
+            f"## {chapter.title}",
             "",
             f"{chapter.minutes} minutes, sheet {chapter.exercises} minutes"
             + (f"; needs {', '.join(chapter.needs)}" * bool(chapter.needs))
@@ -165,9 +165,9 @@ def chapters_page(course: Mapping[str, Chapter]) -> str:
 def rubrics_page(course: Mapping[str, Chapter]) -> str:
     """All rubrics, and the tasks that ask for a prediction."""
     text = [_RUBRICS.format(made=MADE.format("course/checks"))]
-    for number, chapter in course.items():
+    for chapter in course.values():
         text += [
-            f"## {number} · {chapter.title}",
+            f"## {chapter.title}",
             "",
             f"Model answers: [solutions/{chapter.sheet}](../../solutions/{chapter.sheet}).",
             "",

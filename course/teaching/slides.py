@@ -46,7 +46,7 @@ def write(root: Path, number: str, folder: Path) -> Path:
     if not mathjax.exists():
         raise SlideError(f"{MATHJAX} is missing, which sets the formulas: take it from the repository")
     page = _PAGE.format(
-        title=html.escape(f"{number} · {chapter.title}"),
+        title=html.escape(chapter.title),
         style=(FOLDER / "slides.css").read_text(encoding="utf-8"),
         slides="\n".join(slides(root, chapter)),
         script=(FOLDER / "slides.js").read_text(encoding="utf-8"),
@@ -113,7 +113,7 @@ class _Filler:
         goals = "\n".join(f"- {goal}" for goal in chapter.goals)
         needs = f" · needs {', '.join(chapter.needs)}" * bool(chapter.needs)
         return (
-            f"<h1>{chapter.number} · {html.escape(chapter.title)}</h1><p>After this chapter you can</p>"
+            f"<h1>{html.escape(chapter.title)}</h1><p>After this chapter you can</p>"
             f"{_markdown(goals)}<p class='small'>{chapter.minutes} minutes for the chapter, "
             f"{chapter.exercises} for its sheet{needs}</p>"
         )

@@ -19,19 +19,23 @@ _POINTS = re.compile(r'(?m)^# %%.* (?:check|written)="(\d\d[a-z]?\.\d+)" points=
 
 
 @dataclass(frozen=True)
-class Chapter:
-    """A chapter with its sheet, both of one name. `stated` is what its first cell says of the exercises' minutes."""
+class Chapter(heads.Chapter):
+    """A chapter with its sheet: what one can do after it, and the tasks with their headings and points."""
 
-    number: str
-    sheet: str
-    title: str
-    minutes: int
-    stated: int
-    needs: tuple[str, ...]
     goals: tuple[str, ...]
     tasks: tuple[Task, ...]
     headings: Mapping[str, str]
     points: Mapping[str, int]
+
+    @property
+    def name(self) -> str:
+        """The title without the number."""
+        return self.title.split(" · ", 1)[1]
+
+    @property
+    def sheet(self) -> str:
+        """The name of the chapter's notebook and of its sheets, which is one."""
+        return f"{self.slug}.ipynb"
 
     @property
     def exercises(self) -> int:
@@ -56,24 +60,14 @@ def chapters(root: Path) -> dict[str, Chapter]:
     found = {}
     for number, head in heads.chapters(root).items():
         text = (root / head.path).with_suffix(".py").read_text(encoding="utf-8")
-        first = re.sub(r"(?m)^# ?", "", text.split("# %%")[1])
-        time = heads.TIME.search(first.replace("\n", " "))
-        if time is None:
-            raise source.SourceError(f"{head.slug}.py: its minutes should stand in the first cell")
-        without = re.search(r"\((\d+) without", time["open"])
         sheet = (root / "solutions" / f"{head.slug}.py").read_text(encoding="utf-8")
         own = tuple(task for task in tasks if task.chapter == number)
         found[number] = Chapter(
-            number,
-            f"{head.slug}.ipynb",
-            head.title.split(" · ", 1)[1],
-            head.minutes,
-            int(without[1] if without else time["sheet"]),
-            head.needs,
-            _goals(first),
-            own,
-            {task.id: _heading(sheet, task) for task in own},
-            {id: int(points) for id, points in _POINTS.findall(sheet)},
+            **vars(head),
+            goals=_goals(re.sub(r"(?m)^# ?", "", text.split("# %%")[1])),
+            tasks=own,
+            headings={task.id: _heading(sheet, task) for task in own},
+            points={id: int(points) for id, points in _POINTS.findall(sheet)},
         )
     return found
 
