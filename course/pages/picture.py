@@ -53,13 +53,14 @@ def training() -> dict[str, Any]:
 
     import ntklib as ntk
 
-    like = network(WIDTH, nnx.Rngs(0))
-    apply_fn, _ = ntk.functional(like)
-    x, y, grid = (jnp.asarray(values)[:, None] for values in (X, Y, GRID))
-    done = ntk.ensemble(
-        lambda rngs: network(WIDTH, rngs), x, y, members=MEMBERS, optimizer=ntk.sgd(like, RATE), steps=STEPS[-1],
-        key=jax.random.key(0), record=lambda p: apply_fn(p, grid)[:, 0], record_at=STEPS,
-    )  # fmt: skip
+    with jax.enable_x64(False):  # the same networks wherever this runs
+        like = network(WIDTH, nnx.Rngs(0))
+        apply_fn, _ = ntk.functional(like)
+        x, y, grid = (jnp.asarray(values)[:, None] for values in (X, Y, GRID))
+        done = ntk.ensemble(
+            lambda rngs: network(WIDTH, rngs), x, y, members=MEMBERS, optimizer=ntk.sgd(like, RATE), steps=STEPS[-1],
+            key=jax.random.key(0), record=lambda p: apply_fn(p, grid)[:, 0], record_at=STEPS,
+        )  # fmt: skip
     return {"networks": _short(done.records)}
 
 
