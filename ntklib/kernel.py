@@ -42,6 +42,8 @@ class Kernel:
         pools: The number of pooling layers still to come.
         equal_variances: Whether all units have one variance, as the inputs of an activation must. After `Flatten` the
             units of different pixels have different ones.
+        acute: Whether no correlation is negative, as after ReLU: then no angle between units is larger than 90 degrees,
+            and the next ReLU takes half of the time.
         delta: 1 − abs(ρ) with the sign of ρ, where ρ = Σ/√(q1 q2); of the shape of `nngp`. Near ρ = ±1 it keeps the
             digits that Σ loses (see `ntklib.duals.correlation`). By default it is computed from `nngp`, `q1` and `q2`,
             which gives half of the digits. Derivatives pass through these three and not through `delta`.
@@ -61,6 +63,7 @@ class Kernel:
     gaussian: bool = dataclasses.field(default=False, metadata={"static": True})
     pools: int = dataclasses.field(default=0, metadata={"static": True})
     equal_variances: bool = dataclasses.field(default=True, metadata={"static": True})
+    acute: bool = dataclasses.field(default=False, metadata={"static": True})
     delta: Any = None  # None only until `__post_init__`
     tables: Tables | None = None
 
@@ -237,17 +240,20 @@ class Kernel:
         ]
         return total.with_delta(correlation.sum_of(shares, [self.delta, other.delta], (v1 == 0) | (v2 == 0)))  # type: ignore
 
-    def with_delta(self, delta: Array) -> "Kernel":
+    def with_delta(self, delta: Array, acute: bool = False) -> "Kernel":
         """Return a copy with the given δ, through which no derivative passes."""
-        return self.replace(delta=jax.lax.stop_gradient(delta))
+        return self.replace(delta=jax.lax.stop_gradient(delta), acute=acute)
 
     def replace(self, **changes: Any) -> "Kernel":
         """Return a copy with some fields changed.
 
-        If covariances or variances change and `delta` is not given, δ is computed from them.
+        If covariances or variances change and `delta` is not given, δ is computed from them. If δ changes, the copy is
+        not `acute`, unless it is given.
         """
         if "delta" not in changes and not changes.keys().isdisjoint(("nngp", "q1", "q2")):
             changes["delta"] = None
+        if "delta" in changes:
+            changes.setdefault("acute", False)
         return dataclasses.replace(self, **changes)
 
 

@@ -71,6 +71,46 @@ def test_duals_by_distance_are_those_by_covariance(name):
     assert_close(jnp.broadcast_to(slopes, want.shape)[498:], want_slopes[498:], rtol=1e-7)
 
 
+@pytest.mark.parametrize("activation", [ntk.Relu(), ntk.LeakyRelu(-0.3), ntk.Abs()], ids=lambda a: a.name)
+def test_the_shorter_form_for_acute_angles_is_the_general_one(activation):
+    record = activation.activation
+    delta = jnp.asarray([0.0, 1e-300, 1e-12, 0.3, 0.9, 1.0, 0.5, 1.0])
+    q1, q2 = jnp.asarray([2.0] * 6 + [0.0, 0.0]), jnp.asarray([0.5] * 7 + [0.0])  # the last two: zero inputs
+    assert record.nonnegative
+    assert record.acute_form is not None
+    for got, want in zip(record.near(delta, q1, q2, acute=True), record.near(delta, q1, q2), strict=True):
+        assert_close(got, want, rtol=1e-15)
+    assert (record.near(delta, q1, q2, acute=True)[1] <= 1).all()  # it stays acute
+    weight, bias = [(jnp.sqrt(jnp.asarray(a)), jnp.sqrt(jnp.asarray(b))) for a, b in ((0.9, 0.6), (0.1, 0.4))]
+    got, want = (correlation.with_bias(delta, weight, bias, acute) for acute in (True, False))
+    assert_close(got, want, rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_only_what_is_never_negative_is_said_to_be(name):
+    record = ACTIVATIONS[name].activation
+    lowest = float(jnp.min(record.fn(jnp.linspace(-40.0, 40.0, 4001))))
+    assert lowest >= 0 or not record.nonnegative
+
+
+def test_a_kernel_is_acute_after_relu_until_something_else_comes():
+    def after(*layers):
+        return ntk.Serial(*layers).kernel_map(Kernel.from_inputs(jnp.asarray([[1.0, 0.5], [-1.0, 0.2]])))
+
+    def dense(seed):
+        return ntk.Dense(2, 2, w_std=1.0, b_std=0.5, rngs=nnx.Rngs(seed))
+
+    assert not after(dense(0)).acute
+    assert not after(dense(0), ntk.Erf(), dense(1)).acute
+    assert after(dense(0), ntk.Relu()).acute
+    after_two = after(dense(0), ntk.Relu(), dense(1))
+    assert after_two.acute
+    assert not after_two.with_delta(jnp.full((2, 2), -0.5)).acute
+    assert not after_two.replace(delta=jnp.full((2, 2), -0.5)).acute
+    assert not after(dense(0), ntk.Relu(), dense(1), ntk.Erf()).acute
+    assert not after(dense(0), ntk.Relu(), ntk.Residual(dense(1))).acute  # true there, but nothing needs it
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("activation", [ntk.Relu(), ntk.LeakyRelu(0.2), ntk.Abs()], ids=lambda a: a.name)
 def test_near_duplicates_keep_their_digits(activation):

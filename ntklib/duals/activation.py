@@ -40,7 +40,9 @@ class Activation:
             `ntklib.duals.correlation`. If it is None, it is integrated numerically.
         parts: For a φ of which only 1 − ρ' at ρ = 1 has no closed form: the rest of the near form, a function
             (1 − abs(ρ), q1, q2) -> `Parts`. A table then holds 1 − ρ' at ρ = 1 only.
+        acute_form: The near form where δ ≥ 0 is known, if it takes less time.
         homogeneous: Whether φ(ax) = a^p φ(x) for every a > 0. Correlations then do not depend on variances.
+        nonnegative: Whether φ(x) ≥ 0 for every x. Then no correlation after φ is negative.
         limits: The largest variances in float32 and in float64 for which the accuracy is known. If it is None, they are
             measured.
         maker: "module:function", where the library makes this record, by which it is pickled.
@@ -52,7 +54,9 @@ class Activation:
     closed: Dual | None = None
     near_form: Near | None = None
     parts: "Callable[[Array, Array, Array], Parts] | None" = None
+    acute_form: Near | None = None
     homogeneous: bool = False
+    nonnegative: bool = False
     limits: tuple[float, float] | None = integrals.LIMITS
     maker: str | None = None
     arguments: tuple[Any, ...] = ()
@@ -66,11 +70,13 @@ class Activation:
         """Return E[φ(u)²] for the variance q of u."""
         return self.closed(q, q, q)[0] if self.closed else integrals.moment(self.fn, q)
 
-    def near(self, delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
+    def near(self, delta: Array, q1: Array, q2: Array, acute: bool = False) -> tuple[Array, Array]:
         """Return (E[φ'φ'], δ of φ(u) and φ(v)) from the δ of u and v, without cancellation.
 
-        See `ntklib.duals.correlation`.
+        See `ntklib.duals.correlation`. `acute` says that no δ is negative.
         """
+        if acute and self.acute_form is not None:
+            return self.acute_form(delta, q1, q2)
         if self.near_form is not None:
             return self.near_form(delta, q1, q2)
         if self.parts is not None:

@@ -99,13 +99,15 @@ def sum_of(weights: list[tuple[Array, Array]], deltas: list[Array], none: Array)
     return jnp.where(none, 1.0, signed(minus, plus))
 
 
-def with_bias(delta: Array, weight: tuple[Array, Array], bias: tuple[Array, Array]) -> Array:
+def with_bias(delta: Array, weight: tuple[Array, Array], bias: tuple[Array, Array], acute: bool = False) -> Array:
     """Return δ of a sum with a bias, a second term that has ρ = 1.
 
-    `weight` and `bias` are the pairs (r_1, r_2) of the two terms, as in `sum_of`.
+    `weight` and `bias` are the pairs (r_1, r_2) of the two terms, as in `sum_of`. `acute` says that no δ is negative.
     """
     (r1, r2), (b1, b2) = weight, bias
     apart = (jnp.square(r1 - r2) + jnp.square(b1 - b2)) / 2
     both, shared = r1 * r2, 2 * (b1 * b2)
+    if acute:
+        return both * delta + apart
     near = both * size(delta) + apart  # 1 − ρ' for ρ ≥ 0, and 1 + ρ' without the bias for ρ < 0
     return jnp.where(delta < 0, signed(both * (2 + delta) + apart, near + shared), near)

@@ -83,7 +83,7 @@ def identity(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array
 
 
 @functools.cache
-def _leaky_near(slope: float) -> Near:
+def _leaky_near(slope: float, acute: bool = False) -> Near:
     """Return the near form of leaky ReLU.
 
     With a the slope, α = (1 + a)/2 and γ = (1 − a)/2, φ(x) = αx + γ abs(x). With the acute angle θ and d = 1 − cos θ,
@@ -91,20 +91,22 @@ def _leaky_near(slope: float) -> Near:
 
         odd part   α² cos θ,  slope α²;      even part   γ² (cos θ + (2/π)(sin θ − θ cos θ)),  slope γ² (1 − 2θ/π).
 
-    `Parts` needs them divided by κ = α² + γ².
+    `Parts` needs them divided by κ = α² + γ². `acute` says that δ ≥ 0: then the two parts just add.
     """
     odd, even = ((1 + slope) / 2) ** 2, ((1 - slope) / 2) ** 2
     kappa = odd + even
 
     def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
-        d = size(delta)
+        d = delta if acute else size(delta)
         theta, sine = arccos.acute(d)
+        none = jnp.maximum((q1 == 0).astype(d.dtype), (q2 == 0).astype(d.dtype))
         parts = Parts(
             drop=(even / kappa * (d - 2 / np.pi * sine), odd / kappa * d),
             start=(even / kappa, odd / kappa),
             slope=(even * (1 - 2 / np.pi * theta), odd),
         )
-        none = jnp.maximum((q1 == 0).astype(d.dtype), (q2 == 0).astype(d.dtype))
+        if acute:
+            return sum(parts.slope), jnp.maximum(sum(parts.drop), none)
         return parts.joined(delta, 0.0, none)
 
     return near
@@ -120,8 +122,8 @@ def leaky(slope: float) -> Activation:
 
 def _linear(name, fn, closed, slope: float, maker: str, arguments: tuple[float, ...] = ()) -> Activation:
     return Activation(
-        name, fn, closed, _leaky_near(slope), homogeneous=True, limits=(math.inf, math.inf),
-        maker=f"{__name__}:{maker}", arguments=arguments,
+        name, fn, closed, _leaky_near(slope), acute_form=_leaky_near(slope, acute=True), homogeneous=True,
+        nonnegative=slope <= 0, limits=(math.inf, math.inf), maker=f"{__name__}:{maker}", arguments=arguments,
     )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ class Elementwise(Layer):
             values = _values(moment(v1), moment(v2), delta)
         else:
             moment = activation.moment
-            values, slopes, delta = _dual(activation, k.nngp, v1, v2, k.delta)
+            values, slopes, delta = _dual(activation, k.acute, k.nngp, v1, v2, k.delta)
         known = (v1 <= activation.limit(k.nngp.dtype)) & (v2 <= activation.limit(k.nngp.dtype))
         if math.isfinite(activation.limit(k.nngp.dtype)):
             values, slopes = (jnp.where(known, a, jnp.nan) for a in (values, slopes))
@@ -123,36 +123,41 @@ class Elementwise(Layer):
         else:
             q1, q2 = moment(k.q1), moment(k.q2)
         delta = jax.lax.stop_gradient(delta)
-        return k.replace(nngp=values, ntk=k.ntk * slopes, q1=q1, q2=q2, gaussian=False, delta=delta)
+        return k.replace(
+            nngp=values, ntk=k.ntk * slopes, q1=q1, q2=q2, gaussian=False, delta=delta, acute=activation.nonnegative
+        )
 
     def _within_image(self, q12: Array, v1: Array, v2: Array, table: Any) -> Array:
         """Return E[φφ] for the pairs of pixels of one image."""
         delta = correlation.from_covariance(q12, v1, v2)
         if table is None:
-            return _dual(self.activation, q12, v1, v2, delta)[0]
+            return _dual(self.activation, False, q12, v1, v2, delta)[0]
         return _values(table.moment(v1), table.moment(v2), table.near(self.activation, delta, v1, v2)[1])
 
 
-def _values(k1: Array, k2: Array, delta: Array) -> Array:
+def _values(k1: Array, k2: Array, delta: Array, acute: bool = False) -> Array:
     s1, s2 = correlation.once((sqrt(k1), sqrt(k2)))
-    return s1 * s2 * correlation.rho(delta)
+    return s1 * s2 * (1 - delta if acute else correlation.rho(delta))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _dual(activation: Activation, q12: Array, q1: Array, q2: Array, delta: Array) -> tuple[Array, Array, Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _dual(
+    activation: Activation, acute: bool, q12: Array, q1: Array, q2: Array, delta: Array
+) -> tuple[Array, Array, Array]:
     """Return E[φφ], E[φ'φ'], and δ of φ(u) and φ(v).
 
-    The values are computed from δ. Derivatives are those of the dual from covariances.
+    The values are computed from δ, of which `acute` says that it is not negative. Derivatives are those of the dual
+    from covariances.
     """
-    slopes, new = activation.near(delta, q1, q2)
+    slopes, new = activation.near(delta, q1, q2, acute)
     slopes = jnp.broadcast_to(slopes, new.shape)
-    return _values(activation.moment(q1), activation.moment(q2), new), slopes, new
+    return _values(activation.moment(q1), activation.moment(q2), new, activation.nonnegative), slopes, new
 
 
 @_dual.defjvp
-def _dual_jvp(activation: Activation, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+def _dual_jvp(activation: Activation, acute: bool, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
     q12, q1, q2, delta = primals
-    out = _dual(activation, q12, q1, q2, delta)
+    out = _dual(activation, acute, q12, q1, q2, delta)
     q1, q2, d1, d2 = (jnp.broadcast_to(a, q12.shape) for a in (q1, q2, tangents[1], tangents[2]))
     _, (values, slopes) = jax.jvp(activation.dual, (q12, q1, q2), (tangents[0], d1, d2))
     return out, (values, slopes, jnp.zeros_like(out[2]))

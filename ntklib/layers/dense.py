@@ -123,14 +123,15 @@ def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_
     nngp, q1, q2 = (w_var * q + b_var for q in (k.nngp, k.q1, k.q2))
     ntk = weights * k.nngp + bias + w_var * k.ntk
     new = k.replace(
-        nngp=nngp, ntk=ntk, q1=q1, q2=q2, features=features, gaussian=True, equal_variances=True, delta=k.delta
-    )
+        nngp=nngp, ntk=ntk, q1=q1, q2=q2, features=features, gaussian=True, equal_variances=True, delta=k.delta,
+        acute=k.acute,
+    )  # fmt: skip
     if b_var == 0.0:
         return new  # a factor changes no correlation
     before, after = k.variances(), new.variances()
     shares = [tuple(sqrt(part / q) for part, q in zip(parts, after, strict=True))
               for parts in ((w_var * before[0], w_var * before[1]), (b_var, b_var))]  # fmt: skip
-    return new.with_delta(correlation.with_bias(k.delta, *correlation.once(shares)))  # type: ignore
+    return new.with_delta(correlation.with_bias(k.delta, *correlation.once(shares), k.acute), k.acute)  # type: ignore
 
 
 def standard_normal(rngs: nnx.Rngs, *shape: int) -> Array:

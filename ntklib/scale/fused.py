@@ -182,7 +182,8 @@ def propagate(net: Layer, k: Kernel, tables: Tables | None = None) -> Kernel:
         k = layer.kernel_map(k.replace(tables=tables)).replace(tables=None)
         # The next layer uses each of these in several places. Without a barrier XLA would compute it again each time.
         q1, q2, delta, ntk = correlation.once((k.q1, k.q2, k.delta, k.ntk))
-        return k.replace(q1=q1, q2=q2, delta=delta, ntk=ntk if hasattr(layer, "activation") else k.ntk)
+        ntk = ntk if hasattr(layer, "activation") else k.ntk
+        return k.replace(q1=q1, q2=q2, delta=delta, ntk=ntk, acute=k.acute)
 
     if not isinstance(net, Serial):
         return through(net, k)
