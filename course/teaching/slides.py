@@ -6,7 +6,7 @@ figure, number or verdict of a chapter is written twice:
     @title                          the title slide: what one can do after the chapter, its minutes, what it needs
     @figure The words that its alt text begins with
     @print  The words that a line begins with, which the chapter prints
-    @claim  J2 · words that the row begins with, in claims.toml; several lines make one table
+    @claim  J2 · words that the row begins with, in claims.toml, or the whole of it; several lines make one table
     @ask    03.4                    the misconception that this task brings out; what to say, in the notes
     @task   03.3                    the task, with its minutes
 
@@ -17,6 +17,7 @@ import base64
 import functools
 import html
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from course.teaching.syllabus import Chapter
 
 FOLDER = syllabus.FOLDER / "slides"
 MATHJAX = Path("course/site/_static/mathjax/tex-svg.js")
+LONG = 86  # characters of a printed line that fit a slide; longer ones are set smaller
 
 
 class SlideError(ValueError):
@@ -133,10 +135,11 @@ class _Filler:
         printed = [line for cell in self.notebook.cells for line in execute.text_of(cell).splitlines()]
         found = []
         for line in lines:
-            starts = [one for one in printed if one.startswith(line)]
-            (whole,) = self._one(starts, "printed line that begins with", line)
-            found.append(html.escape(whole))
-        return f"<pre>{chr(10).join(found)}</pre>"
+            starts = list(dict.fromkeys(one for one in printed if one.lstrip().startswith(line)))
+            found += self._one(starts, "printed line that begins with", line)
+        text = textwrap.dedent("\n".join(found))
+        kind = ' class="long"' if max(map(len, text.splitlines())) > LONG else ""
+        return f"<pre{kind}>{html.escape(text)}</pre>"
 
     def _claims(self, lines: list[str]) -> str:
         claims = records.load(self.root / "course" / "claims.toml")
@@ -145,8 +148,9 @@ class _Filler:
             id, _, what = line.partition(" · ")
             if id not in claims:
                 raise SlideError(f"{self.where}: there is no claim {id!r}")
-            rows_of = [row for row in claims[id].at() if row.what.startswith(what)]
-            (row,) = self._one(rows_of, f"row of {id} that begins with", what)
+            begin = [row for row in claims[id].at() if row.what.startswith(what)]
+            whole = [row for row in begin if row.what == what]
+            (row,) = self._one(whole or begin, f"row of {id} that begins with", what)
             target = "" if row.claimed is None else f"{records.number_in_words(row.claimed)}: <b>{row.verdict}</b>"
             if row.outside:
                 target = f"{records.number_in_words(row.claimed or '')}, not counted here"
@@ -209,10 +213,10 @@ def _number(text: str) -> str:
 
 
 def _symbols(text: str) -> str:
-    """Indices of plain symbols, ξ_c or f_0, set low; code and formulas stay as they are."""
+    """Indices of plain symbols, ξ_c or f_0, set low; words, code and formulas stay as they are."""
     parts = re.split(r"(<code>.*?</code>|\\\(.*?\\\)|\\\[.*?\\\])", text, flags=re.DOTALL)
     return "".join(
-        p if p.startswith(("<code", "\\")) else re.sub(r"(?<=[^\W_])_(\w+)", r"<sub>\1</sub>", p) for p in parts
+        p if p.startswith(("<code", "\\")) else re.sub(r"(?<=\b[^\W_])_(\w+)", r"<sub>\1</sub>", p) for p in parts
     )
 
 
