@@ -183,21 +183,25 @@ def replicate_(
     seeds: Annotated[int, typer.Option(min=1, max=100, help="How many times.")] = 3,
     weekly: Annotated[bool, typer.Option("--weekly", help="Only the chapter whose turn it is this week.")] = False,
     first: Annotated[int, typer.Option(min=1, max=19_000, help="The first of the seeds.")] = 1,
+    pool: Annotated[bool, typer.Option("--pool", help="Judge rows that change by all runs: in claims.toml.")] = False,
 ) -> None:
-    """Run chapters with other seeds, leave all files alone, and say which verdicts of the claims change.
+    """Run chapters with other seeds, and say which verdicts of the claims change; no file is changed but with --pool.
 
     Fails if one changes between "holds" and "does not hold", if more than one row in twenty changes, or if a chapter
     does not run to its end.
     """
     import datetime
 
-    from course import build, replicate
+    from course import build, claims_page, replicate
 
     root = build.repository()
     found = build.notebooks(root, chapters or ["all"])
     if weekly:
         found = [replicate.of_the_week(found, datetime.date.today())]
-    raise typer.Exit(not replicate.replicate(root, found, seeds, first))
+    stands = replicate.replicate(root, found, seeds, first, pool)
+    if pool:
+        claims_page.write_page(root)
+    raise typer.Exit(not stands)
 
 
 @app.command()

@@ -16,7 +16,8 @@ What a source says, what we derive and what came out are kept apart. The verdict
 [rule](verdicts.py), with one margin for each kind of number; nobody writes it. (Chapters 01 to 08 had been run before
 the rule and its margins came in: for them the test is a run with other seeds, `python -m course replicate`.) A claim
 *holds* if all of its counted rows hold, *does not hold* if some fail and none holds, *holds in part* if some hold and
-some fail, and is *undecided* otherwise. It is *not at this scale* where larger sizes come significantly closer to it.
+some fail, and is *undecided* otherwise. Where other seeds changed the verdict of a row, all runs are taken together:
+it is judged by them. A claim is *not at this scale* where larger sizes come significantly closer to it.
 Not counted are identities (algebra, whatever the experiment says) and rows outside of the claim's hypotheses. Beside
 the verdict stands whether our own prediction was met: a claim can fail just as we predicted.
 
@@ -56,6 +57,8 @@ def verdict(claim: Claim) -> str:
 def cells(claim: Claim, row: Row) -> tuple[str, ...]:
     sizes = {other.scale: other for other in claim.rows if other.what == row.what and other.measured is not None}
     came_out = [_came_out(sizes[size]) if size in sizes else "" for size in ("laptop", "long")]
+    if "pooled" in sizes:
+        came_out[0] += f"<br>with other seeds as well: {_came_out(sizes['pooled'])}"
     if "paper" in sizes:
         came_out[1] = "<br>".join(filter(None, (came_out[1], f"paper: {_came_out(sizes['paper'])}")))
     verdict = "identity" if row.kind == "identity" else row.verdict

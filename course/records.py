@@ -19,6 +19,7 @@ from course.notebook import SCALES
 KINDS = ("measured", "computed", "identity")
 TOML = Path(__file__).with_name("claims.toml")
 DIGITS, DIGITS_OF_ERROR = 4, 2  # significant digits of a record
+SIZES = (SCALES[0], "pooled", *SCALES[1:])  # "pooled": the laptop's run and those with other seeds, taken together
 MOST_ERRORS = 5  # ratio of the standard errors of two runs that agree: each is estimated from a few seeds
 ROUNDING = 1e-9  # smaller differences are what rounding has left, and each processor rounds in its own way
 
@@ -31,9 +32,10 @@ class Row:
     number: the kind of number, which gives the margin ("exponent", "ratio", ...).
     claimed: what the source says, if this row tests it; `outside` says why the row lies outside of its hypotheses.
     derived: what the chapter predicts, without a fitted parameter, and how far off its theory can be at this size.
+    scale: the size of the experiment; "pooled" is the laptop's run and those with other seeds, taken together.
     measured, uncertainty: a mean and its standard error over `seeds` seeds, or whatever `over` names.
     interval: for shares and correlations, in place of the uncertainty.
-    commit, date: of a long run.
+    commit, date: of a long or a pooled run.
     """
 
     what: str
@@ -55,7 +57,7 @@ class Row:
     note: str = ""
 
     def __post_init__(self) -> None:
-        for name, value, known in (("kind", self.kind, KINDS), ("scale", self.scale, SCALES)):
+        for name, value, known in (("kind", self.kind, KINDS), ("scale", self.scale, SIZES)):
             if value not in known:
                 raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {value!r}")
         for target in (self.claimed, self.derived):
@@ -199,7 +201,7 @@ class Claim:
         measured = [row for row in self.rows if row.measured is not None]
         if size:
             return [row for row in measured if row.scale == size]
-        largest = {row.what: row for row in sorted(measured, key=lambda row: SCALES.index(row.scale))}
+        largest = {row.what: row for row in sorted(measured, key=lambda row: SIZES.index(row.scale))}
         return [largest[what] for what in dict.fromkeys(row.what for row in measured)]
 
     def verdict_at(self, size: str | None = None) -> str:
@@ -221,7 +223,7 @@ class Claim:
     def approaches(self, row: Row) -> bool:
         """Whether laptop and long row differ, towards what is claimed, by more than their uncertainty."""
         sizes = {other.scale: other for other in self.rows if other.what == row.what and other.measured is not None}
-        small, large = sizes.get("laptop"), sizes.get("long")
+        small, large = sizes.get("pooled", sizes.get("laptop")), sizes.get("long")
         if not (small and large) or row.claimed is None:
             return False
         before, after = small.measured or 0.0, large.measured or 0.0

@@ -6,8 +6,10 @@ A chapter that runs with `NTK_CLAIMS=file` appends what each `claim` measures to
 import dataclasses
 import datetime
 import json
+import math
 import os
 import re
+import statistics
 import subprocess
 import tempfile
 import time
@@ -20,10 +22,13 @@ from course import execute, records, source
 from course.build import Target
 from course.claims import HANDED, same_target
 from course.records import Claim, Row
-from course.verdicts import FAILS, HOLDS
+from course.verdicts import FAILS, HOLDS, UNDECIDED
 
 MEASURED = ("measured", "uncertainty", "interval", "seeds")
 MOST_CHANGES = 1 / 20  # of the rows
+POOLED = records.SIZES[1]
+RANGES = {"share": (0.0, 1.0), "accuracy": (-1.0, 1.0), "correlation": (-1.0, 1.0)}
+NORMAL = 1.96  # an interval of 95 % is so many standard errors to either side
 
 
 @dataclass(frozen=True)
@@ -133,13 +138,14 @@ def _commit(root: Path) -> str:
 # ---- course replicate
 
 
-def replicate(root: Path, chapters: Sequence[Target], seeds: int, first: int = 1) -> bool:
+def replicate(root: Path, chapters: Sequence[Target], seeds: int, first: int = 1, pooled: bool = False) -> bool:
     """Run each chapter with so many other seeds, say what changes, and tell whether the record stands.
 
-    `first` is the first of the seeds.
+    `first` is the first of the seeds. `pooled` writes what all runs measured together into claims.toml, for the rows
+    whose verdicts change.
     """
     claims = records.load(root / "course" / "claims.toml")
-    seen: dict[tuple[str, str], set[float]] = {}  # what was measured of each row, to all digits
+    seen: dict[tuple[str, str], list[dict[str, Any]]] = {}  # what was measured of each row
     changed: set[tuple[str, str]] = set()
     reversed_, broken = False, []
     for target in chapters:
@@ -155,16 +161,22 @@ def replicate(root: Path, chapters: Sequence[Target], seeds: int, first: int = 1
                 if old is None:
                     continue
                 key, new = (one["id"], one["what"]), again(old, one)
-                seen.setdefault(key, set()).add(one["exact"])
-                if old.verdict != new.verdict or old.prediction != new.prediction:
+                seen.setdefault(key, []).append(one)
+                if old.scale == POOLED:  # one run has fewer seeds, and may leave undecided what all decide
+                    is_changed = bool(new.changes(old, but={UNDECIDED}))
+                else:
+                    is_changed = old.verdict != new.verdict or old.prediction != new.prediction
+                if is_changed:
                     changed.add(key)
                 reversed_ = reversed_ or {old.verdict, new.verdict} == {HOLDS, FAILS}
-                for words in dict.fromkeys(new.changes(old) + new.differences(old)):
+                for words in dict.fromkeys(new.changes(old) * is_changed + new.differences(old)):
                     print(f"   {one['id']} · {one['what']}: {words}", flush=True)
     print(f"{len(seen) - len(changed)} of {len(seen)} rows keep their verdicts with {seeds} other seeds")
     for (id, what), values in seen.items():
-        if seeds > 1 and len(values) == 1 and _is_random(claims[id], what):
+        if seeds > 1 and len({one["exact"] for one in values}) == 1 and _is_random(claims[id], what):
             print(f"{id} · {what}: the same to all digits with all seeds; its experiment does not use course.reseed")
+    if pooled:
+        pool(root, {key: runs for key, runs in seen.items() if key in changed and _is_random(claims[key[0]], key[1])})
     too_many = len(changed) > MOST_CHANGES * len(seen)
     if reversed_:
         print("A verdict changed between holds and does not hold.")
@@ -175,15 +187,59 @@ def replicate(root: Path, chapters: Sequence[Target], seeds: int, first: int = 1
     return not (reversed_ or too_many or broken)
 
 
+# ---- course replicate --pool
+
+
+def pool(root: Path, found: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]) -> None:
+    """Write a pooled row for each of these (claim, what): the laptop's record and its runs with other seeds together.
+
+    A pooled row that stands already is replaced.
+    """
+    path = root / "course" / "claims.toml"
+    claims = records.load(path)
+    for (id, what), runs in found.items():
+        rows = [row for row in claims[id].rows if (row.what, row.scale) != (what, POOLED)]
+        at = next(index for index, row in enumerate(rows) if (row.what, row.scale) == (what, "laptop"))
+        laptop = rows[at]
+        row = together([laptop, *(again(laptop, one) for one in runs)])
+        row = dataclasses.replace(row, commit=_commit(root), date=datetime.date.today().isoformat())
+        rows.insert(at + 1, row)
+        claims[id] = dataclasses.replace(claims[id], rows=tuple(rows))
+        print(f"   {id} · {what}: with all {len(runs) + 1} runs {row.result()}, {row.judged()}", flush=True)
+    path.write_text(records.dump(claims, records.head(path)), encoding="utf-8")
+
+
+def together(runs: Sequence[Row]) -> Row:
+    """Return the pooled row of several runs of equally many seeds.
+
+    It has the mean of the runs. Its standard error is that of the mean of independent runs, or what the scatter between
+    the runs says, whichever is larger.
+    """
+    count = len(runs)
+    values = [float(run.measured or 0.0) for run in runs]
+    mean = statistics.fmean(values)
+    error = max(math.hypot(*(run.error for run in runs)) / count, statistics.stdev(values) / math.sqrt(count))
+    derived = [run.derived for run in runs]
+    fields: dict[str, Any] = {"uncertainty": error}
+    if runs[0].interval is not None:
+        low, high = RANGES.get(runs[0].number, (-math.inf, math.inf))
+        half = NORMAL * error
+        fields = {"uncertainty": 0.0, "interval": (max(mean - half, low), min(mean + half, high))}
+    if all(isinstance(value, (int, float)) for value in derived):
+        fields["derived"] = records.short(statistics.fmean(derived))  # type: ignore
+    seeds = sum(run.seeds for run in runs)
+    return dataclasses.replace(runs[0], scale=POOLED, measured=mean, seeds=seeds, **fields).rounded()
+
+
 def _is_random(claim: Claim, what: str) -> bool:
     return any(row.kind == "measured" for row in claim.rows if row.what == what)
 
 
 def recorded(claims: Mapping[str, Claim], one: Mapping[str, Any]) -> Row | None:
-    """The record of a measurement at its scale, if there is one."""
+    """The record of a measurement at its scale, if there is one; for a laptop's the pooled one, if there is one."""
     rows = claims[one["id"]].rows if one["id"] in claims else ()
-    found = (row for row in rows if (row.what, row.scale) == (one["what"], one["scale"]))
-    return next((row for row in found if row.measured is not None), None)
+    found = {row.scale: row for row in rows if row.what == one["what"] and row.measured is not None}
+    return found.get(POOLED if one["scale"] == "laptop" and POOLED in found else one["scale"])
 
 
 def again(old: Row, one: Mapping[str, Any]) -> Row:

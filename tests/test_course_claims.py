@@ -181,7 +181,7 @@ def test_identities_and_rows_outside_are_not_counted():
     ("changes", "words"),
     [
         ({"kind": "guessed"}, "`kind` must be one of measured, computed, identity"),
-        ({"scale": "desk"}, "`scale` must be one of laptop, long, paper"),
+        ({"scale": "desk"}, "`scale` must be one of laptop, pooled, long, paper"),
         ({"claimed": "about -1"}, "a relation such as"),
         ({"claimed": None, "outside": "why"}, "`outside` says why"),
         ({"measured": 1.0, "seeds": 2}, "`seeds` must be at least 3"),

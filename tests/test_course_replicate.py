@@ -120,6 +120,15 @@ def test_a_chapter_is_recorded_repeated_and_recorded_at_length(root, monkeypatch
     assert "the verdict is recorded as 'holds', here it is 'does not hold'" in other.output
     assert "A verdict changed between holds and does not hold." in other.output
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    pooled = call("replicate", "00", "--seeds", "1", "--pool")
+    assert "slope: with all 2 runs" in pooled.output
+    first, both, *_ = records.load(root / "course" / "claims.toml")["A1"].rows
+    assert (first, both.scale, both.seeds, both.verdict) == (slope, "pooled", 16, "undecided")
+    assert "course/claims.md" not in claims_page.out_of_step(root)
+    assert f"with other seeds as well: {both.result()} (16 seeds, " in claims_page.markdown(
+        records.load(root / "course" / "claims.toml")
+    )
+    (root / "course" / "claims.toml").write_text(laptop, encoding="utf-8")
 
     monkeypatch.setenv("NTK_SCALE", "long")
     assert call("run", "00", "--record").exit_code == 0
@@ -129,6 +138,38 @@ def test_a_chapter_is_recorded_repeated_and_recorded_at_length(root, monkeypatch
     assert [row for row in records.load(root / "course" / "claims.toml")["A1"].rows if row.scale == "laptop"] == list(
         _rows(laptop, root)
     )
+
+
+def test_runs_together_have_their_mean_and_the_larger_of_two_errors():
+    def run(measured, uncertainty=0.02, **fields):
+        known = {"what": "slope", "number": "exponent", "margin": 0.1, "seeds": 5}
+        return Row(**known | {"measured": measured, "uncertainty": uncertainty} | fields)
+
+    near = replicate.together([run(-0.50), run(-0.51), run(-0.49), run(-0.50)])
+    assert (near.scale, near.measured, near.uncertainty, near.seeds) == ("pooled", -0.5, 0.01, 20)  # 0.02/√4
+    far = replicate.together([run(-0.4), run(-0.6)])
+    assert far.uncertainty == 0.1  # between the runs: 0.2/√2/√2
+    both = replicate.together([run(0.0, derived=1.0), run(0.0, derived=1.2)])
+    assert both.derived == 1.1
+    assert replicate.together([run(0.0, derived="> 0"), run(0.0, derived="> 0")]).derived == "> 0"
+    shares = [run(mean, 0.0, number="share", interval=(mean - 0.02, mean + 0.02)) for mean in (0.98, 0.99)]
+    share = replicate.together(shares)
+    assert share.interval == pytest.approx((0.985 - 0.02 / 2**0.5, 0.9991), abs=1e-4)
+    certain = replicate.together([run(0.995, 0.0, number="share", interval=(0.97, 1.0))] * 2)
+    assert certain.interval[1] == 1.0  # a share is at most one
+
+
+def test_a_pooled_row_is_what_the_claim_is_judged_by_and_other_runs_are_compared_with(root):
+    assert replicate.record(root, [ONE | {"measured": -0.37}]) == []  # 0.13 from -0.5, with a margin of 0.1
+    claim = records.load(root / "course" / "claims.toml")["A1"]
+    assert claim.verdict == "undecided"
+    runs = [ONE | {"measured": value, "exact": value} for value in (-0.36, -0.37, -0.38)]
+    replicate.pool(root, {("A1", "slope"): runs})
+    replicate.pool(root, {("A1", "slope"): runs})  # a second time changes nothing
+    claim = records.load(root / "course" / "claims.toml")["A1"]
+    assert [row.scale for row in claim.rows if row.what == "slope"] == ["laptop", "pooled"]
+    assert (claim.verdict, claim.verdict_at("laptop")) == ("does not hold", "undecided")
+    assert replicate.recorded({"A1": claim}, ONE).scale == "pooled"
 
 
 def _rows(toml: str, root) -> tuple[Row, ...]:
