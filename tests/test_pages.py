@@ -180,6 +180,24 @@ def test_a_figure_keeps_its_size_and_what_it_shows_in_words():
     assert f'alt="{cell.metadata.mystnb.image.alt}"' in text
 
 
+@pytest.mark.parametrize(
+    ("slug", "alt", "plot"),
+    [
+        ("03_infinite_width", "Two panels. The kernel between a fixed image", True),
+        ("19_scaling_up", "Bars of time over that of gram", True),
+        ("00_start_here", "Heat map of", False),
+        ("00_start_here", "Twelve grey-level images", False),
+        ("06_edge_of_chaos", "Phase diagram", False),
+        ("14_whitening", "Four digits and four color patches", False),
+    ],
+)
+def test_plots_are_told_from_images_and_color_maps(slug, alt, plot):
+    """The dark theme inverts plots, and leaves alone what is bright because it is much."""
+    cells = execute.read(ROOT / "notebooks" / f"{slug}.ipynb").cells
+    (cell,) = [one for one in cells if one.metadata.get("mystnb", {}).get("image", {}).get("alt", "").startswith(alt)]
+    assert ('class="plot"' in notebooks.outputs(cell, "x", notebooks.Figures())) == plot
+
+
 @pytest.mark.parametrize("slug", CHAPTERS)
 def test_a_sheet_shows_each_task_with_its_hints_and_its_solution_folded(slug):
     page = sheets.page(ROOT, slug, TASKS, notebooks.Figures())

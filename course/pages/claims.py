@@ -38,7 +38,8 @@ def page(claims: Mapping[str, Claim], titles: Mapping[str, str]) -> str:
             shown |= {claim.id for claim in own}
     if missing := set(claims) - shown:
         raise ValueError(f"claims of chapters that there are not: {', '.join(sorted(missing))}")
-    image = f'<p class="figure"><img src="figures/claims.png" alt="{html.escape(forest.ALT)}" loading="lazy"></p>'
+    alt = html.escape(forest.ALT)
+    image = f'<p class="figure"><img src="figures/claims.png" class="plot" alt="{alt}" loading="lazy"></p>'
     return PAGE.format(
         done=sum(bool(claim.at()) for claim in claims.values()),
         rule=address.blob("course/verdicts.py"),

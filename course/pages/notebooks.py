@@ -7,6 +7,7 @@ import ast
 import base64
 import functools
 import html
+import io
 import posixpath
 import re
 from pathlib import Path
@@ -26,10 +27,19 @@ class Figures(dict[str, bytes]):
     """The figures of all pages by file name, collected while the pages are written."""
 
     def add(self, name: str, png: bytes) -> str:
-        """Keep a figure and return its tag's attributes: where it is, seen from a page in a folder, and its size."""
+        """Keep a figure and return its tag's attributes: where it is, seen from a page in a folder, size and kind."""
         self[name] = png
         width, height = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
-        return f'src="../figures/{name}" width="{width}" height="{height}"'
+        kind = ' class="plot"' * is_plot(png)
+        return f'src="../figures/{name}" width="{width}" height="{height}"{kind}'
+
+
+def is_plot(png: bytes) -> bool:
+    """Whether a figure is drawn with lines, points and bars alone. Images and color maps have many dark pixels."""
+    from matplotlib.image import imread
+
+    brightest = imread(io.BytesIO(png))[..., :3].max(axis=-1)
+    return bool((brightest < 0.43).mean() < 0.08)
 
 
 def code(text: str) -> str:

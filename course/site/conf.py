@@ -36,6 +36,13 @@ mathjax_config_path = "_static/mathjax/settings.js"
 bibtex_bibfiles = ["papers.bib"]
 
 html_theme = "furo"
+html_theme_options = {  # what the dark theme does to figures, see ntklib.css
+    "light_css_variables": {"plot-filter": "none", "picture-filter": "none"},
+    "dark_css_variables": {
+        "plot-filter": "invert(0.9) hue-rotate(180deg) brightness(1.1)",
+        "picture-filter": "brightness(0.86)",
+    },
+}
 html_title = project
 html_static_path = ["_static"]
 html_extra_path = ["extra"]
