@@ -10,8 +10,9 @@ from course.records import Claim
 PAGE = """\
 # Claims and verdicts
 
-{done} claims of the literature were tested. What a source says, what we derive and what came out are kept apart; the
-verdict follows from them by a [rule]({rule}), with one margin for each kind of number. Nobody writes a verdict.
+{done} claims of the literature were tested. What a source says, what we derive and what came out are kept apart. The
+verdict follows from these numbers by a [rule]({rule}), which says for each kind of number how near is near enough.
+Nobody writes a verdict by hand.
 
 {summary}
 
@@ -20,11 +21,12 @@ verdict follows from them by a [rule]({rule}), with one margin for each kind of 
 {chapters}
 """
 RULE = """\
-A claim *holds* if all of its counted rows hold, *does not hold* if some fail and none holds, *holds in part* if some
-hold and some fail, and is *undecided* otherwise. It is *not at this scale* where larger sizes come significantly closer
-to it. Not counted are identities (algebra, whatever the experiment says) and rows outside of the claim's hypotheses.
-Beside the verdict stands whether our own prediction was met: a claim can fail just as we predicted. Chapters 01 to 08
-had been run before the rule and its margins came in: for them the test is a run with other seeds,
+A claim is tested by one or more numbers, the rows of its table, and each row has a verdict of its own. The claim
+*holds* if all of its counted rows hold, *does not hold* if some fail and none holds, *holds in part* if some hold and
+some fail, and is *undecided* otherwise. It is *not at this scale* where larger sizes come significantly closer to it.
+Not counted are identities (algebra, whatever the experiment says) and rows outside of the claim's hypotheses. Beside
+the verdict stands whether our own prediction was met: a claim can fail just as we predicted. Chapters 01 to 08 had
+been run before there were the rule and its margins. For them the test is a run with other seeds,
 `python -m course replicate`."""
 
 
