@@ -458,7 +458,7 @@ def number(
     got, right = np.array(value), np.array(float(want))
 
     def same(a: np.ndarray, b: np.ndarray) -> bool:
-        return bool(abs(a - b) <= min(rtol, 0.002) * abs(b))
+        return bool(abs(a - b) <= min(rtol, 5e-4) * abs(b))
 
     # A wide margin would find a slip in any number: √π in 1.786, say.
     slip = _slip(got, right, np.array(True), same, factors or {}) if want and rtol < 0.02 else ""
@@ -639,6 +639,6 @@ def _constant(got: np.ndarray, want: np.ndarray, same: Callable, factors: Mappin
     if ratio and abs(ratio - 1) > _NEAR_ONE and same(got / ratio, want):
         return f"it is off by a constant factor of about {ratio:.2g}."
     shift = float((got - want).mean())
-    if same(got - shift, want):
+    if same(got - shift, want) and np.abs(got - shift - want).max() < 0.1 * abs(shift):
         return "it differs by the same constant everywhere: is something added once too often, or not at all?"
     return ""

@@ -84,7 +84,8 @@ check("05.1", linear_model)
 # 20 minutes · difficulty 3 of 5 · rests on “Three ways to start at zero”
 #
 # Make of any model another one whose output is zero at the start **for every** $x$, which has the **same tangent kernel** $\Theta$ as the model
-# had, and in which **two copies are trained**. It should be a model again: a pair of a function and its parameters, to go wherever such a pair goes. How you
+# had, and in which **two copies are trained**. Its output is made of the outputs of the two copies and of nothing else.
+# It should be a model again: a pair of a function and its parameters, to go wherever such a pair goes. How you
 # arrange the parameters of the two copies is up to you.
 
 

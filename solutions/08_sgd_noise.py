@@ -183,6 +183,7 @@ print("flawed over measured, largest modes:", ", ".join(f"{r:.2g}" for r in rati
 
 # %% [markdown]
 # In which line, 1 to 5, is the first error? And write the variances as they should be, from the derivation and not from the library.
+# An eigenvalue may be 0.
 
 # %% task="08.4"
 # The number of the line: 1, 2, 3, 4 or 5.

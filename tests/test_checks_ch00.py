@@ -355,6 +355,29 @@ def only_vectors(outputs, targets):
     return only_the_axis(outputs, targets)
 
 
+def of_the_loss(loss, by=0):
+    """Each example's gradient of loss(f(theta, x_i) − y_i), by theta or by x_i."""
+
+    def answer(f, theta, x, y):
+        one = lambda theta, x, y: loss(f(theta, x) - y)  # noqa: E731
+        return jax.vmap(jax.grad(one, argnums=by), in_axes=(None, 0, 0))(theta, x, y)
+
+    return answer
+
+
+def for_all(reduce):
+    return lambda *a: jnp.tile(reduce(gradients(*a)), (len(a[2]), 1))
+
+
+def updated_twice(params, opt_state, loss, optimizer):
+    _, opt_state = optimizer.update(jax.grad(loss)(params), opt_state, params)
+    return training_step(params, opt_state, loss, optimizer)
+
+
+def a_step_of_its_own(params, opt_state, loss, optimizer):
+    return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params)), opt_state
+
+
 TABLES = [
     Table(
         "00.1",
@@ -374,7 +397,7 @@ TABLES = [
             "mean over outputs": (weighted(lambda n, k: 1 / k), "averaged over the outputs; the loss sums"),
             "mean of squares": (weighted(lambda n, k: 2 / k), "outputs, and ½ is missing"),
             "2/N": (weighted(lambda n, k: 2 / n), "½ of the loss is missing, and there is a 1/N"),
-            "norm not squared": (norm_not_squared, "entries are off"),
+            "norm not squared": (norm_not_squared, "gradients of the norm"),
             "summed up": (lambda *a: gradients(*a).sum(0), "that is the sum over the examples"),
             "averaged": (lambda *a: gradients(*a).mean(0), "that is the mean over the examples"),
             "the first alone": (lambda *a: gradients(*a)[0], "that is one vector"),
@@ -385,6 +408,16 @@ TABLES = [
             "a tracer": (leaks, "tracer"),
             "no return": (lambda *a: None, "is a `return` missing?"),
             "a function": (lambda *a: lambda: gradients(*a), "a function"),
+            "mean for each": (for_all(lambda g: g.mean(0)), "every row is the mean"),
+            "sum for each": (for_all(lambda g: g.sum(0)), "every row is the sum"),
+            "half the norm": (of_the_loss(lambda r: jnp.linalg.norm(r) / 2), "gradients of half the norm"),
+            "for each output": (
+                lambda f, theta, x, y: jax.jacrev(
+                    lambda t: jnp.sum((jax.vmap(lambda one: f(t, one))(x) - y) ** 2, axis=0) / 2
+                )(theta),
+                "a row for each output",
+            ),
+            "by the inputs": (of_the_loss(lambda r: r @ r / 2, by=1), "derivatives by the inputs"),
         },
     ),
     Table(
@@ -450,6 +483,12 @@ TABLES = [
             "writes into params": (writes_into_params, "writes into one of its arguments"),
             "half a state": (lambda *a: (training_step(*a)[0], training_step(*a)[1][0]), "new state, as"),
             "no return": (no_return, "is a `return` missing?"),
+            "up the loss": (
+                lambda p, s, loss, opt: training_step(p, s, lambda p: -loss(p), opt),
+                "a minus sign too many",
+            ),
+            "updated twice": (updated_twice, "`update` is called twice"),
+            "a rate of its own": (a_step_of_its_own, "plays no part"),
         },
     ),
     Table(

@@ -124,6 +124,10 @@ def flow_with(time=lambda t, y: t, start=lambda f0, y: f0 - y, add=1.0, rows=Fal
     return answer
 
 
+def decay_of_examples(kernel, y, f0, t):
+    return y + jnp.exp(-jnp.linalg.eigvalsh(kernel) * t / len(y))[:, None] * (f0 - y)
+
+
 def step_with(rate=lambda k, y: 1 / len(y), residual=lambda f, y: f - y, start=1.0):
     def answer(kernel, f_test, f_train, y, learning_rate):
         return start * f_test - learning_rate * rate(kernel, y) * kernel @ residual(f_train, y)
@@ -205,6 +209,10 @@ TABLES = [
             "full blocks": (full_ntk, "the full kernel [N, M, K, K]"),
             "outputs left apart": (lambda *a: jnp.einsum("ijkk->ijk", full_ntk(*a)), "the outputs are still apart"),
             "by the inputs": (by_inputs, "entries are off"),
+            "last leaf alone": (
+                lambda f, p, *x: mean_ntk(lambda q, x: f(p | {"out": p["out"] | q}, x), {"b": p["out"]["b"]}, *x),
+                "only the last leaf",
+            ),
         },
     ),
     Table(
@@ -267,14 +275,17 @@ TABLES = [
             "1/(2N)": (lambda k, y, f0, t: flow(k, y, f0, t / 2), "too slow by a factor of 2"),
             "2/N": (flow_with(lambda t, y: 2 * t), "too fast by a factor of 2"),
             "1/(NK)": (flow_with(lambda t, y: t / y.shape[1]), "factor of K"),
+            "1/K": (flow_with(lambda t, y: t * len(y) / y.shape[1]), "K stands in the place of N"),
             "y + e·f0": (flow_with(start=lambda f0, y: f0), "it is y + f0"),
             "residual alone": (flow_with(add=0.0), "add y"),
-            "rows": (flow_with(rows=True), "entries are off"),
+            "rows": (flow_with(rows=True), "rows were used"),
             "not trained": (lambda k, y, f0, t: f0, "does not depend on t"),
             "by the library": (lambda k, y, f0, t: ntk.gradient_flow(k, y, t=t, f0=f0), "`gradient_flow`"),
             "grows": (lambda k, y, f0, t: flow(k, y, f0, -t), "grows instead of decaying"),
             "entry by entry": (entrywise, "entry by entry"),
             "always y": (lambda k, y, f0, t: y, "has training ended before it began"),
+            "one step": (lambda k, y, f0, t: f0 - t / len(y) * k @ (f0 - y), "one step of gradient descent"),
+            "decay of the examples": (decay_of_examples, "mode i multiplies example i"),
         },
     ),
 ]

@@ -155,6 +155,10 @@ TABLES = [
             "initial weights": (account(of=lambda g, a, b: g * a), "initial weights"),
             "sum over all": (account(total_of=lambda c: jnp.full(len(c), c.sum())), "sum over all outputs"),
             "share of the negative": (account(share_of=lambda c, t: jnp.mean(c < 0, axis=(1, 2))), "negative"),
+            "over the outputs": (
+                lambda *a: (*contributions(*a)[:2], jnp.mean(contributions(*a)[0] > 0, axis=0)),
+                "averaged over the outputs",
+            ),
             "majority": (majority, "the majority"),
             "by the true change": (by_true_change, "sign of the true change"),
             "integer counts": (account(share_of=lambda c, t: jnp.sum(c * t > 0, axis=(1, 2))), "counts the weights"),
@@ -263,7 +267,11 @@ TABLES = [
                 "of the exponents, the smaller",
             ),
             "no return": (lambda p: None, "is a `return` missing?"),
-            "a table": (lambda p: {"NTK": 0.5, "MUP": 0.0}.get(p.name, 0.5), "not right"),
+            "a table": (lambda p: {"NTK": 0.5, "MUP": 0.0}.get(p.name, 0.5), "the same number for every record"),
+            "a + b in the hidden layers": (
+                exponent_with(hidden=lambda h: h.rate + h.rate_out + h.multiplier + h.init - 1),
+                "`init` stands where a second",
+            ),
         },
     ),
 ]

@@ -34,6 +34,11 @@ def abs_dual_unclipped(q12, q1, q2):
     return values, 1 - 2 * angle / jnp.pi
 
 
+def clipped_too_soon(q12, q1, q2):
+    scale = jnp.sqrt(q1[:, None] * q2[None, :])
+    return abs_dual_unclipped(jnp.clip(q12, -0.99 * scale, 0.99 * scale), q1, q2)
+
+
 def relu_dual(q12, q1, q2):
     return duals.relu(q12, q1[:, None], q2[None, :])
 
@@ -115,12 +120,18 @@ def deep_ntk(x1, x2, affine_layers, w_std, b_std, *, mistake=""):
     sigma = w_std**2 * x1 @ x2.T / d + b_std**2
     q1, q2 = (w_std**2 * jnp.sum(x**2, axis=1) / d + b_std**2 for x in (x1, x2))
     theta = sigma
+    bias = 0.0 if mistake == "one bias" else b_std**2
     for _ in range(affine_layers - (mistake != "one layer too many")):
+        new = [w_std**2 * q / (1 if mistake == "no half" else 2) + bias for q in (q1, q2)]
         old, before = sigma, (q1[:, None], q2[None, :])
-        values, slopes = duals.relu(sigma, *before)
-        sigma = w_std**2 * values + b_std**2
-        q1, q2 = (w_std**2 * q / 2 + b_std**2 for q in (q1, q2))
+        values, slopes = duals.relu(
+            sigma, *((new[0][:, None], new[1][None]) if mistake == "variances first" else before)
+        )
+        sigma = w_std**2 * values + bias
+        q1, q2 = (q1, q2) if mistake == "variances kept" else new
         after = (q1[:, None], q2[None, :])
+        if mistake == "slope ½":
+            slopes = 0.5
         if mistake == "no σ_w²":
             slopes = slopes / w_std**2
         if mistake == "suspect":
@@ -244,6 +255,40 @@ def standardised(fn):
     return ntk.Elementwise(lambda z: c * (fn(z) - m))
 
 
+def arcsine_alone(value, scale, angle, q12):
+    return 2 / jnp.pi * scale * (jnp.sin(angle) + jnp.pi / 2 - angle)
+
+
+def of_correlations(nngp, ntk, q1, q2, dual, w_std, b_std):
+    c = nngp / jnp.sqrt(q1[:, None] * q2[None, :])
+    return ntk_layer(c, ntk, q1, q2, dual, w_std, b_std)
+
+
+def at_new_sigma_alone(nngp, ntk, q1, q2, dual, w, b):
+    new = w**2 * dual(nngp, q1[:, None], q2[None, :])[0] + b**2
+    return new, new + w**2 * dual(new, q1[:, None], q2[None, :])[1] * ntk
+
+
+def scaled_by(mean):
+    """A layer c·fn with 1/c² = mean(fn)."""
+
+    def answer(fn):
+        c = float(mean(fn)) ** -0.5
+        return ntk.Elementwise(lambda z: c * fn(z))
+
+    return answer
+
+
+def inside(fn):
+    c = float(moment(fn)) ** -0.5
+    return ntk.Elementwise(lambda z: fn(c * z))
+
+
+def by_rule(rule, normalize):
+    z, w = rule(100)
+    return scaled_by(lambda fn: np.sum((w / w.sum() if normalize else w) * np.asarray(fn(jnp.asarray(z))) ** 2))
+
+
 TABLES = [
     Table(
         "03.1",
@@ -279,6 +324,8 @@ TABLES = [
             ),
             "no return": (lambda *q: None, "is a `return` missing?"),
             "values only": (lambda *q: abs_dual(*q)[0], "a tuple of 2"),
+            "no cosine": (with_(values=arcsine_alone), "multiplied with the correlation"),
+            "clipped too soon": (clipped_too_soon, "too far away from 1"),
         },
     ),
     Table(
@@ -326,6 +373,12 @@ TABLES = [
             "at the new Σ": (at_new_sigma, "slopes are taken at the new Σ"),
             "no return": (lambda *a: None, "is a `return` missing?"),
             "variances of one set": (one_set_of_variances, "Σ"),
+            "of correlations": (of_correlations, "the dual got the correlation"),
+            "new Σ, old variances": (at_new_sigma_alone, "beside the old variances"),
+            "own bias alone": (
+                layer(right_sigma, lambda n, v, s, w, b, q, t: b**2 + w**2 * s * t),
+                "only the bias of the new layer",
+            ),
         },
     ),
     Table(
@@ -349,6 +402,8 @@ TABLES = [
             "one layer too few": (lambda n, h: spread(n, h - 1), "one layer fewer"),
             "no return": (lambda n, h: None, "is a `return` missing?"),
             "no layers": (lambda n, h: jnp.sqrt(2 / n), "number of layers"),
+            "1 after the root": (lambda n, h: (1 + 2 / n) ** (h / 2) - 1, "subtracted after the root"),
+            "always two layers": (lambda n, h: spread(n, 2), "that is for two"),
         },
     ),
     Table(
@@ -364,6 +419,16 @@ TABLES = [
             "by the library": (by_the_library, "`kernel_map`"),
             "no σ_w²": (mistaken("no σ_w²"), "in front of the slopes"),
             "no return": (lambda *a: None, "is a `return` missing?"),
+            "variances first": (mistaken("variances first"), "before the duals are taken"),
+            "slope ½": (mistaken("slope ½"), "that of equal inputs"),
+            "one bias": (mistaken("one bias"), "in the first layer only"),
+            "variances kept": (mistaken("variances kept"), "stay those of the first layer"),
+            "no half": (mistaken("no half"), "½ is missing where"),
+            "one layer too few": (lambda x1, x2, n, w, b: deep_ntk(x1, x2, max(n - 1, 1), w, b), "one layer too few"),
+            "no 1/d": (
+                lambda x1, x2, n, w, b: deep_ntk(x1 * x1.shape[1] ** 0.5, x2 * x1.shape[1] ** 0.5, n, w, b),
+                "1/d is missing",
+            ),
         },
     ),
     Table(
@@ -377,6 +442,18 @@ TABLES = [
             "only the dual": (only_the_dual, "fn comes back as it is"),
             "only the function": (only_the_function, "the dual is that of fn"),
             "a function": (lambda fn: lambda z: fn(z) * moment(fn) ** -0.5, "a layer is wanted"),
+            "mean of |fn|": (
+                scaled_by(lambda fn: duals.expectation(lambda z: jnp.abs(fn(z)), jnp.ones_like, 1.0, 1.0, 1.0) ** 2),
+                "mean of |fn(Z)|",
+            ),
+            "inside": (inside, "the constant is inside"),
+            "of the slopes": (
+                scaled_by(lambda fn: ntk.Elementwise(fn).dual(1.0, 1.0, 1.0)[1]),
+                "it is the slopes that",
+            ),
+            "weights as they are": (by_rule(np.polynomial.hermite_e.hermegauss, False), "do not sum to one"),
+            "physicists' nodes": (by_rule(np.polynomial.hermite.hermgauss, True), "nodes for the weight e^(-z²)"),
+            "a rough mean": (scaled_by(lambda fn: 1.1 * moment(fn)), "an average over random draws"),
         },
     ),
 ]

@@ -211,6 +211,58 @@ def drives(wanted, start=True, scale=1.0):
     return answer
 
 
+def velocity(eigenvalues, N, learning_rate, momentum, steps):
+    z, v = jnp.ones_like(eigenvalues), jnp.zeros_like(eigenvalues)
+    for _ in range(steps):
+        v = momentum * v + eigenvalues / N * z
+        z = z - learning_rate * v
+    return v
+
+
+def from_nothing(lam, N, eta, mu, steps):
+    before, now = jnp.zeros_like(lam), jnp.ones_like(lam)
+    for _ in range(steps):
+        before, now = now, (1 + mu - eta * lam / N) * now - mu * before
+    return now
+
+
+def where_it_is(small):
+    """The first step at which small(r, r0, fraction)."""
+
+    def answer(fraction, theta, r0, learning_rate, max_steps=1000):
+        values, modes = np.linalg.eigh(np.asarray(theta, np.float64))
+        z, r0 = modes.T @ np.asarray(r0, np.float64), np.asarray(r0, np.float64)
+        for s in range(max_steps):
+            if small(modes @ ((1 - learning_rate * values / len(values))[:, None] ** s * z), r0, fraction):
+                return s
+        return max_steps
+
+    return answer
+
+
+def drives_with(train, test):
+    """`corrected` with other factors of the components of y − f0, functions of λ, t and N."""
+
+    def answer(theta, theta_test, y, f0, f0_test, t):
+        values, modes = jnp.linalg.eigh(theta)
+        w, n = modes.T @ (y - f0), len(theta)
+        return (
+            f0 + modes @ (train(values, t, n)[:, None] * w),
+            f0_test + theta_test @ (modes @ (test(values, t, n)[:, None] * w)),
+        )
+
+    return answer
+
+
+def learned(values, t, n):
+    return 1 - jnp.exp(-values * t / n)
+
+
+def of_the_outputs(theta, theta_test, y, f0, f0_test, t):
+    train, _ = corrected(theta, theta_test, y, f0, f0_test, t)
+    return train, f0_test + theta_test @ jnp.linalg.solve(theta, train)
+
+
 TABLES = [
     Table(
         "04.1",
@@ -243,7 +295,7 @@ TABLES = [
             "by the library": (by_library, "`gradient_flow`"),
             "a ridge": (regularized, "f_t(X"),
             "a tiny ridge": (lambda *a: regularized(*a, eps=2e-3), "not right"),
-            "no limit": (lambda *a: flow(*a, zero_at=-1.0), "not finite"),
+            "no limit": (lambda *a: flow(*a, zero_at=-1.0), "divided by an eigenvalue 0"),
             "entry by entry": (entry_by_entry, "entry by entry"),
             "2/N": (lambda k, kt, y, f, ft, t: flow(k, kt, y, f, ft, 2 * t), "twice too fast"),
             "1/(2N)": (lambda k, kt, y, f, ft, t: flow(k, kt, y, f, ft, t / 2), "twice too slow"),
@@ -264,6 +316,13 @@ TABLES = [
             "always the end": (
                 lambda k, kt, y, f, ft, t: (flow(k, kt, y, f, ft, t)[0], ft + kt @ jnp.linalg.pinv(k) @ (y - f)),
                 "end of training",
+            ),
+            "M for N at test points": (
+                lambda k, kt, y, f0, ft, t: (
+                    flow(k, kt, y, f0, ft, t)[0],
+                    flow(k, kt, y, f0, ft, t * len(k) / len(kt))[1],
+                ),
+                "number M of test points",
             ),
         },
     ),
@@ -294,6 +353,9 @@ TABLES = [
             "2/N": (ball(lambda e, n, r, m: (2 * e, n, r, m)), "twice too large"),
             "no start": (lambda *a: 0 * heavy_ball(*a) if a[4] == 0 else heavy_ball(*a), "after no step"),
             "no return": (lambda *a: None, "is a `return` missing?"),
+            "velocity": (velocity, "that is the velocity v"),
+            "zero before": (from_nothing, "the residual was 0 before"),
+            "μ on z": (lambda lam, n, eta, mu, s: (mu - eta * lam / n) ** s, "μ multiplies z there"),
         },
     ),
     Table(
@@ -323,6 +385,17 @@ TABLES = [
             "rows": (rows_for_weights, "Try a diagonal kernel"),
             "not squared": (counted(lambda values, w: jnp.abs(w).sum(1)), "should be squared"),
             "by the library": (by_descent, "`gradient_descent`"),
+            "norm": (where_it_is(lambda r, r0, f: np.sum(r**2) <= f**2 * np.sum(r0**2)), "the norm of the residual"),
+            "first output": (
+                where_it_is(lambda r, r0, f: np.sum(r[:, 0] ** 2) <= f * np.sum(r0[:, 0] ** 2)),
+                "first output alone",
+            ),
+            "the largest": (
+                where_it_is(lambda r, r0, f: np.max(r**2) <= f * np.max(r0**2)),
+                "the largest squared residual",
+            ),
+            "half on one side": (where_it_is(lambda r, r0, f: np.sum(r**2) / 2 <= f * np.sum(r0**2)), "on one side"),
+            "never": (where_it_is(lambda r, r0, f: False), "never gets there"),
         },
     ),
     Table(
@@ -345,6 +418,17 @@ TABLES = [
                 lambda k, kt, y, f, ft, t: (flow(k, kt, y, 0 * f, ft, t)[0], flow(k, kt, y, f, ft, t)[1]),
                 "was right before",
             ),
+            "no 1/N": (
+                drives_with(lambda v, t, n: learned(v, t, 1), lambda v, t, n: learned(v, t, 1) / v),
+                "1/N is lost in the exponent",
+            ),
+            "no 1/N at test points": (
+                drives_with(learned, lambda v, t, n: learned(v, t, 1) / v),
+                "f_t(x) is not right: 1/N is lost",
+            ),
+            "infinite time": (drives_with(lambda v, t, n: 1 + 0 * v, lambda v, t, n: 1 / v), "t = ∞"),
+            "infinite time at test points": (drives_with(learned, lambda v, t, n: 1 / v), "not Θ⁻¹."),
+            "of the outputs": (of_the_outputs, "Θ⁻¹ acts on the outputs"),
         },
     ),
 ]

@@ -213,6 +213,43 @@ def small_labels(apply_fn, params, x, y, *, alpha, learning_rate, steps):
     return float(length(jax.lax.fori_loop(0, steps, step, params), params))
 
 
+def with_curvature(apply_fn, params):
+    def h_bar(w, x):
+        f, c = (lambda p: apply_fn(p, x)), sub(w, params)
+        slope = lambda p: jax.jvp(f, (p,), (c,))[1]  # noqa: E731
+        return f(params) + slope(params) + jax.jvp(slope, (params,), (c,))[1] / 2
+
+    return h_bar
+
+
+def sum_less_start(apply_fn, params):
+    """Zero at the start, with the right kernel and two copies: their second-order terms add up."""
+
+    def fn(both, x):
+        return (apply_fn(both[0], x) + apply_fn(both[1], x) - 2 * apply_fn(params, x)) / 2**0.5
+
+    return fn, (params, params)
+
+
+def walked(start=lambda h, w0, w, x, a: h(w0, x), begin=-1):
+    """The experiment with another thing subtracted from h, or the distance from another step on."""
+
+    def answer(apply_fn, params, x, y, *, alpha, learning_rate, steps):
+        way = [params]
+        for _ in range(steps):
+            h0 = start(apply_fn, params, way[-1], x, alpha)
+            loss = lambda w, h0=h0: jnp.mean(jnp.sum((alpha * (apply_fn(w, x) - h0) - y) ** 2, axis=-1)) / 2  # noqa: E731
+            way.append(jax.tree.map(lambda p, g: p - learning_rate / alpha**2 * g, way[-1], jax.grad(loss)(way[-1])))
+        return length(way[-1], way[begin])
+
+    return answer
+
+
+def of_alpha_one(apply_fn, params, x, y, *, alpha, learning_rate, steps):
+    one = experiment()(apply_fn, params, x, y, alpha=1.0, learning_rate=learning_rate, steps=steps)
+    return one / alpha
+
+
 TABLES = [
     Table(
         "05.1",
@@ -232,10 +269,15 @@ TABLES = [
             "held fixed": (fixed, "gradient with respect to w is zero"),
             "through NumPy": (through_numpy, "cannot be trained"),
             "half of it fixed": (half_trained, "the gradient of h_bar"),
-            "a difference": (by_difference, "not right"),
+            "a difference": (by_difference, "difference of two evaluations"),
             "by the library": (lambda f, p: ntk.linearize((f, p)), "`linearize`"),
             "no return": (lambda f, p: None, "return a function"),
             "called": (lambda f, p: f(p, jnp.ones((3, 5))), "return a function"),
+            "returns the pair": (
+                lambda f, p: lambda w, x: jax.jvp(lambda q: f(q, x), (p,), (sub(w, p),)),
+                "h_bar is their sum",
+            ),
+            "second order": (with_curvature, "the term of second order"),
         },
     ),
     Table(
@@ -263,9 +305,14 @@ TABLES = [
             "function only": (lambda f, p: doubled(f, p)[0], "tuple of 2"),
             "swapped": (lambda f, p: doubled(f, p)[::-1], "first part should be a function"),
             "three copies": (three_copies, "no more and no less"),
-            "not the same function": (even_part, "second-order terms cancel"),
+            "not the same function": (even_part, "second-order terms of the two copies"),
             "no return": (lambda f, p: None, "is a `return` missing?"),
             "outputs side by side": (two_copies(lambda a, b: jnp.concatenate([a, -b], 1)), "shape"),
+            "one set of parameters": (
+                lambda f, p: (lambda q, x: (f(q, x) - f(q, x)) / 2**0.5, p),
+                "zero for all parameters",
+            ),
+            "a sum less the start": (sum_less_start, "second-order terms of the two copies"),
         },
     ),
     Table(
@@ -302,6 +349,11 @@ TABLES = [
             ),
             "1/α²": (lambda t, y, d: scale_for_distance(t, y, d) ** 0.5, "1/α²"),
             "for each output": (lambda t, y, d: jnp.sum(y * jnp.linalg.solve(t, y), 0) ** 0.5 / d, "one number"),
+            "products of outputs": (
+                lambda k, y, s: jnp.abs(jnp.sum(y.T @ jnp.linalg.solve(k, y))) ** 0.5 / s,
+                "products of different outputs",
+            ),
+            "over the distance twice": (lambda k, y, s: scale_for_distance(k, y, s) / s, "square of the distance"),
         },
     ),
     Table(
@@ -336,9 +388,13 @@ TABLES = [
             ),
             "no half": ((4, experiment(scale=lambda a: 2.0)), "lost its ½"),
             "over outputs": ((4, mean_of_all), "averaged over the outputs"),
-            "clipped": ((4, experiment(end=lambda d, a: jnp.maximum(d, 1e-2))), "fall by ten"),
+            "clipped": ((4, experiment(end=lambda d, a: jnp.maximum(d, 5e-2))), "fall by ten"),
             "no return": ((4, lambda *a, **k: None), "is a `return` missing?"),
             "one more": ((4, experiment(more=1)), "too many"),
+            "last step": ((4, walked(begin=-2)), "the length of the last step"),
+            "zero again and again": ((4, walked(lambda h, w0, w, x, a: h(w, x), 0)), "again in each step"),
+            "α forgotten at the start": ((4, walked(lambda h, w0, w, x, a: h(w0, x) / a, 0)), "before the α"),
+            "of α = 1": ((4, of_alpha_one), "the distance at α = 1, divided"),
         },
     ),
 ]

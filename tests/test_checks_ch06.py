@@ -71,6 +71,18 @@ def line_with(w_var=lambda v, s, q, s1: 1 / s, b_var=lambda v, w, q: q - w * v, 
     return answer
 
 
+def of_tanh(phi, q):
+    w = line_with()(jnp.tanh, q)[0]
+    z, weights = nodes()
+    return w, q - w * (phi(jnp.sqrt(q)[:, None] * z[None, :]) ** 2 @ weights)
+
+
+def mean_of_phi_squared(phi, q):
+    z, weights = nodes()
+    w = line_with()(phi, q)[0]
+    return w, q - w * (phi(jnp.sqrt(q)[:, None] * z[None, :]) @ weights) ** 2
+
+
 def by_the_maps(phi, q):
     slope = jax.vmap(jax.grad(phi))
     values, slopes = [], []
@@ -187,6 +199,8 @@ TABLES = [
             "by the library": (by_variance_map, "`variance_map`"),
             "no return": (lambda *a: None, "is a `return` missing?"),
             "V only": (lambda phi, w, b, q: variance_step(phi, w, b, q)[0], "tuple of 2"),
+            "by log q": (slope_with(lambda chi, s, w, q, v: chi * q), "with respect to log q"),
+            "one slope": (slope_with(lambda chi, s, w, q, v: 0 * q + chi.mean()), "one slope for all q"),
         },
     ),
     Table(
@@ -207,6 +221,8 @@ TABLES = [
             "swapped": (lambda *a: line_with()(*a)[::-1], "swapped"),
             "no return": (lambda *a: None, "is a `return` missing?"),
             "clipped": (line_with(b_var=lambda v, w, q: jnp.maximum(q - w * v, 0.0)), "softplus"),
+            "slope of tanh": (of_tanh, "the slope is that of tanh"),
+            "mean of φ squared": (mean_of_phi_squared, "E[φ]² was taken"),
         },
     ),
     Table(
@@ -231,6 +247,7 @@ TABLES = [
             "nan": ((float("nan"), PART), "is nan"),
             "ten powers": ((MEET, np.log(1e6) / np.log(CHI)), "five powers"),
             "one number": (MEET, "tuple of 2"),
+            "χ_1 − 1": ((MEET, np.log(1e5) / (CHI - 1)), "only near 1"),
         },
     ),
     Table(
@@ -258,6 +275,7 @@ TABLES = [
             "a fraction": ((2.5, right_grid), "1 to 6"),
             "no number": ((True, right_grid), "1 to 6"),
             "no return": ((2, lambda w, b: None), "is a `return` missing?"),
+            "a few steps": ((2, grid_with(steps=4)), "not at rest yet"),
         },
     ),
 ]

@@ -8,7 +8,7 @@ from mutations import Table, cases
 
 def recursion(
     *, steps=-1, start=1.0, power=2, bias=2, late=False, old=False, diagonal_slope=False, off_slope=False, held=False,
-    through=None, own=1,
+    through=None, own=1, frozen=False, nngp=False,
 ):  # fmt: skip
     """`ntk_at_depth` with one step replaced."""
 
@@ -16,7 +16,8 @@ def recursion(
         same, other = jnp.asarray(q), jnp.asarray(rho * q)
         diagonal, off = start * same, start * other
         for _ in range(depth + steps):
-            (v1, s1), (v2, s2) = dual(same, same, same), dual(other, same, same)
+            at = jnp.asarray(q) if frozen else same
+            (v1, s1), (v2, s2) = dual(at, at, at), dual(other, at, at)
             new1, new2 = (w_std**power * v + (b_std**bias if bias else 0.0) for v in (v1, v2))
             if held:
                 new1 = jnp.asarray(q)
@@ -27,7 +28,7 @@ def recursion(
             factor = w_std ** (power if through is None else through)
             diagonal, off = own * add1 + factor * s1 * diagonal, own * add2 + factor * s2 * off
             same, other = new1, new2
-        return diagonal, off
+        return (same, other) if nngp else (diagonal, off)
 
     return answer
 
@@ -110,6 +111,16 @@ def through_then_mean(depths, ratio, limit):
     return k, ((ratio - limit) * depths - k * jnp.log(depths)).mean()
 
 
+def each_alone(depths, ratio, limit):
+    d, terms = ratio - limit, (jnp.log(depths) / depths, 1 / depths)
+    return [a @ d / (a @ a) for a in terms]
+
+
+def log_without_l(depths, ratio, limit):
+    a = np.stack([np.log(depths), 1 / np.asarray(depths)], 1)
+    return np.linalg.lstsq(a, np.asarray(ratio - limit), rcond=None)[0]
+
+
 TABLES = [
     Table(
         "07.1",
@@ -140,6 +151,19 @@ TABLES = [
             ),
             "no return": (lambda *args: None, "is a `return` missing?"),
             "one number": (lambda *args: recursion()(*args)[1], "tuple of 2"),
+            "duals at the first q": (recursion(frozen=True), "the q of the start in every layer"),
+            "ρ for the covariance": (
+                lambda dual, w, b, q, rho, n: (
+                    recursion()(dual, w, b, q, rho, n)[0],
+                    recursion()(dual, w, b, q, rho / q, n)[1],
+                ),
+                "the covariance of the first layer is ρq",
+            ),
+            "Σ": (recursion(nngp=True), "that is Σ of the last layer"),
+            "ratio": (
+                lambda *a: (recursion()(*a)[0], recursion()(*a)[1] / recursion()(*a)[0]),
+                "the second is the ratio",
+            ),
         },
     ),
     Table(
@@ -165,7 +189,14 @@ TABLES = [
             "few examples alone": (lambda y, s, g=0.0: right_form(y[:100], s, g), "from 900 examples"),
             "no return": (lambda y, ratio, ridge=0.0: None, "is a `return` missing?"),
             "one number": (lambda y, ratio, ridge=0.0: y.mean(), "summed"),
-            "ReLU only": (lambda y, ratio, ridge=0.0: y.sum(0) / (len(y) + 3), "not right"),
+            "ReLU only": (lambda y, ratio, ridge=0.0: y.sum(0) / (len(y) + 3), "the 3 of N + 3"),
+            "over the outputs": (lambda y, *a: y.mean(axis=1), "one number for each example"),
+            "2 of smooth ones": (lambda y, r, g=0.0: y.sum(0) / (len(y) + 2 + g), "the 2 of N + 2"),
+            "one for all outputs": (lambda *a: 0 * right_form(*a) + right_form(*a).mean(), "averaged into one"),
+            "λ times the ridge": (
+                closed(lambda r, n: r * n, lambda r, n, g: right_denominator(r, n, r * g)),
+                "the ridge is multiplied by λ",
+            ),
         },
     ),
     Table(
@@ -183,7 +214,7 @@ TABLES = [
             "the scale itself": ((7, 48), "ξ itself"),
             "far off": ((480, 48), "more than twice"),
             "too small": ((20, 48), "less than half"),
-            "swapped": ((48, 61), "not right"),
+            "swapped": ((48, 61), "the order is prediction, then measurement"),
             "words": (("about 50", 48), "one number"),
             "one answer": (48, "tuple of 2"),
         },
@@ -224,6 +255,9 @@ TABLES = [
             ),
             "C only": ((4, lambda d, r, m: (0.0, ((r - m) * d).mean())), "only C was fitted"),
             "an array too many": ((4, lambda d, r, m: jax.numpy.zeros(3)), "tuple of 2"),
+            "log without L": ((4, log_without_l), "here its L is missing"),
+            "opposite sign": ((4, lambda d, r, end: fit(d, 2 * end - r, end)), "not limit − ratio"),
+            "each alone": ((4, each_alone), "each term was fitted alone"),
         },
     ),
 ]

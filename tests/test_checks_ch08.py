@@ -136,6 +136,17 @@ def variances_with(form):
     return lambda values, rate, sigma: form(rate * values / values.shape[0], sigma, values.shape[0])
 
 
+def of_later(mean=False, cov=False):
+    """`next_moments` whose noise comes from the mean or the covariance of after the step."""
+
+    def answer(theta, r, v, rate, b):
+        a = jnp.eye(len(r)) - rate * theta / len(r)
+        later = a @ r if mean else r, a @ v @ a if cov else v
+        return moments_with(second=lambda *_: jnp.outer(later[0], later[0]) + later[1])(theta, r, v, rate, b)
+
+    return answer
+
+
 TABLES = [
     Table(
         "08.1",
@@ -150,6 +161,10 @@ TABLES = [
             "N for N − 1": (
                 covariance_with(s=lambda n, b, replace: 1 / b if replace else (n - b) / (b * n)),
                 "N − 1 in the denominator",
+            ),
+            "B − 1": (
+                covariance_with(s=lambda n, b, replace: 1 / b if replace else (n - b) / (n * (b - 1))),
+                "N and B have changed places",
             ),
             "B squared": (covariance_with(s=lambda n, b, replace: level(n, b, replace) / b), "once"),
             "mean over outputs": (
@@ -231,6 +246,10 @@ TABLES = [
                 "not a covariance",
             ),
             "no return": (lambda *of: None, "is a `return` missing?"),
+            "the whole M": (with_noise(lambda m, n: m / n - m / n**2), "the whole M stands"),
+            "noise of the new mean": (of_later(mean=True), "not that of after it"),
+            "noise of A V A": (of_later(cov=True), "not A V A"),
+            "noise of both": (of_later(mean=True, cov=True), "not those of after it"),
         },
     ),
     Table(
@@ -247,6 +266,8 @@ TABLES = [
             "several": ([7.0, 7.0], "one number"),
             "something": (5.5, "off by more"),
             "text": ("seven", "one number"),
+            "squared ratio": (16, "the squared ratio of the batch sizes"),
+            "1/B upside down": (28 / 16 / 4, "1/B is upside down"),
         },
     ),
     Table(
@@ -271,6 +292,12 @@ TABLES = [
             "never zero": ((2, variances_with(lambda a, s, n: s**2 * a / (2 - a) + 1e-6)), "eigenvalue 0"),
             "no return": ((2, lambda *a: None), "is a `return` missing?"),
             "the line alone": (2, "tuple of 2"),
+            "a temperature": (
+                (2, lambda v, r, s: jnp.full_like(v, r * s**2 / (2 * len(v)))),
+                "the same for all modes",
+            ),
+            "0/0": ((2, lambda v, r, s: variances(v, r, s) * (v / v)), "divides 0 by 0"),
+            "N − 1": ((2, lambda v, r, s: s**2 * r * v / (2 * (len(v) - 1) - r * v)), "not N − 1"),
         },
     ),
 ]

@@ -74,10 +74,24 @@ def _(answer, rng):
         expect.that(not total, "that is the sum over the examples, [P]; a row for each example is wanted, [N, P].")
         expect.that(not mean, "that is the mean over the examples, [P]; a row for each example is wanted, [N, P].")
         expect.fail("that is one vector [P]; a row for each example is wanted, [N, P].")
+    expect.that(
+        np.shape(got) != (k, p),
+        "that is a row for each output, [K, P], summed over the examples; a row for each example is wanted, [N, P].",
+    )
+    expect.that(
+        np.shape(got) != x.shape,
+        "those are derivatives by the inputs, [N, d]; wanted are those by the parameters theta, [N, P].",
+    )
     got = expect.array(got, shape=(n, p), axes="N P")
 
     def of_one_target(target):
         return jax.vmap(jax.grad(one), in_axes=(None, 0, None))(jnp.asarray(theta), jnp.asarray(x), target)
+
+    def of_norms():
+        def norm(theta, x, y):
+            return jnp.linalg.norm(f(theta, x) - y)
+
+        return np.asarray(jax.vmap(jax.grad(norm), in_axes=(None, 0, 0))(*map(jnp.asarray, (theta, x, y))))
 
     def of_outputs():
         return jax.vmap(jax.jacrev(f), in_axes=(None, 0))(jnp.asarray(theta), jnp.asarray(x)).sum(1)
@@ -91,6 +105,10 @@ def _(answer, rng):
             "these are the gradients of the outputs; the loss has the residual f − y as well.": of_outputs,
             "each input is compared with the first target: map over y, too.": lambda: of_one_target(jnp.asarray(y[0])),
             "the targets are not used.": lambda: of_one_target(0.0),
+            "every row is the mean of all gradients; row i belongs to example i alone.": 0 * want + want.mean(0),
+            "every row is the sum of all gradients; row i belongs to example i alone.": 0 * want + want.sum(0),
+            "those are gradients of the norm ‖f − y‖; the loss has its square.": of_norms,
+            "those are gradients of half the norm, ½‖f − y‖; the loss has its square.": lambda: of_norms() / 2,
             "the squares are averaged over the outputs; the loss sums them.": want / k,
             "the squares are averaged over the outputs, and ½ is missing: the loss is half their sum.": 2 * want / k,
             "the factor ½ of the loss is missing, and there is a 1/N that belongs to the mean of the losses.": 2
@@ -246,10 +264,21 @@ def _(answer, rng):
             expect.fail("the second result should be the optimiser's new state, as optimizer.update returns it.")
         state = new_state
 
-    def right(p, s, of=lambda p, g: p, after=lambda p, u: optax.apply_updates(p, u)):
-        gradient = jax.grad(loss)(p)
+    def right(p, s, of=lambda p, g: p, after=lambda p, u: optax.apply_updates(p, u), sign=1.0, times=1):
+        gradient = jax.tree.map(lambda g: sign * g, jax.grad(loss)(p))
+        for _ in range(times - 1):
+            _, s = optimizer.update(gradient, s, of(p, gradient))
         updates, s = optimizer.update(gradient, s, of(p, gradient))
         return after(p, updates), s
+
+    def with_another():
+        """What comes back if it is the same with any optimizer."""
+        other = optax.chain(optax.add_decayed_weights(1.0), optax.sgd(0.3, momentum=0.5))  # of the same form
+        p, s = {"W": start[:3], "b": start[3:]}, state
+        for _ in range(3):
+            p = expect.parts(expect.call(answer, p, s, loss, other), ("params", "opt_state"))[0]
+        moved = np.abs(flat(p) - flat(params)).max() > 1e-6
+        return np.full(4, np.nan) if moved else flat(params)
 
     def raw(sign):
         return lambda p, s: (jax.tree.map(lambda q, g: q + sign * g, p, jax.grad(loss)(p)), s)
@@ -260,9 +289,8 @@ def _(answer, rng):
         "the parameters after three steps",
         rtol=1e-4,
         slips={
-            "momentum never builds up: is the new state returned, or the old one?": lambda: run(
-                lambda p, s: (right(p, s)[0], s)
-            ),
+            "momentum never builds up: the state that was given goes into `update`, no other, and the new one comes "
+            "back.": lambda: run(lambda p, s: (right(p, s)[0], s)),
             "the loss goes up: the updates have their minus sign already, and are added to the parameters.": lambda: (
                 run(lambda p, s: right(p, s, after=lambda p, u: jax.tree.map(jnp.subtract, p, u)))
             ),
@@ -271,6 +299,13 @@ def _(answer, rng):
             ),
             "the gradient itself was added; it is the optimiser's updates that belong there.": lambda: run(raw(1.0)),
             "the parameters have not changed.": lambda: run(lambda p, s: (p, s)),
+            "`update` is called twice in a step: the state moves on twice.": lambda: run(
+                lambda p, s: right(p, s, times=2)
+            ),
+            "the gradient has a minus sign too many: the loss goes up.": lambda: run(
+                lambda p, s: right(p, s, sign=-1.0)
+            ),
+            "`optimizer` plays no part in it: another one gives the same.": with_another,
             "those are the updates alone; they are added to the parameters.": lambda: run(
                 lambda p, s: right(p, s, after=lambda p, u: u)
             ),

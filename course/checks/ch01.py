@@ -107,6 +107,7 @@ def _(answer, rng):
                 mean, j1[..., -last:], j2[..., -last:]
             )
             / k,
+            "only the last leaf of the pytree is there: add up over all of them.": np.ones((n, m)),
             "only the hidden layer's parameters are there: every parameter counts.": np.einsum(
                 mean, j1[..., :-last], j2[..., :-last]
             )
@@ -244,6 +245,7 @@ def _(answer, rng):
     ),
 )
 def _(answer, rng):
+    import jax.numpy as jnp
     import numpy as np
 
     n, k = expect.one_of(rng, (5, 3), (6, 7))
@@ -251,6 +253,10 @@ def _(answer, rng):
     kernel = a @ a.T
     y, f0, t = rng.normal(size=(n, k)), rng.normal(size=(n, k)), 0.7
     values, modes = np.linalg.eigh(kernel)
+
+    def with_rows():
+        modes = np.asarray(jnp.linalg.eigh(jnp.asarray(kernel))[1], np.float64)
+        return y + modes.T @ (np.exp(-values * t / n)[:, None] * (modes @ (f0 - y)))
 
     def flow(time, n=n):
         return y + modes @ (np.exp(-values * time / n)[:, None] * (modes.T @ (f0 - y)))
@@ -284,7 +290,13 @@ def _(answer, rng):
             "training is too slow by a factor of 2: the ½ of the loss cancels the 2 of the square.": flow(t / 2),
             "training is too fast by a factor of 2: the ½ of the loss cancels the 2 of the square.": flow(2 * t),
             "training is too slow by a factor of K: the loss is a mean over examples, not over outputs.": flow(t / k),
+            "the loss is a mean over the N examples; here K stands in the place of N.": flow(t, n=k),
             "it grows instead of decaying.": flow(-t),
+            "the modes are the columns of what `eigh` returns; rows were used.": with_rows,
+            "that is one step of gradient descent of the length t, f0 − (t/N) Θ (f0 − y); flow takes infinitely many "
+            "small ones.": f0 - t / n * kernel @ (f0 - y),
+            "the decay of mode i multiplies example i; it belongs to the components along the modes.": y
+            + np.exp(-values * t / n)[:, None] * (f0 - y),
             "it does not depend on t.": f0,
         },
     )

@@ -79,6 +79,10 @@ def _(answer, rng):
         },
     )
     right = share(total)
+    expect.that(
+        np.shape(got[2]) != (n, k),
+        "the share is averaged over the outputs, [n, k]; it is a share of the weights, for each output: [N].",
+    )
     expect.close(
         expect.array(got[2], "share", shape=(n_out,), axes="N"),
         right,
@@ -130,7 +134,8 @@ def _(answer, rng):
                 "n weights with gradients like n^-1/2, all of one sign: their number is not that of the hidden layer, "
                 "and one contribution is η |g|, not η.": -1,
                 "with this rate the sum grows with the width: n gradients like n^-1/2 of ONE sign.": 0,
-                "that is how f grows with the width at a fixed rate; the rate has to undo it.": 0.5,
+                "with this rate f moves like n. At a fixed rate it moves like √n already, n weights with gradients "
+                "like n^-1/2 of one sign, and the rate has to undo that.": 0.5,
             },
         )
     expect.number(
@@ -141,7 +146,8 @@ def _(answer, rng):
         slips={
             "that would be right if signs were those of coins, √(n²) · η/n. But they agree.": 0,
             "was the gradient's 1/n forgotten? One contribution is η/n.": -2,
-            "that is how f grows with the width at a fixed rate; the rate has to undo it.": 1,
+            "with this rate f moves like n². At a fixed rate it moves like n already, n² weights with gradients like "
+            "1/n of one sign, and the rate has to undo that.": 1,
             "there are n² of these weights, not n: the argument differs from the readout's.": -0.5,
         },
     )
@@ -295,13 +301,14 @@ def _(answer, rng):
 
     def r(
         p, *, hidden_out=1, first_in=0, readout_moves=True, coherent=1, readout_out=0, both=min, starts=True, times=2,
-        rates=1, larger=min,
+        rates=1, larger=min, init_hidden=False,
     ):  # fmt: skip
         i, h, o = p.input, p.hidden, p.output
         last = rates * (o.rate + readout_out * o.rate_out)
         sizes = [o.multiplier + o.init] * starts + [times * o.multiplier + last] * readout_moves
         first = rates * i.rate_out + first_in * (i.rate + 2 * i.multiplier)
-        return larger(sizes) + both(first, rates * (h.rate + hidden_out * h.rate_out) + times * h.multiplier - coherent)
+        twice = h.multiplier + h.init if init_hidden else times * h.multiplier
+        return larger(sizes) + both(first, rates * (h.rate + hidden_out * h.rate_out) + twice - coherent)
 
     def all_of(**slip):
         return np.array([r(p, **slip) for p in records])
@@ -310,6 +317,7 @@ def _(answer, rng):
     for p in records:
         value = expect.array(expect.call(answer, p), "r", shape=())
         got.append(float(value))
+    expect.that(np.ptp(got) > 1e-6, "r is the same number for every record: it should be computed from the exponents.")
     expect.close(
         got,
         all_of(),
@@ -331,6 +339,7 @@ def _(answer, rng):
                 times=1
             ),
             "the multipliers are missing beside the rates.": all_of(times=0),
+            "in a hidden layer `init` stands where a second `multiplier` belongs.": all_of(init_hidden=True),
             "the rates are missing beside the multipliers.": all_of(rates=0),
             "δ is the larger of start and movement: of the exponents, the smaller.": all_of(larger=max),
             "the first layer is missing: features move there, too.": all_of(both=lambda first, hidden: hidden),

@@ -57,6 +57,10 @@ def _(answer, rng):
             "with a plus.": 2 * (relu - mixed),
             "it lacks the scale √(q1 q2): the variances are not 1.": 2 * (relu + mixed) / scale,
             "it is scaled with q1 q2; one root is missing.": 2 * (relu + mixed) * scale,
+            "the angle π/2 − θ is added as it is; it comes multiplied with the correlation.": 2
+            / np.pi
+            * scale
+            * (np.sin(angle) + np.pi / 2 - angle),
         },
     )
     expect.close(
@@ -85,7 +89,7 @@ def _(answer, rng):
     )
     expect.that(
         np.abs(np.diagonal(both[0]) - q).max() < 2e-3 * q.max() and np.abs(np.diagonal(both[1]) - 1).max() < 2e-3,
-        "for u = v it should give E[u²] = q and E[sign²] = 1.",
+        "for u = v it should give E[u²] = q and E[sign²] = 1. Is the correlation clipped too far away from 1?",
     )
 
 
@@ -131,6 +135,13 @@ def _(answer, rng):
         values, slopes = expectations(dual, nngp, *before)
         new = w**2 * values + b**2
 
+        def of_correlations(part, dual=dual):
+            return expectations(dual, nngp / np.sqrt(np.outer(q1, q2)), *before)[part]
+
+        def at_new_sigma_alone(dual=dual, new=new):
+            """Θ of somebody who updates Σ first."""
+            return new + w**2 * expectations(dual, new, *before)[1] * tangent
+
         def at_new_sigma(dual=dual, new=new):
             """Θ of somebody who updates Σ and the variances first."""
             after = [w**2 * expectations(dual, q, q, q)[0] + b**2 for q in before]
@@ -153,6 +164,9 @@ def _(answer, rng):
                 "σ_w² is applied to the bias, too.": w**2 * (values + b**2),
                 "that is the expectation of the slopes; Σ takes that of the values.": w**2 * slopes + b**2,
                 "σ_w² Σ + σ_b² leaves the activation out.": w**2 * nngp + b**2,
+                "the dual got the correlation; it takes the covariance, Σ^l as it is.": lambda part=of_correlations: (
+                    w**2 * part(0) + b**2
+                ),
             },
         )
         expect.close(
@@ -175,6 +189,11 @@ def _(answer, rng):
                 "the slopes are added. The chain rule multiplies.": new + w**2 * slopes + tangent,
                 "the activation's slopes are missing from the second term.": new + w**2 * tangent,
                 "the slopes are taken at the new Σ; (u, v) has the old one, Σ^l.": at_new_sigma,
+                "the slopes are taken at the new Σ, beside the old variances; (u, v) has the old Σ^l.": (
+                    at_new_sigma_alone
+                ),
+                "only the bias of the new layer contributes; its weights do so as well, together Σ^{l+1}.": b**2
+                + w**2 * slopes * tangent,
             },
         )
 
@@ -212,6 +231,10 @@ def _(answer, rng):
             "this is the root of E[q̂²]/(E q̂)²; subtract 1 for the variance.": np.sqrt((1 + 2 / n) ** h),
             "one layer too many: the first affine layer's variance is not random.": root(2, h + 1),
             "an average of n terms has a variance 1/n of one term's, not 1/√n.": root(2 * np.sqrt(n)),
+            "1 is subtracted after the root; Var/mean² is the second moment less 1, and the root comes last.": np.sqrt(
+                (1 + 2 / n) ** h
+            )
+            - 1,
         }
         if h > 1:  # with one layer these are right
             slips |= {
@@ -219,7 +242,8 @@ def _(answer, rng):
                     2 * h / n
                 ),
                 "one layer's spread times their number: variances add, not deviations.": h * np.sqrt(2 / n),
-                "it does not depend on the number of layers.": np.sqrt(2 / n),
+                "it does not depend on the number of layers: that is for one.": np.sqrt(2 / n),
+                "it does not depend on the number of layers: that is for two.": root(2, 2) if h > 2 else np.nan * n,
                 "that is for one layer fewer: each hidden layer brings a factor.": root(2, h - 1)
                 if h > 2
                 else np.nan * n,
@@ -233,22 +257,33 @@ def _suspect(x1, x2, layers, w, b, *, mistake):
     import numpy as np
 
     def values(s, scale):
+        """As `duals.relu` has it also where a mistake makes a correlation larger than 1."""
         angle = np.arccos(np.clip(s / scale, -1, 1))
-        return scale * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
+        return scale * (np.sin(angle) - angle * np.cos(angle)) / (2 * np.pi) + s / 2
 
     def slopes(s, scale):
         return (np.pi - np.arccos(np.clip(s / scale, -1, 1))) / (2 * np.pi)
 
-    d = x1.shape[1]
+    d = 1 if mistake == "no 1/d" else x1.shape[1]
     sigma = w**2 * x1 @ x2.T / d + b**2
     q1, q2 = (w**2 * (x**2).sum(1) / d + b**2 for x in (x1, x2))
     theta = sigma
+    bias = 0.0 if mistake == "one bias" else b**2
+
+    def after(q):
+        return q if mistake == "q stays" else w**2 * q / (1 if mistake == "E[relu²] = q" else 2) + bias
+
     for _ in range(layers - 1):
+        if mistake == "q first":
+            q1, q2 = map(after, (q1, q2))
         scale, old = np.sqrt(np.outer(q1, q2)), sigma
-        sigma = w**2 * values(old, scale) + b**2
-        q1, q2 = (w**2 * q / 2 + b**2 for q in (q1, q2))
+        sigma = w**2 * values(old, scale) + bias
+        if mistake != "q first":
+            q1, q2 = map(after, (q1, q2))
         if mistake == "new Σ":
             slope = slopes(sigma, scale)
+        elif mistake == "equal inputs":
+            slope = 0.5
         elif mistake == "new Σ and q":
             slope = slopes(sigma, np.sqrt(np.outer(q1, q2)))
         elif mistake == "old Σ, new q":
@@ -290,15 +325,32 @@ def _(answer, rng):
             "Σ is the old one, but the variances q1 and q2 are already the next layer's.": "old Σ, new q",
             "the slopes are right now, but the sum Θ = Σ + … takes the old Σ, not the new one.": "old Σ in the sum",
             "σ_w² is missing in front of the slopes: they act through the new weights.": "no σ_w²",
+            "q1 and q2 are replaced before the duals are taken; these are over the layer below, Σ and q.": "q first",
+            "the slope ½ is that of equal inputs; off the diagonal it depends on the angle.": "equal inputs",
+            "the bias is there in the first layer only; each affine layer has one.": "one bias",
         }
+        if layers > 2:  # with one hidden layer these are right
+            slips |= {
+                "q1 and q2 stay those of the first layer; they change with Σ.": "q stays",
+                "E[relu²] = q/2: the ½ is missing where q1 and q2 are replaced.": "E[relu²] = q",
+            }
+        wrong = {message: _suspect(x1, x2, layers, w, b, mistake=slip) for message, slip in slips.items()}
+        wrong["that has one layer too few: so many affine layers have one hidden layer less."] = _suspect(
+            x1, x2, layers - 1, w, b, mistake=""
+        )
         expect.close(
             got,
             _suspect(x1, x2, layers, w, b, mistake=""),
             f"the kernel of {layers} affine layer{'s' if layers > 1 else ''}",
             rtol=2e-4,
-            slips={message: _suspect(x1, x2, layers, w, b, mistake=slip) for message, slip in slips.items()}
+            slips=wrong
             if layers > 1
-            else {"that has one layer too many: with one affine layer Θ = Σ.": _suspect(x1, x2, 2, w, b, mistake="")},
+            else {
+                "that has one layer too many: with one affine layer Θ = Σ.": _suspect(x1, x2, 2, w, b, mistake=""),
+                "the first layer is divided by √d as well: 1/d is missing.": _suspect(
+                    x1, x2, 1, w, b, mistake="no 1/d"
+                ),
+            },
         )
 
 
@@ -388,6 +440,8 @@ def _(answer, rng):
     z = np.linspace(-2.0, 2.5, 7)
     plain = in_numpy(z)
     got = expect.array(expect.call(layer, z), "layer(z)", shape=(7,), axes="N")
+    factor = float(got @ plain / (plain @ plain)) / c
+    sampled = 0.005 < abs(factor - 1) < 0.15 and np.abs(got - factor * c * plain).max() < 1e-3 * np.abs(got).max()
     expect.close(
         got,
         c * plain,
@@ -400,7 +454,19 @@ def _(answer, rng):
             "it is multiplied by √E[fn(Z)²] in place of divided.": plain / c,
             "it is divided by the standard deviation of fn(Z). The second moment is meant, mean included.": plain
             / deviation,
+            "the mean of |fn(Z)| is made one; E[φ(Z)²] = 1 is asked.": plain
+            / float(weights @ np.abs(in_numpy(points))),
+            "the constant is inside of fn; φ = c · fn.": in_numpy(c * z),
+            "it is the slopes that have E[φ'²] = 1; E[φ²] = 1 is asked.": lambda: (
+                plain / float(weights @ np.gradient(in_numpy(points), points) ** 2) ** 0.5
+            ),
+            "the quadrature's weights do not sum to one.": c * plain / (2 * np.pi) ** 0.25,
+            "these are the nodes for the weight e^(-z²), not e^(-z²/2).": plain
+            / float(weights @ in_numpy(points / 2**0.5) ** 2) ** 0.5,
             "the mean was taken off as well. φ = c · fn has only a factor.": (plain - mean) / deviation,
+            "c is nearly right: is E[fn(Z)²] an average over random draws? Take more of them, or integrate.": got
+            if sampled
+            else np.nan * got,
         },
     )
     if layer.activation.closed is None:  # the library's own integrals, of the function that was just compared

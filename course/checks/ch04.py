@@ -31,10 +31,10 @@ def _(answer, rng):
 
     def outputs(got, train, test, state):
         got = expect.parts(got, names, order=(train, test))
-        return (
-            expect.array(got[0], f"f_t(X){state}", shape=train.shape, axes="N K"),
-            expect.array(got[1], f"f_t(x){state}", shape=test.shape, axes="M K"),
-        )
+        got_train = expect.array(got[0], f"f_t(X){state}", shape=train.shape, axes="N K")
+        if np.shape(got[1]) == test.shape and not np.isfinite(np.asarray(got[1], np.float64)).all():
+            expect.fail(f"f_t(x){state} is not finite, and f_t(X) is: is something divided by an eigenvalue 0?")
+        return got_train, expect.array(got[1], f"f_t(x){state}", shape=test.shape, axes="M K")
 
     y, f0, f0_test = rng.normal(size=(n, k)), rng.normal(size=(n, k)), 1 + rng.normal(size=(m, k))
     basis = np.linalg.qr(rng.normal(size=(n, n)))[0]
@@ -93,7 +93,8 @@ def _(answer, rng):
             "1/N enters once too often: it is in the rate already.": f0_test + moved / n,
             "1/N is missing in front of the integral of e^(−λt/N).": f0_test + moved * n,
             "Θ⁻¹ is missing: (1 − e^(−λt/N))/λ, not (1 − e^(−λt/N)).": f0_test + theta_test @ learned,
-            "that is t = ∞, the end of training.": curve(at=1e9)[1],
+            "that is t = ∞, the end of training: (1 − e^(−λt/N))/λ, not 1/λ.": curve(at=1e9)[1],
+            "t is divided by the number M of test points; the loss has the N training points.": curve(at=t / m)[1],
         }
         expect.close(got_test, test, f"f_t(x){state}", rtol=3e-4, slips=slips)
         late = curve(at=12.0)  # where an approximate inverse shows
@@ -153,13 +154,20 @@ def _(answer, rng):
     # critical damping, (1 − √μ)² = ηλ/N, and a mode of no slope
     eigenvalues = np.concatenate([[0.0, n * (1 - momentum**0.5) ** 2 / rate], eigenvalues])
 
-    def run(steps, eta=rate, mu=momentum, scale=n, gain=1.0, old=False, nesterov=False, first=0.0):
-        z, v = np.ones_like(eigenvalues), first * eigenvalues / scale
+    def run(steps, eta=rate, mu=momentum, scale=n, gain=1.0, old=False, nesterov=False, velocity=False):
+        z, v = np.ones_like(eigenvalues), 0 * eigenvalues
         for _ in range(steps):
             new = mu * v + gain * eigenvalues / scale * z
             step = v if old else new
             z = z - eta * (mu * new + eigenvalues / scale * z if nesterov else step)
             v = new
+        return v if velocity else z
+
+    def two_terms(steps, before=0.0):
+        """z_{s+1} = (1 + μ − ηλ/N) z_s − μ z_{s−1} from another z_{−1} than 1."""
+        z, before = np.ones_like(eigenvalues), before + 0 * eigenvalues
+        for _ in range(steps):
+            z, before = (1 + momentum - rate * eigenvalues / n) * z - momentum * before, z
         return z
 
     for steps in (7, 4):
@@ -186,6 +194,10 @@ def _(answer, rng):
                 "the sign of μ is wrong: velocity is kept.": run(steps, mu=-momentum),
                 "that is the loss; the amplitude z is wanted, not its square.": run(steps) ** 2,
                 "that is the part learned, 1 − z.": 1 - run(steps),
+                "that is the velocity v; the residual z is wanted.": run(steps, velocity=True),
+                "v = 0 at the start means z_{−1} = z_0 = 1; here the residual was 0 before.": two_terms(steps),
+                "μ multiplies z there; it is the velocity of which a part is kept.": (momentum - rate * eigenvalues / n)
+                ** steps,
             },
         )
     got = expect.array(expect.call(answer, eigenvalues, n, rate, momentum, 0), shape=(len(eigenvalues),))
@@ -195,7 +207,7 @@ def _(answer, rng):
     expect.close(got, [0.3125, 1.0], "z at a double root, (1 − √μ)² = ηλ/N,", rtol=1e-4)
 
 
-_FRACTIONS = (0.4, 0.1, 0.02, 1e-3)
+_FRACTIONS = (0.4, 0.2, 0.1, 0.02, 5e-3, 1e-3)
 
 
 @functools.cache
@@ -217,12 +229,15 @@ def _problem(n, k, seed):
         w = np.sum((modes.T @ r0) ** 2, axis=1)
         rate = 0.25 * n / eigenvalues[-1]
 
-        def all_of(shift=0, power=2, weight=w, base=1 - rate * eigenvalues / n):
+        def all_of(shift=0, power=2, weight=w, base=1 - rate * eigenvalues / n, to=1, half=1):
             curve = np.abs(base)[None] ** (power * steps[:, None]) @ weight
-            return [int(np.argmax(curve <= fraction * curve[0])) + shift for fraction in _FRACTIONS]
+            return [int(np.argmax(curve <= half * fraction**to * curve[0])) + shift for fraction in _FRACTIONS]
 
         slips = {
             "the loss is quadratic in the residual: it decays with the power 2s, not s.": all_of(power=1),
+            "that is where the norm of the residual has fallen so far; the loss is its square.": all_of(to=2),
+            "that is the first output alone; the loss sums over all.": all_of(weight=(modes.T @ r0[:, 0]) ** 2),
+            "½ stands there on one side of the comparison only.": all_of(half=2),
             "1/N stands there twice; the rate of a mode is λ/N.": all_of(base=1 - rate * eigenvalues / n**2),
             "that is the largest mode alone; all modes count, weighted with the residual.": all_of(
                 weight=np.eye(n)[-1]
@@ -243,6 +258,11 @@ def _problem(n, k, seed):
             "that is one step too few.": all_of(shift=-1),
         }
         rows = all_of(weight=np.sum((modes @ r0) ** 2, axis=1))
+        curve = np.abs(1 - rate * eigenvalues / n)[None] ** steps[:, None]
+        largest = np.square((curve[:, :, None] * (modes.T @ r0)).transpose(0, 2, 1) @ modes.T).max((1, 2))
+        slips["that is the largest squared residual; the loss is the mean of all."] = [
+            int(np.argmax(largest <= fraction * largest[0])) for fraction in _FRACTIONS
+        ]
         return theta, r0, rate, all_of(), slips, rows
 
     while True:
@@ -274,6 +294,10 @@ def _(answer, rng):
         with expect.without("gradient_flow", "gradient_descent"):
             got = expect.call(answer, fraction, theta, r0, rate, 2000)
         values.append(expect.whole(got, "the number of steps"))
+    expect.that(
+        max(values) < 2000,
+        "the loss never gets there in `max_steps`: does the residual not decay? A step is r − (η/N) Θ r.",
+    )
     for message, wrong in slips.items():
         if values == wrong and wrong != want:
             expect.fail(f"the number of steps is not right: {message}")
@@ -322,6 +346,8 @@ def _(answer, rng):
     slips = {
         "y drives there; what drives is y − f0.": f0 + coefficients(y, learned),
         "1/λ does not belong there.": f0 + coefficients(y - f0),
+        "1/N is lost in the exponent.": f0 + coefficients(y - f0, 1 - np.exp(-eigenvalues * t)),
+        "that is t = ∞, the end of training.": y,
     }
     expect.close(got_train, train, "f_t(X), which was right before,", rtol=5e-4, slips=slips)
     expect.close(
@@ -338,6 +364,12 @@ def _(answer, rng):
             "the residual has the wrong sign: y − f0 drives.": f0_test - theta_test @ coefficients(y - f0),
             "1/λ is lost.": f0_test + theta_test @ coefficients(y - f0, learned),
             "1/N enters there a second time.": f0_test + theta_test @ coefficients(y - f0) / n,
+            "1/N is lost in the exponent.": f0_test
+            + theta_test @ coefficients(y - f0, (1 - np.exp(-eigenvalues * t)) / eigenvalues),
+            "that is t = ∞, the end of training: Θ⁻¹(1 − e^(−Θt/N)), not Θ⁻¹.": f0_test
+            + theta_test @ coefficients(y - f0, 1 / eigenvalues),
+            "Θ⁻¹ acts on the outputs f_t(X); it is their change, f_t(X) − f0, that it belongs to.": f0_test
+            + theta_test @ coefficients(train, 1 / eigenvalues),
         },
     )
     return "It drove the test points with y"

@@ -8,7 +8,8 @@ from course.tasks import task, written
 
 @functools.cache
 def _network():
-    """A small smooth model, and one with a last term that has a value and no derivative, which a difference misses.
+    """A small smooth model; one with a last term that has a value and no derivative, which a difference misses; and
+    the same with the derivative of that term.
 
     They are one function each, so that they compile once for each shape.
     """
@@ -17,12 +18,17 @@ def _network():
 
     def smooth(p, x):
         d, n = p["first"]["V"].shape
-        return jnp.tanh(x @ p["first"]["V"] / d**0.5 + p["first"]["b"]) @ p["last"] / n**0.5 + 0.3
+        # shifted, so that no other parameters give the same function by a symmetry of tanh
+        return jnp.tanh(x @ p["first"]["V"] / d**0.5 + p["first"]["b"] + 0.4) @ p["last"] / n**0.5 + 0.3
 
     def term(p, x):
-        return jax.lax.stop_gradient(jnp.sin(3 * x @ p["first"]["V"]) @ p["last"])
+        return jnp.sin(3 * x @ p["first"]["V"]) @ p["last"]
 
-    return jax.jit(smooth), jax.jit(lambda p, x: smooth(p, x) + term(p, x))
+    return (
+        jax.jit(smooth),
+        jax.jit(lambda p, x: smooth(p, x) + jax.lax.stop_gradient(term(p, x))),
+        jax.jit(lambda p, x: smooth(p, x) + term(p, x)),
+    )
 
 
 def _model(rng, d, n, k):
@@ -87,6 +93,8 @@ def _(answer, rng):
         h_bar = expect.call(answer, apply_fn, params)
         expect.that(callable(h_bar), "linear_model should return a function h_bar(w, x), to be used like apply_fn.")
         got = expect.call(h_bar, w, x)
+    if isinstance(got, (tuple, list)) and len(got) == 2:
+        expect.fail("two things came back. jax.jvp returns (value, derivative): h_bar is their sum.")
     got = expect.array(got, "h_bar(w, x)", shape=(n, k), axes="N K")
 
     def parts(at, along):
@@ -96,6 +104,23 @@ def _(answer, rng):
     change = jax.tree.map(jnp.subtract, w, params)
     value, slope = parts(params, change)
     there, slope_there = parts(w, change)
+
+    def along(term):
+        """The derivative of a function of the parameters at w_0 along w − w_0."""
+        return np.asarray(jax.jvp(term, (params,), (change,))[1], np.float64)
+
+    def with_curvature():
+        def slope_at(p):
+            return jax.jvp(lambda p: apply_fn(p, jnp.asarray(x)), (p,), (change,))[1]
+
+        return value + slope + along(slope_at) / 2
+
+    # The last term of this model has no derivative, and a difference of two evaluations gives it one.
+    uneven = value + along(lambda p: _network()[2](p, jnp.asarray(x)))
+    off = np.abs(got - uneven).max() / np.abs(uneven).max()
+    expect.that(
+        off > 0.03, "is it a difference of two evaluations? jax.jvp differentiates exactly, without a small number."
+    )
     expect.close(
         got,
         value + slope,
@@ -112,6 +137,7 @@ def _(answer, rng):
             + slope_there,
             "the term h(w_0, x) was replaced by h(w, x).": there + slope,
             "it has half the derivative term; the 1/2 belongs to the second order.": value + slope / 2,
+            "the term of second order is in it; the linear model stops after the first.": with_curvature,
         },
     )
     far = jax.tree.map(lambda p, c: p + 3.0 * c, params, change)
@@ -186,6 +212,12 @@ def _(answer, rng):
         "the output at the start is not zero. Do both copies start at the same `params`?",
     )
     P, P2 = (sum(np.size(leaf) for leaf in jax.tree.leaves(p)) for p in (params, both))
+    if P2 == P:
+        elsewhere = np.asarray(fn(_moved(both, rng, 0.3), jnp.asarray(x)), np.float64)
+        expect.that(
+            np.abs(elsewhere).max() > 1e-5 * size,
+            "the output is zero for all parameters: both terms take the same ones. Each copy has its own.",
+        )
     expect.that(
         P2 != P,
         "there are only as many parameters as before: that is centering, h(w) - h(w_0). Here both copies are trained.",
@@ -222,7 +254,11 @@ def _(answer, rng):
         return np.asarray(fn(jax.tree.map(lambda p, g: p + s * g, both, step), jnp.asarray(x)), np.float64)
 
     even = np.abs(along(0.3) + along(-0.3)).max() / np.abs(along(0.3)).max()
-    expect.that(even < 1e-3, "the two copies should be the same function, so that their second-order terms cancel.")
+    expect.that(
+        even < 1e-3,
+        "the second-order terms of the two copies do not cancel: the output is made of the same function of both "
+        "copies, the one minus the other, and of nothing else.",
+    )
     return "Zero for every x, the same kernel, and no second-order term along the first step"
 
 
@@ -270,6 +306,12 @@ def _(answer, rng):
             / travelled,
             "it is averaged over the outputs; the squares of their distances add up.": right / k**0.5,
             "the distances of the outputs were added; their squares add up.": np.sum(squares**0.5) / travelled,
+            "products of different outputs are in the sum: of yᵀΘ⁻¹y the diagonal counts.": np.abs(
+                np.sum(y.T @ inverse)
+            )
+            ** 0.5
+            / travelled,
+            "it is divided by the square of the distance; the way shrinks like 1/α.": right / travelled,
             "there is a 1/√N too much: the end of training does not know how the loss is normalised.": right / n**0.5,
             "there is a 1/N too much: the end of training does not know how the loss is normalised.": right / n,
             "it is upside down: a smaller distance needs a larger α.": 1 / right,
@@ -338,7 +380,8 @@ def _(answer, rng):
     )
     n, d, width, k = expect.one_of(rng, (3, 6, 5, 7), (7, 5, 6, 3))
     apply_fn, params = _model(rng, d, width, k)
-    x, y = jnp.asarray(rng.normal(size=(n, d))), jnp.asarray(rng.normal(size=(n, k)))
+    # Large targets: with small ones the model is nearly linear at every α, and slips look alike.
+    x, y = jnp.asarray(rng.normal(size=(n, d))), jnp.asarray(3 * rng.normal(size=(n, k)))
     value = np.asarray(apply_fn(params, x))
 
     def reference(alpha, rate=0.2, steps=3, *, power=2, centred=True, over=n, half=0.5, end=lambda d, a: d):
@@ -350,11 +393,27 @@ def _(answer, rng):
         pairs = zip(jax.tree.leaves(w), jax.tree.leaves(params), strict=True)
         return end(float(np.sqrt(sum(np.sum(np.square(a - np.asarray(b))) for a, b in pairs))), alpha)
 
+    def walk(alpha, steps, *, anew=False, start=value):
+        """The parameters after some steps, as one vector."""
+        w = params
+        for _ in range(steps):
+            start = np.asarray(apply_fn(w, x)) if anew else start
+            slope = _slope()(w, x, y, alpha, start, 0.5 / n)
+            w = jax.tree.map(lambda p, g: jnp.asarray(np.asarray(p) - 0.2 / alpha**2 * np.asarray(g)), w, slope)
+        return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(w)])
+
     def run(alpha, rate=0.2, steps=3):
         return expect.call(experiment, apply_fn, params, x, y, alpha=alpha, learning_rate=rate, steps=steps)
 
     def slip(**change):
         return lambda: reference(2.5, **change)
+
+    def last_step():
+        return float(np.linalg.norm(walk(2.5, 3) - walk(2.5, 2)))
+
+    def always_centered():
+        """The residual is −y in each step: the output is made zero again and again."""
+        return float(np.linalg.norm(walk(2.5, 3, anew=True) - walk(2.5, 0)))
 
     expect.number(
         run(2.5),
@@ -370,6 +429,16 @@ def _(answer, rng):
             "1/α² is there twice, in the loss and in the rate.": slip(power=4),
             "that is the square of the distance.": slip(end=lambda d, a: d**2),
             "that is α times the distance.": slip(end=lambda d, a: d * a),
+            "that is the length of the last step; the distance goes from the first w to the last.": last_step,
+            "the output is made zero again in each step; it is the output at the start that is subtracted, once.": (
+                always_centered
+            ),
+            "h(w_0) is subtracted from α h(w); subtract it from h(w), before the α.": lambda: float(
+                np.linalg.norm(walk(2.5, 3, start=value / 2.5) - walk(2.5, 0))
+            ),
+            "that is the distance at α = 1, divided by α; the model with this α is to be trained.": lambda: (
+                reference(1.0) / 2.5
+            ),
             "the loss is summed over the examples; keep the mean.": slip(over=1),
             "the loss is averaged over the outputs as well; keep it as it was.": slip(over=n * k),
             "the loss has lost its ½.": slip(half=1.0),
@@ -378,7 +447,15 @@ def _(answer, rng):
         },
     )
     expect.number(
-        run(2.5, steps=6), reference(2.5, steps=6), "the distance after six steps in place of three", rtol=2e-3
+        run(2.5, steps=6),
+        reference(2.5, steps=6),
+        "the distance after six steps in place of three",
+        rtol=2e-3,
+        slips={
+            "that is the distance at α = 1, divided by α; the model with this α is to be trained.": lambda: (
+                reference(1.0, steps=6) / 2.5
+            ),
+        },
     )
     expect.number(run(2.5, rate=0.1), reference(2.5, rate=0.1), "the distance with half the learning rate", rtol=2e-3)
     far, near = (float(expect.array(run(alpha), "the distance", shape=())) for alpha in (30.0, 300.0))

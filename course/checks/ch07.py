@@ -53,13 +53,14 @@ def _(answer, rng):
 
     def recursion(
         dual, w, b, q, rho, depth, *, late=False, start=1.0, old=False, power=2, bias=2, one_slope="", keep_q=False,
-        through=None, own=1,
+        through=None, own=1, first=None, frozen=False, nngp=False,
     ):  # fmt: skip
         through = power if through is None else through
-        same, other = q, rho * q
+        same, other = q, rho * q if first is None else first
         diagonal, off = start * same, start * other
         for _ in range(depth - 1):
-            (v1, s1), (v2, s2) = dual(same, same), dual(other, same)
+            at = q if frozen else same
+            (v1, s1), (v2, s2) = dual(at, at), dual(other, at)
             new = [w**power * v + (b**bias if bias else 0.0) for v in (v1, v2)]
             if keep_q:
                 new[0] = q
@@ -73,7 +74,7 @@ def _(answer, rng):
             diagonal = own * added[0] + w**through * s1 * diagonal
             off = own * added[1] + w**through * s2 * off
             same, other = new
-        return np.array([diagonal, off])
+        return np.array([same, other] if nngp else [diagonal, off])
 
     for dual, numbers in _duals():
         w, b, q, rho = rng.uniform([1.05, 0.3, 4.0, 0.2], [1.3, 0.6, 5.0, 0.7])
@@ -115,6 +116,10 @@ def _(answer, rng):
                 "the variance was held at q; here q is no fixed point, so it changes with the layer.": slip(
                     keep_q=True
                 ),
+                "the duals get the q of the start in every layer; it changes with the layer.": slip(frozen=True),
+                "rho is a correlation; the covariance of the first layer is ρq.": slip(first=given[3]),
+                "that is Σ of the last layer; Θ is wanted.": slip(nngp=True),
+                "the second is the ratio Θ(x, x')/Θ(x, x); Θ(x, x') itself is wanted.": want / [1.0, want[0]],
             },
         )
         first = expect.parts(expect.call(answer, dual, *given, 1), names)
@@ -140,12 +145,15 @@ def _(answer, rng):
     ),
 )
 def _(answer, rng):
+    import numpy as np
 
     N, K = expect.one_of(rng, (7, 3), (6, 5))
     y = rng.normal(size=(N, K)) + 0.7
     for ridge in (0.0, 0.3):
         lam = float(rng.uniform(0.2, 0.5))
-        got = expect.array(expect.call(answer, y, lam, ridge), shape=(K,), axes="K")
+        got = expect.call(answer, y, lam, ridge)
+        expect.that(np.shape(got) != (N,), "that is one number for each example; sum over the examples, axis 0: [K].")
+        got = expect.array(got, shape=(K,), axes="K")
         total = y.sum(0)
         want = lam * total / (1 - lam + ridge + lam * N)
         slips = {
@@ -164,6 +172,9 @@ def _(answer, rng):
             / (1 - lam + ridge + lam * N),
             "the similarity to a new input is λ, not 1.": total / (1 - lam + ridge + lam * N),
             "the eigenvalue on 1 is 1 − λ + λN: on differences it is 1 − λ.": lam * total / (1 - lam + ridge),
+            "the 3 of N + 3 belongs to λ = ¼; take `ratio`.": total / (N + 3 + ridge),
+            "the 2 of N + 2 belongs to λ = ⅓; take `ratio`.": total / (N + 2 + ridge),
+            "all outputs were averaged into one; each has a mean label of its own.": np.full(K, want.mean()),
         }
         if ridge:
             slips |= {
@@ -172,6 +183,9 @@ def _(answer, rng):
                 * total
                 / (1 - lam + ridge * N + lam * N),
                 "the ridge is subtracted.": lam * total / (1 - lam - ridge + lam * N),
+                "the ridge is multiplied by λ; it is added to the diagonal, which is 1 in units of k_0.": lam
+                * total
+                / (1 - lam + lam * ridge + lam * N),
             }
         expect.close(got, want, "the prediction", rtol=1e-4, slips=slips, factors={"N": N, "λ": lam})
     many = rng.normal(size=(900, K)) + 0.7
@@ -217,6 +231,12 @@ def _depths():
 def _(answer, rng):
     guess, measured = expect.parts(answer, ("predicted_depth", "measured_depth"))
     want, at_correlation, at_ten = _depths()
+    numbers = [expect.finite(value, "each of the two") for value in (guess, measured)]
+    swapped = abs(numbers[0] - want) < 0.5 and want / 2 <= numbers[1] <= want * 2 and abs(numbers[1] - want) > 1.5
+    expect.that(
+        not swapped,
+        "the second number is not the measured depth, and the first one is: the order is prediction, then measurement.",
+    )
     expect.number(
         measured,
         want,
@@ -273,44 +293,54 @@ def _(answer, rng):
     depths = np.round(np.geomspace(20, 700, count))
     L, log = depths, np.log(depths)
     # Not on a line: only least squares over all depths gives these two numbers.
-    off = 0.13 * np.where(np.arange(count) % 3 == 0, 1.0, -0.6) * rng.uniform(0.8, 1.2, size=count)
+    # Lines through two of the points, and means of such lines, are far from it with these signs.
+    signs = {7: (-1, 1, 1, 0.6, -0.6, 1, -0.6), 9: (0.6, -1, 0.6, 1, -0.6, 1, -0.6, 1, -1)}[count]
+    off = 0.13 * np.array(signs) * rng.uniform(0.8, 1.2, size=count)
     ratio = limit + (kappa * log + constant + off) / L
     got = expect.parts(expect.call(fit, depths, ratio, float(limit)), ("κ", "C"))
     got = np.array([expect.array(v, name, shape=()) for v, name in zip(got, ("κ", "C"), strict=True)])
-    scaled = (ratio - limit) * L
-    wrong_l = np.polyfit(np.log(L - 1), (ratio - limit) * (L - 1), 1)
+
+    def least_squares(distance, log=log, factor=L, order=(0, 1)):
+        """By least squares in distance · L, or in the distance itself: the text leaves it open. The nearer one."""
+        both = np.stack([log, 1 + 0 * L], 1)
+        fits = [np.linalg.lstsq(both, distance * factor)[0], np.linalg.lstsq(both / factor[:, None], distance)[0]]
+        return min((fit[list(order)] for fit in fits), key=lambda pair: np.abs(got - pair).max())
+
+    distance = ratio - limit
+    scaled = distance * L
     through = float((scaled * log).sum() / (log**2).sum())
-    # By least squares in (ratio − limit) L, or in the ratio itself: the text leaves it open.
-    plain, of_ratio = (
-        np.polyfit(log, scaled, 1),
-        np.linalg.lstsq(np.stack([log, 1 + 0 * L], 1) / L[:, None], ratio - limit)[0],
-    )
-    want = min(plain, of_ratio, key=lambda pair: np.abs(got - pair).max())
-    kappa, constant = plain
+    alone = [float(term @ distance / (term @ term)) for term in (log / L, 1 / L)]
     ends = np.polyfit(log[[0, -1]], scaled[[0, -1]], 1)
     expect.close(
         got,
-        want,
+        least_squares(distance),
         "the pair (κ, C)",
         rtol=5e-3,
         slips={
-            "the two are swapped: κ comes first.": np.array([constant, kappa]),
-            "the logarithm is to the base 10; the natural one is meant.": np.array([kappa * np.log(10), constant]),
-            "the logarithm is to the base 2; the natural one is meant.": np.array([kappa * np.log(2), constant]),
-            "the distance is not multiplied by L: it is κ log L + C over L.": np.polyfit(log, ratio - limit, 1),
-            "the limit is not subtracted.": np.polyfit(log, ratio * L, 1),
+            "the two are swapped: κ comes first.": least_squares(distance, order=(1, 0)),
+            "the logarithm is to the base 10; the natural one is meant.": least_squares(distance, np.log10(L)),
+            "the logarithm is to the base 2; the natural one is meant.": least_squares(distance, np.log2(L)),
+            "the distance is not multiplied by L: it is κ log L + C over L.": np.polyfit(log, distance, 1),
+            "the first term is κ log L/L; here its L is missing.": np.linalg.lstsq(np.stack([log, 1 / L], 1), distance)[
+                0
+            ],
+            "the limit is not subtracted.": least_squares(ratio),
+            "the distance is ratio − limit, not limit − ratio.": least_squares(-distance),
+            "each term was fitted alone; the fit is of both together.": np.array(alone),
             "the straight line goes through the origin: C/L is missing beside κ log L/L.": np.array([through, 0.0]),
             "κ comes from a line through the origin, which has no C.": np.array(
                 [through, (scaled - through * log).mean()]
             ),
             "this is a power law, a slope on log–log axes; the law is κ log L/L + C/L.": np.polyfit(
-                log, np.log(np.abs(ratio - limit)), 1
+                log, np.log(np.abs(distance)), 1
             ),
             "two of the depths decide alone; the fit is by least squares over all of them.": ends,
             "the first two depths decide alone; the fit is by least squares over all of them.": np.polyfit(
                 log[:2], scaled[:2], 1
             ),
-            "the depths are counted one lower: L counts affine layers as given.": wrong_l,
+            "the depths are counted one lower: L counts affine layers as given.": least_squares(
+                distance, np.log(L - 1), L - 1
+            ),
             "the term in log L is missing: only C was fitted.": np.array([0.0, scaled.mean()]),
         },
     )

@@ -49,6 +49,9 @@ def _(answer, rng):
                 "that is the second moment of all residuals, without 1/N.": s * (squares - outer),
                 "the sampling factor s is missing.": of(1.0),
                 "s without replacement is (N − B)/(B (N − 1)), with N − 1 in the denominator.": of((n - b) / (b * n)),
+                "s without replacement is (N − B)/(B (N − 1)); N and B have changed places in the denominator.": of(
+                    (n - b) / (n * (b - 1))
+                ),
                 "s is squared or B is: one step averages B draws, which divides the variance by B once.": of(s / b),
                 "the residuals are not squared on the diagonal.": s * (np.diag(r.sum(1)) / n - outer / n**2),
                 "that is the first output alone; the outputs are summed.": s
@@ -88,7 +91,7 @@ def _(answer, rng):
     eye = np.eye(n)
     a = eye - eta * theta / n
 
-    def step(second, *, a=a, rate=eta**2, left=theta, right=theta, s=1 / b, kept=None):
+    def step(second, *, rate=eta**2, left=theta, right=theta, s=1 / b, kept=None):
         noise = s * (np.diag(np.diag(second)) / n - second / n**2)
         return (a @ cov @ a if kept is None else kept) + rate * left @ noise @ right
 
@@ -127,12 +130,19 @@ def _(answer, rng):
             "only the new noise is there: the old covariance is lost.": step(second, kept=0 * cov),
             "the new noise is missing.": a @ cov @ a,
             "−M/N² is missing in the noise.": a @ cov @ a + eta**2 / b * theta @ np.diag(np.diag(second)) @ theta / n,
+            "M has the mean of before the step, not that of after it.": step(np.outer(a @ mean, a @ mean) + cov),
+            "M has the covariance of before the step, not A V A.": step(outer + a @ cov @ a),
+            "M has mean and covariance of before the step, not those of after it.": step(
+                np.outer(a @ mean, a @ mean) + a @ cov @ a
+            ),
             "M/N² belongs there, where M/N stands.": a @ cov @ a
             + eta**2 / b * theta @ (np.diag(np.diag(second)) - second) @ theta / n,
             "the first term is a diagonal matrix: `jnp.diag` of a matrix is a vector, and of that a matrix.": a
             @ cov
             @ a
             + eta**2 / b * theta @ (np.diag(second) / n - second / n**2) @ theta,
+            "the whole M stands where only its diagonal belongs.": a @ cov @ a
+            + eta**2 / b * theta @ (second / n - second / n**2) @ theta,
             "M was contracted in place of V: the result is a second moment, not a covariance.": step(second)
             + np.outer(a @ mean, a @ mean),
         },
@@ -165,6 +175,8 @@ def _(answer, rng):
             "only the finite-population factor is there; a batch also averages over B draws.": 1.75,
             "the variance goes with s, not with its square.": 49.0,
             "1/B enters once, not squared.": 28.0,
+            "that is the squared ratio of the batch sizes; 1/B enters once, and N − B as well.": 16.0,
+            "1/B is upside down: a batch of 4 has the larger variance for that reason, too.": 7 / 16,
         },
     )
     return "More than four: a large batch leaves little to chance"
@@ -221,10 +233,16 @@ def _(answer, rng):
             "the denominator is 2 minus ηλ/N, not plus.": sigma**2 * a / (2 + a),
             "one factor ηλ/N too much: it cancels against the denominator a (2 − a).": sigma**2 * a**2 / (2 - a),
             "that is the noise of one step, not what it adds up to.": sigma**2 * a**2,
+            "it is the same for all modes: a temperature, η σ²/(2N), is the variance of a parameter; that of a mode "
+            "has the factor λ.": np.full(n, sigma**2 * eta / (2 * n)),
+            "there are N modes and examples, not N − 1.": sigma**2 * eta * values / (2 * (n - 1) - eta * values),
         },
         factors={"N": n},
     )
-    ends = expect.array(expect.call(variances, np.array([1.0, 0.0]), eta, sigma), "the array of variances", shape=(2,))
+    ends = expect.call(variances, np.array([1.0, 0.0]), eta, sigma)
+    still = np.ravel(np.asarray(ends, np.float64))[-1]
+    expect.that(np.isfinite(still), "for an eigenvalue 0 it divides 0 by 0; such a mode is never moved.")
+    ends = expect.array(ends, "the array of variances", shape=(2,))
     expect.that(abs(ends[1]) < 1e-9, "a mode with eigenvalue 0 is never moved: its variance is 0.")
     return "ηλ/N → 2 is the limit for the learning rate once more"
 
