@@ -6,7 +6,7 @@
 # - say, from kernels alone, how far a trained network is from the kernel's prediction, and which part of it centering and which part an ensemble takes away;
 # - split the distance of an ensemble into a variance and a bias, and measure both without counting noise as bias;
 # - predict how many steps centering saves, and see on which target loss that depends;
-# - choose among four ways to start a network at zero.
+# - choose among three ways to take the output at the start away, or to make it small.
 #
 # 65 minutes to read and run, 115 for the exercises. You need chapter 04 (training in closed form) and the three zero starts of chapter 05.
 #
@@ -15,7 +15,7 @@
 # The kernel of an infinitely wide network predicts one function. Networks that are trained on the same images give many: each has its own start.
 # There are two usual ways to come closer to the kernel.
 # **Centering** trains $f(x) - f_0(x)$, where $f_0$ is the network before training. The trained function then starts at zero.
-# An **ensemble** trains $M$ networks and averages their outputs.
+# An **ensemble** trains $E$ networks and averages their outputs.
 # The abstract of Lee et al. (2020) says that centered and ensembled networks have a lower variance and behave more like kernels.
 # In the list of claims that this course tests, this is F4, together with the statement that centering trains faster.
 # The source works with CIFAR-10 and deep networks. We have 100 digits of 7×7 pixels and networks with one hidden layer.
@@ -60,6 +60,7 @@ print(f"{GROUPS} training sets of {N} digits, {M} test digits, {K} outputs")
 # %% [markdown]
 # Each of eight training sets is a group. It has its own kernel prediction, and its own networks.
 # All error bars are standard errors over these groups.
+# (The groups are drawn from one pool of 1,000 digits and share the 200 test digits. The error bars do not contain the choice of these.)
 #
 # ## What the infinitely wide network says
 #
@@ -79,7 +80,7 @@ print(f"{GROUPS} training sets of {N} digits, {M} test digits, {K} outputs")
 #
 # $$ D^2 = \frac1M \sum_x \lVert f(x) - m(x) \rVert^2 , $$
 #
-# summed over the ten outputs. (In this chapter $M$ is the number of test inputs in formulas for $D^2$ and in code; the number of members of an ensemble is written $E$.)
+# summed over the ten outputs. (Here $M$ is the number of test inputs.)
 #
 # **Plain networks.** $f - m$ is Gaussian with covariance $C$ in each output. Hence
 #
@@ -147,13 +148,15 @@ print(f"accuracy, infinite width: kernel {told[:, 0].mean():.2f}, plain network 
 # ## What is left at finite width
 #
 # A centered network of width $n$ still misses the kernel's prediction.
-# Its own kernel $\hat\Theta$ is a random draw, $\Theta$ plus something of size $n^{-1/2}$ (chapter 03), and it moves in training, by $O(1/n)$.
-# Write the output as a series in $n^{-1/2}$:
+# Its own kernel $\hat\Theta$ is a random draw, $\Theta$ plus something of size $n^{-1/2}$ (chapter 03), and it moves in training.
+# With ReLU it moves by $n^{-3/4}$, since units switch at their kink; all the rest of the movement is $O(1/n)$ (chapter 04).
+# Write the output as a series:
 #
-# $$ f(x) - m(x) = n^{-1/2}\, e_1(x) + n^{-1}\, e_2(x) + \dots $$
+# $$ f(x) - m(x) = n^{-1/2}\, e_1(x) + n^{-3/4}\, e'(x) + n^{-1}\, e_2(x) + \dots $$
 #
 # The first term is linear in $\hat\Theta - \Theta$, and the mean of $\hat\Theta$ over draws is $\Theta$. So $\mathbb E\, e_1 = 0$.
-# The second term has squares and the movement of the kernel, and its mean is not zero.
+# The second term comes from the units that switch. Each of them moves the kernel up or down with the sign of its readout weight, so its mean is zero as well.
+# The third term has squares and the mean movement of the kernel, and its mean is not zero.
 #
 # For the mean of $E$ independent members, the squared distance splits into bias and variance,
 #
@@ -166,8 +169,8 @@ print(f"accuracy, infinite width: kernel {told[:, 0].mean():.2f}, plain network 
 # | plain | $V$ | $V/E + b_0^2/n^2$ |
 # | centered | $v/n$ | $v/(nE) + b^2/n^2$ |
 #
-# The corrections to $V$ are $O(1/n)$. An ensemble reduces variance. No ensemble reduces the bias.
-# From $E \approx vn/b^2$ on, more members do not help a centered ensemble.
+# The corrections to $V$ are $O(1/n)$, those to $v/n$ are $O(n^{-3/2})$. An ensemble reduces variance. No ensemble reduces the bias.
+# At $E = vn/b^2$ bias and variance of a centered ensemble are equal. However many members are added from there on, they take away at most half of $D^2$.
 #
 # **The number $v$ from single units.** With one hidden layer the kernel of a finite network is a mean over units, plus the constant $\sigma_b^2$ of the last bias:
 #
@@ -191,7 +194,7 @@ print(f"accuracy, infinite width: kernel {told[:, 0].mean():.2f}, plain network 
 # Here $r_0 = -y$.
 # The response has the form $\alpha + \gamma\, a a^\top$, with matrices $\alpha$ and $\gamma$ of shape $[M, K]$ for each unit.
 # The mean over $a$ is exact: $\mathbb E\lVert \gamma\, a a^\top \rVert^2 = (K + 2) \lVert\gamma\rVert^2$ and $\mathbb E\, a a^\top = 1$.
-# So only the weights of the first layer are drawn.
+# So only the weights and biases of the first layer are drawn.
 
 
 # %%
@@ -276,8 +279,8 @@ assert np.abs(by_steps(one, 0.0, *unit) - MEAN[0, 1]).max() < 1e-8  # and A y is
 # Centered networks should follow $1/n$, plain networks should not depend on $n$.
 #
 # One warning before we look. The expansion is in $\hat\Theta - \Theta$, and it needs this to be small *compared with the eigenvalues of the modes that are learned*.
-# The kernel of $n$ units has a limited rank. Its entries among $k$ modes are known as well as a covariance of $k$ variables is known from about $n$ samples.
-# That asks for $n \gg k$. Modes with $\lambda t/N > 1$ are learned: $k = 32$ of them after 343 steps, and 7 after 34. So we look at both times.
+# The kernel of $n$ units is a mean over $n$ independent draws. Think of a unit as one sample: then the entries among $k$ modes are known as well as a covariance of $k$ variables is known from $n$ samples.
+# That asks for $n \gg k$. (The kernel of one unit has a rank above one, so this is a rule of thumb.) Modes with $\lambda t/N > 1$ are learned: $k = 32$ of them after 343 steps, and 7 after 34. So we look at both times.
 #
 # ## Training many networks
 #
@@ -366,7 +369,7 @@ for way in ("plain", "centered"):
 of_plain = D2["plain"] / V
 of_centered = D2["centered"] * WIDTHS[:, None, None] / v
 
-# %% alt="Squared distance to the kernel's prediction over the width from 32 to 1024, both axes logarithmic, after 34 steps on the left and 343 steps on the right. Plain networks lie near a horizontal line, V, and below it when they are narrow. Centered networks lie two to three orders of magnitude lower. After 34 steps they follow the predicted line v/n, after 343 steps they lie below it and fall less steeply."
+# %% alt="Squared distance to the kernel's prediction over the width from 32 to 1024, both axes logarithmic, after 34 steps on the left and 343 steps on the right. Plain networks lie near a horizontal line, V, and below it when they are narrow. Centered networks lie lower: after 34 steps by a factor of 40 to 1,500, after 343 steps by a factor of 6 to 130. After 34 steps they are near the predicted line v/n, below it where they are narrow; after 343 steps they lie below it at all widths and fall less steeply."
 fig, axes = plt.subplots(1, 2, figsize=(7.4, 3.3), sharey=True)
 for i, (ax, steps) in enumerate(zip(axes, TIMES, strict=True)):
     for j, way in enumerate(("plain", "centered")):
@@ -454,7 +457,7 @@ record("squared distance of linearizations of centered networks over v/n, n = 25
 # %% [markdown]
 # At width 256 the linearizations of centered networks have 0.62 of $v/n$. So most of the failure is in the draw: first order is not enough for 32 modes and 256 units.
 # The networks themselves have 0.81 of the squared distance of their linearizations. That is the drift, and here it brings them nearer to the limit.
-# We had predicted 1. With a margin of 0.1 the row is undecided; a drift of a fifth is more than we expected.
+# We had predicted 1. With the margin of 0.1, and 0.1 for the error of the theory, the row is undecided. That the drift takes a fifth is more than we expected.
 # For plain networks the ratio is 0.94.
 # What we did *not* test is in which way the higher orders make the distance smaller.
 #
@@ -493,7 +496,7 @@ of_size = {
 SOME = [n for n in PER if PER[n] >= 8]
 split = {way: np.array([bias_and_variance(late[n][way]) for n in SOME]) for way in ("plain", "centered")}
 
-# %% alt="Two panels with logarithmic axes. Left: squared distance of the mean of E networks over E from 1 to 16, plain and centered, widths 64 and 256. All fall along lines 1/E; with 16 members the two of width 64 lie a little above their lines. Right: squared bias and variance over the width from 32 to 256. The variance of plain networks is near 1, that of centered ones falls from 0.1 to 0.03, and their squared bias from 0.007 to 0.0003, less steeply than a dotted line of slope minus two."
+# %% alt="Two panels with logarithmic axes. Left: squared distance of the mean of E networks over E from 1 to 16, plain and centered, widths 64 and 256. All fall along lines 1/E; with 16 members of width 64 plain networks lie a fifth above their line, and centered ones more than half. Right: squared bias and variance over the width from 32 to 256. The variance of plain networks rises from 0.6 to 1.1, and their squared bias, drawn at the two smallest widths, falls from 0.06 to 0.01. The variance of centered ones falls from 0.1 to 0.03, and their squared bias from 0.007 to 0.0003, less steeply than a dotted line of slope minus two."
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.5))
 for k, ((n, way), values) in enumerate(of_size.items()):
     mean, error = plotting.mean_and_error(values.T)
@@ -528,6 +531,9 @@ def of_bias(means):
     return np.polyfit(np.log(SOME), np.log(means), 1)[0]
 
 
+for way in split:
+    alone, together = shown(of_size[64, way][0]), shown(of_size[64, way][-1])
+    print(f"n = 64, {way}: D² of one network {alone}, of the mean of 16 {together}")
 bias_slope = jackknife(of_bias, split["centered"][:, 0])
 print(f"slope of the squared bias over width: {bias_slope[0]:.2g} ± {bias_slope[1]:.1g}")
 for way in ("plain", "centered"):
@@ -562,19 +568,20 @@ record(what, right_ones["centered"] - right_ones["plain"])
 # %% [markdown]
 # **What came out.**
 #
-# - Ensembles of plain networks follow $V/E$. The slope over $E$ at width 256 is $-1.00$.
+# - The squared distance of ensembles of plain networks falls like $1/E$, from what one network of that width has. The slope over $E$ at width 256 is $-1.00$.
 # - An ensemble of 16 at width 64 takes away 0.92 of the squared distance for plain networks and 0.90 for centered ones; $1 - 1/16 = 0.94$ is the share without bias.
 #   The rest is the bias. For centered networks of width 64 it is as large as the variance divided by $E = 25$.
-# - At width 64 centering one network does as much as averaging 16: $D^2$ is 0.81 for one plain network, 0.066 if it is centered,
-#   0.062 for the mean of 16 plain ones, and 0.0065 for the mean of 16 centered ones.
+# - At width 64 centering one network does as much as averaging 16: $D^2$ is 0.81 for one plain network, 0.067 if it is centered,
+#   0.062 for the mean of 16 plain ones, and 0.0067 for the mean of 16 centered ones.
 #   Wider networks gain more from centering.
 # - The squared bias of centered networks falls like $n^{-1.5}$ between widths 32 and 256, and not like $n^{-2}$.
-#   This row fails, too, and it is the same failure: the series in $n^{-1/2}$ is not in its leading order at these widths.
+#   This row fails, too. We take it for the same failure: the series is not in its leading order at these widths.
 # - Plain networks have a larger bias than centered ones, at width 32 eight times (squared).
 #   The series allows that: their residuals at the start are larger, and the kernel moves more.
-#   So infinitely many plain networks are *not* as good as infinitely many centered ones.
+#   So infinitely many plain networks are *not* as near to the kernel as infinitely many centered ones.
+#   (At widths 128 and 256 the bias of plain networks cannot be told from zero, and the figure leaves it out.)
 # - **Accuracy.** A centered network of width 512 has 0.76, a plain one 0.51, and the kernel 0.77.
-#   The prediction for the difference, from Gaussian functions, was 0.27 and the measurement is $0.25 \pm 0.01$; with eight groups of a hundred digits that stays undecided within 0.02.
+#   The prediction for the difference, from Gaussian functions, was 0.27 and the measurement is $0.25 \pm 0.01$. With the margin of 0.02, and 0.02 for the error of the theory, that stays undecided.
 #
 # ## Why centering trains faster
 #
@@ -668,8 +675,8 @@ for way in losses:
     print(f"{way}: steps to 0.05 over their prediction {shown(steps[way][:, -1] / told_steps[way][:, -1])}")
 
 # %% [markdown]
-# Centering trains faster at each of the six targets, and the ratio is as predicted within 0.05: a seventh of the steps to a loss of 0.2, and a little less than half to 0.05.
-# So "centering trains faster" is a statement about a target. The factor was 17 at a loss of 0.3 and 2 at a loss of 0.05.
+# Centering trains faster at each of the six targets, and the ratio is as predicted within 0.05: an eighth of the steps to a loss of 0.2, and a little less than half to 0.05.
+# So "centering trains faster" is a statement about a target. The factor was about 17 at a loss of 0.3 and 2 at a loss of 0.05.
 #
 # The numbers of steps themselves are not predicted as well.
 # To the lowest loss plain networks of width 512 need 1.4 times as many steps as predicted, and centered ones 1.3 times.
@@ -677,7 +684,8 @@ for way in losses:
 #
 # ## Cheap ways to start at zero
 #
-# Chapter 05 has three ways to start at zero. What do they cost, and how near do they come to the kernel?
+# Chapter 05 has three ways to start at zero. Two of them keep the kernel: centering and two copies. (The third, a readout of zeros, changes it.)
+# A small output scale does not start at zero, but near it. What do these three cost, and how near do they come to the kernel?
 #
 # | | left of the start | evaluations: a step, a prediction | trained numbers | kernel at the start |
 # |---|---|---|---|---|
@@ -687,7 +695,7 @@ for way in losses:
 #
 # Subtracting the start costs no second evaluation in a step: $f_0(X)$ is computed once. One has to keep the start, $P$ numbers or its random key.
 #
-# **Two copies.** Their kernel is $\frac12(\hat\Theta + \hat\Theta) = \hat\Theta$, since both start at the same parameters.
+# **Two copies.** At the start their kernel is $\frac12(\hat\Theta + \hat\Theta) = \hat\Theta$, since both start at the same parameters.
 # It is the same draw twice.
 # So $2n$ units have the distance of a centered network with $n$ units, if the drift is small (in chapter 05 copies differ in the drift).
 # **Prediction**: the same $D^2$ as a centered network of width $n$. One centered network with as many units, $2n$, has half of it, if $D^2$ falls like $1/n$.
@@ -759,8 +767,8 @@ for a, one, two in zip(SCALES, scaled, lazy, strict=True):
 # The slope $-0.71$ that we saw gives 0.61.
 # With as many units the centered network is nearer.
 #
-# The output scale follows its prediction within 10 % down to $\alpha = 1/4$. At $1/8$ the networks are a little nearer than predicted, and at $1/16$ they are farther away: there the kernel has left.
-# The best of the five scales is $1/8$. It comes within a fifth of centering, and costs nothing at all. Its best value will be another one for other widths and targets.
+# The output scale follows its prediction within 10 % down to $\alpha = 1/4$. At $1/8$ the networks are a little nearer than predicted, and at $1/16$ they are farther away. That is where we expected the kernel to move too much; how much it moves we did not measure.
+# The best of the five scales is $1/8$. It comes within a fifth of centering, and costs nothing at all. The best value will be another one for other widths and targets.
 #
 # ## What came out
 #
@@ -776,7 +784,7 @@ for a, one, two in zip(SCALES, scaled, lazy, strict=True):
 # | steps to a loss of 0.2, 0.1, 0.05, centered over plain | 0.14, 0.34, 0.49 | 0.13, 0.31, 0.45 |
 #
 # What the source claims holds here: centered and ensembled networks are nearer to the kernel and vary less, and centered ones train faster.
-# What fails is our own theory of what is left after centering, at late times and moderate widths.
+# What fails is our own theory of what is left after centering, after 343 steps and at widths up to 1,024.
 #
 # ## What to take away
 #
@@ -789,10 +797,10 @@ for a, one, two in zip(SCALES, scaled, lazy, strict=True):
 # ## Where it breaks
 #
 # - **Rates.** At large rates the network leaves the kernel (chapter 11), and the distance to the kernel is no measure of anything.
-# - **Depth.** $V$ is exact for one hidden layer at each width before training. Deeper networks have corrections there, and their kernel has a larger variance.
+# - **Depth.** With one hidden layer the covariance of the outputs before training is $\Sigma$ at each width. Deeper networks have corrections there, and their kernel has a larger variance.
 # - **Large outputs at the start** make the effect. Our networks start with outputs of standard deviation 1.4, targets are one-hot. With a small readout there is less to center.
-# - **Accuracy.** Nearer to the kernel is not better by itself. Here the kernel has the best accuracy; chapter 09 has cases in which a network is better.
-# - One data set with 100 training images, one time, squared loss, full batches.
+# - **Accuracy.** Nearer to the kernel is not better by itself. Here no network has a better accuracy than the kernel; chapter 09 has cases in which a network is better.
+# - One data set, training sets of 100 images, two times, squared loss, full batches.
 #
 # ## Exercises
 #

@@ -254,9 +254,9 @@ def exact_over_first_order(n, a):
 check("10.6", exact_over_first_order)
 
 # %% [markdown]
-# The figure is what you should see: one mode alone errs on the other side.
+# The figure is what you should see: with $a$ above 8/7, about 1.1, one mode alone errs on the other side.
 
-# %% alt="Exact squared distance over its first-order value against a = θt from 0.1 to 8, for 16, 64 and 1024 units, on a logarithmic axis. All curves start near 1. They dip slightly below 1 and then rise, the one for 16 units to more than 100 at a = 8, the one for 1024 units to hardly more than 1."
+# %% alt="Exact squared distance over its first-order value against a = θt from 0.1 to 8, for 16, 64 and 1024 units, on a logarithmic axis. All curves start near 1. They dip slightly below 1 and then rise, the one for 16 units to more than 100 at a = 8, the one for 1024 units to 1.2."
 a = np.geomspace(0.1, 8, 60)
 try:
     fig, ax = plt.subplots(figsize=(5.6, 3.4))

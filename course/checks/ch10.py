@@ -316,4 +316,4 @@ def _(answer, rng):
         }
         got = expect.call(answer, units, a)
         expect.number(got, exact / first, "the ratio", rtol=0.002, slips=slips)
-    return "One mode alone is farther away than first order says; many modes that mix were nearer"
+    return "Late in training one mode alone is farther away than first order says; many modes that mix were nearer"
