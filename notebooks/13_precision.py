@@ -127,7 +127,7 @@ def normal_noise(m, rng):
 # so they are of the size $\sigma\sqrt m$. **Wigner's semicircle law** says how they are spread: with density
 # $\frac{1}{2\pi m\sigma^2}\sqrt{4m\sigma^2 - \lambda^2}$. The density is zero beyond $\pm 2\sigma\sqrt m$, the **edge**.
 # For this density these assumptions are enough, unless a few entries are far larger than all the others.
-# If the fourth moments are bounded as well (in units of $\sigma$), the largest eigenvalue is at the edge too, up to a relative error that vanishes as $m$ grows.
+# If besides the entries are bounded (in units of $\sigma$), as rounding errors of one size are, the largest eigenvalue is at the edge too, up to a relative error that vanishes as $m$ grows.
 # No normal distribution is needed. One size for all entries is.
 #
 # **Prediction**: so it is for rounding errors, though nothing is random in them. The largest of $|\lambda(E)|$ is $2\sigma\sqrt m$.
@@ -264,7 +264,7 @@ def log_critical(name, bits, subsets=slice(None)):
     return (np.log(sigma[name, bits]) - start) / slope
 
 
-# %% alt="Left: eigenvalues divided by the number of images against their index on logarithmic axes, for dense, flatten and pool ReLU tangent kernels and the dense erf NNGP; straight in the middle, bent down at the end, lowest with pooling. Right: the bearable noise against the number of images, points with error bars on fitted lines; horizontal lines show the rounding noise of 8, 11, 16 and 24 bits."
+# %% alt="Left: eigenvalues divided by the number of images against their index on logarithmic axes, for dense, flatten and pool ReLU tangent kernels and the dense erf NNGP; straight in the middle, bent down at the end, lowest with pooling. Right: the bearable noise against the number of images, points with error bars on fitted lines; horizontal lines show the rounding noise of the dense ReLU tangent kernel with 8, 11, 16 and 24 bits."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.9))
 SHOWN = ("dense ReLU NTK", "dense erf NNGP", "flatten ReLU NTK", "pool ReLU NTK")
 for i, name in enumerate(SHOWN):
@@ -285,6 +285,8 @@ right.set(xscale="log", yscale="log", xlabel="images m", ylabel="noise borne, σ
 _ = left.legend(loc="lower left")
 
 # %% [markdown]
+# The horizontal lines are the $\sigma$ of the dense ReLU NTK. That of the dense erf NNGP is 0.7 times as large, those of the other two kernels are 1.3 (flatten) and 2.6 times (pool) as large.
+#
 # Two routes to the exponent: if $\lambda_i \approx C\, m\, i^{-\alpha}$, then $\sigma_c$ must fall like $m^{1/2 - \alpha}$. So we fit $\alpha$ in the middle of the spectrum
 # of $N/4$ images, between $i = m/10$ and $m/2$, and compare.
 
@@ -312,7 +314,7 @@ for name in KERNELS:
 #
 # ## The critical size, predicted and met
 #
-# **Prediction**: all pairs of kernel and precision with an $m^*$ of at most $N$. They stand in `claims.toml`, as $\log m^*$, and stood there before any kernel was rounded.
+# **Prediction**: all pairs of kernel and precision with an $m^*$ of at most $N$. They stand in `claims.toml`, as $\log m^*$, and stood there before the rounded kernel of any larger subset was looked at.
 # A factor of two is the margin.
 #
 # **Measurement**. The critical size is the smallest $m$ at which the rounded kernel has a negative eigenvalue in half of ten random subsets. To find it we need no
@@ -422,6 +424,8 @@ claim(
 # There the errors of an image grow with its brightness, but so does what
 # they would have to move: this may be why. We did not test it.
 #
+# The ten subsets are orders of the same $N$ images, and the larger $m$, the more images they share. The errors do not contain the choice of the $N$ images.
+#
 # Where $m^*$ is above $N$ nothing was measured.
 # That leaves out two pairs below 4,000 images of mnist5k (the dense ReLU NNGP with 11 bits,
 # the dense erf NNGP with 8) and the flatten NTK with 8 bits, for which there are not enough images of digits.
@@ -468,7 +472,7 @@ for bits in (53, 11, 8):
         ]
     )
 
-# %% alt="Test accuracy against the number of images for the flatten ReLU NNGP without a ridge. With 53 and 11 bits accuracy rises together. With 8 bits it falls behind near the critical size, marked by a vertical line, and drops after it."
+# %% alt="Test accuracy against the number of images for the flatten ReLU NNGP without a ridge. With 53 and 11 bits accuracy rises together up to 524 images; at 1048 that of 11 bits drops to 0.4. With 8 bits it falls behind near the critical size, marked by a vertical line, and drops to 0.3 and below after it."
 fig, ax = plt.subplots(figsize=(6.4, 3.6))
 for i, (bits, values) in enumerate(scores.items()):
     mean, error = plotting.mean_and_error(values)
@@ -572,7 +576,7 @@ for chosen in orders(BROKEN[0], first=200)[:4]:
         found.append(np.linalg.norm(outputs - want, axis=(1, 2)) / np.linalg.norm(want))
         values[bits] = np.linalg.eigvalsh(k)[::-1]
 
-# %% alt="Left: eigenvalues against their index, exact as a line and of the kernel rounded to 8 bits as points; they agree until a horizontal line at two sigma root m, below which the rounded ones fall away and become negative, shown in gray by their absolute value. Right: distance of the test outputs from those of the exact kernel over the iterations of conjugate gradients; with the exact kernel it falls to a fortieth, with 8 bits it is the same up to a dozen iterations and then rises."
+# %% alt="Left: eigenvalues against their index, exact as a line and of the kernel rounded to 8 bits as points; they agree until a horizontal line at two sigma root m, below which the rounded ones fall away and become negative, shown in gray by their absolute value. Right: distance of the test outputs from those of the exact kernel over the iterations of conjugate gradients, from 2 at the first one; with the exact kernel it falls to a fortieth, with 8 bits it is nearly the same up to a dozen iterations, where it is 0.8, then rises to 5 and ends above 1."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.7))
 index, edge = np.arange(1, M_LARGE + 1), 2 * sigma[BROKEN] * M_LARGE**0.5
 left.plot(index, values[53], color="0.1", label="exact")
@@ -597,9 +601,9 @@ assert curve[-1] > curve.min()
 assert np.mean(distance[53], axis=0)[-1] < 0.1 * curve[-1]
 
 # %% [markdown]
-# The distance falls and rises again, as predicted. Of the iterations that we looked at the 12th is best; there the two curves part.
+# On the whole the distance falls and rises again, as predicted. Of the iterations that we looked at the 12th is best; there the two curves part.
 # But as a remedy stopping has hardly any effect here.
-# The least distance is 0.8 to 0.9 of the outputs' size (which of the two, the processor's rounding decides), and to answer zero everywhere would have a distance of 1.
+# The least distance is 0.8 to 0.9 of the outputs' size (which of the two, the processor's rounding decides), and to answer zero everywhere would have a distance of 1. The iterates before the 12th that we looked at are farther away than that.
 # The exact kernel needs some eighty iterations to get near its outputs, and after twelve most of the way is still to go.
 # Stopping in time avoids the noise. It does not replace what the noise has covered.
 #
@@ -696,7 +700,7 @@ claim(
 )
 
 # %% [markdown]
-# **The ridge** of the safe rule is 0.05. Below it the outputs are off by up to more than twenty times their size.
+# **The ridge** of the safe rule is 0.05. Below it the outputs are off by about twice to more than twenty times their size.
 # At a ridge of 0.1 they are within a tenth of those of the exact kernel with this ridge, and that distance falls on with $\delta$, somewhat slower than $1/\delta$.
 # But the distance to the outputs without a ridge is still a quarter of their size, and none of our six ridges does better: the smaller ones let the noise in, the larger ones take more away.
 #
@@ -711,11 +715,11 @@ claim(
 # They know the type of its entries, and so $\varepsilon = 2^{1-b}$, the distance from 1 to the next number.
 # They assume errors of about $0.7\,\varepsilon$ of the diagonal. An eigenvalue below $4\varepsilon\sqrt N$ times the diagonal,
 # some three times the edge $2\sigma\sqrt N$, is not known: it counts as zero, and its mode never learns.
-# For all other modes they estimate how far errors of this size move the outputs, to first order.
-# If that is more than 1 % they warn, and say how many digits are lost.
+# For all other modes they estimate how far errors of this size move the outputs, to first order, and for those that count as zero how much they could have added.
+# If one of the two is more than 1 % of the largest output they warn, and say how many digits are lost.
 # The estimate depends on the targets and on the time: smooth targets need the small eigenvalues less, and early training does not need them at all.
 #
-# We hand over the same kernel as bfloat16, which is 8 bits, at a quarter and at four times the critical size.
+# We hand over the same kernel as bfloat16, which is 8 bits, at a quarter and at four times the predicted critical size.
 
 # %%
 said = {}
@@ -735,7 +739,7 @@ for m, ridge in ((SIZES[0], 0.0), (M_LARGE, 0.0), (M_LARGE, 0.1)):
 print(said[M_LARGE, 0.0][0])
 
 # %% [markdown]
-# The warning comes in all three cases. It is right about the outputs that it comes with: they are off by a third of the largest and more.
+# The warning comes in all three cases. It is right about the outputs that it comes with: they are off by 0.3 of the largest and more.
 # But these are the library's outputs, and part of their error is in the modes that it has given up. At the smallest size the plain solve above lost no accuracy with 8 bits.
 # The advice is the right one: compute the kernel in float64, since converting the entries does not help.
 # The library is cautious with so coarse a type.

@@ -236,12 +236,12 @@ _ = ax.legend(loc="best")
 # %% written="13.6" points=1
 answer = r"""
 ### BEGIN SOLUTION
-The rougher the kernel, the longer it lasts: large $\sigma_w$, activations with kinks or jumps,
-more layers in the chaotic phase, no pooling. All of them make different images less alike, so
-that the last eigenvalues are larger. Accuracy pays for it, little at first. At the end of this
-road the kernel is the unit matrix. All its eigenvalues are 1, and the rounding errors of its
-zeros are none, so it survives any number of images. It knows nothing of a test image. A ridge
-is a step on the same road: $\delta = 2\sigma\sqrt m$ over the mean of the diagonal keeps any
+The rougher the kernel, the longer it lasts: large $\sigma_w$, more layers, activations that jump,
+no pooling. All of them make different images less alike, so that the last eigenvalues are larger.
+A kink alone does not decide: erf with $\sigma_w = 1.5$ lasts longer than ReLU with as many layers.
+At the end of this road the kernel is the unit matrix. All its eigenvalues are 1, and the rounding
+errors of its zeros are none, so it survives any number of images. It knows nothing of a test
+image: accuracy is the price. A ridge is a step on the same road: $\delta = 2\sigma\sqrt m$ over the mean of the diagonal keeps any
 kernel positive, and grows with $m$.
 ### END SOLUTION
 """
