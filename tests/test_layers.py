@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -337,3 +338,88 @@ def test_the_kernel_of_a_network_that_forgot_flatten_is_refused():
         net.kernel(images)
     same = ntk.Serial(conv, ntk.Relu(), ntk.Conv(4, 1, kernel_size=1, w_std=1.0, rngs=nnx.Rngs(1)))
     assert same.kernel(images).ntk.shape == (2, 2, 4, 4)
+
+
+def give(other: Any, one: Any, name="W", of="W"):
+    """Make a parameter of one layer that of another."""
+    setattr(other, name, getattr(one, of))
+
+
+def tied(how) -> tuple[Any, tuple[str, str]]:
+    """Networks in which two layers came to share a parameter after they were built, and the places of the two."""
+    rngs = nnx.Rngs(0)
+    every: dict[str, Any] = {"w_std": 1.2, "b_std": 0.3}
+    net: Any = ntk.mlp([3, 5, 5, 5, 2], rngs=rngs, **every)
+    first, second = net.layers[2], net.layers[4]
+    branch = ntk.Serial(ntk.Relu(), ntk.Dense(5, 5, rngs=rngs, **every))
+    match how:
+        case "weights":
+            give(second, first)
+            return net, ("layers[2].W", "layers[4].W")
+        case "biases":
+            give(second, first, "b", "b")
+            return net, ("layers[2].b", "layers[4].b")
+        case "a bias and a weight":  # [1, 5] broadcasts to [5]
+            net = ntk.Serial(ntk.Dense(1, 5, rngs=rngs, **every))
+            give(net.layers[0], net.layers[0], "b")
+            return net, ("layers[0].W", "layers[0].b")
+        case "a layer put in another's place":
+            net.layers[4] = first
+            return net, ("layers[2].W", "layers[4].W")
+        case "a layer inserted":
+            net.layers.insert(5, first)
+            return net, ("layers[2].W", "layers[5].W")
+        case "the readout":
+            net = ntk.mlp([3, 5, 5, 5], rngs=rngs, **every)
+            give(net.layers[4], net.layers[2])
+            return net, ("layers[2].W", "layers[4].W")
+        case "in a branch":
+            net.layers[4] = ntk.Residual(branch)
+            give(branch.layers[1], first)
+            return net, ("layers[2].W", "layers[4].branch.layers[1].W")
+        case "branches of a sum":
+            net = ntk.Sum(*(ntk.Dense(3, 2, rngs=rngs, **every) for _ in range(3)))
+            give(net.branches[2], net.branches[0])
+            return net, ("branches[0].W", "branches[2].W")
+    raise KeyError(how)
+
+
+HOW = [
+    "weights", "biases", "a bias and a weight", "a layer put in another's place", "a layer inserted", "the readout",
+    "in a branch", "branches of a sum",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_no_kernel_of_infinite_width_for_layers_that_share_parameters(how):
+    """Weights that were tied are not independent; the kernel reads no parameters, and would not see it."""
+    net, places = tied(how)
+    x = normal(0, 4, 1 if how == "a bias and a weight" else 3)
+    asked = {
+        "kernel": lambda: net.kernel(x),
+        "under jit": lambda: jax.jit(lambda x: net.kernel(x).ntk)(x),
+        "gram": lambda: ntk.gram(net, x),
+        "solve": lambda: ntk.cg_solve(net, x, x[:, :1], ridge=0.1, progress=False),
+        "estimator": lambda: ntk.KernelRegressor(net).fit(np.asarray(x), np.asarray(x[:, 0])),
+    }
+    if how != "a bias and a weight":  # one layer alone
+        asked["map"] = lambda: net.kernel_map(ntk.Kernel.from_inputs(x))
+    for name, call in asked.items():
+        with pytest.raises(ValueError, match="share weights") as caught:
+            call()
+        for place in places:
+            assert f"`{place}`" in str(caught.value), name
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_kernel_of_a_finite_network_counts_shared_parameters_once(how):
+    """Against a dense Jacobian, by all methods; and the NNGP estimate integrates no readout that stands twice."""
+    net, _ = tied(how)
+    x = normal(0, 4, 1 if how == "a bias and a weight" else 3)
+    apply_fn, params = ntk.functional(net)
+    rows = [j.reshape(*j.shape[:2], -1) for j in jax.tree.leaves(jax.jacobian(apply_fn)(params, x))]
+    want = sum(jnp.einsum("ikp,jlp->ijkl", j, j) for j in rows)
+    for method in ("jacobian", "products", "layerwise", "auto"):
+        assert_close(ntk.empirical_ntk(net, x, outputs="full", method=method), want, rtol=1e-12)
+    outputs = net(x)
+    assert_close(ntk.empirical_nngp(net, x), outputs @ outputs.T / outputs.shape[1], rtol=1e-12)

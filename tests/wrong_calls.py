@@ -33,6 +33,13 @@ def solve(**changes):
     return ntk.cg_solve(NET, arguments.pop("x", X), arguments.pop("y", Y), **arguments)
 
 
+def tied(name):
+    """A network in which a parameter of the second hidden layer is that of the first."""
+    net = ntk.mlp([3, 5, 5, 5, 2], w_std=1.0, rngs=RNGS)
+    setattr(net.layers[4], name, getattr(net.layers[2], name))
+    return net
+
+
 def diverged():
     """A network whose first weights are NaN."""
     net = ntk.mlp([3, 5, 2], w_std=1.0, rngs=RNGS)
@@ -361,7 +368,7 @@ CALLS = [
         "one layer twice",
         lambda: (lambda layer: ntk.Serial(layer, ntk.Relu(), layer))(ntk.Dense(3, 3, **DENSE)),
         ValueError,
-        ["Serial", "share weights"],
+        ["share weights", "`layers[0].W`", "`layers[2].W`", "new layer"],
     ),
     (
         "kernel of images without Flatten",
@@ -390,7 +397,20 @@ CALLS = [
         "one layer twice in a sum",
         lambda: ntk.Sum(*[ntk.Dense(3, 3, **DENSE)] * 2),
         ValueError,
-        ["share", "independent"],
+        ["share", "independent", "`branches[0].W`", "`branches[1].W`"],
+    ),
+    (
+        "weights tied later",
+        lambda: tied("W").kernel(X),
+        ValueError,
+        ["share weights", "`layers[2].W`", "`layers[4].W`", "new layer", "empirical_ntk"],
+    ),
+    ("gram of tied weights", lambda: ntk.gram(tied("W"), X), ValueError, ["`layers[2].W`", "`layers[4].W`"]),
+    (
+        "estimator of tied weights",
+        lambda: ntk.KernelRegressor(tied("b")).fit(X, Y),
+        ValueError,
+        ["`layers[2].b`", "`layers[4].b`"],
     ),
     ("activation on inputs", lambda: ntk.Serial(ntk.Relu()).kernel(X), ValueError, ["'relu'", "Dense", "inputs"]),
     (

@@ -19,6 +19,7 @@ from ntklib.empirical.plan import METHODS, Method, Outputs, planned
 from ntklib.empirical.pure import batched
 from ntklib.kernel import Kernel
 from ntklib.layers import Dense, Serial
+from ntklib.layers.base import shared_parameter
 from ntklib.models import Model, Params
 
 
@@ -125,8 +126,8 @@ def empirical_ntk(
 def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> Float[Array, "N M"]:
     """Return the estimate that one network gives of the NNGP kernel E[f_k(x) f_k(x')] over initializations.
 
-    For a `Serial` network that ends in `Dense`, the expectation over the readout is taken exactly. In the NTK
-    parameterization, with the last hidden layer h of n units::
+    For a `Serial` network that ends in `Dense` and whose layers share no weights, the expectation over the readout is
+    taken exactly. In the NTK parameterization, with the last hidden layer h of n units::
 
         σ_w² h(x)·h(x')/n + σ_b².
 
@@ -171,7 +172,7 @@ def by_representation(model: Model) -> tuple[Model, Callable[[Array, Array | Non
     Returns: a model with outputs [N, p], which are the last hidden layer or the outputs of `model`, and the function
     that makes the kernel of these for one or two sets of inputs.
     """
-    if not (isinstance(model, Serial) and isinstance(model.layers[-1], Dense)):
+    if not (isinstance(model, Serial) and isinstance(model.layers[-1], Dense)) or shared_parameter(model):
         return model, _mean_product
     *hidden, readout = model.layers
     represented = Serial(*hidden) if hidden else (_floating, {})

@@ -31,6 +31,7 @@ from typing import Any
 from ntklib import _checks, layers
 from ntklib.duals.integrals import derivative
 from ntklib.interop import _bridge
+from ntklib.layers.base import require_independent
 from ntklib.parameterization import NTK, STANDARD
 
 with _bridge.on_current_jax():
@@ -103,7 +104,8 @@ def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = Non
 
     Raises:
         TypeError: If `net` is not a layer of ntklib.
-        ValueError: If a layer or a parameterization has no counterpart, or if an activation needs `quadrature_degree`.
+        ValueError: If a layer or a parameterization has no counterpart, if two layers share a parameter, or if an
+            activation needs `quadrature_degree`.
 
     Example:
         >>> import ntklib as ntk
@@ -123,6 +125,7 @@ def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = Non
     """
     if quadrature_degree is not None:
         _checks.count("quadrature_degree", quadrature_degree)
+    require_independent(net)
 
     def convert(layer: layers.Layer) -> StaxLayer:
         match layer:

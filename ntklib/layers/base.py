@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -75,8 +75,9 @@ class Layer(nnx.Module):
 
         Raises:
             TypeError: If the inputs are not arrays of floating-point numbers.
-            ValueError: If the inputs do not fit the network or each other, if a layer has no kernel where it stands, or
-                if variances leave the range in which an activation's accuracy is known.
+            ValueError: If the inputs do not fit the network or each other, if a layer has no kernel where it stands, if
+                two layers share a parameter, or if variances leave the range in which an activation's accuracy is
+                known.
 
         Example:
             >>> import jax.numpy as jnp, ntklib as ntk
@@ -95,6 +96,7 @@ class Layer(nnx.Module):
         References:
             Jacot et al. 2018, Theorem 1.
         """
+        require_independent(self)
         k = _on_explicit_axes(self._of_inputs, x1, x2)
         if k.q1.ndim > 1 and self.wants_vectors:
             raise ValueError(
@@ -106,6 +108,53 @@ class Layer(nnx.Module):
 
     def _of_inputs(self, x1: ArrayLike, x2: ArrayLike | None = None) -> Kernel:
         return self.kernel_map(Kernel.from_inputs(x1, x2, pools=self.pools))
+
+
+def require_independent(layers: Any, path: str = "") -> None:
+    """Refuse layers that share a parameter: the kernel takes the weights of each to be independent of all others.
+
+    Args:
+        layers: A network, or a sequence of layers.
+        path: The name of the sequence, for the message.
+    """
+    if (both := shared_parameter(layers, path)) is not None:
+        raise ValueError(
+            f"The layers of a network must not share weights, but `{both[0]}` and `{both[1]}` are one parameter. The "
+            f"infinite-width kernel takes the weights of each layer to be independent of those of all others. Make a "
+            f"new layer for each place. `ntklib.empirical_ntk`, the kernel of the finite network, takes shared weights "
+            f"into account."
+        )
+
+
+def shared_parameter(layers: Any, path: str = "") -> tuple[str, str] | None:
+    """Return two places of layers at which the same parameter stands, or None if there are none.
+
+    Parameters come to be shared in three ways: a layer is passed for two places of a network, it is put into `layers` a
+    second time later, or a parameter of one layer is assigned to another (`b.W = a.W`).
+    """
+    found: dict[int, str] = {}
+    for name, param in _parameters(layers, path):
+        first = found.setdefault(id(param), name)
+        if first != name:
+            return first, name
+    return None
+
+
+def _parameters(value: Any, path: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, nnx.Param]]:
+    """Yield each parameter of a module with its place, once for each place. `above` are the modules that hold it."""
+    if isinstance(value, nnx.Param):
+        yield path, value
+    elif id(value) in above:
+        return
+    elif isinstance(value, (nnx.Module, dict)):
+        items = value if isinstance(value, dict) else vars(value)
+        for name, part in items.items():
+            if not str(name).startswith("_pytree__"):
+                place = f"[{name}]" if str(name).isdigit() else f".{name}" if path else str(name)
+                yield from _parameters(part, path + place, (*above, id(value)))
+    elif isinstance(value, (list, tuple)):
+        for i, part in enumerate(value):
+            yield from _parameters(part, f"{path}[{i}]", (*above, id(value)))
 
 
 def _on_explicit_axes(kernel: Callable[..., Kernel], x1: ArrayLike, x2: ArrayLike | None) -> Kernel:

@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 
 from ntklib import _checks
 from ntklib.kernel import Kernel
-from ntklib.layers.base import Layer
+from ntklib.layers.base import Layer, require_independent
 
 
 class Serial(Layer):
@@ -20,8 +20,9 @@ class Serial(Layer):
 
     Raises:
         TypeError: If an argument is not a `Layer`.
-        ValueError: If there are no layers, or if two share weights. `kernel` also raises it where an activation or a
-            `LayerNorm` does not follow an affine layer or a sum of such layers.
+        ValueError: If there are no layers, or if two share weights. `kernel` also raises it if two came to share
+            weights later (`b.W = a.W`), and where an activation or a `LayerNorm` does not follow an affine layer or a
+            sum of such layers.
 
     Example:
         >>> import jax.numpy as jnp, ntklib as ntk
@@ -37,7 +38,7 @@ class Serial(Layer):
 
     def __init__(self, *layers: Layer):
         _layers("Serial", layers)
-        _not_shared("The layers of Serial", layers)
+        require_independent(layers, "layers")
         self.layers = nnx.List(layers)
         self.ends_affine, self.wants_vectors = _ends_affine(layers), layers[-1].wants_vectors
         self.pools = sum(layer.pools for layer in layers)
@@ -48,6 +49,7 @@ class Serial(Layer):
         return x
 
     def kernel_map(self, k: Kernel) -> Kernel:
+        require_independent(self.layers, "layers")
         for layer in self.layers:
             k = layer.kernel_map(k)
         return k
@@ -136,7 +138,7 @@ class Sum(Layer):
                     f"Branch {i} of Sum must end in an affine layer (Dense, Conv), or in a Residual with an affine "
                     f"layer before it; for a skip connection use Residual."
                 )
-        _not_shared("The branches of Sum", branches)
+        require_independent(branches, "branches")
         self.branches = nnx.List(branches)
         self.pools = branches[0].pools
         if any(branch.pools != self.pools for branch in branches):
@@ -149,6 +151,7 @@ class Sum(Layer):
         return sum(others, start=first)
 
     def kernel_map(self, k: Kernel) -> Kernel:
+        require_independent(self.branches, "branches")
         first, *others = [branch.kernel_map(k) for branch in self.branches]
         for other in others:
             _same_shape("Sum", first.nngp.shape, other.nngp.shape)
@@ -165,20 +168,6 @@ def _ends_affine(layers: Sequence[Layer]) -> bool:
         elif not isinstance(last, Residual):
             return False
     return bool(rest)
-
-
-def _not_shared(what: str, layers: Sequence[Layer]) -> None:
-    """Refuse layers that share weights: the kernel takes the weights of different layers to be independent."""
-    params = [id(v) for layer in layers for v in _params(layer)]
-    if len(params) != len(set(params)):
-        raise ValueError(
-            f"{what} must not share weights: the infinite-width kernel takes the weights of each layer to be "
-            f"independent of those of all others. Make a new layer for each place."
-        )
-
-
-def _params(layer: Layer) -> list[nnx.Param]:
-    return [v for _, v in nnx.iter_graph(layer) if isinstance(v, nnx.Param)]
 
 
 def _same_shape(where: str, one: tuple[int, ...], other: tuple[int, ...]) -> None:

@@ -93,9 +93,9 @@ def gram(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If inputs do not fit, if the size of the mesh does not divide N, if there is too little memory for
-            one tile, if variances leave the range in which an activation's accuracy is known, or if the store belongs
-            to another run or is damaged.
+        ValueError: If inputs do not fit, if two layers share a parameter, if the size of the mesh does not divide N, if
+            there is too little memory for one tile, if variances leave the range in which an activation's accuracy is
+            known, or if the store belongs to another run or is damaged.
 
     Example:
         >>> import jax.numpy as jnp, ntklib as ntk

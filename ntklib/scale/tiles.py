@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ntklib import _checks
 from ntklib.layers import Layer
+from ntklib.layers.base import require_independent
 from ntklib.scale import ahead
 from ntklib.scale.fused import Form, Network, Side, Which, compiled, directions, side
 
@@ -76,6 +77,7 @@ class Tiles:
                 "Kernel matrices are computed tile by tile outside of `jit`, `grad` and `vmap`; inside of them use "
                 "`net.kernel(x1, x2).ntk`, which can be compiled and differentiated."
             )
+        require_independent(net)
         self.net, self.kernel = net, kernel
         self.x1 = np.asarray(_checks.host_inputs("x1", x1))
         self.symmetric = x2 is None
