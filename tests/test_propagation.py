@@ -203,6 +203,41 @@ def test_on_the_line_without_biases_only_a_kink_has_an_infinite_curvature():
         assert (point.beta, point.gamma) == (0, 0)
 
 
+def test_a_function_that_is_homogeneous_in_part_is_not_taken_for_one():
+    """ReLUs that are cut off: above at 100 or 1e30, below at 1e-3; and those that are not, however they are written."""
+    cut = {
+        "100": lambda x: jnp.clip(x, 0.0, 100.0),
+        "1e30": lambda x: jnp.clip(x, 0.0, 1e30),
+        "both": lambda x: jnp.clip(x, -100.0, 100.0),
+        "1e-3": lambda x: jnp.where(x > 1e-3, x, 0.0),
+        "one side": lambda x: jnp.where(x < -50, -50.0, x),
+    }
+    whole = {
+        "maximum": lambda x: jnp.maximum(x, 0.3 * x),
+        "root": lambda x: jnp.sqrt(x * x) + x,
+        "where": lambda x: jnp.where(x > 0, 2 * x, -x),
+    }
+    assert not [name for name, fn in cut.items() if phases.is_homogeneous(fn)]
+    assert not [name for name, fn in whole.items() if not phases.is_homogeneous(fn)]
+
+
+def test_a_cap_far_above_the_variance_changes_nothing_and_one_that_is_reached_is_refused():
+    capped = ntk.Elementwise(lambda x: jnp.clip(x, 0.0, 100.0), name="capped")
+    assert_close(ntk.fixed_point(capped, 1.0, 0.1), ntk.fixed_point(ntk.Relu(), 1.0, 0.1), rtol=1e-12)
+    # Where the map is the identity up to rounding, the sign of V(q) − q is no crossing, and each start stays.
+    assert ntk.fixed_points(capped, 2**0.5, 0.0) == [(0.0, pytest.approx(1.0))]
+    assert ntk.fixed_point(capped, 2**0.5, 0.0, start=0.3) == pytest.approx(0.3, rel=1e-12)
+    (found,) = ntk.fixed_points(capped, 1.0, 0.1)
+    assert found == pytest.approx((0.02, 0.5), rel=1e-10)
+    for call in (
+        lambda: ntk.fixed_point(capped, 2.0, 0.1),  # infinite for ReLU
+        lambda: ntk.ntk_depth_profile(capped, 2**0.5, 0.0, [1, 40], rho=0.5, q=1.0, residual="plain"),
+        lambda: ntk.ntk_depth_profile(capped, 2.0, 0.0, [1, 40], rho=0.5, q=1.0),
+    ):
+        with pytest.raises(ValueError, match="capped bends or jumps away from zero"):
+            call()
+
+
 def test_unusable_lines_are_reported():
     with pytest.warns(UserWarning, match=r"gelu at b_std = 0.1 .* repels \(χ_q = 1.098"):
         assert_close(critical.edge_of_chaos(ntk.Gelu(), 0.1), 1.72707828, rtol=1e-8)

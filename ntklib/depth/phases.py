@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import Any, Literal
 
 import jax
@@ -29,6 +30,7 @@ from ntklib.layers import Elementwise
 TABLE = np.exp(np.log(1e-9) + np.log(1e16) / 659 * np.arange(1030))
 _FAR = 1e7  # the variance at which slopes are computed if the variance grows forever
 _PLAIN, _WIDE = 1e4, 1e12  # the largest variances for which 64 x 64 nodes, and 128 x 96 nodes, are enough
+_ROUNDING = 1e-12  # a difference of V(q) and q that is none, relative to q
 _CRITICAL = 1e-9  # the tolerance of χ_1 = 1 on the edge of chaos
 
 
@@ -105,8 +107,12 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
             found.append((0.0, at_zero))
     if not homogeneous:
         excess = np.asarray(b**2 + w**2 * table(fn)[0] - TABLE)
-        for i in np.nonzero(excess[:-1] * excess[1:] < 0)[0]:
-            q = _root(fn, w, b, jnp.asarray(TABLE[i]), jnp.asarray(TABLE[i + 1]))
+        # Where the map is the identity, as that of a ReLU with a cap at variances far below it, the sign is rounding.
+        known = np.nonzero(np.abs(excess) > _ROUNDING * TABLE)[0]
+        for i, j in itertools.pairwise(known):
+            if excess[i] * excess[j] > 0 or j > i + 2:
+                continue
+            q = _root(fn, w, b, jnp.asarray(TABLE[i]), jnp.asarray(TABLE[j]))
             require_smooth(activation, q)
             found.append((float(q), float(w**2 * variance_slope(fn, q))))
     elif float(w**2 * _gain(activation)) < 1 and float(b) > 0:
@@ -263,10 +269,15 @@ def table(fn: ScalarFunction) -> tuple[Array, Array]:
 
 @functools.cache
 def is_homogeneous(fn: ScalarFunction) -> bool:
-    """Whether φ(ax) = aφ(x) for a > 0, as for leaky ReLUs: the variance map is then a straight line."""
+    """Whether φ(ax) = aφ(x) for a > 0, as for leaky ReLUs: the variance map is then a straight line.
+
+    φ is compared with φ(±1) at sizes from 1e-100 to 1e100, 46 in each decade: a ReLU that is cut off at 100 or below
+    1e-3 is none.
+    """
     with jax.ensure_compile_time_eval():
-        x = jnp.array([-3.0, -0.7, 0.2, 1.1, 4.0])
-        return bool(jnp.allclose(fn(7.0 * x), 7.0 * fn(x), rtol=1e-12, atol=0.0))
+        sizes = np.geomspace(1e-100, 1e100, 9201)[:, None] * np.array([1.0, -1.0])
+        values = fn(jnp.asarray(sizes)) / np.abs(sizes)
+        return bool(jnp.allclose(values, fn(jnp.asarray([1.0, -1.0]))[None], rtol=1e-12, atol=0.0))
 
 
 def variance_slope(fn: ScalarFunction, q: Array) -> Array:
@@ -305,14 +316,15 @@ def _root(fn: ScalarFunction, w: Array, b: Array, low: Array, high: Array) -> Ar
 def _attractor(fn: ScalarFunction, start: Array, w: Array, b: Array) -> Array:
     """Find the fixed point of an increasing map that iterations from `start` tend to.
 
-    If V(start) > start it is the next fixed point above `start`, otherwise the next one below.
+    If V(start) > start it is the next fixed point above `start`, otherwise the next one below. A fixed point stays.
     """
     grid, values = jnp.asarray(TABLE), table(fn)[0]
 
     def bracket(w: Array, b: Array) -> tuple[Array, Array, Array]:
         up = b**2 + w**2 * values - grid > 0
         here = jnp.searchsorted(grid, start).astype(jnp.int64)
-        grows = b**2 + w**2 * mean(square(fn), start) > start
+        after = b**2 + w**2 * mean(square(fn), start)
+        grows, stays = after > start, jnp.abs(after - start) <= _ROUNDING * start
         index = jnp.arange(len(grid))
         above = jnp.where((index >= here) & ~up, index, len(grid)).min()
         below = jnp.where((index < here) & up, index, -1).max()
@@ -320,6 +332,7 @@ def _attractor(fn: ScalarFunction, start: Array, w: Array, b: Array) -> Array:
         low = jnp.where(grows, jnp.maximum(above - 1, 0), below)
         # ∞ above the table, 0 below it, and nan if the fixed point lies between two entries.
         end = jnp.where(high >= len(grid), jnp.inf, jnp.where(low < 0, 0.0, jnp.nan))
+        end = jnp.where(stays, start, end)
         return grid[jnp.clip(low, 0)], grid[jnp.clip(high, 0, len(grid) - 1)], end
 
     low, high, end = over(bracket, w, b)

@@ -84,7 +84,8 @@ def ntk_depth_profile(
     Raises:
         TypeError: If `activation` is not an `Elementwise`.
         ValueError: If depths are not positive whole numbers in ascending order, if `rho` is not between −1 and 1, if
-            the variance has no fixed point and no `q` is given, or if float64 is off.
+            the variance has no fixed point and no `q` is given, if the means of φ are not known at the variance of a
+            depth, or if float64 is off.
 
     Example:
         >>> import ntklib as ntk
@@ -132,6 +133,8 @@ def ntk_depth_profile(
     state = _through(activation.fn, numbers, residual, w, b, first, stops)
     shape = (len(stops), *start.shape)
     one_minus_c, diagonal, off = (a.reshape(shape) for a in (state.delta, state.diagonal, state.off))
+    if not (residual is not None and is_homogeneous(activation.fn)):  # those may leave the range of float64
+        require_smooth(activation, state.q)
     variance = (state.q * jnp.exp(state.growth)).reshape(len(stops), *[1] * start.ndim) * jnp.ones(shape)
     return DepthProfile(jnp.asarray(stops), one_minus_c, variance, variance * diagonal, variance * off, off / diagonal)
 
