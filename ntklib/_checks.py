@@ -141,12 +141,11 @@ def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
     """Do the same checks as `array`, but return the array as it came, so that a NumPy array stays on the host."""
     value = plain(argument, value)
     shape, names = np.shape(value), axes.split()
+    not_empty(argument, value)
     fits = len(shape) >= len(names) - 1 if names[-1:] == ["..."] else len(shape) == len(names)
     way_out = way_out and f" {way_out}"
     if not fits:
         raise ValueError(f"`{argument}` must be [{', '.join(names)}]; got shape {shape}.{way_out}")
-    if 0 in shape:
-        raise ValueError(f"`{argument}` is empty: shape {shape}.{way_out}")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(
             f"`{argument}` must hold floating-point numbers; got {value.dtype}. "
@@ -157,6 +156,12 @@ def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
         if bad:
             raise ValueError(f"`{argument}` must be finite; {bad} of {value.size} entries are NaN or infinite.")
     return value
+
+
+def not_empty(argument: str, value: Any) -> None:
+    """Refuse an array with an axis of length 0: no inputs, no features, no outputs."""
+    if 0 in np.shape(value):
+        raise ValueError(f"`{argument}` is empty: shape {np.shape(value)}. It must hold at least one entry.")
 
 
 def plain(argument: str, value: Any) -> Any:
@@ -206,6 +211,8 @@ def inputs(argument: str, value: ArrayLike) -> jax.Array:
 
 def host_inputs(argument: str, value: Any) -> Any:
     """Do the same as `inputs`, but let a NumPy array stay on the host."""
+    value = plain(argument, value)
+    not_empty(argument, value)
     rank = np.ndim(value)
     if rank not in (2, 4):
         hint = f" For one input pass `{argument}[None]`." if rank in (1, 3) else ""
@@ -240,6 +247,7 @@ def host_targets(argument: str, value: Any, rows: int) -> Any:
 def labels(argument: str, value: Any, classes: int) -> jax.Array:
     """Check and return labels [N]: whole numbers from 0, below `classes`."""
     value = plain(argument, value)
+    not_empty(argument, value)
     if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
         raise TypeError(
             f"`{argument}` must be labels [N], integers, or probabilities [N, K], floating-point numbers; got "
@@ -402,13 +410,14 @@ def features(expected: int, got: int) -> None:
 def model_inputs(argument: str, value: Any) -> jax.Array:
     """Check and return inputs `[N, ...]` of any model: of any rank from 1, and any type (embeddings take integers)."""
     value = one_array(argument, value)
+    not_empty(argument, value)
     if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
             f"`{argument}` must be inputs [N, ...]; got shape {value.shape}. "
             f"For one input pass `{argument}[None]`, for one number per input `{argument}[:, None]`."
         )
-    if value.ndim == 0 or value.size == 0:
-        raise ValueError(f"`{argument}` must hold at least one input, [N, ...]; got shape {value.shape}.")
+    if value.ndim == 0:
+        raise ValueError(f"`{argument}` must be inputs [N, ...]; got a single number.")
     if jnp.issubdtype(value.dtype, jnp.floating):
         return array(argument, value, "N ...")
     return value
@@ -510,6 +519,16 @@ def cross_kernel(argument: str, value: Any, n: int) -> Any:
             f"got {k.shape}.{swapped}"
         )
     return k
+
+
+def divides_rows(devices: int, n: int, way_out: str = "") -> None:
+    """Refuse a mesh of so many devices that they cannot hold equally many of n rows."""
+    if n % devices:
+        fits = max(n - n % devices, devices)
+        raise ValueError(
+            f"`mesh` has {devices} devices, which must divide the {n} rows of the result. Use a mesh of "
+            f"{math.gcd(n, devices)}, or {fits} inputs{way_out}."
+        )
 
 
 def same_inputs(x1: jax.Array | np.ndarray, x2: jax.Array | np.ndarray) -> None:

@@ -315,6 +315,7 @@ def one_hot_centered(labels: ArrayLike | Sequence[int], classes: int) -> Float[n
     """
     _checks.count("classes", classes, minimum=2)
     labels = np.asarray(_checks.plain("labels", labels))
+    _checks.not_empty("labels", labels)
     if labels.ndim != 1:
         raise ValueError(
             f"`labels` must be [N] class numbers; got shape {labels.shape}. "
@@ -322,7 +323,7 @@ def one_hot_centered(labels: ArrayLike | Sequence[int], classes: int) -> Float[n
         )
     if labels.dtype.kind not in "iu":
         raise TypeError(f"`labels` must be integers; got {labels.dtype}. Convert them by `labels.astype(int)`.")
-    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+    if not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(
             f"`labels` must be from 0 to {classes - 1} with `classes`={classes}; "
             f"they go from {labels.min()} to {labels.max()}."

@@ -15,6 +15,7 @@ from flax import nnx
 from helpers import assert_close, normal
 
 import ntklib as ntk
+from ntklib import _checks
 
 N, M, K = 5, 3, 2
 J, J_TEST = np.asarray(normal(0, N, 12)), np.asarray(normal(1, M, 12))
@@ -525,6 +526,25 @@ def test_kernels_from_float32_are_taken_in_float64(way):
         lambda k: ntk.loo(k, y, ridge=0.1),
     ):
         assert_close(call(k), call(exact), rtol=1e-5)
+
+
+def test_a_mesh_that_holds_no_equal_parts_is_told_how_many_inputs_would_do():
+    """Never none: three inputs on four devices want one input more."""
+    for n, ways in ((3, "a mesh of 1, or 4 inputs"), (10, "a mesh of 2, or 8 inputs"), (6, "a mesh of 2, or 4 inputs")):
+        with pytest.raises(ValueError, match=f"4 devices, which must divide the {n} rows.*{ways}"):
+            _checks.divides_rows(4, n)
+    _checks.divides_rows(4, 8)
+
+
+def test_networks_take_no_inputs_at_all():
+    """A batch of none has none of the outputs."""
+    rngs = nnx.Rngs(0)
+    for net, shape in (
+        (ntk.mlp([3, 4, 2], w_std=1.0, rngs=rngs), (0, 3)),
+        (ntk.cnn((4, 4, 1), [3], 2, w_std=1.0, rngs=rngs), (0, 4, 4, 1)),
+        (ntk.cnn((4, 4, 1), [3], 2, readout="pool", w_std=1.0, rngs=rngs), (0, 4, 4, 1)),
+    ):
+        assert net(jnp.zeros(shape)).shape == (0, 2)
 
 
 @pytest.mark.parametrize("in_float64", [False, True])

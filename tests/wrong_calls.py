@@ -787,7 +787,7 @@ CALLS = [
     ("whitening one vector", lambda: ntk.ZCA(0.1).fit(VECTORS[0]), ValueError, ["`x`", "(6,)", "x[None]"]),
     ("whitening one image", lambda: ntk.ZCA(0.1).fit(PICTURES[0]), ValueError, ["`x`", "(4, 4, 3)", "x[None]"]),
     ("whitening nothing", lambda: ntk.ZCA(0.1).fit(VECTORS[:0]), ValueError, ["`x`", "empty"]),
-    ("whitening None", lambda: ntk.ZCA(0.1).fit(None), ValueError, ["`x`", "[N, d]"]),
+    ("whitening None", lambda: ntk.ZCA(0.1).fit(None), TypeError, ["`x`", "array", "None"]),
     ("whitening constants", lambda: ntk.ZCA(0.1).fit(np.ones((4, 3))), ValueError, ["`x`", "blank"]),
     ("whitening one column", lambda: ntk.ZCA(0.1).fit(VECTORS[:, :1]), ValueError, ["`x`", "blank"]),
     (
@@ -2322,6 +2322,51 @@ CALLS += [
     ),
     ("a run in no folder", lambda: followed(checkpoint="/nowhere/at/all"), ValueError, ["`checkpoint`", "no folder"]),
     ("a run that diverges", lambda: followed(optimizer=optax.sgd(1e30)), FloatingPointError, ["smaller learning rate"]),
+    # no inputs at all: the same words wherever they come
+    *(
+        (f"nothing in {name}", call, ValueError, [f"`{argument}` is empty", shape, "at least one entry"])
+        for name, argument, shape, call in (
+            ("the inputs of a kernel", "x1", "(0, 3)", lambda: NET.kernel(X[:0])),
+            ("the second inputs of a kernel", "x2", "(0, 3)", lambda: NET.kernel(X, X[:0])),
+            ("a list", "x1", "(0,)", lambda: NET.kernel([])),
+            ("the features of gram", "x1", "(4, 0)", lambda: ntk.gram(NET, X[:, :0])),
+            ("the inputs of gram", "x1", "(0, 3)", lambda: ntk.gram(NET, X[:0])),
+            (
+                "the inputs of gram on a mesh",
+                "x1",
+                "(0, 3)",
+                lambda: ntk.gram(NET, X[:0], mesh=jax.make_mesh((1,), ("rows",))),
+            ),
+            ("the inputs of an empirical kernel", "x1", "(0, 3)", lambda: ntk.empirical_ntk(NET, X[:0])),
+            (
+                "those on a mesh",
+                "x1",
+                "(0, 3)",
+                lambda: ntk.empirical_ntk(NET, X[:0], mesh=jax.make_mesh((1,), ("rows",))),
+            ),
+            ("a list for an empirical kernel", "x1", "(0,)", lambda: ntk.empirical_ntk(NET, [])),
+            ("the inputs of a solve", "x", "(0, 3)", lambda: solve(x=X[:0], y=Y[:0])),
+            ("the targets of a solve", "y", "(0, 2)", lambda: solve(y=Y[:0])),
+            ("a kernel of training", "ntk_train", "(0, 0)", lambda: ntk.gradient_flow(THETA[:0, :0], Y[:0], t=1.0)),
+            (
+                "a kernel at test points",
+                "ntk_test_train",
+                "(0, 4)",
+                lambda: ntk.gradient_flow(THETA, Y, t=1.0, ntk_test_train=THETA[:0]),
+            ),
+            ("the inputs of training", "x", "(0, 3)", lambda: train(x=X[:0], y=Y[:0])),
+            ("the inputs of an ensemble", "x", "(0, 3)", lambda: trained_ensemble(x=X[:0], y=Y[:0])),
+            ("labels", "labels", "(0,)", lambda: ntk.one_hot_centered(np.zeros(0, int), 3)),
+            ("the labels of a barrier", "y", "(0,)", lambda: ntk.error_barrier(NET, NET, X, np.zeros(0, int))),
+            (
+                "the scales of a phase diagram",
+                "w_std",
+                "(0,)",
+                double(lambda: ntk.depth_scales(ntk.Tanh(), np.zeros(0), 0.1)),
+            ),
+            ("the correlations of a profile", "rho", "(0,)", double(lambda: profile(rho=np.zeros(0)))),
+        )
+    ),
 ]
 
 

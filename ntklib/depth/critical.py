@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntklib import _checks
 from ntklib.depth.phases import TABLE, is_homogeneous, slope_at_zero, table, variance_slope
 from ntklib.depth.propagation import DropAndSlope, ScalarFunction, checked, drop_and_slope, mean, require_smooth, square
 from ntklib.duals.integrals import derivative
@@ -78,7 +79,9 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
     References:
         Hayou et al. 2019; chapter 06 for the parameterization by q.
     """
+    _checks.outside_jit("critical_point", "Compute it outside, and pass its numbers.", b_std)
     fn, (b,) = checked(activation, b_std=b_std)
+    _checks.real("b_std", b_std)
     slope = derivative(fn)
     if is_homogeneous(fn):
         w_std = float(drop_and_slope(activation)(jnp.ones(()), jnp.zeros(()))[1]) ** -0.5

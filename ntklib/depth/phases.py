@@ -98,7 +98,10 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
     Note:
         Two fixed points that are less than 5 % apart can be missed.
     """
+    _checks.outside_jit("fixed_points", "Inside, `fixed_point` finds one of them.", w_std, b_std)
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
+    _checks.real("w_std", w_std)
+    _checks.real("b_std", b_std)
     found = []
     homogeneous = is_homogeneous(fn)
     if float(b) == 0 and float(fn(jnp.zeros(()))) == 0:
@@ -140,7 +143,7 @@ def fixed_point(
         activation: φ.
         w_std: σ_w ≥ 0, not squared.
         b_std: σ_b ≥ 0, not squared. It broadcasts with `w_std`.
-        start: The variance after the first layer.
+        start: The variance after the first layer, a number ≥ 0.
 
     Returns:
         A fixed point of the variance map; ∞ if the variance grows forever. It has the broadcast shape.
@@ -161,6 +164,7 @@ def fixed_point(
         them. The map is assumed to be increasing, as it is for the library's activations.
     """
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
+    _checks.real("start", start, minimum=0.0)
     if is_homogeneous(fn):
         gain = w**2 * _gain(activation)
         inside = gain < 1

@@ -17,7 +17,16 @@ from tqdm import tqdm
 
 from ntklib import _checks
 from ntklib.depth.phases import fixed_point, is_homogeneous
-from ntklib.depth.propagation import DropAndSlope, ScalarFunction, checked, drop_and_slope, mean, require_smooth, square
+from ntklib.depth.propagation import (
+    DropAndSlope,
+    ScalarFunction,
+    checked,
+    drop_and_slope,
+    in_range,
+    mean,
+    require_smooth,
+    square,
+)
 from ntklib.layers import Elementwise
 
 ResidualScaling = Literal["plain", "1/sqrt(l)", "1/sqrt(L)"]
@@ -104,15 +113,18 @@ def ntk_depth_profile(
         Jacot et al. 2018; Hayou et al. 2022 (1905.13654).
     """
     stops = _depths(depths)
+    given = rho, delta, w_std, b_std, q
+    _checks.outside_jit("ntk_depth_profile", "For one layer `decorrelation_map` can be traced.", *given)
     if (rho is None) == (delta is None):
         raise ValueError("Give the inputs' correlation as `rho`, or 1 − rho as `delta`: one of the two.")
     if rho is not None:
-        if not bool(np.all(np.abs(np.asarray(rho)) <= 1)):
-            raise ValueError(f"`rho` must lie between -1 and 1; got {np.asarray(rho).tolist()}.")
+        in_range("rho", rho, -1.0, 1.0)
         delta = 1 - jnp.asarray(rho)
-    elif bool(np.any(np.asarray(delta) > 2)):
-        raise ValueError(f"`delta` = 1 − rho must lie between 0 and 2; got {np.asarray(delta).tolist()}.")
+    else:
+        in_range("delta", delta, 0.0, 2.0)
     _, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
+    _checks.real("w_std", w_std)
+    _checks.real("b_std", b_std)
     start = checked(activation, delta=jnp.asarray(delta))[1][0]
     if residual is not None:
         _checks.choice("residual", residual, ("plain", "1/sqrt(l)", "1/sqrt(L)"))

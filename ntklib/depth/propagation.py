@@ -116,7 +116,7 @@ def correlation_map(
     See Also:
         `decorrelation_map`, which keeps all digits near c = 1.
     """
-    _in_range("c", c, -1.0, 1.0)
+    in_range("c", c, -1.0, 1.0)
     return 1 - decorrelation_map(activation, w_std, b_std, 1 - jnp.asarray(c), q=q)
 
 
@@ -152,7 +152,7 @@ def decorrelation_map(
     See Also:
         `correlation_map`.
     """
-    _in_range("delta", delta, 0.0, 2.0)
+    in_range("delta", delta, 0.0, 2.0)
     fn, (w, b, delta, q) = checked(activation, w_std=w_std, b_std=b_std, delta=delta, q=q)
     require_smooth(activation, q)
     drop, _ = over(drop_and_slope(activation), q, delta)
@@ -188,7 +188,7 @@ def chi(activation: Elementwise, w_std: ArrayLike, *, q: ArrayLike, delta: Array
     References:
         Schoenholz et al. 2017.
     """
-    _in_range("delta", delta, 0.0, 2.0)
+    in_range("delta", delta, 0.0, 2.0)
     w, q, delta = checked(activation, w_std=w_std, q=q, delta=delta)[1]
     require_smooth(activation, q)
     return w**2 * over(drop_and_slope(activation), q, delta)[1]
@@ -209,6 +209,10 @@ def checked(activation: Any, **values: ArrayLike) -> tuple[ScalarFunction, list[
         )
     arrays = []
     for name, value in values.items():
+        value = _checks.plain(name, value)
+        _checks.not_empty(name, value)
+        if value.dtype == bool or jnp.issubdtype(value.dtype, jnp.complexfloating):
+            raise TypeError(f"`{name}` must be a real number, or an array of them; got {value.dtype}.")
         value = jnp.asarray(value, jnp.float64)
         if not _checks.is_traced(value):
             known = np.asarray(value)  # NumPy, because inside a trace operations on JAX arrays are traced as well
@@ -216,10 +220,21 @@ def checked(activation: Any, **values: ArrayLike) -> tuple[ScalarFunction, list[
             if not np.isfinite(known).all() or low < 0:
                 raise ValueError(f"`{name}` must be finite and not negative; got {low:g}.")
         arrays.append(value)
-    return activation.fn, list(jnp.broadcast_arrays(*arrays))
+    try:
+        return activation.fn, list(jnp.broadcast_arrays(*arrays))
+    except ValueError as error:
+        shapes = ", ".join(f"`{name}` {a.shape}" for name, a in zip(values, arrays, strict=True))
+        raise ValueError(
+            f"Shapes must broadcast; got {shapes}. For a grid: `w_std[:, None]`, `b_std[None]`."
+        ) from error
 
 
-def _in_range(argument: str, value: ArrayLike, low: float, high: float) -> None:
+def in_range(argument: str, value: Any, low: float, high: float) -> None:
+    """Refuse numbers outside of a range."""
+    value = _checks.plain(argument, value)
+    _checks.not_empty(argument, value)
+    if jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise TypeError(f"`{argument}` must be a real number, or an array of them; got {value.dtype}.")
     if not _checks.is_traced(value) and not bool(np.all((np.asarray(value) >= low) & (np.asarray(value) <= high))):
         raise ValueError(f"`{argument}` must lie between {low:g} and {high:g}; got {np.asarray(value).tolist()}.")
 

@@ -1,7 +1,6 @@
 """One kernel on several devices, with its rows divided over a mesh."""
 
 import functools
-import math
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
@@ -35,17 +34,12 @@ def check_mesh(mesh: Any, x1: Array, x2: Array | None, arguments: Arguments) -> 
     Its size must divide the number of rows, it must have a device of this process, and no value may be traced.
     """
     _checks.instance("mesh", mesh, Mesh, "e.g. jax.make_mesh((jax.device_count(),), ('rows',))")
-    n = len(x1)
     if is_staged(x1, x2, arguments):
         raise ValueError(
             "`mesh` places arrays on devices, which JAX's transformations cannot do: inside `jit` leave it out, and "
             "divide the rows by `jax.shard_map` around this function."
         )
-    if n % mesh.size:
-        raise ValueError(
-            f"`mesh` has {mesh.size} devices, which must divide the {n} rows of the result: use a mesh of "
-            f"{math.gcd(n, mesh.size)}, or {n - n % mesh.size} inputs."
-        )
+    _checks.divides_rows(mesh.size, len(x1))
     if all(device.process_index != jax.process_index() for device in mesh.devices.flat):
         raise ValueError(
             f"`mesh` must hold a device of every process; process {jax.process_index()} has none in it. "

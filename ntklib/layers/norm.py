@@ -77,7 +77,7 @@ class Flatten(Layer):
     """
 
     def __call__(self, x: Shaped[Array | np.ndarray, "N *pixels"]) -> Shaped[Array | np.ndarray, "N d"]:
-        return x.reshape(x.shape[0], -1)
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))  # −1 is no size where there are no inputs
 
     def kernel_map(self, k: Kernel) -> Kernel:
         if k.pools:

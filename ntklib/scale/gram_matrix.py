@@ -1,6 +1,5 @@
 """Kernel matrices of any size: in memory, sharded over devices and hosts, or in a file."""
 
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -220,11 +219,7 @@ def _rows(mesh: Mesh | None, n: int) -> slice:
     """Return the rows of the result that this process holds."""
     if mesh is None:
         return slice(0, n)
-    if n % mesh.size:
-        raise ValueError(
-            f"`mesh` has {mesh.size} devices, which must divide the {n} rows of the result: use a mesh of "
-            f"{math.gcd(n, mesh.size)}, {n - n % mesh.size} inputs, or `store=` in place of a sharded result."
-        )
+    _checks.divides_rows(mesh.size, n, ", or `store=` in place of a sharded result")
     index = NamedSharding(mesh, PartitionSpec(mesh.axis_names)).addressable_devices_indices_map((n,))
     spans = [at[0].indices(n) for at in index.values() if at is not None]
     return slice(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
