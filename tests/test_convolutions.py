@@ -8,9 +8,10 @@ import optax
 import pytest
 from flax import nnx
 from helpers import assert_close, normal
+from jax.extend import core
 
 import ntklib as ntk
-from ntklib import training
+from ntklib import ensembles, training
 from ntklib._convolutions import by_products, convolves
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -128,3 +129,58 @@ def test_training_steps_by_products(of, batch_size, monkeypatch):
     before, want = step_and_outputs()
     assert (within, before) == (False, True)
     assert_close(got, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("what", ["the largest rate", "a product of the mean kernel"])
+def test_products_with_a_kernel_in_a_loop(what, monkeypatch):
+    """Lanczos' iteration and the loop over outputs have no convolution on a CPU, and find the same as with one."""
+    x, v = normal(0, 6, 5, 5, 2), normal(1, 6)
+    net = ntk.cnn((5, 5, 2), (4, 3), 2, kernel_size=(3, 2), strides=2, w_std=1.4, b_std=0.2, rngs=nnx.Rngs(0))
+    apply_fn, params = ntk.functional(net)
+
+    def found(x):
+        model = (lambda p, x: apply_fn(p, x), params)  # a function of its own: nothing that was compiled is found
+        if what == "the largest rate":
+            return ntk.empirical_max_learning_rate(model, x, rtol=1e-9).learning_rate
+        return ntk.ntk_vector_product(model, x, None, v)
+
+    def loops_convolve():
+        loops = [e for e in inside(program(lambda x: found(x), x)) if e.primitive.name in ("while", "scan")]
+        return any(convolves(body) for e in loops for body in core.jaxprs_in_params(e.params))
+
+    within, got = loops_convolve(), found(x)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert (within, loops_convolve()) == (False, True)
+    assert_close(got, found(x), rtol=1e-12)
+    theta = ntk.empirical_ntk(net, x, outputs="full")
+    if what == "the largest rate":
+        assert_close(got, 2 * 6 / jnp.linalg.eigvalsh(theta.transpose(0, 2, 1, 3).reshape(12, 12))[-1], rtol=1e-8)
+    else:
+        assert_close(got, jnp.einsum("ijkk,j->i", theta, v) / 2, rtol=1e-10)
+
+
+def inside(jaxpr):
+    """All operations of a program, at any depth."""
+    return [e for eqn in jaxpr.eqns for e in (eqn, *(i for b in core.jaxprs_in_params(eqn.params) for i in inside(b)))]
+
+
+def test_outputs_of_an_ensemble_are_computed_one_member_after_the_other(monkeypatch):
+    """Convolutions of several members at once take twice as long and more on a CPU."""
+    x = normal(0, 3, 4, 4, 1)
+    convolutional = lambda rngs: ntk.cnn((4, 4, 1), (3,), 2, w_std=1.3, rngs=rngs)  # noqa: E731
+    dense = lambda rngs: ntk.Serial(ntk.Flatten(), ntk.mlp([16, 3, 2], w_std=1.3, rngs=rngs))  # noqa: E731
+    at_once = []
+    outputs = ensembles._outputs
+    monkeypatch.setattr(ensembles, "_outputs", lambda *a: at_once.append(len(a[1])) or outputs(*a))
+    how: Any = {"members": 3, "optimizer": optax.sgd(0.1), "steps": 1, "key": jax.random.key(0)}
+    for build, sizes in ((convolutional, [1, 1, 1]), (dense, [3])):
+        trained = ntk.ensemble(build, x, normal(1, 3, 2), **how)
+        for centered in (False, True):
+            got = trained.outputs(x, centered=centered)
+            for m in range(3):
+                apply_fn, params = trained.member(m)
+                start = build(nnx.Rngs(trained.keys[m]))(x)
+                want = apply_fn(params, x)
+                assert_close(got[m], want - start if centered else want, rtol=1e-11)
+            assert at_once == sizes
+            at_once.clear()

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from ntklib import _checks
+from ntklib._convolutions import by_products
 from ntklib.empirical import cost as costs
 from ntklib.empirical.checks import Ready, check_finite_result, check_outputs, ready
 from ntklib.empirical.pure import Arguments, Function, prepared
@@ -85,12 +86,19 @@ def _vector(v: Any, given: Ready) -> Array:
     return v if not jnp.issubdtype(v.dtype, jnp.floating) else _checks.array("v", v, "M ...")
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def kernel_product(function: Function, arguments: Arguments, x1: Array, x2: Array, v: Array, k: int) -> Array:
-    """Return Θ(x1, x2) v for a model with k outputs."""
+@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+def kernel_product(
+    function: Function, arguments: Arguments, x1: Array, x2: Array, v: Array, k: int, in_loop: bool = False
+) -> Array:
+    """Return Θ(x1, x2) v for a model with k outputs.
+
+    `in_loop` says that it is called in a loop of one program. There, and in the loop over outputs below, convolutions
+    must be products of matrices to be fast on a CPU.
+    """
+    batch = by_products(function.batch) if in_loop or v.ndim == 1 else function.batch
 
     def outputs(x: Array, leaves: list[Array]) -> Array:
-        return function.batch(arguments._replace(leaves=leaves), x)
+        return batch(arguments._replace(leaves=leaves), x)
 
     _, pull = jax.vjp(functools.partial(outputs, x2), arguments.leaves)
     if v.ndim == 2:
