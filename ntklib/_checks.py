@@ -134,7 +134,7 @@ def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Arr
 
     `axes` may end in `...` for any number of further axes.
     """
-    return jnp.asarray(checked(argument, value, axes, way_out=way_out))
+    return on_device(argument, checked(argument, value, axes, way_out=way_out))
 
 
 def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
@@ -158,10 +158,50 @@ def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
     return value
 
 
+def too_large(argument: str, dtype: Any) -> str:
+    """Return the message about inputs whose mean squares are no numbers of a type."""
+    way_out = ", or use float64" if jnp.dtype(dtype) == np.float32 else ""
+    return (
+        f"`{argument}` is too large: its squares leave the range of {jnp.dtype(dtype).name}. Standardize it{way_out}."
+    )
+
+
 def not_empty(argument: str, value: Any) -> None:
     """Refuse an array with an axis of length 0: no inputs, no features, no outputs."""
     if 0 in np.shape(value):
         raise ValueError(f"`{argument}` is empty: shape {np.shape(value)}. It must hold at least one entry.")
+
+
+def in_range(dtype: Any, **arrays: Any) -> None:
+    """Refuse known arrays with numbers beyond the range of a type, to which they or results will be converted."""
+    most = float(jnp.finfo(dtype).max)
+    for argument, value in arrays.items():
+        if value is None or is_traced(value) or not jnp.issubdtype(value.dtype, jnp.floating):
+            continue
+        if float(jnp.finfo(value.dtype).max) <= most:
+            continue
+        known = np.asarray(value)
+        if (largest := float(np.max(np.abs(known), where=np.isfinite(known), initial=0.0))) > most:
+            raise ValueError(
+                f"`{argument}` must be in the range of {jnp.dtype(dtype).name}, below {most:.3g}; it goes up to "
+                f"{largest:.3g}. Scale it, or turn on float64: `jax.config.update('jax_enable_x64', True)`."
+            )
+
+
+def on_device(argument: str, value: Any) -> jax.Array:
+    """Return an array of JAX. Refuse numbers that its type, which is of 32 bits by default, cannot hold."""
+    if isinstance(value, jax.Array):
+        return value
+    value = value.astype(np.float64) if value.dtype == np.longdouble else value
+    dtype = jax.dtypes.canonicalize_dtype(value.dtype)
+    if jnp.issubdtype(dtype, jnp.floating):
+        in_range(dtype, **{argument: value})
+    elif dtype != value.dtype and value.dtype.kind in "iu" and not np.array_equal(value.astype(dtype), value):
+        raise ValueError(
+            f"`{argument}` must be in the range of {dtype.name}; it goes from {value.min()} to {value.max()}. Convert "
+            f"it, e.g. `{argument}.astype(float)`, or turn on 64 bits: `jax.config.update('jax_enable_x64', True)`."
+        )
+    return jnp.asarray(value)
 
 
 def plain(argument: str, value: Any) -> Any:
@@ -206,7 +246,7 @@ def plain(argument: str, value: Any) -> Any:
 
 def inputs(argument: str, value: ArrayLike) -> jax.Array:
     """Check and return network inputs: vectors `[N, d]` or images `[N, H, W, C]`."""
-    return jnp.asarray(host_inputs(argument, value))
+    return on_device(argument, host_inputs(argument, value))
 
 
 def host_inputs(argument: str, value: Any) -> Any:
@@ -227,7 +267,7 @@ def host_inputs(argument: str, value: Any) -> Any:
 
 def targets(argument: str, value: ArrayLike, rows: int) -> jax.Array:
     """Check and return targets or outputs `[N, K]` for `rows` inputs."""
-    return jnp.asarray(host_targets(argument, value, rows))
+    return on_device(argument, host_targets(argument, value, rows))
 
 
 def host_targets(argument: str, value: Any, rows: int) -> Any:
@@ -394,6 +434,8 @@ def network_input(x: Any) -> None:
     """Refuse a value with which a network cannot be called."""
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(f"A network takes an array, such as `jnp.asarray(x)`; got {type(x).__name__}.")
+    if getattr(x.dtype, "kind", None) in ("O", "U", "S"):
+        raise TypeError(f"A network takes an array of numbers; got one of {x.dtype}.")
     if np.ndim(x) == 0:
         raise ValueError("A network takes inputs [N, d]; got a single number.")
 
@@ -432,8 +474,7 @@ def one_array(argument: str, value: Any) -> jax.Array:
             f"is the same for all inputs goes into the function, `(lambda p, x: apply_fn(p, x, mask), params)`; what "
             f"belongs to each input, into further columns of `{argument}`."
         )
-    known = plain(argument, value)
-    return jnp.asarray(known.astype(np.float64) if known.dtype == np.longdouble else known)
+    return on_device(argument, plain(argument, value))
 
 
 def times(argument: str, value: ArrayLike) -> Any:

@@ -87,7 +87,8 @@ class Kernel:
 
         Raises:
             TypeError: If the inputs are not arrays of floating-point numbers.
-            ValueError: If the inputs do not fit each other, or if `pools` > 0 and they are not images.
+            ValueError: If the inputs do not fit each other, if their squares leave the range of their type, or if
+                `pools` > 0 and they are not images.
 
         Example:
             >>> k = Kernel.from_inputs(jnp.array([[1.0, 1.0], [1.0, -1.0]]))
@@ -108,6 +109,9 @@ class Kernel:
             return cls(nngp, jnp.zeros_like(nngp), q1, q2, d, pools=pools, delta=delta)
         nngp = product("n...c,m...c->nm...", x1, x2) / d
         q1, q2 = (sum_in_groups(jnp.square(x)) / d for x in (x1, x2))
+        for argument, q in (("x1", q1), ("x2", q2)):
+            if not _checks.is_traced(q) and not bool(jnp.isfinite(q).all()):
+                raise ValueError(_checks.too_large(argument, q.dtype))
         if x1.ndim == 4:
             delta = between_pixels(x1[:, None], x2[None])
         else:

@@ -107,6 +107,29 @@ def test_tables_are_the_quadrature(name, low, high):
     assert np.abs(table.moment(q1) / integrals.moment(activation.fn, q1) - 1).max() < 1e-11
 
 
+@pytest.mark.parametrize("q", [1e-24, 1e-31, 1e-36])
+def test_moments_of_small_variances_keep_their_digits(q):
+    """A sum of squares of which single ones are below the smallest normal number of float32."""
+    for fn in (jnp.tanh, ntk.Gelu().fn, lambda x: x):
+        got = float(integrals.moment(fn, jnp.asarray([q], jnp.float32))[0])
+        assert abs(got / float(integrals.moment(fn, jnp.asarray([q], jnp.float64))[0]) - 1) < 1e-6
+    assert float(integrals.moment(jnp.zeros_like, jnp.asarray([q]))[0]) == 0
+
+
+def test_inputs_too_small_for_their_squares_are_harmless_after_a_bias():
+    """And a network of zero weights has a kernel of zeros, of inputs of any size."""
+    x = accuracy.inputs(1e-25)
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        net, without = (accuracy.network(ntk.Relu(), 1, form) for form in ("bias", "plain"))
+        for ask in (lambda net: net.kernel(x).ntk, lambda net: ntk.gram(net, x)):
+            found = np.asarray(ask(net), float)
+            assert np.ptp(found) < 1e-6 * found.max()
+            with pytest.raises(ValueError, match=r"too small.*float32"):
+                ask(without)
+        zero = ntk.mlp([6, 3, 1], w_std=0.0, rngs=nnx.Rngs(0))
+        assert not np.asarray(zero.kernel(accuracy.inputs(1.0)).nngp).any()
+
+
 def test_a_table_gives_nan_outside_its_range():
     activation = accuracy.ACTIVATIONS["tanh"].activation
     table = making.made(activation, 0.5, 1.0, np.float64)

@@ -547,6 +547,31 @@ def test_networks_take_no_inputs_at_all():
         assert net(jnp.zeros(shape)).shape == (0, 2)
 
 
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_derivatives_at_the_end_of_training_are_differences(ridge):
+    """The derivative of e^(−λt) by λ at t = ∞ is 0, not ∞ · 0."""
+    a, cross, y, along = normal(0, 4, 4), normal(1, 2, 4), normal(2, 4, 1), normal(3, 4, 4)
+    kernel, along = a @ a.T + jnp.diag(jnp.arange(1.0, 5.0)), along + along.T
+
+    def end(h):
+        train, test = ntk.gradient_flow(kernel + h * along, y, t=jnp.inf, ntk_test_train=cross, ridge=ridge)
+        return (train**2).sum() + test.sum()
+
+    difference = (end(1e-5) - end(-1e-5)) / 2e-5
+    assert abs(difference) > 1e-3
+    assert_close(jax.grad(end)(0.0), difference, rtol=1e-7)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_alignment_with_targets_of_any_size(size):
+    k, y = normal(0, 5, 3, dtype=jnp.float32), normal(1, 5, 2, dtype=jnp.float32)
+    k = k @ k.T
+    net = ntk.mlp([3, 4, 2], w_std=1.0, rngs=nnx.Rngs(0))
+    for first, more in ((k, ()), (net, (None, normal(2, 5, 3)))):
+        want = ntk.kernel_alignment(first, *more, y=y)
+        assert_close(ntk.kernel_alignment(first, *more, y=jnp.float32(size) * y), want, rtol=1e-5)
+
+
 @pytest.mark.parametrize("in_float64", [False, True])
 def test_the_digits_of_a_kernel_are_those_it_was_computed_with(in_float64):
     """Converted to float64, a kernel from float32 still has its rounding errors, and the warning comes all the same."""

@@ -2367,6 +2367,102 @@ CALLS += [
             ("the correlations of a profile", "rho", "(0,)", double(lambda: profile(rho=np.zeros(0)))),
         )
     ),
+    # numbers that 32 bits do not hold, and arrays that are not real numbers
+    (
+        "integers beyond 32 bits",
+        lambda: ntk.empirical_ntk(NET, np.array([[2**40, 1, 2]])),
+        ValueError,
+        ["`x1`", "int32", "1099511627776", "jax_enable_x64"],
+    ),
+    ("inputs beyond float32", lambda: NET.kernel(np.full((2, 3), 1e200)), ValueError, ["`x1`", "float32", "1e+200"]),
+    (
+        "inputs beyond float32 in gram",
+        lambda: ntk.gram(NET, np.full((2, 3), 1e200)),
+        ValueError,
+        ["`x1`", "too large", "float32", "Standardize"],
+    ),
+    ("squares beyond float32", lambda: NET.kernel(1e30 * X), ValueError, ["`x1`", "too large", "float32"]),
+    (
+        "squares beyond float32 in gram",
+        lambda: ntk.gram(NET, X, np.full((2, 3), np.float32(1e30))),
+        ValueError,
+        ["`x2`", "too large", "float32"],
+    ),
+    ("squares below float32", lambda: NET.kernel(1e-25 * X), ValueError, ["`x1`", "too small", "float32"]),
+    ("squares with few digits", lambda: NET.kernel(1e-18 * X), ValueError, ["'relu'", "too small", "float32"]),
+    *(
+        (
+            f"squares below float32 in gram, {scale}",
+            lambda scale=scale: ntk.gram(NET, scale * X),
+            ValueError,
+            ["'relu'", "too small", "float32"],
+        )
+        for scale in (1e-18, 1e-25)
+    ),
+    (
+        "targets beyond float32",
+        lambda: ntk.gradient_flow(THETA, np.full((4, 2), 1e200), t=1.0),
+        ValueError,
+        ["`y`", "float32", "1e+200"],
+    ),
+    (
+        "noise of a residual beyond float32",
+        lambda: ntk.noise_covariance(1e30 * Y, 2),
+        ValueError,
+        ["`residual`", "1e+30", "square", "float32"],
+    ),
+    (
+        "distance to a kernel without digits",
+        lambda: ntk.kernel_distance(np.float32(1e-44) * THETA, THETA),
+        ValueError,
+        ["`kernel1`", "zero", "digits"],
+    ),
+    ("a solve of zeros", lambda: solve(x=0 * X), ValueError, ["`x`", "zeros", "`b_std`"]),
+    ("a network of objects", lambda: NET(np.ones((2, 3)).astype(object)), TypeError, ["numbers", "object"]),
+    *(
+        (f"a scale that is {what}", double(lambda w=w: ntk.fixed_point(ntk.Tanh(), w, 0.1)), kind, ["`w_std`", word])
+        for what, w, kind, word in (
+            ("a word", "1", TypeError, "str"),
+            ("True", True, TypeError, "bool"),
+            ("complex", 1j, TypeError, "complex"),
+            ("masked", np.ma.array([1.0, 2.0], mask=[0, 1]), TypeError, "mask"),
+            ("None", None, TypeError, "None"),
+        )
+    ),
+    (
+        "scales that do not broadcast",
+        double(lambda: ntk.fixed_point(ntk.Tanh(), np.ones(2), np.ones(3))),
+        ValueError,
+        ["`w_std` (2,)", "`b_std` (3,)", "[:, None]"],
+    ),
+    (
+        "fixed points of several scales",
+        double(lambda: ntk.fixed_points(ntk.Tanh(), np.ones(2), 0.1)),
+        ValueError,
+        ["`w_std`", "single number", "(2,)"],
+    ),
+    *(
+        (
+            f"a start at {start}",
+            double(lambda start=start: ntk.depth_scales(ntk.Tanh(), 1.5, 0.1, start=start)),
+            kind,
+            ["`start`"],
+        )
+        for start, kind in ((-1.0, ValueError), (float("nan"), ValueError), (True, TypeError))
+    ),
+    ("a complex correlation", double(lambda: profile(rho=0.5j)), TypeError, ["`rho`", "complex"]),
+    (
+        "a profile inside jit",
+        double(lambda: jax.jit(lambda rho: profile(rho=rho).ratio)(0.5)),
+        TypeError,
+        ["ntk_depth_profile", "decorrelation_map"],
+    ),
+    (
+        "a function that is cut off at variances it reaches",
+        double(lambda: ntk.fixed_point(ntk.Elementwise(lambda x: jnp.clip(x, 0.0, 100.0)), 2.0, 0.1)),
+        ValueError,
+        ["bends", "`w_std`"],
+    ),
 ]
 
 

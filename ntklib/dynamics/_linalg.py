@@ -47,8 +47,10 @@ def decay(rate: Array, t: Array) -> tuple[Array, Array]:
     """
     positive = rate > 0
     safe = jnp.where(positive, rate, 1.0)
-    learned = jnp.where(positive, -jnp.expm1(-safe * t), 0.0)
-    at_rest = jnp.where(jnp.isinf(t), 0.0, t)
+    forever = jnp.isinf(t)
+    at_rest = jnp.where(forever, 0.0, t)
+    # At t = ∞ the derivative of e^(−λt) by λ would be ∞ · 0.
+    learned = jnp.where(positive, jnp.where(forever, 1.0, -jnp.expm1(-safe * at_rest)), 0.0)
     return learned, jnp.where(positive, learned / safe, at_rest)
 
 

@@ -87,6 +87,7 @@ def gradient_flow(
     Note:
         The computation takes one eigendecomposition, and the memory of a few N² + N M numbers. It runs in float64 and
         on one device (a sharded kernel is gathered). Under jit, vmap and grad it runs in the type of the result.
+        Derivatives by `ntk_train` pass through the eigendecomposition, and are NaN if two eigenvalues are equal.
         An eigenvalue that cannot be distinguished from zero counts as zero at all times. If the entries of the kernel
         have errors of ε, these are eigenvalues below some 4ε√N times the diagonal.
         A warning is given if the rounding errors of the kernel move the outputs at the last time by more than 1 % of
@@ -324,6 +325,7 @@ class Problem:
         self.known, self.dtype, self.eps = working_precision(
             ntk, cross, arrays=(targets, start, test_start), numbers=numbers
         )
+        _checks.in_range(self.dtype, **{name: a for name, a in arrays if name in ("y", "f0", "f0_test")})
         self.known &= at_once
         with self.precision():
             self.ntk, self.y, self.f0, self.ntk_test_train, self.f0_test = working_copies(

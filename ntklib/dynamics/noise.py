@@ -26,7 +26,7 @@ from ntklib import _checks
 from ntklib.dynamics import _linalg, _spectrum
 from ntklib.dynamics._spectrum import Projected, Spectrum
 from ntklib.dynamics.flow import Problem, working_copies, working_precision
-from ntklib.dynamics.noise_limits import batch_noise, is_stable, noise_level, problem, product
+from ntklib.dynamics.noise_limits import batch_noise, is_stable, noise_level, problem, product, refuse_large_squares
 
 Moments = tuple[Float[Array, "*T N K"], Float[Array, "*T N N"]]
 MomentsAtTest = tuple[Float[Array, "*T M K"], Float[Array, "*T M M"]]
@@ -52,7 +52,8 @@ def noise_covariance(residual: ArrayLike, batch_size: int, *, replace: bool = Fa
         [N, N].
 
     Raises:
-        ValueError: If the batch is empty, or larger than N without replacement.
+        ValueError: If the batch is empty, or larger than N without replacement, or if a square leaves the range of the
+            type.
 
     Example:
         >>> noise_covariance(jnp.array([[2.0], [0.0]]), batch_size=1).tolist()
@@ -63,6 +64,7 @@ def noise_covariance(residual: ArrayLike, batch_size: int, *, replace: bool = Fa
     known, dtype, _ = working_precision(arrays=(r,))
     with _linalg.double_precision(known):
         (r,) = working_copies([("residual", r)], known, dtype)
+        refuse_large_squares(r, dtype, "`residual` has entries of", "it")
         cov = level * (jnp.diag(jnp.sum(r**2, axis=1)) / len(r) - product(r, r.T) / len(r) ** 2)
         return cov.astype(dtype)
 

@@ -269,14 +269,19 @@ def problem(
     _checks.real("label_noise", sigma, minimum=0.0)
     given = Problem(ntk_train, y, f0, ntk_test_train, f0_test, numbers=(rate, sigma, *numbers), at_once=at_once)
     with given.precision():
-        residual = jnp.abs(given.y - given.f0).max()
-    most = float(jnp.finfo(given.dtype).max) ** 0.5 / (10 * given.n)
-    if not _checks.is_traced(residual) and float(residual) > most:
-        raise ValueError(
-            f"`y` differs from the start by up to {float(residual):.3g}, whose square leaves the range of "
-            f"{jnp.dtype(given.dtype).name}. Divide `y` and `f0` by a number, and multiply the result by it."
-        )
+        refuse_large_squares(given.y - given.f0, given.dtype, "`y` differs from the start by", "`y` and `f0`")
     return given
+
+
+def refuse_large_squares(residual: Array, dtype: Any, what: str, which: str) -> None:
+    """Refuse a residual [N, K] whose squares leave the range of the type of the result. Traced ones are not checked."""
+    largest = jnp.abs(residual).max()
+    most = float(jnp.finfo(dtype).max) ** 0.5 / (10 * len(residual))
+    if not _checks.is_traced(largest) and float(largest) > most:
+        raise ValueError(
+            f"{what} up to {float(largest):.3g}, whose square leaves the range of {jnp.dtype(dtype).name}. Divide "
+            f"{which} by a number, and multiply the result by it."
+        )
 
 
 @jax.jit

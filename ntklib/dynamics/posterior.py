@@ -66,6 +66,7 @@ def gp_posterior(
     y = _checks.host_targets("y", y, len(given.train))
     _checks.real("ridge", ridge, minimum=0.0)
     known, dtype, eps = working_precision(given.train, given.cross, given.test, arrays=(y,), numbers=(ridge,))
+    _checks.in_range(dtype, y=y)
     with _linalg.double_precision(known):
         k = given.working(known, dtype)
         (y,) = working_copies([("y", y)], known, dtype)

@@ -59,6 +59,7 @@ def loo(ntk_train: ArrayLike, y: ArrayLike, *, ridge: Number) -> Float[Array, "N
     """
     kernel, y = _given("ntk_train", ntk_train, y, ridge)
     known, dtype, eps = working_precision(kernel, arrays=(y,), numbers=(ridge,))
+    _checks.in_range(dtype, y=y)
     with _linalg.double_precision(known):
         kernel, y = working_copies([("ntk_train", kernel), ("y", y)], known, dtype)
         low = _cholesky.factor("ntk_train", kernel, ridge, eps)

@@ -127,8 +127,7 @@ def add_chunk(
     return strategy.written_at(block, chunk, at[1])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def add_tile(
+def _with_tile(
     strategy: Strategy, mirror: bool, kernel: Array, arguments: Arguments, left: Any, right: Any, at: Array
 ) -> Array:
     """Compute a tile and write it to the kernel, and with `mirror` also to its mirror image.
@@ -153,6 +152,11 @@ def add_tile(
         mirrored = tile.transpose({"mean": (1, 0), "diagonal": (1, 0, 2), "full": (1, 0, 3, 2)}[strategy.outputs])
         kernel = jax.lax.dynamic_update_slice(kernel, mirrored, mirrored_start)
     return kernel
+
+
+add_tile = jax.jit(_with_tile, static_argnums=(0, 1), donate_argnums=2)
+#: The same for traced values: under `vmap` the kernel grows by an axis, so that its memory cannot be used again.
+_add_traced_tile = jax.jit(_with_tile, static_argnums=(0, 1))
 
 
 def _keep_freed_memory() -> None:
@@ -222,6 +226,7 @@ def steps(
     rows, columns = (_parts(x.shape[0], tiling.examples) for x in (x1, x2))
     grid = _Grid(rows, columns, range(0, count, tiling.outputs), tiling.resident, symmetric, full=outputs == "full")
     traced = _checks.is_traced(x1, x2, *jax.tree.leaves(arguments))
+    add = _add_traced_tile if traced else add_tile
     chunk = 2**31 if traced else tiling.chunk  # traced, a block is one chunk: `jit` would unroll the loop
 
     def block(x: Array, parts: _Parts, i: int, output_start: int) -> Generator[Any, None, Any]:
@@ -239,7 +244,7 @@ def steps(
                 right = left[j - resident.start] if is_resident else (yield from block(x2, columns, j, right_output))
                 for i in partners:
                     at = np.array([rows.starts[i], columns.starts[j], left_output, right_output], np.int32)
-                    kernel = add_tile(strategy, symmetric, kernel, arguments, left[i - resident.start], right, at)
+                    kernel = add(strategy, symmetric, kernel, arguments, left[i - resident.start], right, at)
                     yield kernel
                     bar.update()
                 del right  # free it before the next block is computed

@@ -181,7 +181,7 @@ def kernel_alignment(
         return jnp.asarray(_cosine_of_models(kernel1, kernel2, x, outputs, max_memory, what, y=y, centered=centered))
     if y is not None:
         k1 = _checks.array("kernel1", kernel1, "N N ...")
-        targets = _checks.targets("y", y, len(k1)).astype(k1.dtype)
+        targets = _scaled(_checks.targets("y", y, len(k1))).astype(k1.dtype)
         k1, k2 = _arrays(k1, _target_tile(targets, targets, full=k1.ndim == 4), second="y yᵀ")
     else:
         k1, k2 = _arrays(kernel1, kernel2)
@@ -235,12 +235,21 @@ def _arrays(kernel1: Any, kernel2: Any, second: str = "kernel2") -> tuple[Array,
     _checks.same_shape(second, k2, "kernel1", k1)
     dtype = jnp.promote_types(k1.dtype, k2.dtype)
     for argument, k in (("kernel1", k1), (second, k2)):
-        if not _checks.is_traced(k) and not np.any(np.asarray(k)):
+        if not _checks.is_traced(k) and float(np.abs(np.asarray(k)).max()) < float(jnp.finfo(k.dtype).tiny):
             raise ValueError(_ZERO.format(argument=argument))
     return k1.astype(dtype), k2.astype(dtype)
 
 
-_ZERO = "`{argument}` must not be zero: a kernel of zeros has no direction, so no distance to another is defined."
+_ZERO = (
+    "`{argument}` must not be zero, or so small that its type has no digits left for it: a kernel of zeros has no "
+    "direction, so no distance to another is defined."
+)
+
+
+def _scaled(y: Array) -> Array:
+    """Return targets divided by the largest, so that no product leaves the range. It changes no direction."""
+    largest = jnp.max(jnp.abs(y))
+    return y / jnp.where(largest > 0, largest, 1.0)
 
 
 def _target_tile(left: Array, right: Array, *, full: bool) -> Array:
@@ -279,7 +288,7 @@ def _cosine_of_models(
     x = first.x1
     second: Tile
     if model2 is None:
-        targets = _checks.targets("y", y, len(x))
+        targets = _scaled(_checks.targets("y", y, len(x)))
         if targets.shape[1] != first.k and outputs == "full":
             raise ValueError(f"`y` must have the outputs of `kernel1`, {first.k}; got {targets.shape[1]}.")
         second = lambda i, j: _target_tile(targets[i], targets[j], full=outputs == "full")  # noqa: E731

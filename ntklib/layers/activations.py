@@ -171,12 +171,25 @@ def check_variances(activation: Activation, *variances: Array | np.ndarray) -> N
         largest, smallest = float(jnp.max(q)), float(jnp.min(q, where=q > 0, initial=jnp.inf))
         if not largest <= activation.limit(q.dtype):
             raise ValueError(_too_large(activation, largest, q.dtype))
-        if smallest < 1e-6 and not activation.moment(jnp.asarray([smallest], q.dtype))[0] > jnp.finfo(q.dtype).tiny:
-            raise ValueError(
-                f"The units before the activation {activation.name!r} have a variance of {smallest:.3g}. After it "
-                f"their variance is too small to be a number in {q.dtype.name}. Standardize the inputs, or use a "
-                f"larger w_std."
-            )
+        check_small(activation, smallest, q.dtype)
+
+
+def smallest_variance(dtype: Any) -> float:
+    """Return the smallest variance with all digits: below, squares of units are too small to be normal numbers."""
+    return float(jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps)
+
+
+def check_small(activation: Activation, q: float, dtype: Any) -> None:
+    """Refuse a variance that loses digits before or after an activation, being too small for the type."""
+    if not 0 < q < 1e-6:
+        return
+    least = smallest_variance(dtype)
+    if q < least or not activation.moment(jnp.asarray([q], dtype))[0] > least:
+        raise ValueError(
+            f"The units before the activation {activation.name!r} have a variance of {q:.3g}. It, or that after the "
+            f"activation, is too small for all digits of {jnp.dtype(dtype).name}. Standardize the inputs, or use a "
+            f"larger w_std."
+        )
 
 
 def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:

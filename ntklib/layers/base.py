@@ -14,6 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
+from ntklib import _checks
 from ntklib.kernel import Kernel
 
 
@@ -98,6 +99,7 @@ class Layer(nnx.Module):
         """
         require_independent(self)
         k = _on_explicit_axes(self._of_inputs, x1, x2)
+        _refuse_vanished(k, x1, x2)
         if k.q1.ndim > 1 and self.wants_vectors:
             raise ValueError(
                 f"The network ends in a Dense layer, whose inputs still have pixels, {k.q1.shape[1:]}: put "
@@ -186,3 +188,17 @@ def _on_explicit_axes(kernel: Callable[..., Kernel], x1: ArrayLike, x2: ArrayLik
 def _on_mesh(x: Array, mesh: Any) -> Array:
     """Return the same array. If it is not on the mesh, it is put there, in full on each device."""
     return x if jax.typeof(x).sharding.mesh == mesh else jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec()))
+
+
+def _refuse_vanished(k: Kernel, x1: Any, x2: Any) -> None:
+    """Refuse vectors that are not zero, but whose squares are too small to be numbers. Traced ones are not checked."""
+    for argument, x, q in (("x1", x1, k.q1), ("x2", x1 if x2 is None else x2, k.q2)):
+        if _checks.is_traced(q, x) or q.ndim != 1 or np.ndim(x) != 2 or not getattr(q, "is_fully_addressable", True):
+            continue
+        vanished = np.asarray(q) == 0
+        rows = np.asarray(x)[vanished].astype(np.float64)
+        if (rows.any(1) & (np.square(rows).mean(1) < float(jnp.finfo(q.dtype).tiny))).any():
+            raise ValueError(
+                f"`{argument}` has inputs too small for {q.dtype.name}: their variance vanishes. Standardize the "
+                f"inputs, or use float64."
+            )

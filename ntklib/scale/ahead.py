@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ntklib import _checks
 from ntklib.duals import making
 from ntklib.duals.activation import Activation
 from ntklib.duals.integrals import MODERATE
 from ntklib.duals.tables import Tables
 from ntklib.kernel import Kernel
-from ntklib.layers.activations import check_variances, noting
+from ntklib.layers.activations import check_small, check_variances, noting, smallest_variance
 from ntklib.scale.fused import Network
 
 #: Up to this number of entries, duals at large variances are integrated for each entry instead of by a table.
@@ -28,9 +29,13 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
         The tables, or None if no activation needs one.
 
     Raises:
-        ValueError: If a variance is larger than those for which an activation's accuracy is known.
+        ValueError: If a variance is larger than those for which an activation's accuracy is known, or too small for
+            the type.
     """
     activations = _activations(network, x[0].ndim)
+    small = np.concatenate([few_digits(argument, part, dtype) for argument, part in zip(("x1", "x2"), x, strict=False)])
+    if small.size and activations:
+        _refuse_small(network, x[0].shape[-1], small, activations, dtype)
     if not any(a.tabulated or np.isfinite(a.limit(dtype)) for a in activations):
         return None
     q = np.concatenate([np.square(part, dtype=np.float64).mean(-1) for part in x])
@@ -50,6 +55,31 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
     if not wanted:
         return None
     return Tables(tuple(wanted), tuple(making.made(a, *found[a], dtype) for a in wanted))
+
+
+def few_digits(argument: str, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return the mean squares of vectors that are not zero, but smaller than variances with all digits.
+
+    Refuse inputs, also images, whose mean squares are too large for the type.
+    """
+    with np.errstate(over="ignore", under="ignore"):  # by a product, which makes no array of the size of x
+        q = np.einsum("...c,...c->...", x, x) / x.shape[-1]
+    if not q.max() <= float(np.finfo(dtype).max):
+        raise ValueError(_checks.too_large(argument, dtype))
+    if q.ndim > 1:
+        return np.zeros(0)
+    q = np.square(x[q < smallest_variance(dtype)], dtype=np.float64).mean(-1)
+    return q[q > 0]
+
+
+def _refuse_small(
+    network: Network, features: int, q: np.ndarray, activations: list[Activation], dtype: np.dtype
+) -> None:
+    """Refuse inputs whose variance before an activation is too small for the type, as there is no bias before it."""
+    with jax.enable_x64(True):
+        ranges = np.asarray(_ranges(network, features, _ends(q)))
+    for activation, (low, _) in zip(activations, ranges, strict=True):
+        check_small(activation, low, dtype)
 
 
 def _ends(q: np.ndarray) -> np.ndarray:

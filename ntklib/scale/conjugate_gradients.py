@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ntklib import _checks
 from ntklib.layers import Layer
+from ntklib.scale import ahead
 from ntklib.scale.fused import Which
 from ntklib.scale.gram_matrix import mesh_devices
 from ntklib.scale.pivoted_cholesky import BLOCK, PivotedCholesky
@@ -140,8 +141,10 @@ def cg_solve(
         _checks.count("preconditioner", preconditioner, minimum=0)
     path = None if checkpoint is None else local_path("checkpoint", checkpoint)
     _checks.outside_jit("cg_solve", "Solve outside; `net.kernel(x1, x).ntk @ solution` can be differentiated.", x, y)
-    n = len(_checks.host_inputs("x", x))
-    y = np.asarray(_checks.targets("y", y, n), np.float64)
+    known = np.asarray(_checks.host_inputs("x", x))
+    n = len(known)
+    ahead.few_digits("x", known, jax.dtypes.canonicalize_dtype(known.dtype))  # named x1 by what follows
+    y = np.asarray(_checks.host_targets("y", y, n), np.float64)
     if preconditioner is None:
         preconditioner = int(min(n, 10 * math.sqrt(n), max_memory / 4 / (8 * n)))
     # Ten arrays of vectors, the factor with its Gram matrix, and four blocks of columns while the factor is computed.
@@ -154,6 +157,11 @@ def cg_solve(
         raise ValueError(
             f"`x` has a kernel that is not finite for {np.count_nonzero(~np.isfinite(diagonal))} of {n} inputs: they "
             f"are too large, or the activation is not finite there. Scale the inputs, or use float64."
+        )
+    if not diagonal.any():
+        raise ValueError(
+            f"`x` has a kernel of zeros: all {n} inputs are zero, or too small for {tiles.dtype.name}, and no layer "
+            f"has a bias. Scale the inputs, or use a `b_std`."
         )
     shift = ridge * diagonal.mean()
     settings = {"ridge": float(ridge), "preconditioner": preconditioner, "seed": seed}
