@@ -200,7 +200,7 @@ check("15.5", with_pooling_from_without)
 #
 # A colleague trains a convolutional and a locally connected network without pooling, one hidden layer of 8 channels each, with a
 # small rate. The convolutional one has the lower accuracy. She concludes that sharing weights is a bad prior for images.
-# Her convolution has 3.5 times the kernel variance at equal width (the mean over digits in the chapter). How many channels would bring
+# Her convolution has 3.5 times the kernel variance at equal width (about the mean over digits in the chapter). How many channels would bring
 # her convolution as near to the kernel as the locally connected network is? Which of the two networks then has more parameters in
 # its hidden layer? And what would her experiment have to show before it said something about priors?
 
