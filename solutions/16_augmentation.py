@@ -254,8 +254,8 @@ answer = r"""
 ### BEGIN SOLUTION
 $J N^3$ in place of $(JN)^3$: 81 times fewer. Off the diagonal a member's matrix is
 $k(g_i x_i, g_j x_j)$ with independent $g_i, g_j$, on average $k_G(x_i, x_j)$: the same
-averaged kernel that one solve on all copies of a group uses. The scatter around this
-average falls like 1/J when predictions are averaged. On the diagonal it is $k(x_i, x_i)$
+averaged kernel that one solve on all copies of a group uses. The predictions of members
+scatter, and the variance of their mean falls like 1/J. On the diagonal it is $k(x_i, x_i)$
 and not $k_G(x_i, x_i)$, because an image meets itself with one and the same
 transformation. So a large ensemble is, nearly, regression with the averaged kernel and an
 extra ridge $k - k_G$, and no member ever sees two copies of one image. Where noise in the
