@@ -73,7 +73,8 @@ def mlp(width=8, depth=3, K=10):
 # A laptop's core does some $10^{11}$ float32 operations in matrix products and moves $10^{10}$ bytes a second; a large GPU $10^{14}$ and $10^{12}$ or more.
 # Either way $\pi/\beta$ is between ten and a hundred operations a byte.
 # A sum of two arrays has the intensity 1/12 (two numbers read, one written).
-# The product of an $[N, d]$ and a $[d, N]$ matrix has $2N^2d$ operations and, at best, $4(2Nd + N^2)$ bytes: $\approx d/2$. One is limited by memory, the other by arithmetic, everywhere.
+# The product of an $[N, d]$ and a $[d, N]$ matrix has $2N^2d$ operations and, at best, $4(2Nd + N^2)$ bytes: $\approx d/2$ for $N \gg d$, and 153 for $N = 1000$ and $d = 784$.
+# The sum is limited by memory, and the product with $d$ in the hundreds by arithmetic, on all of these machines.
 #
 # JAX will count for us: `jax.make_jaxpr` lists a function's elementary operations with their shapes.
 # Two operations for each product in a matrix product, one for each entry of anything else; a loop counts as often as it runs.
@@ -192,6 +193,7 @@ def by_products(weights, zeros, x):
     return jax.lax.map(column, x).T
 
 
+# %%
 def by_layers(weights, zeros, x):
     def one(x):  # δ of all layers, each [K, n_out], and the inputs
         return jax.jacrev(lambda s: forward(weights, x, s), has_aux=True)(zeros)
@@ -228,6 +230,7 @@ def formulas(N, n, K, depth=2):
     }
 
 
+# %%
 net = mlp(width=64, depth=2)
 x = jnp.asarray(images[:16])
 for name, way in WAYS.items():
@@ -238,38 +241,44 @@ for name, way in WAYS.items():
     assert error < 1e-5
 
 # %% [markdown]
-# The prediction: slope 1, then 2 over $N$ for all three; over $K$ all are linear; over the width $n$ the first two are quadratic, the third is linear in its pairs.
+# The prediction, over $N$: slope 1, then 2. For the first two ways the bend lies between $N = 1$ and 2, left of the figure, and for the third near $N = 150$.
+# Over $K$ all are linear, up to what does not depend on $K$.
+# Over the width $n$ the first two are quadratic once $n$ is larger than the 784 inputs. In the third the part of the pairs is linear, and that of the examples is quadratic at last.
 # Dots are counts from the jaxpr of the code above.
 
-# %% alt="Three log-log panels of operations: over N, over outputs K, over width n. In each, dots lie on the lines of the formulae; products on top, the Jacobian at half of that, layerwise lower by a factor that grows with N and n to more than a hundred."
+# %%
 base = {"N": 64, "n": 256, "K": 10}
 grids = {
     "N": [4, 16, 64, 256, 1024],
     "K": [1, 3, 10, 30, 100],
     "n": [32, 128, 512, 2048],
 }
+
+
+def counted(N, n, K):
+    """Operations of the three ways, from the jaxpr."""
+    f32 = lambda *shape: jax.ShapeDtypeStruct(shape, "float32")  # noqa: E731
+    sizes = [784, n, n, K]
+    weights = [(f32(a, b), f32(b)) for a, b in itertools.pairwise(sizes)]
+    shifts = [f32(b) for b in sizes[1:]]
+    return [count(way, weights, shifts, f32(N, 784))[0] for way in WAYS.values()]
+
+
+points, lines = {}, {}  # [values, ways] of each panel
+for name, grid in grids.items():
+    at = [{**base, name: value} for value in grid]
+    points[name] = np.array([counted(**sizes) for sizes in at])
+    lines[name] = np.array([list(formulas(**sizes).values()) for sizes in at])
+
+# %% alt="Three log-log panels of operations: over N, over outputs K, over width n. In each, dots lie on the lines of the formulae; products on top, the Jacobian below by a factor between 1.2 and 2.2, layerwise far below: from 15 times fewer operations than the Jacobian at 4 examples to 360 times fewer at 1,024, and about a hundred times fewer at all widths."
 labels = {"N": "examples N", "K": "outputs K", "n": "width n"}
 fig, axes = plt.subplots(1, 3, figsize=(8.4, 3), sharey=True)
-off = []
 for ax, (name, grid) in zip(axes, grids.items(), strict=True):
-    points, lines = [], []
-    for value in grid:
-        at = {**base, name: value}
-        f32 = lambda *shape: jax.ShapeDtypeStruct(shape, "float32")  # noqa: E731
-        sizes = [784, at["n"], at["n"], at["K"]]
-        pairs = itertools.pairwise(sizes)
-        weights = [(f32(a, b), f32(b)) for a, b in pairs]
-        shifts = [f32(b) for b in sizes[1:]]
-        inputs = f32(at["N"], 784)
-        counts = [count(way, weights, shifts, inputs)[0] for way in WAYS.values()]
-        points.append(counts)
-        lines.append(list(formulas(**at).values()))
-    off.append(np.array(points) / np.array(lines))
     for i, way in enumerate(WAYS):
         style = {"color": plotting.COLOURS[i]}
-        ax.plot(grid, np.array(lines)[:, i], ls=plotting.DASHES[i], **style)
+        ax.plot(grid, lines[name][:, i], ls=plotting.DASHES[i], **style)
         style |= {"ls": "none", "marker": plotting.MARKERS[i], "ms": 5}
-        ax.plot(grid, np.array(points)[:, i], label=way, **style)
+        ax.plot(grid, points[name][:, i], label=way, **style)
     others = ", ".join(f"{k} = {v}" for k, v in base.items() if k != name)
     ax.set(xscale="log", yscale="log", xlabel=labels[name], title=others)
 axes[0].set_ylabel("operations")
@@ -277,12 +286,12 @@ axes[0].plot([], [], "k-", label="formulae (2), (3), (5)")
 axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="upper left")
 plt.show()
 
+# %%
+off = np.concatenate([points[name] / lines[name] for name in grids])
 print("counted over predicted, smallest and largest:")
-for i, way in enumerate(WAYS):
-    low = min(panel[:, i].min() for panel in off)
-    high = max(panel[:, i].max() for panel in off)
-    print(f"  {way}: {low:.2f} to {high:.2f}")
-    assert 0.75 < low < high < 1.35
+for way, ratios in zip(WAYS, off.T, strict=True):
+    print(f"  {way}: {ratios.min():.2f} to {ratios.max():.2f}")
+    assert 0.75 < ratios.min() < ratios.max() < 1.35
 
 # %% [markdown]
 # The formulae are right to a few percent where they should be.
@@ -299,7 +308,7 @@ for i, way in enumerate(WAYS):
 #
 # A convolution uses one kernel at $T$ positions.
 # Then $F = 2PT$, and (4) becomes a sum over pairs of positions, $T^2$ terms; or the layer's own Jacobian is formed, $2KP$ a pair.
-# `ntk.empirical_ntk(method="auto")` makes these counts for each layer, and takes the smaller.
+# The layerwise method of `ntk.empirical_ntk` makes this choice for each layer. `method="auto"` then counts the operations of all three methods for the whole network, and takes the one with the fewest.
 
 
 # %%
@@ -335,7 +344,7 @@ assert best == [2, 2, 1, 0, 2]  # each of the three wins somewhere
 # A count of operations is half of a prediction.)
 
 
-# %% alt="Two panels against the number of examples, from 4 to 32. Left: time over that of the layerwise method, dots near dashed lines of the counts' ratio: products and Jacobian ten or more times slower. Right: working memory; the Jacobian's grows along its line to some sixty megabytes, the layerwise method's stays under one."
+# %%
 def medians(calls, rounds=5):
     """Median seconds of each call, alternating; the first round compiles."""
     seconds = {name: [] for name in calls}
@@ -372,6 +381,7 @@ widths = 784 + 2 * width + 10 * (2 * width + 10)
 numbers = [[N * 10 * P, 10 * P, N * widths] for N in grid]
 bytes_held = 4 * np.array(numbers)
 
+# %% alt="Two panels against the number of examples, from 4 to 32. Left: time over that of the layerwise method, products and Jacobian ten or more times slower; the Jacobian's dots lie near the line of the ratio of counts, those of the products below theirs by a factor of two to three. Right: working memory; the Jacobian's grows along its line to some seventy megabytes, that of the products stays at two, the layerwise method's stays under one."
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3))
 for i, name in enumerate(WAYS):
     style = {"color": plotting.COLOURS[i]}
@@ -393,6 +403,7 @@ for ax in (left, right):
     ax.legend(fontsize=8, loc="upper left", ncols=2)
 plt.show()
 
+# %%
 slopes = np.polyfit(np.log(grid), np.log(memory[:, [0, 2]]), 1)[0]
 print(f"slope of the Jacobian's memory over N: {slopes[0]:.1f}")
 over = memory / bytes_held
@@ -415,8 +426,8 @@ assert times[-1, 2] < times[-1, 0]  # by a large factor, in truth
 # $$W = N^2\,(2d + c\,L), \qquad L \text{ hidden layers}, \; c \text{ operations an entry and layer}. \tag{6}$$
 #
 # The first term has the intensity of a matrix product.
-# The second is a chain of operations on single entries, with an intensity of about 1/12 if each goes through memory:
-# the product of 784 columns is $1568$ operations an entry and cheap; a layer's few dozen are dear.
+# The second is a chain of operations on single entries, with an intensity of about 1/10 if each goes through memory:
+# the product of 784 columns is $1568$ operations an entry and cheap; a layer's twenty are dear.
 # Here it is for ReLU, with the formulas of chapter 03 as they stand there.
 
 
@@ -452,6 +463,7 @@ def entries(N):
     return jax.ShapeDtypeStruct((N, 784), "float32")
 
 
+# %%
 N = 1024
 by_depth = {}
 for depth in (1, 2, 3, 10, 20):
@@ -482,7 +494,7 @@ print(f"passes over an [N, N] array, operation by operation: {by_depth[3][1]:.0f
 print(f"compiled, below ten: {fused < 10}")
 assert fused < 10 < by_depth[3][1] / 5
 
-# %% alt="Bars of time over that of gram, for 1,024 inputs: operation by operation longest, twice as long as gram; compiled on all tiles next; compiled whole, compiled on half of the tiles, and gram about equal."
+# %%
 net = mlp()
 x = jnp.asarray(images[:N])
 tile = 256
@@ -510,6 +522,8 @@ ways = {
     "ntk.gram": lambda: ntk.gram(net, x),
 }
 seconds = medians(ways)
+
+# %% alt="Bars of time over that of gram, for 1,024 inputs: operation by operation 2.8, compiled on all tiles 2.2, compiled whole 1.9, compiled on half of the tiles 1.5, gram 1."
 fig, ax = plt.subplots(figsize=(6.4, 2.8))
 ratios = np.array(list(seconds.values())) / seconds["ntk.gram"]
 ax.barh(list(ways), ratios, color=plotting.COLOURS[0])
@@ -518,6 +532,7 @@ ax.invert_yaxis()
 ax.set(xlabel="median time over that of ntk.gram (this machine)")
 plt.show()
 
+# %%
 results = [np.asarray(way()) for way in ways.values()]
 outside = ~np.eye(N, dtype=bool)
 largest = max(np.abs(r - results[-1])[outside].max() for r in results)
@@ -528,18 +543,18 @@ assert seconds["ntk.gram"] < seconds["one by one, whole"]
 
 # %% [markdown]
 # On the machine where this page was made the compiled function is faster, but nowhere near thirty times, as the bytes are fewer.
-# So the compiled one is not limited by memory: what is left is arithmetic: the product with 784 columns, and `arccos`.
-# And tiles gain **nothing** on top of fusion: there is no traffic left for a cache to save.
+# So the compiled one is not limited by memory. What is left is arithmetic: the product with 784 columns, and `arccos`.
+# And tiles gain **nothing** on top of fusion, since there is no traffic left for a cache to save.
 # "Tiles stay in the cache" is the right reason only where operations are not fused. What tiles are needed for is the rest:
 #
 # - the half of the work that symmetry saves (a factor that tends to 2);
-# - a bound on memory: nothing but a tile, and the result, is ever there (`max_memory=`);
+# - a bound on memory: besides inputs and result nothing is there but a tile or two for each core (`max_memory=`);
 # - several cores and devices, as tiles do not depend on each other;
 # - and an order in which a result can be stored, and an interrupted run goes on.
 #
 # `gram` computes half of the tiles as well, with polynomials in the place of `arccos`,
 # on vectors of 512 bits where the processor has them (XLA takes 256), and with another number than $\rho$ to iterate on, which is the next section.
-# With three layers the product takes most of the time, and the last two bars differ little; with 20 the chain does.
+# With three layers the product takes most of the time of `gram`, and the last two bars differ by less than a factor of two. With 20 the chain does, and `gram` took less than a third of the time of the half of the tiles, in a trial outside of this notebook.
 
 # %%
 tight = ntk.gram(net, x, max_memory=4 * N**2 + 6e6)  # the result and 6 MB
@@ -582,7 +597,7 @@ assert refused
 #
 # To measure it: 32 images $x$ and neighbors $x + a\,e$, with $e \perp x$ as long as $x$, so that $\theta \approx a$. Reference: the same float32 numbers, in float64.
 
-# %% alt="Two panels. Left: relative error against the angle between near duplicates on log-log axes; the recursion on covariances in float32 follows a line falling as one over the angle and levels off near 1e-4, net.kernel and gram in float32 stay near 1e-7. Right: error on the diagonal over depth: the recursion between 1e-4 and 1e-3, net.kernel and gram below 1e-6."
+# %%
 rng = np.random.default_rng(0)
 angles = np.logspace(-5, -0.5, 10)
 x = images[:32]
@@ -593,7 +608,7 @@ near = np.concatenate([(x + a * direction).astype(np.float32) for a in angles])
 
 
 def pairs_of(kernel):
-    """Entries of an image and its neighbours, [angles, images], from [32, 320]."""
+    """Entries of an image and its neighbors, [angles, images], from [32, 320]."""
     parts = np.split(np.asarray(kernel), 10, axis=1)
     return np.array([np.diag(part) for part in parts])
 
@@ -612,6 +627,7 @@ depths = (1, 8, 20)
 diagonal = lambda k: np.diag(np.asarray(k))  # noqa: E731
 diagonal_errors = np.array([errors(L, x, x, diagonal) for L in depths])
 
+# %% alt="Two panels. Left: relative error against the angle between near duplicates on log-log axes; the recursion on covariances in float32 follows a line falling as one over the angle and levels off between 3e-4 and 1e-3, net.kernel and gram in float32 stay near 2e-7. Right: error on the diagonal over depth: that of the recursion grows from 4e-4 for one hidden layer to 8e-3 for twenty, net.kernel and gram stay below 1e-6."
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3), sharey=True)
 epsilon = float(np.finfo(np.float32).eps)
 for i, name in enumerate(("covariances", "net.kernel", "ntk.gram")):
@@ -629,6 +645,7 @@ left.set_ylabel("relative error of Θ (largest)")
 right.set(xlabel="hidden layers", title="on the diagonal")
 plt.show()
 
+# %%
 by_rho, by_gap = near_errors[0], near_errors[1:]
 falling = (angles > 1e-3) & (angles < 0.1)
 slope = np.polyfit(np.log(angles[falling]), np.log(by_rho[falling]), 1)[0]
@@ -647,18 +664,17 @@ assert diagonal_errors[:, 1:].max() < 2e-6 < 1e-4 < worst[0]
 # %% [markdown]
 # The plateau is $\sqrt{2\varepsilon}$ up to a factor that grows with the number of layers; the fall is (7).
 # On the diagonal the loss has a further effect: wherever $\rho = 1$ is rounded down, $\Theta(x, x)$ comes out too small, which makes a kernel matrix *indefinite* sooner than the data do.
-# Float64 is no cure but a shift: the covariances lose half of 16 digits, and it is several times slower on most GPUs.
+# Float64 is no cure but a shift: the covariances lose half of 16 digits, and it is slower, on many GPUs by a factor of thirty or more.
 #
 # ## More than one device
 #
-# A tile needs a block of rows of $X$ twice, and nobody else's result.
+# A tile needs two blocks of rows of $X$, and nobody else's result.
 # So devices need not talk to each other while they compute: with $D$ devices each does $1/D$ of the tiles.
 # The number of devices is fixed when JAX starts; on a CPU one can ask for several ("host-platform devices"), by an environment variable that
 # has to be set *before*. Hence a process of its own, here. `gram(mesh=...)` shares the tiles among the devices of the mesh, and leaves the result with them, by rows.
 #
-# Across *processes*, on one machine or many, `jax.distributed` connects them first; then the same line of code does.
-# Two of them, on the loopback, share a store: each writes its own tiles to a folder.
-# And one is *killed* while it writes.
+# Across *processes*, on one machine or many, `jax.distributed` connects them first; then the same line of code does. (Each process computes the rows of its own devices, so that symmetry saves work only within these.)
+# We run three things: one process with two devices; the same process writes to a folder, a *store*, is *killed* while it writes, and the run goes on from what is there; and two processes, on the loopback, share a store: each writes its own tiles.
 # What counts in each case: that the numbers are the same, to the last bit.
 
 # %%
@@ -696,6 +712,7 @@ else:
 """
 
 
+# %%
 def processes(task, folder, count, devices):
     """Run the script in `count` processes; what they print, and how they end."""
     with socket.socket() as free:
@@ -720,6 +737,7 @@ def processes(task, folder, count, devices):
     return shapes, [process.returncode for process in started]
 
 
+# %%
 x = images[:1024]
 net = mlp()
 one_device = np.asarray(ntk.gram(net, x, tile=128))
@@ -748,6 +766,8 @@ with tempfile.TemporaryDirectory() as folder:
     except ValueError as error:
         print("  another network, same store: refused:", "another run" in str(error))
 
+# %%
+with tempfile.TemporaryDirectory() as folder:
     shapes, ended = processes("share", folder, count=2, devices=1)
     shared = np.asarray(ntk.gram(net, x, store=Path(folder) / "share"))
     print("two processes; rows with each:", [s[0][0] for s in shapes])
@@ -820,6 +840,7 @@ def bound(eigenvalues, k, outliers):
     return best
 
 
+# %%
 N, ridge, rank, steps = 1000, 1e-3, 100, 110
 x_train = images[:N_MAX]
 y_all = np.asarray(ntk.one_hot_centered(data.y_train, 10), float)
@@ -854,7 +875,7 @@ def first_below(values, level):
     return int(np.argmax(values <= level))
 
 
-# %% alt="Left: eigenvalues by rank on a log axis: plain fall from thousands to below one, steeply in the first hundred; preconditioned are between one and a few hundred. Right: error in the A-norm over iterations: dots of plain CG fall below the dash-dotted outlier bound and far below the dashed textbook bound; preconditioned ones fall about twice as fast, under their own bound."
+# %% alt="Left: eigenvalues by rank on a log axis, the rank on a log axis as well. Plain: the first is 3,000, the second 200, then they fall to below one. Preconditioned: from 2,500 slowly down to a few hundred, then the last hundred at one. Right: error in the A-norm over iterations. Dots of plain CG fall below the dash-dotted bound of outliers up to 65 iterations and then cross it, far below the dashed textbook bound; the dotted line without rounding stays below the bound. Preconditioned dots fall about twice as fast, far below both of their bounds."
 k = np.arange(1001)
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.2))
 needed = {}
@@ -897,21 +918,21 @@ assert plain < 1.3 * better < textbook / 3
 # %% [markdown]
 # Three things to see.
 #
-# - **The outliers count.** The textbook bound is off by a factor of six; (11) knows the number to ten percent, from the spectrum alone.
+# - **The outliers count.** The textbook bound is off by a factor of six; (11) says 80 where we measure 90, from the spectrum alone.
 # - **And is it violated?**
 #   It is a theorem, and the dots cross its line.
 #   The theorem holds for exact arithmetic.
 #   Rounding lets the residuals forget that they should be orthogonal to all earlier ones, and CG finds the largest eigenvalues once more, at the price of some more steps.
 #   With the residuals made orthogonal by force (dotted) the bound holds at every $k$. That costs $N k$ numbers and is not worth it; nothing converges to something wrong, it only takes longer.
-# - **Preconditioning halves the number, and (11) does not see why.**
-#   $M^{-1}A$ has its $r$ eigenvalues near 1 *below* all others, since $\lambda$ is much smaller than what $FF^\top$ leaves of the kernel, and (11) takes the gap between for filled.
+# - **Preconditioning nearly halves the number, and (11) does not see why.**
+#   $M^{-1}A$ has $r$ eigenvalues near 1 *below* all others, since $\lambda$ is much smaller than what $FF^\top$ leaves of the kernel, and (11) takes the gap between for filled.
 #   Exercise 19.6 asks whether that is a good place for them.
 #
 # ## What is an iteration worth?
 #
 # `ntk.cg_solve` is this with tiles, for all outputs at once (and `ntk.KernelRegressor(solver="cg")` calls it). Equal to Cholesky? And how exact need the solution be to *classify*?
 
-# %% alt="Left: over iterations, relative residual falling on a log scale. Right: test accuracy over iterations rising within the first ten to twenty to the level of the exact solution, drawn as a line. "
+# %% alt="Left: over iterations, relative residual, the largest of ten: it rises to five and then falls with bumps to 1e-4 at sixty, on a log scale. Right: test accuracy over iterations, which rises within the first fifteen to the level of the exact solution, drawn as a line, with one dip."
 solution = ntk.cg_solve(mlp(), x_train[:N], y, ridge=ridge, tol=1e-8)
 direct = scipy.linalg.cho_solve(scipy.linalg.cho_factor(A), y)
 difference = np.abs(solution.solution - direct).max() / np.abs(direct).max()
@@ -957,7 +978,7 @@ assert np.abs(scores[40:] - full).max() < 0.02
 # For i.i.d. inputs $\lambda_{\max} \propto N$, while the smallest eigenvalue is held up by the ridge and by what each input has for itself.
 # So $\sqrt\kappa$, and with it the number of iterations, should grow like $\sqrt N$, unless a preconditioner whose rank grows as well takes the large eigenvalues away.
 
-# %% alt="Left, log-log: iterations over N; plain CG rises along the line of the square root of N, preconditioned below with a smaller rise. Right: test accuracy over N rising from about 0.85 to 0.95."
+# %% alt="Left, log-log: iterations over N; plain CG rises along the line of the square root of N, preconditioned below with a smaller rise. Right: test accuracy over N rising from 0.84 to 0.95."
 sizes = np.array([250, 500, 1000, 2000]) * N_MAX // 2000
 ranks = {"plain": 0, "rank 100": 100, "rank 10 √N": None}
 table = {name: [] for name in ranks}
@@ -998,7 +1019,7 @@ assert score[-1] > score[0] + 0.03
 # ## A million examples, on paper
 #
 # Everything needed is above.
-# The rates are rounded to one digit and named; put in those of your machine.
+# The rates are rounded to one digit and named, and so are the times; put in the rates of your machine.
 # (A ReLU layer takes 1 to 2 ns an entry on a core with the polynomials of `gram`; a GPU of 100 TFLOP/s in matrix products does about a tenth of that in anything else.
 # Fully connected, $d = 784$, $L = 3$, $K = 10$.)
 
@@ -1043,10 +1064,10 @@ assert 0.1 < hours < 1
 
 # %% [markdown]
 # Read it as a map of walls.
-# **Memory** comes first, at some $10^5$: $N^2$ bytes grow faster than machines.
+# **Memory** comes first, at some $10^5$ examples: $4N^2$ bytes grow faster than machines.
 # Tiles that are made again and thrown away remove that wall altogether, at the price of the kernel once for each iteration.
 # **Time** is next: $N^3$ for Cholesky, $N^2$ times the iterations for CG.
-# On a laptop's core a million fully connected examples are a week or two; on one GPU twenty minutes; and since tiles need no company, on $D$ GPUs a $D$-th of that.
+# On a laptop's core a million fully connected examples are a week or two; on one GPU twenty-five minutes, which the table rounds to one digit; and since tiles need no company, on $D$ GPUs a $D$-th of that.
 # The assumption that carries the weight is the 100 iterations: without a preconditioner it would be $3\sqrt N = 3000$ by the slope above;
 # with rank $10\sqrt N$ the growth was slow up to $N = 2000$, and nobody has measured it here at a million.
 # Note what the preconditioner then weighs: $10 N^{1.5}$ numbers, 80 GB in float64.

@@ -73,7 +73,7 @@ check("19.1", gram_cost)
 # %% [markdown]
 # How large must a tile be, so that the memory is not what limits it? Until your function is there the figure is empty.
 
-# %% alt="Operations a byte over the tile's size, log-log: a line that rises with the tile and levels off, crossing the shaded band between 10 and 100 at small tiles."
+# %% alt="Operations a byte over the tile's size, log-log: a line that rises with the tile and levels off, crossing the shaded band between 10 and 100 for tiles of some 40 to 500 rows."
 grid = [2**k for k in range(1, 13)]
 fig, ax = plt.subplots(figsize=(5.4, 3))
 try:
@@ -281,7 +281,7 @@ for rank in (25, 50, 100):
 answer = r"""
 ### BEGIN SOLUTION
 What $F$ leaves is $R = \Theta - FF^\top$, positive semi-definite, and its diagonal is
-known from the factorisation: $\mathrm{tr}\,R/N$ is the mean of all its eigenvalues. So
+known from the factorization: $\mathrm{tr}\,R/N$ is the mean of all its eigenvalues. So
 $\mu = \lambda + \mathrm{tr}\,R/N$: on the directions that $F$ has, $M^{-1}A$ stays near
 one as long as $\mu$ is small against their eigenvalues; on the others it has the mean
 one, where $\mu = \lambda$ puts them at $\mathrm{tr}\,R/(N\lambda)$, some hundreds.
