@@ -3,7 +3,7 @@
 #
 # **After this chapter you can**
 #
-# - translate a network, a kernel and a prediction between `ntklib` and neural-tangents, and name the eight places where the same words mean other numbers;
+# - translate a network, a kernel and a prediction between `ntklib` and neural-tangents, and name the seven places where the same words mean other numbers;
 # - repeat results of chapters 01, 03 and 04 with a library that shares no code with ours, and say beforehand to how many digits they must agree;
 # - use what only the other library has (attention, masks), run its old notebooks on a current JAX, and choose between the two.
 #
@@ -77,7 +77,7 @@ def digits(a, b, most=10.0):
 # | `jnp.size`, `jnp.dtype` of shapes without values | about to be refused | the shape's own size and type | `implementation=3` |
 # | `cost_analysis()`, a list of one dictionary | a dictionary | a function that reads that | `implementation=0` (AUTO) |
 # | `jax.core.eval_context` | refuses a kernel that is itself being traced | `jax.ensure_compile_time_eval` | `predict` inside `jit` |
-# | `scipy.linalg.eigh(eigvals=...)` | the argument is gone since SciPy 1.14 | the branch that uses JAX's `eigh` | `max_learning_rate` |
+# | `scipy.linalg.eigvalsh(eigvals=...)` | the argument is gone since SciPy 1.14 | the branch that uses JAX's `eigvalsh` | `max_learning_rate` |
 #
 # (Releases are named where JAX's change log or its developers name one. "By 0.11" is what we see in the oldest JAX that the bridge supports.)
 # Five of the twelve lines concern one thing: *structured derivatives* (`implementation=3`), often the fastest of its three ways to an empirical kernel.
@@ -116,7 +116,7 @@ for name, members in FORMER.items():
 #
 # `tensorflow_datasets` becomes `ntk.load`. `random.PRNGKey` still works (`jax.random.key` is the new name).
 #
-# As an example take what its *cookbook* does first: five points of a sine, a network with two hidden layers of erf units, and the mean and spread of infinitely many such networks after training.
+# As an example take what its *cookbook* does first: five points of a sine (with noise there, without it here), a network with two hidden layers of erf units, and the mean and spread of infinitely many such networks after training.
 # The cell has its calls, with the changes above, and our library beside it. The two agree to the eye; digits come later.
 
 # %%
@@ -165,7 +165,8 @@ _ = ax.legend(ncols=2, loc="lower center")
 # ## A dictionary
 #
 # The [how-to page](../course/site/howto/neural_tangents.rst) lists which function here is which function there.
-# A name is easily looked up. What costs an afternoon is a name that is right and a *number* that means something else. There are eight such places.
+# A name is easily looked up. What costs an afternoon is a name that is right and a *number* that means something else. There are seven such places.
+# The third line of the table is none of them: `t=jnp.inf` is the end of training there as well, by an eigendecomposition. `t=None` solves a system instead, which is faster and keeps more digits.
 # Write $N$ for the number of training points, $K$ for the number of outputs, and $\lambda_{\max}$ for the largest eigenvalue of $\Theta$.
 #
 # | | here | there |
@@ -241,7 +242,7 @@ assert abs(ours - variances["erf(x)"]) < 1e-9
 # %% [markdown]
 # One more, which is no convention but a choice: `nt.empirical_nngp_fn` is $f(x) f(x')$ of one network, averaged over its outputs.
 # That matrix has at most the rank $K$, and it is as random at large width as at small.
-# `ntk.empirical_nngp` takes the expectation over the readout, which leaves the covariance (1) of chapter 03.
+# For a network that ends in a dense layer, `ntk.empirical_nngp` takes the expectation over the readout, which leaves the covariance (1) of chapter 03.
 # And `nt.monte_carlo_kernel_fn` returns a mean; `ntk.monte_carlo_kernel` also its standard error.
 #
 # ## Chapter 01 again: the finite network
@@ -284,7 +285,7 @@ claim(
 # ## Chapter 03 again: infinite width
 #
 # Here the formulas differ.
-# Our library takes the dual of ReLU from the difference of two inputs;
+# Our library keeps $1 - \rho$, which it takes from the difference of two inputs, and gets the dual of ReLU from that;
 # neural-tangents takes it from the angle $\vartheta = \arccos\rho$, as chapter 03 derives it, with the correlation $\rho = q_{12}/\sqrt{q_1 q_2}$.
 # On paper that is the same. On a computer it is not.
 #
@@ -299,7 +300,7 @@ claim(
 # $$ \delta\vartheta \approx \min\big( \epsilon/\vartheta,\; \sqrt{2\epsilon} \big) . $$
 #
 # Half of the digits of $\epsilon$ are lost.
-# (neural-tangents writes $\vartheta$ with an arctangent of $\sqrt{1 - \rho^2}$ and $\rho$.
+# (neural-tangents writes $\vartheta$ as the arctangent of $\sqrt{q_1 q_2 - q_{12}^2}$ over $q_{12}$.
 # That root loses the same half.)
 # The factors $\mathbb E[\phi'\phi'] = (\pi - \vartheta)/2\pi$ are then off by $\delta\vartheta/\pi$, relatively, while the derivative of $\mathbb E[\phi\phi]$ is zero at $\vartheta = 0$.
 # In the $\Theta$ of $L$ affine layers with $\sigma_w^2 = 2$ and without biases all $L$ terms are equal at $\vartheta = 0$.
@@ -348,7 +349,7 @@ for dtype in ("float64", "float32"):
         errors.append([np.sqrt(np.mean(np.square(e))) for e in off])
     turned_errors[dtype] = np.array(errors)
 
-# %% alt="Relative error of the ReLU NTK between an image and its turned copy, against the angle from 1e-9 to 1, both axes logarithmic, in float64 and float32. Squares, neural-tangents, follow the predicted lines: flat near 2e-9 and 5e-5 for small angles, falling like one over the angle beyond 1e-8 and 3e-4. Circles, ntklib, stay near 1e-16 and 1e-7."
+# %% alt="Relative error of the ReLU NTK between an image and its turned copy, against the angle from 1e-9 to 1, both axes logarithmic, in float64 and float32. Squares, neural-tangents, follow the predicted lines: flat near 3e-9 and 8e-5 for small angles, falling like one over the angle beyond 1e-8 and 3e-4, down to 7e-16 and 2e-7 at 1. Circles, ntklib, stay between 1e-16 and 3e-15, and near 1e-7."
 fig, ax = plt.subplots(figsize=(6.6, 3.9))
 for i, (dtype, errors) in enumerate(turned_errors.items()):
     eps = float(jnp.finfo(dtype).eps)
@@ -375,7 +376,7 @@ for dtype, errors in turned_errors.items():
 # At angles near 1 they end at the ordinary rounding error.
 # Now the kernels of chapter 03, on the 100 images: two hidden layers, erf, ReLU, and GELU in addition.
 # The images are brought to one length.
-# Without that their gray levels are sixteenths, many sums of squares have no rounding error at all, and in float32 nearly a digit less is lost.
+# As they are, their pixels take only 17 values. Then more entries of the diagonal happen to have no rounding error, and in float32 4.1 digits of ReLU's $\Theta$ are left in place of 3.8.
 
 # %%
 off_diagonal = ~np.eye(N, dtype=bool)
@@ -793,7 +794,7 @@ claim(
 # | a training loss of your own, in function space | neural-tangents | `predict.gradient_descent` integrates any loss; ours has the squared one and the cross-entropy |
 # | a network in Flax NNX or Linen that you have already | either, for its empirical kernel | both take any function of parameters and inputs |
 # | near duplicates, deep ReLU kernels, float32 | ntklib | it keeps the digits near $\rho = \pm1$ |
-# | many examples: tiles, several devices, a kernel on disk, solutions without a kernel | ntklib | `gram`, `cg_solve` (chapter 19) |
+# | many examples: a kernel on disk, solutions without a kernel, several processes | ntklib | `gram`, `cg_solve` (chapter 19); `nt.batch` has tiles and devices, too |
 # | steps instead of flow, momentum, the noise of SGD; depth, edge of chaos; leave-one-out | ntklib | `gradient_descent`, `sgd_moments`, `critical_point`, `loo` |
 # | μP, mean field | ntklib | neural-tangents has NTK and standard |
 # | standard errors of sampled kernels, scikit-learn estimators | ntklib | `monte_carlo_kernel`, `KernelRegressor` |
@@ -810,7 +811,7 @@ claim(
 # - We asked for six digits.
 #   The exception was predicted: for ReLU, the angle between an input and itself keeps half of the digits.
 #   Eight digits are left in float64, and four in float32, JAX's default.
-#   Predictions from ReLU kernels keep eight, too.
+#   Predictions from ReLU kernels in float64, with a ridge of $10^{-2}$, keep eight, too.
 #   So F12 holds in part, by our reading of it.
 # - The conventions differ in factors of $K$, in the meaning of a ridge, and in defaults.
 #   If a time or a rate is off by a factor of exactly 10 on ten classes, it is the factor $K$.
@@ -821,7 +822,7 @@ claim(
 # - "One library serves all of this" was tested on three chapters and one comparison, not on the whole study, and with small images.
 #   Agreement of two programs is evidence, and no proof: both may follow the same wrong paper.
 # - That a name can be imported says nothing of its use in the deeper corners: the bridge's tests cover `stax`, `predict` and the empirical kernels, not `experimental`.
-# - Attention in the limit is attention with tied, linearly scaled keys. A transformer has neither.
+# - The limit used here is that of attention with tied keys and queries and with linear scaling. A transformer has neither.
 # - The accuracies of the attention kernels are those of one architecture and one ridge, not tuned: they show what positions do, not what attention can do.
 #
 # ## Exercises

@@ -93,7 +93,7 @@ check("20.2", pooled)
 
 # %% [markdown]
 # With it a kernel for sequences of different lengths is a matter of lines, also here: a token kernel by `ntklib`, the average by hand, the prediction by `ntk.gradient_flow`.
-# The cell does that with the library's own layers for one pair of lengths, and asks neural-tangents, if it is there.
+# The cell does that with the library's own layers for sequences of one length, and asks neural-tangents, if it is there.
 
 # %%
 SEEN, FILL = 5, -1000.0  # of eight rows
