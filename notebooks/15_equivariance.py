@@ -112,9 +112,7 @@ def functional(width, shared, **how):
 convolution, of_convolution = ntk.functional(network(8, True))
 apart = abs(functional(8, True)(of_convolution, X[:20]) - convolution(of_convolution, X[:20])).max()
 assert apart < 1e-5
-counts = {
-    s: sum(layer.W[...].size for layer in network(8, s).layers if hasattr(layer, "W")) for s in (True, False)
-}
+counts = {s: sum(layer.W[...].size for layer in network(8, s).layers if hasattr(layer, "W")) for s in (True, False)}
 print(f"two hidden layers of 8 channels and the readout: {counts[True]} weights shared, {counts[False]} not shared")
 
 # %% [markdown]

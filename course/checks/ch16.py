@@ -318,7 +318,7 @@ written(
     "what is lost",
     rubric=(
         "the factor J² = 81, from J N³ against (J N)³;",
-        "why it is enough: off the diagonal members have k_G on average, and the variance of the mean prediction falls as 1/J;",
+        "why it is enough: off the diagonal members have k_G on average; the variance of the mean falls as 1/J;",
         "what is lost: the diagonal, k − k_G, an extra ridge: no member sees two copies of one image.",
     ),
     numbers=("81", "eighty-one"),

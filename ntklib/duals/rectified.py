@@ -106,7 +106,7 @@ def _leaky_near(slope: float, acute: bool = False) -> Near:
             slope=(even * (1 - 2 / np.pi * theta), odd),
         )
         if acute:
-            return sum(parts.slope), jnp.maximum(sum(parts.drop), none)
+            return parts.slope[0] + parts.slope[1], jnp.maximum(parts.drop[0] + parts.drop[1], none)
         return parts.joined(delta, 0.0, none)
 
     return near
