@@ -34,6 +34,7 @@ CASES = {
 }
 TRANSPOSED = {"dimension_numbers": NHWC, "lhs_dilation": (2, 1)}
 KEPT = {
+    "batch groups": ((4, 5, 6, 3), (3, 2, 3, 4), (1, 1), "SAME", {"dimension_numbers": NHWC, "batch_group_count": 2}),
     "grouped": ((2, 5, 6, 4), (3, 2, 2, 4), (1, 1), "SAME", {"dimension_numbers": NHWC, "feature_group_count": 2}),
     "transposed": (
         (2, 5, 6, 3),
@@ -72,6 +73,34 @@ def test_grouped_and_transposed_convolutions_keep_their_form(name):
     x, w, function = convolution(KEPT[name])
     assert convolves(program(by_products(function), w, x))
     assert_close(by_products(function)(w, x), function(w, x), rtol=1e-13)
+
+
+def test_a_product_is_as_precise_and_as_wide_as_the_convolution():
+    """The accuracy and the type of the result that the convolution asked for."""
+    x, w = (a.astype(jnp.bfloat16) for a in convolution(CASES["same"])[:2])
+    more: Any = {"dimension_numbers": NHWC, "precision": "highest", "preferred_element_type": jnp.float32}
+    function = lambda w, x: jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", **more)  # noqa: E731
+    changed = by_products(function)
+    (product,) = [e for e in inside(program(changed, w, x)) if e.primitive.name == "dot_general"]
+    assert product.params["precision"] == (jax.lax.Precision.HIGHEST,) * 2
+    assert changed(w, x).dtype == jnp.float32
+    assert_close(changed(w, x), function(w, x), rtol=1e-6)
+
+
+def test_gradients_keep_no_patches():
+    """What is kept for the gradient is no larger than inputs and weights: patches are six times the inputs here."""
+    x, w, function = convolution(CASES["same"])
+    kept = jax.tree.leaves(jax.vjp(by_products(function), w, x)[1])
+    assert max(a.size for a in kept) <= max(x.size, w.size)
+
+
+def test_a_policy_of_what_is_kept_stays():
+    _, _, function = convolution(CASES["same"])
+    policy = jax.checkpoint_policies.everything_saveable
+    changed = by_products(lambda w, x: jax.checkpoint(lambda w, x: jnp.sin(function(w, x)), policy=policy)(w, x))
+    x, w, _ = convolution(CASES["same"])
+    policies = [e.params["policy"] for e in inside(program(changed, w, x)) if "policy" in e.params]
+    assert policy in policies
 
 
 @pytest.mark.parametrize("around", [jax.jit, jax.checkpoint])

@@ -113,6 +113,9 @@ def test_networks_of_other_libraries_with_state_and_pairs_of_functions():
 
     by_hand, by_library = (ensemble(make) for make in (centered_by_hand, lambda rngs: ntk.center(build(rngs))))
     assert_close(by_hand.outputs(X), by_library.outputs(X), rtol=1e-11)
+    for m in range(3):  # a member's function has the state of its own start
+        apply_fn, params = by_hand.member(m)
+        assert_close(apply_fn(params, X), by_hand.outputs(X)[m], rtol=1e-11)
     assert_close(by_library.loss[:, 0], jnp.full(3, training.mse(jnp.zeros_like(Y), Y)), rtol=1e-12)
 
 

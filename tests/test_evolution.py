@@ -244,6 +244,15 @@ def test_hamming_distance_is_that_of_explicit_patterns(two: Any):
     assert ntk.activation_hamming(two[0], two[0], X) == 0
 
 
+def test_a_rectifier_of_exactly_zero_is_off():
+    """As for an input of zeros to a layer without bias."""
+    model = lambda p, x: jax.nn.relu(x @ p["w"] + p["b"])  # noqa: E731
+    w, x = jnp.ones((3, 2)), jnp.zeros((4, 3))
+    off, on, below = ((model, {"w": w, "b": jnp.full((1, 2), b)}) for b in (0.0, 1.0, -1.0))
+    assert ntk.activation_hamming(off, on, x) == 1
+    assert ntk.activation_hamming(off, below, x) == 0
+
+
 RECTIFIERS: dict[str, Any] = {
     "relu": (jax.nn.relu, 1),
     "relu6": (jax.nn.relu6, 1),

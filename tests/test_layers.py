@@ -217,6 +217,13 @@ def test_an_activation_after_flatten_has_a_kernel_only_after_a_dense():
             compute(x)
     with pytest.raises(ValueError, match="'relu' has no kernel after Flatten"):
         ntk.Serial(conv(nnx.Rngs(0)), ntk.Flatten(), ntk.LayerNorm(), ntk.Relu(), dense(2048)).kernel(x)
+    first = ntk.Dense(4, 8, w_std=1.5, rngs=nnx.Rngs(2))
+    for units, part in (
+        (x.reshape(1, 4), first),
+        (x.reshape(1, 1, 1, 4), ntk.Conv(4, 8, 1, w_std=1.5, rngs=nnx.Rngs(2))),
+    ):
+        flat = ntk.Serial(part, ntk.Flatten(), ntk.Relu(), dense(8)).kernel(units)  # there is one pixel, or none
+        assert_close(flat.ntk, ntk.Serial(first, ntk.Relu(), dense(8)).kernel(x.reshape(1, 4)).ntk, rtol=1e-12)
     right = ntk.Serial(conv(nnx.Rngs(0)), ntk.Relu(), ntk.Flatten(), dense(2048)).kernel(x)
     hidden = ntk.Serial(conv(nnx.Rngs(0)), ntk.Flatten(), ntk.Relu())(x)
     assert abs(float(jnp.mean(hidden**2) / right.nngp[0, 0]) - 1) < 0.15
