@@ -65,9 +65,17 @@ def both_sets(side):
     return jnp.asarray(x / size), y, jnp.asarray(x_test / size), y_test
 
 
-def network(n, seed, d=49):
-    """(apply_fn, params) of a network d → n → 1, in float64."""
-    net = ntk.mlp([d, n, 1], activation=ntk.Erf(), w_std=1.5, b_std=0.1, rngs=nnx.Rngs(reseed(seed)))
+x, y, x_test, y_test = both_sets(7)
+points = jnp.concatenate([x, x_test])  # training points first
+
+# %% [markdown]
+# The networks, and what decides how SGD moves their linearizations: the kernel and the outputs at the start.
+
+
+# %%
+def network(n, seed):
+    """(apply_fn, params) of a network 49 → n → 1, in float64."""
+    net = ntk.mlp([49, n, 1], activation=ntk.Erf(), w_std=1.5, b_std=0.1, rngs=nnx.Rngs(reseed(seed)))
     apply_fn, params = ntk.functional(net)
     return apply_fn, jax.tree.map(lambda a: a.astype(jnp.float64), params)
 
@@ -76,10 +84,6 @@ def stacked(n, count):
     """One apply_fn, and the parameters of several networks along a first axis."""
     made = [network(n, seed) for seed in range(count)]
     return made[0][0], jax.tree.map(lambda *p: jnp.stack(p), *(params for _, params in made))
-
-
-x, y, x_test, y_test = both_sets(7)
-points = jnp.concatenate([x, x_test])  # training points first
 
 
 def kernels(model, points=points):
@@ -136,8 +140,9 @@ def train_only(problem):
 # $\mathrm{diag}(M)$ costs matrix products. Test points cost nothing more: all that moves is $c$ in
 # $f_t(x) = f_0(x) + \Theta(x, X)\, c_t$.
 #
-# **Prediction** for three networks of width 64, linearized, with $B = 1$, 4 and 16, at the same learning rate. A batch is drawn without replacement, here and below; for $B = 1$ it makes no difference. **Measurement**, for $B = 4$: SGD on
-# the parameters of the linearized Flax networks, batch by batch, many times.
+# **Prediction** for three networks of width 64, linearized, with $B = 1$, 4 and 16, at the same learning rate.
+# A batch is drawn without replacement, here and below; for $B = 1$ it makes no difference.
+# **Measurement**, for $B = 4$: SGD on the parameters of the linearized Flax networks, batch by batch, many times.
 
 # %%
 STEPS = (0, 3, 10, 30, 60, 100)
@@ -168,6 +173,10 @@ def sgd_on_parameters(apply_fn, params, learning_rate, key):
     return jax.vmap(run)(keys)
 
 
+# %% [markdown]
+# For each network the exact moments at three batch sizes, and the runs for one of them:
+
+# %%
 models = [network(64, seed) for seed in range(SEEDS)]
 problems = [kernels(model) for model in models]
 limits = [ntk.mean_square_limit(p["ntk_train"], 1) for p in problems]
@@ -181,7 +190,11 @@ for seed, (model, p) in enumerate(zip(models, problems, strict=True)):
     key = jax.random.key(reseed(seed))
     runs.append(sgd_on_parameters(*model, rates[seed], key))
 
+# %% [markdown]
+# Now the variance over the runs, as a mean over the training points and over the test points.
+# Its error comes from five blocks of 30 runs of each network.
 
+# %%
 HALVES = (slice(N), slice(N, None))  # training and test points
 
 
@@ -200,11 +213,8 @@ for size in BATCHES:
     covs = [[cov for _, cov in parts] for parts in exact[size]]
     predicted[size] = noise_variance(np.array(covs))
 measured = np.array([[spread(f[..., h]) for h in HALVES] for f in runs])
-blocks = np.array(
-    [  # five of 30 runs from each network: independent, and each unbiased
-        [[spread(b[..., h]) for h in HALVES] for b in np.split(np.asarray(f), 5)] for f in runs
-    ]
-)  # [seeds, 5, 2, T]
+in_blocks = [np.split(np.asarray(f), 5) for f in runs]  # independent, and each unbiased
+blocks = np.array([[[spread(b[..., h]) for h in HALVES] for b in of_one] for of_one in in_blocks])  # [seeds, 5, 2, T]
 ratio = (blocks[..., 1:] / predicted[MEASURED][:, None, :, 1:]).mean(3).reshape(-1, 2)
 of_blocks, block_error = plotting.mean_and_error(ratio)
 print("B = 4, noise variance, measured over predicted: ", end="")
@@ -351,10 +361,10 @@ for size in (1, 16):
 # Mind the word. It is not the temperature of a Gibbs distribution $e^{-\mathcal L/T}$: that has the covariance $T$ times the inverse Hessian, and spreads most where the loss is flat.
 # Here the covariance of the noise is proportional to the Hessian, and so all directions that matter spread equally.
 #
-# The same holds for **label noise**: give every draw of an example a fresh error $\varepsilon \sim N(0, \sigma^2)$ in its
-# target. That adds $\eta^2 \sigma^2/(BN)\, \Theta^2$ to the recursion of $M$, the same for all examples, also where all labels
-# can be fitted. For small $\eta$ this gives the temperature $T = \eta\sigma^2/(2B)$, now for every $B$ and with or without replacement. With a full batch the stationary covariance has a closed form for every stable $\eta$: its eigenvalues are
-# $\frac{\eta\sigma^2\lambda/N}{2 - \eta\lambda/N}$ (with $B = N$).
+# The same holds for **label noise**: give every draw of an example a fresh error $\varepsilon \sim N(0, \sigma^2)$ in its target.
+# That adds $\eta^2 \sigma^2/(BN)\, \Theta^2$ to the recursion of $M$, the same for all examples, also where all labels can be fitted.
+# For small $\eta$ this gives the temperature $T = \eta\sigma^2/(2B)$, now for every $B$ and with or without replacement.
+# With a full batch the stationary covariance has a closed form for every stable $\eta$: its eigenvalues are $\frac{\eta\sigma^2\lambda/N}{2 - \eta\lambda/N}$ (with $B = N$).
 #
 # A second small-step approximation replaces SGD at all times by a diffusion in $t = \eta \cdot$ steps,
 #
@@ -570,9 +580,11 @@ assert (at_ends < 0.3).all()
 #    \quad\Longrightarrow\quad
 #    E\, f_{\mathrm{SGD}} - f_{\mathrm{GD}} = \frac{\eta^2 s}{2}\, \mathrm{tr}(C\, \nabla^2 f) + O(\eta^3) . $$
 #
-# In a time $t = \eta\cdot$steps this adds up to a **drift** of order $\eta/B$. (So does a second part: the spread that the steps have built up, of order $\eta/B$ too, changes the mean gradient of a network that is not linear.) It is a third term besides kernel gradient descent
-# and noise. For the linear model it is zero. So "kernel gradient descent plus noise" is exact for the linearized network and
-# not for the network itself.
+# In a time $t = \eta\cdot$steps this adds up to a **drift** of order $\eta/B$.
+# (So does a second part: the spread that the steps have built up, of order $\eta/B$ too, changes the mean gradient of a network that is not linear.)
+# It is a third term besides kernel gradient descent and noise.
+# For the linear model it is zero.
+# So "kernel gradient descent plus noise" is exact for the linearized network and not for the network itself.
 #
 # **How it falls with the width.** In the NTK parameterization $f = \frac{1}{\sqrt n}\sum_j a_j \phi(v_j \cdot x)$, up to constants.
 # The curvature joins parameters of one unit only, so the trace is a sum over $n$ units.
@@ -616,6 +628,12 @@ def one_step(apply_fn, params, rates):
     return drifts, jax.lax.map(curvature, apart).mean(0)
 
 
+# %% [markdown]
+# Five networks of width 64 at four rates, and 24 networks of each of four widths at the smallest rate.
+# The ratio to the leading term is extrapolated to $\eta = 0$.
+
+
+# %%
 def rms(a):
     return np.sqrt(np.mean(np.square(a), axis=-1))
 
@@ -691,6 +709,7 @@ def drift_in_training(apply_fn, params, rate, keys, steps):
     return jnp.sqrt(jnp.maximum(jnp.mean(mean**2 - error**2), 1e-12))
 
 
+# %%
 over_width = np.zeros((len(DRIFT_RATES), NETS, len(WIDTHS)))
 pair_keys = jnp.stack([jax.random.split(jax.random.key(reseed(s)), PAIRS) for s in range(NETS)])
 for j, n in enumerate(WIDTHS):
@@ -767,7 +786,8 @@ claim(
 # A regularizer changes *which function* is found.
 # In the linearized network the mean of SGD is gradient descent, for every batch size, as long as batches are drawn independently.
 # Where all labels can be fitted each single run ends there as well.
-# Where they cannot, the noise adds its variance to the squared error, at test points too: **no regularization in the linearized network**, by arithmetic, if one compares at the same learning rate and the same number of steps.
+# Where they cannot, the noise adds its variance to the squared error, at test points too: **no regularization in the linearized network**, by arithmetic,
+# if one compares at the same learning rate and the same number of steps.
 #
 # Arithmetic is no experiment, and a real network has its drift. So train.
 # **Measurement**: networks of width 64 and, for the disputed labels, their linearizations, by SGD with $B = 1$ at half the largest stable rate for 6,000 steps.
@@ -798,6 +818,10 @@ def sgd_and_descent(params, rate, rows, targets, key):
     return of_runs.mean(), trained()
 
 
+# %% [markdown]
+# First the networks, with agreed and with disputed labels:
+
+# %%
 real = {"agreed": [], "disputed": []}  # SGD over gradient descent, a number for each network
 for seed in range(NETS):
     model = net_fn, jax.tree.map(lambda p, seed=seed: p[seed], nets)
@@ -808,6 +832,10 @@ for seed in range(NETS):
         sgd, gd = sgd_and_descent(model[1], rate, rows, targets, key)
         real[name].append(float(sgd / gd))
 
+# %% [markdown]
+# Then the linearizations with disputed labels, and the number that the formula gives:
+
+# %%
 linear, of_formula = [], []
 for seed, (p, limit, rest) in enumerate(zip(disputed, disputed_limits, fate["disputed", 1][2], strict=True)):
     how = {"y": disputed_y, "learning_rate": 0.5 * limit, "steps": LATE_LOOKS}
@@ -876,6 +904,11 @@ def kernel_trace(theta):
     return jnp.sum(jacobian(theta) ** 2)
 
 
+# %% [markdown]
+# Training with label noise, in eight parts; after each we note $\mathrm{tr}\,\Theta$.
+
+
+# %%
 def descend(theta, steps, sigma=0.0, key=None):
     """Full-batch gradient descent, with fresh label noise at each step."""
     key = jax.random.key(0) if key is None else key
@@ -904,6 +937,11 @@ def with_label_noise(theta, key):
     return traces, end
 
 
+# %% [markdown]
+# The predicted flow, in small steps, each followed by a step back onto the set of solutions:
+
+
+# %%
 def predicted_slide(theta, substeps=10):
     """The flow along the solutions: tr Θ at the same times."""
     h = T_NOISE * ETA * SIGMA**2 / (4 * FEW * FEW) / (LOOKS * substeps)
@@ -925,11 +963,10 @@ def predicted_slide(theta, substeps=10):
     return jax.lax.scan(advance, theta, length=LOOKS)[1]
 
 
-def test_loss(thetas):
-    each = jax.vmap(lambda p: ntk.training.mse(outputs(p, x_test), y_test))
-    return np.asarray(each(thetas))
+# %% [markdown]
+# Train without noise to a solution, then with noise, then without noise again ("cooled"):
 
-
+# %%
 solve = jax.jit(jax.vmap(lambda theta: descend(theta, 5000)))
 solutions = solve(starts)
 keys = jax.random.split(jax.random.key(reseed(1)), NETS)
@@ -948,7 +985,13 @@ ax.axhline(1, color="0.3", linestyle=":", label="clean labels, any batch size")
 ax.set(xlabel="time t = η · steps after the first solution", ylabel="tr Θ, relative", ylim=(0.6, 1.05))
 _ = ax.legend(loc="lower left")
 
+
 # %%
+def test_loss(thetas):
+    each = jax.vmap(lambda p: ntk.training.mse(outputs(p, x_test), y_test))
+    return np.asarray(each(thetas))
+
+
 final = np.asarray(jax.vmap(kernel_trace)(cooled) / start_trace)
 change = test_loss(cooled) / test_loss(solutions)
 trace_ratio = plotting.mean_and_error(final)
@@ -959,60 +1002,31 @@ print(f"test loss: {loss_ratio[0]:.2f} ± {loss_ratio[1]:.2f} of before")
 assert abs(final - slide[:, -1]).max() < 0.06
 assert final.max() < 0.97
 
-of_agreed, of_disputed = fate["agreed", 1][0], fate["disputed", 1]
-left_over = of_agreed[:, -1] / of_agreed.max(1)
+# %%
 mean, error = plotting.mean_and_error(left_over)
-claim(
-    "S2",
-    what="share of the noise left at the end, linearised, labels fitted",
-    measured=mean,
-    uncertainty=error,
-    seeds=SEEDS,
-)
+what = "share of the noise left at the end, linearised, labels fitted"
+claim("S2", what=what, measured=mean, uncertainty=error, seeds=SEEDS)
 mean, error = plotting.mean_and_error(linear)
-claim(
-    "S2",
-    what="test loss of SGD runs over gradient descent's, same linearised network, disputed labels, B = 1",
-    derived=np.mean(of_formula),
-    measured=mean,
-    uncertainty=error,
-    seeds=SEEDS,
-)
+what = "test loss of SGD runs over gradient descent's, same linearised network, disputed labels, B = 1"
+claim("S2", what=what, derived=np.mean(of_formula), measured=mean, uncertainty=error, seeds=SEEDS)
 for name in real:
     mean, error = plotting.mean_and_error(real[name])
-    claim(
-        "S2",
-        what=f"test loss of SGD runs over gradient descent's, same network of width 64, {name} labels, B = 1",
-        measured=mean,
-        uncertainty=error,
-        seeds=NETS,
-    )
-claim(
-    "S2",
-    what="test loss after label noise and cooling over before, width 32",
-    measured=loss_ratio[0],
-    uncertainty=loss_ratio[1],
-    seeds=NETS,
-)
-claim(
-    "S2",
-    what="tr Θ after label noise over before, network of width 32, t = 1600",
-    derived=slide[:, -1].mean(),
-    measured=trace_ratio[0],
-    uncertainty=trace_ratio[1],
-    seeds=NETS,
-)
-mean, error = plotting.mean_and_error((1 - final) / (1 - slide[:, -1]))
-claim(
-    "S2",
-    what="loss of tr Θ over the loss that the slide predicts, same network",
-    measured=mean,
-    uncertainty=error,
-    seeds=NETS,
-)
+    what = f"test loss of SGD runs over gradient descent's, same network of width 64, {name} labels, B = 1"
+    claim("S2", what=what, measured=mean, uncertainty=error, seeds=NETS)
+
+# %%
+slid = slide[:, -1]
+for what, derived, values in (
+    ("test loss after label noise and cooling over before, width 32", None, change),
+    ("tr Θ after label noise over before, network of width 32, t = 1600", slid.mean(), final),
+    ("loss of tr Θ over the loss that the slide predicts, same network", None, (1 - final) / (1 - slid)),
+):
+    mean, error = plotting.mean_and_error(values)
+    claim("S2", what=what, derived=derived, measured=mean, uncertainty=error, seeds=NETS)
 
 # %% [markdown]
-# With label noise the trace falls as predicted, or rather six per cent further than that: the slide is derived for small steps, and larger ones make the variance larger than $T$ (the formula with $2 - \eta\lambda/N$ above), which may be why.
+# With label noise the trace falls as predicted, or rather six per cent further than that:
+# the slide is derived for small steps, and larger ones make the variance larger than $T$ (the formula with $2 - \eta\lambda/N$ above), which may be why.
 # The test loss of these narrow networks falls by seven per cent.
 #
 # So in these examples the noise of SGD regularizes where the network is not linear, and most where the noise does not die:
