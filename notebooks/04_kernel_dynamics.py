@@ -12,9 +12,12 @@
 #
 # ## The question
 #
-# Training a network is a loop: gradient, step, gradient, step. Nobody expects a formula for what comes out. Here is a network with 4096 hidden units, trained for 400 full-batch steps to tell threes ($y = +1$) from eights
-# ($y = -1$). The dots are what it said on the way, about images that it was trained on and images that it never saw. The lines are a formula. Its inputs are what the network says *before* training, and its tangent kernel
-# *before* training; not one step of training went into them.
+# Training a network is a loop: gradient, step, gradient, step.
+# Nobody expects a formula for what comes out.
+# Here is a network with 4096 hidden units, trained for 400 full-batch steps to tell threes ($y = +1$) from eights ($y = -1$).
+# The dots are what it said on the way, about images that it was trained on and images that it never saw.
+# The lines are a formula.
+# Its inputs are what the network says *before* training, and its tangent kernel *before* training; not one step of training went into them.
 
 # %%
 import functools
@@ -53,10 +56,14 @@ y = jnp.repeat(jnp.array([1.0, -1.0]), 10)[:, None]
 print(f"{N} training and {M} test images in {both.shape[1]} coordinates")
 
 # %% [markdown]
-# Two devices keep this chapter fast; neither changes any law. The first is from chapter 03: the 40 images are written in 40 coordinates of their span. Outputs, kernels and the way that the parameters go keep their distribution.
+# Two devices keep this chapter fast; neither changes any law.
+# The first is from chapter 03: the 40 images are written in 40 coordinates of their span.
+# Outputs, kernels and the way that the parameters go keep their distribution.
 # (Only the number of the parameters changes, and with it the length of their start.)
-# The second: **many networks are one model**. Put the outputs of $S$ one-output networks side by side as one output vector of length $S$. The loss $\frac1{2N}\sum_i \|f(x_i) - y_i\|^2$ is a sum over the $S$ outputs, and
-# no parameter occurs in two of them: so its gradient is, network by network, the gradient of that network's own loss, and one training loop trains them all.
+# The second: **many networks are one model**.
+# Put the outputs of $S$ one-output networks side by side as one output vector of length $S$.
+# The loss $\frac1{2N}\sum_i \|f(x_i) - y_i\|^2$ is a sum over the $S$ outputs, and no parameter occurs in two of them:
+# so its gradient is, network by network, the gradient of that network's own loss, and one training loop trains them all.
 
 
 # %%
@@ -95,6 +102,11 @@ def train(apply_fn, params, optimizer, at, record=None, loss="mse", target=y):
     )  # fmt: skip
 
 
+# %% [markdown]
+# The prediction: the kernel of each network, and what gradient descent with it does in closed form, in float64.
+
+
+# %%
 def tangent_kernels(one, params):
     """The NTK of each network between all points and the training points."""
 
@@ -130,6 +142,10 @@ def log_steps(last, count=40):
     return np.unique(np.geomspace(1, last, count).round().astype(int))
 
 
+# %% [markdown]
+# One network of width 4096, and the predictions for it with its own kernel and with that of infinite width:
+
+# %%
 with jax.enable_x64(True):  # the kernels of the infinitely wide network
     limit = network(1, 0).kernel(jnp.asarray(points))
 limit_ntk = np.asarray(limit.ntk[:, :N])
@@ -190,20 +206,26 @@ assert 3 * rms_own < rms_limit < 0.2  # one network: its draw is n^-1/2 times a 
 #
 # ### Training is a linear equation, once the kernel stands still
 #
-# Gradient flow is $\dot\theta = -\nabla \mathcal L$. With $r_t = f_t(X) - y$, the vector of the $N$ residuals, and $J_t(x) = \partial f_t(x)/\partial\theta$, the gradient of $\mathcal L = \frac1{2N}\|r\|^2$ is $\frac1N J_t(X)^\top r_t$. Any output $f(x)$ moves by $\dot f(x) = J_t(x)\,\dot\theta$, so (chapter 01)
+# Gradient flow is $\dot\theta = -\nabla \mathcal L$.
+# With $r_t = f_t(X) - y$, the vector of the $N$ residuals, and $J_t(x) = \partial f_t(x)/\partial\theta$, the gradient of $\mathcal L = \frac1{2N}\|r\|^2$ is $\frac1N J_t(X)^\top r_t$.
+# Any output $f(x)$ moves by $\dot f(x) = J_t(x)\,\dot\theta$, so (chapter 01)
 #
 # $$\dot f_t(x) = -\tfrac1N\, \Theta_t(x, X)\, r_t, \qquad \Theta_t(x, X) = J_t(x)\, J_t(X)^\top \quad [1 \times N]. \tag{1}$$
 #
 # This is exact for every network, and by itself it is of no use: $\Theta_t$ depends on the parameters.
-# Chapter 03 showed that in a wide network it barely does, at a fixed time: its drift vanishes as $n \to \infty$. (That this holds for *all* times needs an argument, below.)
-# So set $\Theta_t = \Theta_0$, and write $\Theta$ for it. That is the main approximation of this chapter.
+# Chapter 03 showed that in a wide network it barely does, at a fixed time: its drift vanishes as $n \to \infty$.
+# (That this holds for *all* times needs an argument, below.)
+# So set $\Theta_t = \Theta_0$, and write $\Theta$ for it.
+# That is the main approximation of this chapter.
 # (Where we put the kernel of infinite width, $\Theta_\infty$, in the place of a network's own $\Theta_0$, that is a second one.)
-# The first is the same as replacing the network by its **linearization** $f_\mathrm{lin}(\theta, x) = f_0(x) + J_0(x)\,(\theta - \theta_0)$, whose Jacobian is $J_0$ wherever $\theta$ goes (`ntk.linearize`).
+# The first is the same as replacing the network by its **linearization** $f_\mathrm{lin}(\theta, x) = f_0(x) + J_0(x)\,(\theta - \theta_0)$,
+# whose Jacobian is $J_0$ wherever $\theta$ goes (`ntk.linearize`).
 #
 # ### At the training points: one mode at a time
 #
-# Now (1) at $x = X$ is linear with constant coefficients: $\dot r = -\frac1N \Theta\, r$, where $\Theta = \Theta(X, X)$. It is symmetric and positive semi-definite: $\Theta = \sum_i \lambda_i u_i u_i^\top$ with orthonormal modes $u_i$ (each a pattern of $N$ numbers, one for each training image)
-# and $\lambda_i \ge 0$. Along $u_i$ the equation is a scalar one, $\frac{d}{dt}(u_i^\top r) = -\frac{\lambda_i}N (u_i^\top r)$, and so
+# Now (1) at $x = X$ is linear with constant coefficients: $\dot r = -\frac1N \Theta\, r$, where $\Theta = \Theta(X, X)$.
+# It is symmetric and positive semi-definite: $\Theta = \sum_i \lambda_i u_i u_i^\top$ with orthonormal modes $u_i$ (each a pattern of $N$ numbers, one for each training image) and $\lambda_i \ge 0$.
+# Along $u_i$ the equation is a scalar one, $\frac{d}{dt}(u_i^\top r) = -\frac{\lambda_i}N (u_i^\top r)$, and so
 #
 # $$u_i^\top r_t = e^{-\lambda_i t/N}\; u_i^\top r_0, \qquad f_t(X) = y + e^{-\Theta t/N} (f_0 - y), \qquad
 # \mathcal L_t = \frac1{2N} \sum_i e^{-2\lambda_i t/N}\, (u_i^\top r_0)^2. \tag{2}$$
@@ -217,26 +239,38 @@ assert 3 * rms_own < rms_limit < 0.2  # one network: its draw is n^-1/2 times a 
 # $$f_t(x) = f_0(x) - \Theta(x, X)\, \frac1N\!\int_0^t r_s\, ds
 # = f_0(x) + \Theta(x, X)\; \underbrace{\Theta^{-1}\big(1 - e^{-\Theta t/N}\big)(y - f_0(X))}_{\textstyle c_t,\; N \text{ coefficients}}. \tag{3}$$
 #
-# Read it slowly, since all four slips one can make here are popular. (i) The first term is the network's own start *at the test point*; it does not go away. (ii) What drives is $y - f_0(X)$, not $y$. (iii) $\Theta(x, X)$ has the test point first. (iv) $1/N$ comes with the loss: for a sum over examples
-# the same curve is run through $N$ times faster.
+# Read it slowly, since all four slips one can make here are popular.
+# (i) The first term is the network's own start *at the test point*; it does not go away.
+# (ii) What drives is $y - f_0(X)$, not $y$.
+# (iii) $\Theta(x, X)$ has the test point first.
+# (iv) $1/N$ comes with the loss: for a sum over examples the same curve is run through $N$ times faster.
 #
-# *Zero eigenvalues.* $\Theta^{-1}$ looks dangerous and is not. Along $u_i$ the coefficient is $(1 - e^{-\lambda_i t/N})/\lambda_i$, which tends to $t/N$ as $\lambda_i \to 0$. On a computer, $1 - e^{-a}$ for small $a$ is a difference of nearly equal numbers; `expm1` computes it
-# without losing digits. `ntk.gradient_flow` is (2) and (3); exercise 04.1 writes it.
+# *Zero eigenvalues.* $\Theta^{-1}$ looks dangerous and is not.
+# Along $u_i$ the coefficient is $(1 - e^{-\lambda_i t/N})/\lambda_i$, which tends to $t/N$ as $\lambda_i \to 0$.
+# On a computer, $1 - e^{-a}$ for small $a$ is a difference of nearly equal numbers; `expm1` computes it without losing digits.
+# `ntk.gradient_flow` is (2) and (3); exercise 04.1 writes it.
 
 # %% [markdown]
 # ### Steps instead of flow, and the largest learning rate
 #
-# One step of gradient descent is $r_{s+1} = (1 - \eta\Theta/N)\, r_s$. So $e^{-\lambda_i t/N}$ is replaced by $(1 - \eta\lambda_i/N)^s$, everywhere; for small $\eta$ the two agree with $t = \eta s$. A power stays bounded only if its base is between $-1$ and $1$:
+# One step of gradient descent is $r_{s+1} = (1 - \eta\Theta/N)\, r_s$.
+# So $e^{-\lambda_i t/N}$ is replaced by $(1 - \eta\lambda_i/N)^s$, everywhere; for small $\eta$ the two agree with $t = \eta s$.
+# A power stays bounded only if its base is between $-1$ and $1$:
 #
 # $$\eta \;\le\; \eta_{\max} = \frac{2N}{\lambda_{\max}}. \tag{4}$$
 #
-# (With the loss summed over examples: $2/\lambda_{\max}$. As $\lambda_{\max}$ itself grows like $N$, the mean loss is the one whose limit does not depend on the amount of data.) The largest mode sets the speed limit for all, and the smallest ones set how long one has to drive.
+# (With the loss summed over examples: $2/\lambda_{\max}$.
+# As $\lambda_{\max}$ itself grows like $N$, the mean loss is the one whose limit does not depend on the amount of data.)
+# The largest mode sets the speed limit for all, and the smallest ones set how long one has to drive.
 #
-# **Momentum.** Heavy ball, as in `optax.sgd(eta, momentum)`, is $v \leftarrow \mu v + \text{gradient}$, $\theta \leftarrow \theta - \eta v$. The difference of two steps eliminates $v$; along a mode, with $a = \eta\lambda_i/N$ and $z = u_i^\top r$,
+# **Momentum.** Heavy ball, as in `optax.sgd(eta, momentum)`, is $v \leftarrow \mu v + \text{gradient}$, $\theta \leftarrow \theta - \eta v$.
+# The difference of two steps eliminates $v$; along a mode, with $a = \eta\lambda_i/N$ and $z = u_i^\top r$,
 #
 # $$z_{s+1} = (1 + \mu - a)\, z_s - \mu\, z_{s-1}.$$
 #
-# Try $z_s = \rho^s$ ($\rho$ is a number to be found here, not a correlation): $\rho^2 - (1 + \mu - a)\rho + \mu = 0$. The product of the two roots is $\mu < 1$, so if they are complex both have modulus $\sqrt\mu < 1$. Instability begins where a real root reaches $-1$: $1 + (1 + \mu - a) + \mu = 0$, that is
+# Try $z_s = \rho^s$ ($\rho$ is a number to be found here, not a correlation): $\rho^2 - (1 + \mu - a)\rho + \mu = 0$.
+# The product of the two roots is $\mu < 1$, so if they are complex both have modulus $\sqrt\mu < 1$.
+# Instability begins where a real root reaches $-1$: $1 + (1 + \mu - a) + \mu = 0$, that is
 #
 # $$\eta_{\max} = \frac{2(1 + \mu)N}{\lambda_{\max}}. \tag{5}$$
 #
@@ -253,10 +287,14 @@ assert 3 * rms_own < rms_limit < 0.2  # one network: its draw is n^-1/2 times a 
 #
 # ## Which modes are learned first
 #
-# Take 200 images, the network infinitely wide, and look at the spectrum. What matters is where the eigenvalues are *and* how much of the target lies along each mode: the share $(u_i^\top y)^2/\|y\|^2$.
+# Take 200 images, the network infinitely wide, and look at the spectrum.
+# What matters is where the eigenvalues are *and* how much of the target lies along each mode: the share $(u_i^\top y)^2/\|y\|^2$.
 #
-# **Prediction**, for a network that says zero at the start: a mode is learned at about its time constant $N/\lambda_i$, so plot the share of the target against *that*; and the loss (2) is the sum over modes. **Measurement:** three networks of width 512, the full 784 pixels, 128 steps with $\eta = 0.5$. They are *centered*, so that $r_0 = -y$: we train towards $y + f_0$ and look at $f - f_0$ (`ntk.center` does the same to any model; what the random
-# start does comes later). The right panel projects their residuals on four modes, those with the largest shares of the target.
+# **Prediction**, for a network that says zero at the start: a mode is learned at about its time constant $N/\lambda_i$, so plot the share of the target against *that*;
+# and the loss (2) is the sum over modes.
+# **Measurement:** three networks of width 512, the full 784 pixels, 128 steps with $\eta = 0.5$.
+# They are *centered*, so that $r_0 = -y$: we train towards $y + f_0$ and look at $f - f_0$ (`ntk.center` does the same to any model; what the random start does comes later).
+# The right panel projects their residuals on four modes, those with the largest shares of the target.
 
 # %%
 many = 600 if paper else 200
@@ -328,17 +366,23 @@ assert off < 0.1
 assert np.abs(loss_ratio - 1).max() < 0.1
 
 # %% [markdown]
-# The rates fall by a factor of more than a thousand, and the target sits where they are high. That is why learning works here: the patterns in which threes differ from eights are patterns that the kernel finds easy. Shuffled labels spread evenly over all modes, and most of
-# them have time constants of hundreds.
+# The rates fall by a factor of more than a thousand, and the target sits where they are high.
+# That is why learning works here: the patterns in which threes differ from eights are patterns that the kernel finds easy.
+# Shuffled labels spread evenly over all modes, and most of them have time constants of hundreds.
 #
-# The first mode is special. It is nearly constant (all these images have much in common), and balanced targets $\pm1$ have next to nothing there. Yet its eigenvalue is six times the next one and alone fixes $\eta_{\max}$: the speed limit is set by a direction in which there is nothing to learn.
+# The first mode is special.
+# It is nearly constant (all these images have much in common), and balanced targets $\pm1$ have next to nothing there.
+# Yet its eigenvalue is six times the next one and alone fixes $\eta_{\max}$: the speed limit is set by a direction in which there is nothing to learn.
 #
 # On a logarithmic time axis the modes go out one after another, like lamps. The loss is nothing but the sum of their squares, weighted with the shares.
 # (The prediction used the kernel of infinite width, so networks of width 512 are allowed some per cent.)
 #
 # ## The largest learning rate
 #
-# **Prediction.** Below (4) the loss goes to zero, as $\Theta$ is positive definite here. Just above it, in the linear model, one mode, the nearly constant one, grows by $|1 - \eta\lambda_{\max}/N|$ each step, whatever the others do. With momentum 0.9 the same rate is well below the limit (5), which is 1.9 times (4). **Measurement:** a network of width 4096, its own kernel.
+# **Prediction.** Below (4) the loss goes to zero, as $\Theta$ is positive definite here.
+# Just above it, in the linear model, one mode, the nearly constant one, grows by $|1 - \eta\lambda_{\max}/N|$ each step, whatever the others do.
+# With momentum 0.9 the same rate is well below the limit (5), which is 1.9 times (4).
+# **Measurement:** a network of width 4096, its own kernel.
 
 # %%
 one, apply_fn, params = networks(wide, 1)
@@ -379,27 +423,40 @@ assert heavy[0][-1] < 0.1 * heavy[0][0]
 assert above[0].max() > 3 * above[0][0]
 
 # %% [markdown]
-# The limit is as predicted. For some steps the loss grows near the line of the linear model, whose amplitude grows by 1.20 a step.
-# What happens then is beyond the linear model: when the residual has grown to the order of $\sqrt n$ the kernel moves, $\lambda_{\max}$ *falls* below $2N/\eta$, and training comes back (the
-# "catapult" of Lewkowycz et al. 2020; chapter 11 has more of it). So the network survives a rate that its linearization does not (how far above the limit depends on the activation: for ReLU they report some six times), but it leaves the kernel regime to do so.
+# The limit is as predicted.
+# For some steps the loss grows near the line of the linear model, whose amplitude grows by 1.20 a step.
+# What happens then is beyond the linear model:
+# when the residual has grown to the order of $\sqrt n$ the kernel moves, $\lambda_{\max}$ *falls* below $2N/\eta$,
+# and training comes back (the "catapult" of Lewkowycz et al. 2020; chapter 11 has more of it).
+# So the network survives a rate that its linearization does not (how far above the limit depends on the activation: for ReLU they report some six times), but it leaves the kernel regime to do so.
 #
 # ## The distance between network and linearization
 #
-# How wrong are (2) and (3) at width $n$? Start both models at the same $\theta_0$. Subtract (1) with the frozen kernel from (1) with the true one; the difference $\Delta = f - f_\mathrm{lin}$ at the training points (at test points it is a similar integral) obeys $\dot\Delta = -\frac1N\Theta_0\Delta - \frac1N(\Theta_t - \Theta_0)\, r_t$, so
+# How wrong are (2) and (3) at width $n$?
+# Start both models at the same $\theta_0$.
+# Subtract (1) with the frozen kernel from (1) with the true one;
+# the difference $\Delta = f - f_\mathrm{lin}$ at the training points (at test points it is a similar integral) obeys $\dot\Delta = -\frac1N\Theta_0\Delta - \frac1N(\Theta_t - \Theta_0)\, r_t$, so
 #
 # $$\Delta_t = -\frac1N \int_0^t e^{-\Theta_0 (t - s)/N}\, \big(\Theta_s - \Theta_0\big)\, r_s\, ds. \tag{7}$$
 #
 # If the residual dies out exponentially the integral converges: the distance is of the order of the **drift of the kernel**, at every time, also as $t \to \infty$.
 #
-# *Why it dies out.* It does with the constant kernel, by (2). The true one might drift away and lose an eigenvalue on the way, and then nothing would stop it: drift and residual each need the other. The **bootstrap** cuts the circle.
-# Let $\lambda_0 = \lambda_{\min}(\Theta_\infty(X, X)) > 0$: *this is a hypothesis*. (Jacot et al. 2018, Proposition 2, have it for different inputs of equal length, a network with biases and a Lipschitz $\phi$ that is no polynomial; with twice the same image it fails.)
+# *Why it dies out.* It does with the constant kernel, by (2).
+# The true one might drift away and lose an eigenvalue on the way, and then nothing would stop it: drift and residual each need the other.
+# The **bootstrap** cuts the circle.
+# Let $\lambda_0 = \lambda_{\min}(\Theta_\infty(X, X)) > 0$: *this is a hypothesis*.
+# (Jacot et al. 2018, Proposition 2, have it for different inputs of equal length, a network with biases and a Lipschitz $\phi$ that is no polynomial; with twice the same image it fails.)
 # Let $n$ be so large that $\lambda_{\min}(\Theta_0) \ge \tfrac34 \lambda_0$, and let $\tau$ be the first time at which $\lambda_{\min}(\Theta_t) < \tfrac12 \lambda_0$.
 #
 # 1. Until $\tau$, $\frac{d}{dt} \|r\|^2 = -\frac2N r^\top \Theta_t r \le -\frac{\lambda_0}N \|r\|^2$: the residual falls at least like $e^{-\lambda_0 t/2N}$.
-# 2. So until $\tau$ a weight moves by at most $\int |\dot\theta_p|\,ds$, of the order $n^{-1/2} N/\lambda_0$, *for all times*, and the kernel by $C\, n^{-1/2}$ (chapter 03), with a $C$ that depends on the data. (An entry of $J_t$ stays of the order $n^{-1/2}$ as long as the weights stay near their start, which is what this step says.)
+# 2. So until $\tau$ a weight moves by at most $\int |\dot\theta_p|\,ds$, of the order $n^{-1/2} N/\lambda_0$, *for all times*,
+#    and the kernel by $C\, n^{-1/2}$ (chapter 03), with a $C$ that depends on the data.
+#    (An entry of $J_t$ stays of the order $n^{-1/2}$ as long as the weights stay near their start, which is what this step says.)
 # 3. For $n$ large that is less than $\lambda_0/4$, and $\lambda_{\min}(\Theta_t)$ stays above $\lambda_0/2$. Hence $\tau = \infty$: the residual goes to zero, and 1 and 2 hold for ever.
 #
-# It is $\Theta_t$ that must stay positive definite, and for that the width must be large *for this data*; a positive definite $\Theta_0$ is not enough. (Du et al. 2019 prove it in this way.) We know the drift from chapter 03, and get four predictions:
+# It is $\Theta_t$ that must stay positive definite, and for that the width must be large *for this data*; a positive definite $\Theta_0$ is not enough.
+# (Du et al. 2019 prove it in this way.)
+# We know the drift from chapter 03, and get four predictions:
 #
 # | | what differs | exponent in $n$ |
 # |---|---|---|
@@ -410,7 +467,9 @@ assert above[0].max() > 3 * above[0][0]
 #
 # The theorem of Lee et al. 2019 is an upper bound, $O(n^{-1/2})$, for the distance to the linearization. The first two lines say that one will usually see less.
 #
-# **Measurement.** Widths 128 … 4096, eight networks each, 128 steps with $\eta = 0.6$. Networks are centered: then all have the same $r_0 = -y$, and as the distance grows faster than linearly in $r_0$ the random starts would only blur the law. A distance is the rms over all 40 images, in units of the targets $\pm1$, and the largest of all times.
+# **Measurement.** Widths 128 … 4096, eight networks each, 128 steps with $\eta = 0.6$.
+# Networks are centered: then all have the same $r_0 = -y$, and as the distance grows faster than linearly in $r_0$ the random starts would only blur the law.
+# A distance is the rms over all 40 images, in units of the targets $\pm1$, and the largest of all times.
 
 
 # %%
@@ -430,6 +489,11 @@ def lengths(params):
     return jnp.linalg.norm(jnp.concatenate(leaves, axis=1), axis=1)
 
 
+# %% [markdown]
+# Networks of one width are trained, and both predictions computed for them.
+
+
+# %%
 def compare(width, activation, prepare=None, hidden=1, count=8):
     """Train centred networks; distances to both predictions, [networks, T] each."""
     like = {"activation": activation, "hidden": hidden}
@@ -457,6 +521,7 @@ def compare(width, activation, prepare=None, hidden=1, count=8):
     }
 
 
+# %%
 ETA, AT = 0.6, [0, *log_steps(128, 16)]
 WIDTHS = (128, 256, 512, 1024, 2048, 4096) if paper else (128, 512, 4096)
 DEEP = (128, 512, 2048) if paper else (64, 576)
@@ -507,18 +572,27 @@ assert slopes["own, GELU"][0] < slopes["own, ReLU"][0] < slopes["own, one sign"]
 # %% [markdown]
 # (Lines have the exponents of the table; the legend gives the fitted ones.)
 # For ReLU the fit, $-0.70 \pm 0.04$, agrees with $-3/4$ within its error; $-1/2$ and $-1$ are several errors away.
-# The counting carries over from the kernel to the trained function. The statement "the network is its linearization up to $O(n^{-1/2})$" is right as an upper bound, sharp if the readout weights have one sign, and pessimistic by
-# $\sqrt n$ for ordinary smooth networks, of one hidden layer or two. In the same figure one sees which kernel to predict with: a network's **own** tangent kernel, $N \times N$ numbers at the start of training, is better than the kernel of infinite width by a factor of the order of $\sqrt n$, about fifty here. What the
-# infinite-width kernel misses is the draw of this one network, not its training. And the table is the "at every time" of the claim: the distance rises while the residual is there, and then stays. (With one sign it falls back, by about half: there the drift is mostly a change of the kernel's *scale*, which changes how fast the network gets to the end, and not where that is.)
+# The counting carries over from the kernel to the trained function.
+# The statement "the network is its linearization up to $O(n^{-1/2})$" is right as an upper bound, sharp if the readout weights have one sign,
+# and pessimistic by $\sqrt n$ for ordinary smooth networks, of one hidden layer or two.
+# In the same figure one sees which kernel to predict with:
+# a network's **own** tangent kernel, $N \times N$ numbers at the start of training, is better than the kernel of infinite width by a factor of the order of $\sqrt n$, about fifty here.
+# What the infinite-width kernel misses is the draw of this one network, not its training.
+# And the table is the "at every time" of the claim: the distance rises while the residual is there, and then stays.
+# (With one sign it falls back, by about half: there the drift is mostly a change of the kernel's *scale*, which changes how fast the network gets to the end, and not where that is.)
 #
 # ## How far the parameters travel
 #
 # "A global minimum is found with parameters near their start". **Predictions**, with the kernel of infinite width and no other number:
 #
 # - *Distance.* By (6) the straight distance from the start tends to $\sqrt{y^\top\Theta^{-1}y}$, the same number at every large width.
-# - *Path.* The way there is longer, since the modes are learned one after the other. Step $s$ has the length $\frac{\eta}{N} \|J^\top r_s\| = \frac{\eta}{N} \sqrt{r_s^\top \Theta\, r_s}$ with $r_s = -(1 - \eta\Theta/N)^s y$; the path is their sum.
-# - *Nearness.* The start has length $\sqrt P$ with $P = n(N + M + 2) + 1$ parameters here, so relative to it the distance falls like $n^{-1/2}$: arithmetic. (With a second hidden layer there are $n^2$ weights: $1/n$.)
-# - *Loss.* It goes to zero at widths at which $\Theta_t$ stays positive definite. At a finite time it is not zero but (2), for steps with $(1 - \eta\lambda_i/N)^{2s}$ in the place of the exponential. We compare it with that for the network's own kernel.
+# - *Path.* The way there is longer, since the modes are learned one after the other.
+#   Step $s$ has the length $\frac{\eta}{N} \|J^\top r_s\| = \frac{\eta}{N} \sqrt{r_s^\top \Theta\, r_s}$ with $r_s = -(1 - \eta\Theta/N)^s y$; the path is their sum.
+# - *Nearness.* The start has length $\sqrt P$ with $P = n(N + M + 2) + 1$ parameters here, so relative to it the distance falls like $n^{-1/2}$: arithmetic.
+#   (With a second hidden layer there are $n^2$ weights: $1/n$.)
+# - *Loss.* It goes to zero at widths at which $\Theta_t$ stays positive definite.
+#   At a finite time it is not zero but (2), for steps with $(1 - \eta\lambda_i/N)^{2s}$ in the place of the exponential.
+#   We compare it with that for the network's own kernel.
 
 # %%
 with jax.enable_x64(True):
@@ -581,25 +655,33 @@ print(f"loss at the end over formula (2), own kernel: {loss_ratio[0]:.2f} ± {lo
 assert abs(path_ratio[0] - 1) < 0.05
 
 # %% [markdown]
-# Both halves of the statement hold at these widths. The loss goes to zero as far as we trained: at most $8 \cdot 10^{-5}$ of it is left, and formula (2) has the same at $n = 4096$ to a per cent.
-# The parameters get to a place at the distance 2.2 to 2.3, from a start of length 70 to 400. At $n = 4096$ the path there has the length 2.5.
-# "Near" is relative to the start. In absolute terms they move about as far in a wide network as in a narrow one, where it is some four per cent more; what falls is how much that walk bends the function.
+# Both halves of the statement hold at these widths.
+# The loss goes to zero as far as we trained: at most $8 \cdot 10^{-5}$ of it is left, and formula (2) has the same at $n = 4096$ to a per cent.
+# The parameters get to a place at the distance 2.2 to 2.3, from a start of length 70 to 400.
+# At $n = 4096$ the path there has the length 2.5.
+# "Near" is relative to the start.
+# In absolute terms they move about as far in a wide network as in a narrow one, where it is some four per cent more; what falls is how much that walk bends the function.
 #
 # ## Ensembles: mean and covariance
 #
-# Two networks of infinite width have the same kernel and different starts $f_0$, drawn from the Gaussian process with covariance $\Sigma$ (chapter 03). After training both differ still. Equation (3) is *affine in $f_0$*, a linear map of $f_0$ plus a constant:
+# Two networks of infinite width have the same kernel and different starts $f_0$, drawn from the Gaussian process with covariance $\Sigma$ (chapter 03).
+# After training both differ still.
+# Equation (3) is *affine in $f_0$*, a linear map of $f_0$ plus a constant:
 #
 # $$f_t(x) = f_0(x) + G_t\,\big(y - f_0(X)\big), \qquad G_t = \Theta(x, X)\, \Theta^{-1}\big(1 - e^{-\Theta t/N}\big), \tag{8}$$
 #
-# and an affine map of a Gaussian process is one. Take the mean (that of $f_0$ is zero). Multiply out the covariance of $f_0(x) - G_t f_0(X)$ with the same at $x'$; $G_t'$ is $G_t$ with $x'$ in the place of $x$:
+# and an affine map of a Gaussian process is one.
+# Take the mean (that of $f_0$ is zero).
+# Multiply out the covariance of $f_0(x) - G_t f_0(X)$ with the same at $x'$; $G_t'$ is $G_t$ with $x'$ in the place of $x$:
 #
 # $$\mathbb E f_t(x) = G_t\, y, \qquad
 # \operatorname{Cov}\big(f_t(x), f_t(x')\big) = \Sigma(x, x') + G_t\, \Sigma(X, X)\, G_t'^\top - G_t\, \Sigma(X, x') - \Sigma(x, X)\, G_t'^\top. \tag{9}$$
 #
 # Two kernels with two jobs: $\Theta$ moves the functions, $\Sigma$ says where they start. The covariance does not depend on the targets. `ntk.ensemble_posterior` computes both.
 #
-# **Measurement.** Six ensembles of 50 networks of width 512, and six of width 32, with their random starts this time. The flow is approached by small steps while the fast modes are in motion, and larger ones later. We look at the 20 test images, and for the figure at an *arc*: the circle in input space that leads
-# from a training image of a 3 (at angle 0) through one of an 8, scaled to the same length.
+# **Measurement.** Six ensembles of 50 networks of width 512, and six of width 32, with their random starts this time.
+# The flow is approached by small steps while the fast modes are in motion, and larger ones later.
+# We look at the 20 test images, and for the figure at an *arc*: the circle in input space that leads from a training image of a 3 (at angle 0) through one of an 8, scaled to the same length.
 
 # %%
 angles = np.linspace(-np.pi, np.pi, 33)
@@ -661,7 +743,10 @@ plt.show()
 
 
 # %% [markdown]
-# A figure convinces; a test can fail. Take the 20 test images, with predicted mean $m$ and covariance $C$ ($20\times20$) at one time, and *whiten*: $z = C^{-1/2}(f_t - m)$ should have mean zero and covariance $1$. (The code divides by the Cholesky factor of $C$; that $z$ is a rotation of this one, and the three numbers do not see rotations.) With $S$ networks there are three numbers, each of which should be 1 up to sampling noise:
+# A figure convinces; a test can fail.
+# Take the 20 test images, with predicted mean $m$ and covariance $C$ ($20\times20$) at one time, and *whiten*: $z = C^{-1/2}(f_t - m)$ should have mean zero and covariance $1$.
+# (The code divides by the Cholesky factor of $C$; that $z$ is a rotation of this one, and the three numbers do not see rotations.)
+# With $S$ networks there are three numbers, each of which should be 1 up to sampling noise:
 #
 # - for the mean, $S\, \|\bar z\|^2/M$: a $\chi^2$ per point, which scatters by $\sqrt{2/M}$;
 # - for the variances, $\operatorname{tr}\hat C_z/M$ (with $\hat C_z$ the sample covariance about zero);
@@ -704,23 +789,39 @@ assert tested[32, 8.0][0][1] < 0.95
 
 # %% [markdown]
 # At width 512 mean, variances and correlations are what (9) says, within errors of 2 % for the variances, 5 % for the correlations and 10 % for the $\chi^2$ of the mean.
-# At width 32 the test sees a difference: after training the variance is some 15 % too small. The third number falls with it, as it is made from the same covariance: it is no evidence about correlations of its own. The mean still passes, with fifty networks. That is an effect of higher order, of the kind of chapter 03's bias, and gone to within 2 % at width 512. (Nothing is wrong at $t = 0$: with one hidden layer the covariance of the start is exact at every width.)
+# At width 32 the test sees a difference: after training the variance is some 15 % too small.
+# The third number falls with it, as it is made from the same covariance: it is no evidence about correlations of its own.
+# The mean still passes, with fifty networks.
+# That is an effect of higher order, of the kind of chapter 03's bias, and gone to within 2 % at width 512.
+# (Nothing is wrong at $t = 0$: with one hidden layer the covariance of the start is exact at every width.)
 #
 # ## Not a posterior
 #
-# The band in the figure above is pinched at the data and wide away from them. It looks like the posterior of a Gaussian process. It is not one. The posterior for the prior covariance $\Sigma$, given the data without noise, is
+# The band in the figure above is pinched at the data and wide away from them.
+# It looks like the posterior of a Gaussian process.
+# It is not one.
+# The posterior for the prior covariance $\Sigma$, given the data without noise, is
 #
 # $$\text{mean } \Sigma(x, X)\, \Sigma^{-1} y, \qquad \text{covariance } \Sigma(x, x') - \Sigma(x, X)\,\Sigma^{-1}\,\Sigma(X, x'). \tag{10}$$
 #
-# Set $t = \infty$ in (9), so that $G = \Theta(x, X)\Theta^{-1}$. The mean is that of a process with kernel $\Theta$; but the covariance contains $\Sigma$ and $\Theta$, and is neither (10) nor (10) with $\Theta$ in place of $\Sigma$. A Bayesian conditions on the data all functions that the prior allows. Gradient descent instead takes each function and moves it, along
-# $\Theta$, until it fits; where it ends depends on how it moves. With one exception. *Train the readout alone* (hidden weights stay random): then the tangent kernel is $\Sigma$ itself, by equation (1) of chapter 03. Put $\Theta = \Sigma$ and $t = \infty$ into (9): the three last terms become $+A - A - A$ with $A = \Sigma(x,X)\Sigma^{-1}\Sigma(X,x')$. That *is* (10).
+# Set $t = \infty$ in (9), so that $G = \Theta(x, X)\Theta^{-1}$.
+# The mean is that of a process with kernel $\Theta$; but the covariance contains $\Sigma$ and $\Theta$, and is neither (10) nor (10) with $\Theta$ in place of $\Sigma$.
+# A Bayesian conditions on the data all functions that the prior allows.
+# Gradient descent instead takes each function and moves it, along $\Theta$, until it fits; where it ends depends on how it moves.
+# With one exception.
+# *Train the readout alone* (hidden weights stay random): then the tangent kernel is $\Sigma$ itself, by equation (1) of chapter 03.
+# Put $\Theta = \Sigma$ and $t = \infty$ into (9): the three last terms become $+A - A - A$ with $A = \Sigma(x,X)\Sigma^{-1}\Sigma(X,x')$.
+# That *is* (10).
 #
-# *Which is larger?* Write $G_\Sigma$ for $\Sigma(x, X)\Sigma^{-1}$ and $G_\Theta$ for $\Theta(x, X)\Theta^{-1}$, and take **one** network, trained both ways from the same start. By (8) it ends at two functions that differ by
+# *Which is larger?* Write $G_\Sigma$ for $\Sigma(x, X)\Sigma^{-1}$ and $G_\Theta$ for $\Theta(x, X)\Theta^{-1}$, and take **one** network, trained both ways from the same start.
+# By (8) it ends at two functions that differ by
 #
 # $$\delta(x) = (G_\Theta - G_\Sigma)\,(y - f_0(X)). \tag{11}$$
 #
-# The readout-trained one fluctuates by $f_0(x) - G_\Sigma f_0(X)$. That is what is left of $f_0(x)$ after its best linear prediction from $f_0(X)$, so it is uncorrelated with $f_0(X)$, and with $\delta$. Hence the variances add: **ensemble = posterior + variance of $\delta$.** No training that ends at $f_0(x) + G\,(y - f_0(X))$, with whatever $G$ that does not depend on $f_0$, leaves less
-# spread than the posterior.
+# The readout-trained one fluctuates by $f_0(x) - G_\Sigma f_0(X)$.
+# That is what is left of $f_0(x)$ after its best linear prediction from $f_0(X)$, so it is uncorrelated with $f_0(X)$, and with $\delta$.
+# Hence the variances add: **ensemble = posterior + variance of $\delta$.**
+# No training that ends at $f_0(x) + G\,(y - f_0(X))$, with whatever $G$ that does not depend on $f_0$, leaves less spread than the posterior.
 #
 # **Measurement:** 100 networks of width 1024, each trained in full and with the readout alone; standard deviations along the arc.
 
@@ -755,7 +856,7 @@ with jax.enable_x64(True):
     of_ntk = ntk.gp_posterior(k.ntk, targets, here.ntk, there.ntk, ridge=0.0)
 
 
-# %% alt="Standard deviations along the arc at the end of training. Networks trained in all layers lie on the solid line of the ensemble formula, networks with a trained readout on the dashed line of the Bayesian posterior, a few percent below it; both go down to zero, or nearly, at the two training points; a dotted line, the posterior of a process with kernel Theta, lies half as high again. The lowest line, the difference of the two trainings of one network, is predicted and measured at up to about 0.3 away from the data and zero at the data."
+# %%
 def std_of(cov):
     return np.sqrt(np.maximum(np.diagonal(np.asarray(cov)), 0))
 
@@ -784,6 +885,7 @@ delta = ends["all layers"] - ends["readout alone"]
 lines["δ, both trainings"] = delta_line, "δ, equation (11)"
 ends["δ, both trainings"] = delta
 
+# %% alt="Standard deviations along the arc at the end of training. Networks trained in all layers lie on the solid line of the ensemble formula, networks with a trained readout on the dashed line of the Bayesian posterior, a few percent below it; both go down to zero, or nearly, at the two training points; a dotted line, the posterior of a process with kernel Theta, lies half as high again. The lowest line, the difference of the two trainings of one network, is predicted and measured at up to about 0.3 away from the data and zero at the data."
 fig, ax = plt.subplots(figsize=(7.4, 3.2))
 ax.plot(angles, std_of(of_ntk[1]), ":", color="k", label="posterior with Θ")
 for i, (name, (line, label)) in enumerate(lines.items()):
@@ -796,6 +898,7 @@ ax.set(xlabel="angle on the arc (rad)", ylabel="standard deviation")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
+# %%
 away = lines["all layers"][0] > 0.2  # not at the training points
 means = {"all layers": at_the_end[0], "readout alone": posterior[0]}
 for name, mean_line in means.items():
@@ -815,17 +918,29 @@ print(f"δ: std over prediction {of_delta:.2f}, mean off by {off:.1g} (rms)")
 assert abs(of_delta - 1) < 0.3
 
 # %% [markdown]
-# The ensemble's spread is *larger* than the posterior's, by about three per cent here. The error bars of a hundred networks hide that; the lowest line, network by network, shows it (some ten per cent above the line: it is small, and the draw of the kernels at width 1024 adds to it). So in this example the *spread* of the ensemble is not far from that of a posterior, namely that of $\Sigma$, and it is far from that of the one whose mean it has, that of $\Theta$. Practical people may
-# be content. What it is *not* is a sample from either.
+# The ensemble's spread is *larger* than the posterior's, by about three per cent here.
+# The error bars of a hundred networks hide that; the lowest line, network by network, shows it (some ten per cent above the line: it is small, and the draw of the kernels at width 1024 adds to it).
+# So in this example the *spread* of the ensemble is not far from that of a posterior, namely that of $\Sigma$, and it is far from that of the one whose mean it has, that of $\Theta$.
+# Practical people may be content.
+# What it is *not* is a sample from either.
 #
 # ## Cross-entropy
 #
-# For another loss $\frac1N\sum_i \ell(f(x_i), y_i)$, equation (1) holds with $\partial\ell/\partial f$ in the place of $r$. With the cross-entropy it is no longer linear, and there is no closed form; there still is an equation in function space, for the $N$ training outputs alone: $\dot f(X) = \frac1N\Theta\,(y - \mathrm{softmax} f)$. `ntk.cross_entropy_flow` integrates it.
+# For another loss $\frac1N\sum_i \ell(f(x_i), y_i)$, equation (1) holds with $\partial\ell/\partial f$ in the place of $r$.
+# With the cross-entropy it is no longer linear, and there is no closed form;
+# there still is an equation in function space, for the $N$ training outputs alone: $\dot f(X) = \frac1N\Theta\,(y - \mathrm{softmax} f)$.
+# `ntk.cross_entropy_flow` integrates it.
 #
-# One thing changes for good. On data that the model can separate the squared loss has a minimum and stops; the cross-entropy has none, and logits grow for ever, like $\log t$. By (7) the distance between network and linearization was bounded because the residual dies out *exponentially*. Here $\partial\ell/\partial f$ has its place. It decays like $1/t$, and its integral diverges. **Prediction:** the distance keeps growing, at a fixed width.
+# One thing changes for good.
+# On data that the model can separate the squared loss has a minimum and stops; the cross-entropy has none, and logits grow for ever, like $\log t$.
+# By (7) the distance between network and linearization was bounded because the residual dies out *exponentially*.
+# Here $\partial\ell/\partial f$ has its place.
+# It decays like $1/t$, and its integral diverges.
+# **Prediction:** the distance keeps growing, at a fixed width.
 #
-# **Measurement:** three networks of width 512, both losses, 300 steps; beside each its linearization, `ntk.linearize`, trained with the same steps. The distance is the rms over the 20 training points. Two classes need one output: logits $\pm f/\sqrt2$ have the tangent kernel $\Theta$ along the only direction in which they move, and
-# the loss $\log(1 + e^{-\sqrt2\, y f})$.
+# **Measurement:** three networks of width 512, both losses, 300 steps; beside each its linearization, `ntk.linearize`, trained with the same steps.
+# The distance is the rms over the 20 training points.
+# Two classes need one output: logits $\pm f/\sqrt2$ have the tangent kernel $\Theta$ along the only direction in which they move, and the loss $\log(1 + e^{-\sqrt2\, y f})$.
 
 
 # %%
@@ -900,72 +1015,48 @@ assert growth["mse"] < 1 < 3 < growth["cross-entropy"]
 
 # %% [markdown]
 # In the margins one sees little: none with the squared loss, and two to three per cent between network and kernel with the cross-entropy.
-# In the distance the squared loss forgives: what the network does differently on the way is corrected at the training points before it stops. (At test points it stays: that is why the rms over all 40 images stayed, in the section on the distance.) The cross-entropy never stops, and the distance grows as long as we looked, to $t = 200$.
-# If it goes on like that, as the integral in (7) suggests, *no* fixed width is enough for all times. The theorem is about the squared loss, or about a fixed time.
+# In the distance the squared loss forgives: what the network does differently on the way is corrected at the training points before it stops.
+# (At test points it stays: that is why the rms over all 40 images stayed, in the section on the distance.)
+# The cross-entropy never stops, and the distance grows as long as we looked, to $t = 200$.
+# If it goes on like that, as the integral in (7) suggests, *no* fixed width is enough for all times.
+# The theorem is about the squared loss, or about a fixed time.
 #
 # ## Claims
 
 # %%
-claim(
-    "L1",
-    what="slope over width, distance from the own linearisation, GELU",
-    measured=slopes["own, GELU"][0],
-    uncertainty=slopes["own, GELU"][1],
-    seeds=COUNT,
-)
-claim(
-    "L1",
-    what="slope over width, distance from the own linearisation, ReLU",
-    measured=slopes["own, ReLU"][0],
-    uncertainty=slopes["own, ReLU"][1],
-    seeds=COUNT,
-)
-claim(
-    "L1",
-    what="the same for GELU with readout weights of one sign",
-    measured=slopes["own, one sign"][0],
-    uncertainty=slopes["own, one sign"][1],
-    seeds=COUNT,
-)
-claim(
-    "L1",
-    what="slope over width, distance from the infinite-width prediction",
-    measured=slopes["infinite-width kernel"][0],
-    uncertainty=slopes["infinite-width kernel"][1],
-    seeds=COUNT,
-)
-claim(
-    "J6",
-    what="distance of the parameters from their start at n = 4096 over its prediction",
-    measured=path,
-    uncertainty=path_error,
-    seeds=COUNT,
-)
-claim(
-    "J6",
-    what="slope over width of the parameters' distance over their length",
-    measured=nearness[0],
-    uncertainty=nearness[1],
-    seeds=COUNT,
-)
-middle, error = plotting.mean_and_error(left_over[:, -1])
-claim("J6", what="share of the training loss left at t = 77, n = 4096", measured=middle, uncertainty=error, seeds=COUNT)
-(chi2, trace, together), errors = tested[widest, 64.0]
+for what, name in (
+    ("slope over width, distance from the own linearisation, GELU", "own, GELU"),
+    ("slope over width, distance from the own linearisation, ReLU", "own, ReLU"),
+    ("the same for GELU with readout weights of one sign", "own, one sign"),
+    ("slope over width, distance from the infinite-width prediction", "infinite-width kernel"),
+):
+    value, error = slopes[name]
+    claim("L1", what=what, measured=value, uncertainty=error, seeds=COUNT)
+
+# %%
+for what, (value, error) in (
+    ("distance of the parameters from their start at n = 4096 over its prediction", (path, path_error)),
+    ("slope over width of the parameters' distance over their length", nearness),
+    ("share of the training loss left at t = 77, n = 4096", plotting.mean_and_error(left_over[:, -1])),
+):
+    claim("J6", what=what, measured=value, uncertainty=error, seeds=COUNT)
+
+# %%
+values, errors = tested[widest, 64.0]
 for what, value, error in zip(
-    ("mean of an ensemble, n = 512, t = 64: χ² for each image",
-     "variance of an ensemble, n = 512, t = 64, over its prediction",
-     "its correlations: squared deviation over that of sampling"),
-    (chi2, trace, together), errors, strict=True,
-):  # fmt: skip
+    (
+        "mean of an ensemble, n = 512, t = 64: χ² for each image",
+        "variance of an ensemble, n = 512, t = 64, over its prediction",
+        "its correlations: squared deviation over that of sampling",
+    ),
+    values,
+    errors,
+    strict=True,
+):
     claim("L2", what=what, measured=value, uncertainty=error, seeds=groups)
 (_, narrow, _), errors = tested[32, 64.0]
-claim(
-    "L2",
-    what="variance of an ensemble, n = 32, t = 64, over its prediction",
-    measured=narrow,
-    uncertainty=errors[1],
-    seeds=groups,
-)
+what = "variance of an ensemble, n = 32, t = 64, over its prediction"
+claim("L2", what=what, measured=narrow, uncertainty=errors[1], seeds=groups)
 
 # %%
 for what, (value, error) in {
@@ -977,25 +1068,32 @@ for what, (value, error) in {
 # %% [markdown]
 # ## What to take away
 #
-# - With a constant kernel training is linear: each mode of $\Theta(X, X)$ decays as $e^{-\lambda_i t/N}$ (flow) or $(1 - \eta\lambda_i/N)^s$ (steps). Test points follow through $\Theta(x, X)$, starting from their own $f_0(x)$.
+# - With a constant kernel training is linear: each mode of $\Theta(X, X)$ decays as $e^{-\lambda_i t/N}$ (flow) or $(1 - \eta\lambda_i/N)^s$ (steps).
+#   Test points follow through $\Theta(x, X)$, starting from their own $f_0(x)$.
 # - $\eta_{\max} = 2(1+\mu)N/\lambda_{\max}$ is set by the largest mode. Here that is one in which there is nothing to learn.
 # - What a network learns early is what its kernel finds easy. A target is learned fast if it lies there.
-# - A network follows its own linearization to $1/n$ (smooth), $n^{-3/4}$ (ReLU), $n^{-1/2}$ (one sign, the proven bound). From the infinite-width kernel it is $n^{-1/2}$ away, through the draw at the start.
-# - The parameters walk as far at every width; relative to their start it is $n^{-1/2}$ (one hidden layer). That they stay there for all times needs $\lambda_{\min}(\Theta_\infty) > 0$ and a width that is large for this data.
+# - A network follows its own linearization to $1/n$ (smooth), $n^{-3/4}$ (ReLU), $n^{-1/2}$ (one sign, the proven bound).
+#   From the infinite-width kernel it is $n^{-1/2}$ away, through the draw at the start.
+# - The parameters walk as far at every width; relative to their start it is $n^{-1/2}$ (one hidden layer).
+#   That they stay there for all times needs $\lambda_{\min}(\Theta_\infty) > 0$ and a width that is large for this data.
 # - An ensemble has mean $G_t y$ and covariance (9): $\Theta$ moves, $\Sigma$ starts. Only with a trained readout alone is that a posterior.
 #
 # ## Where it breaks
 #
 # - **Rates above the limit:** the network survives by leaving the kernel (chapter 11).
 # - **Cross-entropy, long:** the logits never rest, and the distance grows with time.
-# - **Large residuals:** the distance grows faster than linearly in $r_0$: by (7) like its square for smooth $\phi$ and small $r_0$ (higher powers follow), with kinks like a power between $3/2$ and $2$. Scaling the output changes that (chapter 05); so do targets far from $f_0$.
+# - **Large residuals:** the distance grows faster than linearly in $r_0$:
+#   by (7) like its square for smooth $\phi$ and small $r_0$ (higher powers follow), with kinks like a power between $3/2$ and $2$.
+#   Scaling the output changes that (chapter 05); so do targets far from $f_0$.
 # - **Small eigenvalues:** at $t = \infty$ they divide; in float32, or with nearly equal inputs, use a ridge or stop early (chapters 12 and 13).
 # - **Mini-batches:** the mean follows (2), the spread does not (chapter 08).
 # - **20 images.** With more data the slowest modes take longer, and in that time a network of the same width drifts further.
 #
 # ## Exercises
 #
-# `exercises/04_kernel_dynamics.ipynb`, 85 minutes and an open task: gradient flow for a singular kernel (04.1), momentum (04.2), predict, then measure, when the loss is down to a tenth (04.3), find the mistake in a prediction (04.4), why the ensemble is no posterior (04.5), shuffled labels (04.6).
+# `exercises/04_kernel_dynamics.ipynb`, 85 minutes and an open task:
+# gradient flow for a singular kernel (04.1), momentum (04.2), predict, then measure, when the loss is down to a tenth (04.3),
+# find the mistake in a prediction (04.4), why the ensemble is no posterior (04.5), shuffled labels (04.6).
 #
 # ## References
 #
