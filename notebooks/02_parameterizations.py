@@ -281,6 +281,7 @@ def largest_stable_rate(apply_fn, params):
     return jnp.sqrt(low * high)
 
 
+# %%
 measured = {}
 for p in theory:
     columns = []
@@ -536,7 +537,8 @@ assert to_A[:, -1].mean() < 0.6 * distance(A, theta) < to_ntk[:, -1].mean()
 # With ten points the share follows from the limit of chapter 03, without a parameter to fit.
 # With a constant kernel all steps together move the weights by $\Delta W_{ij} = \sum_m c_m\, g_{ij}(x_m)$, where the ten numbers $c$ come from gradient descent with $\Theta_\infty$.
 # Up to positive factors weight $ij$ then contributes $\phi(u_k)\,\phi'(v_k) \sum_m c_m\, \phi(u_m)\, \phi'(v_m)$ to $f(x_k)$.
-# Here $u$ are the values of unit $i$ of the first hidden layer at the ten points, $v$ those of unit $j$ of the second: two independent draws from Gaussian processes with the covariances $\Sigma^1$ and $\Sigma^2$.
+# Here $u$ are the values of unit $i$ of the first hidden layer at the ten points, $v$ those of unit $j$ of the second:
+# two independent draws from Gaussian processes with the covariances $\Sigma^1$ and $\Sigma^2$.
 # Count how often the contribution has the sign of its mean:
 # %%
 STEPS = 100
@@ -586,16 +588,8 @@ def account_of_weights(apply_fn, x, points, learning_rate, params):
     def loss(f, target):
         return trained_on @ (f - target)[:, 0] ** 2 / 2
 
-    trained = ntk.train(
-        (apply_fn, params),
-        x,
-        start + y,
-        optimizer=optax.sgd(learning_rate),
-        loss=loss,
-        steps=100,
-        record_at=[100],
-        progress=False,
-    ).params
+    how = {"optimizer": optax.sgd(learning_rate), "loss": loss, "steps": 100, "record_at": [100]}
+    trained = ntk.train((apply_fn, params), x, start + y, **how, progress=False).params
     movement = jax.tree.map(jnp.subtract, trained, params)
 
     def at(one):
@@ -619,6 +613,7 @@ def account_of_weights(apply_fn, x, points, learning_rate, params):
     }
 
 
+# %%
 rows = {1: [], 10: []}  # by the number of training points
 with jax.enable_x64(True):
     digits = jnp.asarray(x, jnp.float64)
@@ -634,6 +629,10 @@ accounts = {
     points: {k: np.stack([row[k] for row in of], axis=1) for k in of[0]} for points, of in rows.items()
 }  # [seeds, widths] each
 
+# %% [markdown]
+# And the slope over the width of each of these sizes:
+
+# %%
 slopes = {points: {} for points in accounts}
 for points, found in accounts.items():
     for key, samples in found.items():
@@ -713,46 +712,21 @@ share_one, share_ten = (accounts[points]["share"][:, -1] for points in (1, 10))
 assert (share_one > 0.98).all()
 assert abs(share_ten.mean() - derived_share) < 0.02
 
-movement, readout = (slopes[10][f"movement {r}"] for r in ("hidden", "readout"))
-claim(
-    "J4",
-    what="slope over n of the movement of one hidden weight (ten digits, 100 steps)",
-    measured=movement[0],
-    uncertainty=movement[1],
-    seeds=SEEDS,
-)
-claim(
-    "J4",
-    what="slope over n of the movement of one readout weight (ten digits, 100 steps)",
-    measured=readout[0],
-    uncertainty=readout[1],
-    seeds=SEEDS,
-)
-claim(
-    "J4",
-    what="slope over n of the sum of gradient × movement over the hidden weights",
-    measured=slopes[10]["sum"][0],
-    uncertainty=slopes[10]["sum"][1],
-    seeds=SEEDS,
-)
+# %%
+for what, (value, error) in (
+    ("slope over n of the movement of one hidden weight (ten digits, 100 steps)", slopes[10]["movement hidden"]),
+    ("slope over n of the movement of one readout weight (ten digits, 100 steps)", slopes[10]["movement readout"]),
+    ("slope over n of the sum of gradient × movement over the hidden weights", slopes[10]["sum"]),
+):
+    claim("J4", what=what, measured=value, uncertainty=error, seeds=SEEDS)
 widest = f"n = {WEIGHT_WIDTHS[-1]}"
-mean, error = plotting.mean_and_error(share_one)
-claim(
-    "J4",
-    what=f"share of hidden weights with the common sign, one training point, {widest}",
-    measured=mean,
-    uncertainty=error,
-    seeds=SEEDS,
-)
-mean, error = plotting.mean_and_error(share_ten)
-claim(
-    "J4",
-    what=f"share of hidden weights with the common sign, ten training points, {widest}",
-    derived=derived_share,
-    measured=mean,
-    uncertainty=error,
-    seeds=SEEDS,
-)
+for inputs, derived, share in (
+    ("one training point", None, share_one),
+    ("ten training points", derived_share, share_ten),
+):
+    mean, error = plotting.mean_and_error(share)
+    what = f"share of hidden weights with the common sign, {inputs}, {widest}"
+    claim("J4", what=what, derived=derived, measured=mean, uncertainty=error, seeds=SEEDS)
 
 # %% [markdown]
 # ## Features that move, features that do not
@@ -815,18 +789,13 @@ def changes(n, parameterization, one_rate, params):
 
     optimizer = optax.sgd(0.3 * W_STD**2 / n) if one_rate else ntk.sgd(net, 0.3)
     before = read(params)
-    trained = ntk.train(
-        (parts[-1], params),
-        x,
-        before[-1] + y,
-        optimizer=optimizer,
-        steps=3,
-        progress=False,
-    ).params
+    model = parts[-1], params
+    trained = ntk.train(model, x, before[-1] + y, optimizer=optimizer, steps=3, progress=False).params
     pairs = zip(before, read(trained), strict=True)
     return jnp.stack([rms(b - a) for a, b in pairs])
 
 
+# %%
 CASES = {  # name: parameterization, one rate for all?, predicted slopes of h¹, h², f
     "NTK": (ntk.NTK, False, (-0.5, -0.5, 0)),
     "standard, η₀/n": (ntk.STANDARD, True, (-1.5, None, None)),
