@@ -37,7 +37,11 @@ plotting.use_style()
 PAPER = scale() == "paper"
 RELU, ERF, TANH, ELU = ntk.Relu(), ntk.Erf(), ntk.Tanh(), ntk.Elu()
 
-# Three disjoint subsets of mnist5k: 200 images for training, 300 for testing.
+# %% [markdown]
+# The data are three disjoint subsets of mnist5k, each with 200 images for training and 300 for testing.
+# Every image is divided by its norm.
+
+# %%
 SUBSETS, N, M = 3, 200, 300
 data = ntk.load("mnist5k", n_train=SUBSETS * N, n_test=SUBSETS * M, seed=reseed(0)).flat()
 
@@ -106,14 +110,10 @@ def inputs(x_unit, w_std, b_std, q):
     return jnp.asarray(size * x_unit, jnp.float32)
 
 
+# %%
 point = ntk.critical_point(ERF, 0.5)
-net = ntk.mlp(
-    [x.shape[1]] + [1] * 10,
-    activation=ERF,
-    w_std=point.w_std,
-    b_std=0.5,
-    rngs=nnx.Rngs(0),
-)  # widths play no role for the kernel
+widths = [x.shape[1]] + [1] * 10  # they play no role for the kernel
+net = ntk.mlp(widths, activation=ERF, w_std=point.w_std, b_std=0.5, rngs=nnx.Rngs(0))
 exact = net.kernel(np.asarray(inputs(x[:9], point.w_std, 0.5, point.q), float)).ntk
 ratio = deep_kernel(ERF, point.w_std, 0.5, point.q, [10])
 difference = np.abs(ratio(0, x[:9] @ x[:9].T) - exact / exact[0, 0]).max()
@@ -132,7 +132,9 @@ assert difference < 1e-5
 # $$e_{l+1} \approx \chi_1 e_l + q\,\delta_{l+1} + \big(\chi_1 - \chi(c_l)\big)\, \Theta^*_{\rm ord}.$$
 #
 # - Smooth $\phi$: $\chi_1 - \chi(c) \propto \delta$. The drive decays like $\chi_1^l$, exactly as fast as the error itself: resonance, $e_L \sim L\,\chi_1^L$.
-# - ReLU: $\chi(c) = \chi_1 (1 - \theta/\pi)$ with $\theta = \arccos c \approx \sqrt{2\delta}$. The drive decays like $\chi_1^{l/2}$, *slower* than the error, and wins: $e_L \sim \chi_1^{L/2}$. A kink halves the rate.
+# - ReLU: $\chi(c) = \chi_1 (1 - \theta/\pi)$ with $\theta = \arccos c \approx \sqrt{2\delta}$.
+#   The drive decays like $\chi_1^{l/2}$, *slower* than the error, and wins: $e_L \sim \chi_1^{L/2}$.
+#   A kink halves the rate.
 #
 # **Chaotic phase**, $\chi_1 > 1$: correlations of different inputs tend to $c^* < 1$, where $\chi_{c^*} = \chi(c^*) < 1$. So
 #
@@ -168,26 +170,21 @@ for name, (phi, w_std, b_std) in OFF_LINE.items():
     law = np.log(chi_c) if smooth else np.log(chi_c) / 2
     late = slice(70, 140)
     power = depths[:, None] if smooth else 1.0  # L χ^L, or χ^(L/2)
-    rates[name] = (
-        law,
-        slopes_over_depth(depths[late], (errors[name] / power)[late]),
-    )
+    rates[name] = law, slopes_over_depth(depths[late], (errors[name] / power)[late])
     print(f"{name}: Θ(x, x') → {end:.4g}; ", end="")
     print(f"rate predicted {law:.3g}, measured {rates[name][1].mean():.3g}")
 
-# The diagonal in the chaotic phase, for digits as they are: norms differ.
+# %% [markdown]
+# Then the diagonal in the chaotic phase, for five digits as they are.
+# Their norms differ, and so does the variance $q$ in the first layer.
+
+# %%
 phi, w_std, b_std = OFF_LINE["chaotic, erf"]
 norms = np.mean(np.asarray(data.x_train[:5], float) ** 2, axis=1)
 diagonals = []
 for norm in norms:
-    profile = ntk.ntk_depth_profile(
-        phi,
-        w_std,
-        b_std,
-        depths,
-        delta=np.zeros(6),
-        q=w_std**2 * norm + b_std**2,
-    )
+    q = w_std**2 * norm + b_std**2
+    profile = ntk.ntk_depth_profile(phi, w_std, b_std, depths, delta=np.zeros(6), q=q)
     diagonals.append(np.asarray(profile.ntk_diagonal)[:, 0])
 diagonals = np.array(diagonals)
 chi_1 = float(ntk.depth_scales(phi, w_std, b_std).chi_1)
@@ -209,49 +206,29 @@ for i, name in enumerate(errors):
     curve *= np.exp(np.log(errors[name][100]).mean()) / curve[100]
     colour, dash = plotting.COLOURS[i], plotting.DASHES[i]
     left.plot(depths[20:], curve[20:], color=colour, linestyle=dash)
+    style = {"color": colour, "markersize": 4, "alpha": 0.6}
     for j in range(len(pairs)):
-        left.plot(
-            depths[show],
-            errors[name][show, j],
-            plotting.MARKERS[i],
-            color=colour,
-            markersize=4,
-            alpha=0.6,
-            label=None if j else name,
-        )
+        label = None if j else name
+        left.plot(depths[show], errors[name][show, j], plotting.MARKERS[i], **style, label=label)
 left.set(yscale="log", xlabel="depth L (affine layers)")
 left.set_ylabel(r"$|\Theta(x, x') - \Theta^*|/\Theta^*$")
 left.legend()
-right.plot(
-    depths,
-    diagonals[0, 50] * chi_1 ** (depths - 51.0),
-    "k-",
-    label=r"theory: $\chi_1^L$",
-)
+right.plot(depths, diagonals[0, 50] * chi_1 ** (depths - 51.0), "k-", label=r"theory: $\chi_1^L$")
 mean, error = plotting.mean_and_error(diagonals)
-right.errorbar(
-    depths[show],
-    mean[show],
-    error[show],
-    fmt="o",
-    color=plotting.COLOURS[0],
-    label="Θ(x, x), five digits",
-)
+style = {"fmt": "o", "color": plotting.COLOURS[0], "label": "Θ(x, x), five digits"}
+right.errorbar(depths[show], mean[show], error[show], **style)
 s = ntk.depth_scales(phi, w_std, b_std)
 end = float(s.q * s.c / (1 - s.chi_c))
 off = end * (1 + errors["chaotic, erf"])
 right.plot(depths[show], off[show, 0], "s", color=plotting.COLOURS[1], label="Θ(x, x')")
 right.axhline(end, color="0.4", ls="--", label=r"theory: $q c^*/(1-\chi_{c^*})$")
-right.set(
-    yscale="log",
-    xlabel="depth L (affine layers)",
-    ylabel="chaotic, erf: kernel entry",
-)
+right.set(yscale="log", xlabel="depth L (affine layers)", ylabel="chaotic, erf: kernel entry")
 _ = right.legend()
 
 # %% [markdown]
-# Lines are the laws above with one constant each; points are pairs of digits. So "off the line the NTK converges exponentially to a constant" is right in the ordered phase and right off the diagonal in the
-# chaotic one. On the chaotic diagonal it fails, by sixteen orders of magnitude at $L = 160$.
+# Lines are the laws above with one constant each; points are pairs of digits.
+# So "off the line the NTK converges exponentially to a constant" is right in the ordered phase and right off the diagonal in the chaotic one.
+# On the chaotic diagonal it fails, by sixteen orders of magnitude at $L = 160$.
 #
 # ## What a constant kernel does
 #
@@ -264,9 +241,11 @@ _ = right.legend()
 #
 # $$\bar r(t) = \bar r(0)\, e^{-k_0 t (1 - \lambda + \lambda N)/N}, \qquad r_i(t) - \bar r(t) = \big(r_i(0) - \bar r(0)\big)\, e^{-k_0 t (1 - \lambda)/N}.$$
 #
-# **Prediction.** In the ordered phase $\lambda \to 1$. The mean is learned at $t \approx 1/k_0$. Differences take $N/(1 - \lambda)$ times as long, for ever if $\lambda = 1$: then all
-# outputs move by the same amount, the loss stops at half the variance of the targets, $\frac12 \mathrm{Var}(y)$, which is what a constant function achieves. On real data $\lambda$ differs from pair to pair, so
-# we take the whole kernel and let `ntk.gradient_flow` predict.
+# **Prediction.** In the ordered phase $\lambda \to 1$.
+# The mean is learned at $t \approx 1/k_0$.
+# Differences take $N/(1 - \lambda)$ times as long, for ever if $\lambda = 1$:
+# then all outputs move by the same amount, the loss stops at half the variance of the targets, $\frac12 \mathrm{Var}(y)$, which is what a constant function achieves.
+# On real data $\lambda$ differs from pair to pair, so we take the whole kernel and let `ntk.gradient_flow` predict.
 #
 # **Measurement.** Real networks: erf, ordered ($\sigma_w = 1$, $\sigma_b^2 = 0.05$, $\xi_c = 7$), width 128, 32 digits, target 1 for even and 0 for odd ones, trained to $t = 20/k_0$. As in chapter 03
 # we train towards $y + f_0$, so that the residual is the target. The network is written in JAX as a scan over layers: one layer is compiled, not $L$.
@@ -303,6 +282,11 @@ def draw(key, d, width, depth, outputs):
     }
 
 
+# %% [markdown]
+# These networks are those of `ntk.mlp`: with the same weights both give the same outputs.
+
+
+# %%
 def through_the_library(params, phi, w_std, b_std, x):
     """Outputs of `ntk.mlp` with these weights, for a test."""
     (w_in, b_in), (w, b), (w_out, b_out) = params["first"], params["hidden"], params["last"]
@@ -326,18 +310,11 @@ params = draw(jax.random.key(0), x.shape[1], 5, 4, 1)
 difference = apply_fn(params, x_few) - through_the_library(params, phi, w_std, b_std, x_few)
 assert jnp.abs(difference).max() < 1e-5
 
+# %% [markdown]
+# Four networks at each of three depths, and beside them gradient flow with the kernel of this depth.
+# `along` is the share of the outputs' movement that lies along $(1, \dots, 1)$.
 
-def learned(moved):
-    """Shares learned of the mean and of the differences between outputs [.., N, 1]."""
-    y = np.asarray(y_few)
-    centred, target = moved - moved.mean(-2, keepdims=True), y - y.mean()
-    return moved.mean((-1, -2)) / y.mean(), (centred * target).sum((-1, -2)) / (target**2).sum()
-
-
-def losses(moved):
-    return ((moved - np.asarray(y_few)) ** 2).mean((-1, -2)) / 2
-
-
+# %%
 ordered_depths = (4, 10, 32)
 ratio = deep_kernel(phi, w_std, b_std, q, ordered_depths)
 diagonal = q * (1 - float(s.chi_1) ** np.array(ordered_depths)) / (1 - float(s.chi_1))
@@ -365,6 +342,22 @@ for i, depth in enumerate(ordered_depths):
     flow.append(np.asarray(ntk.gradient_flow(kernel, np.asarray(y_few, float), t=rate * steps)))
     along.append(few * trained[-1].mean((-1, -2)) ** 2 / (trained[-1] ** 2).sum((-1, -2)))
 
+# %% [markdown]
+# How much of the target's mean has been learned, and how much of the differences between outputs?
+
+
+# %%
+def learned(moved):
+    """Shares learned of the mean and of the differences between outputs [.., N, 1]."""
+    y = np.asarray(y_few)
+    centred, target = moved - moved.mean(-2, keepdims=True), y - y.mean()
+    return moved.mean((-1, -2)) / y.mean(), (centred * target).sum((-1, -2)) / (target**2).sum()
+
+
+def losses(moved):
+    return ((moved - np.asarray(y_few)) ** 2).mean((-1, -2)) / 2
+
+
 shares = np.array([learned(m) for m in trained])  # [depths, 2, runs]
 predicted_shares = np.array([learned(m) for m in flow])
 end_loss = np.array([losses(m) for m in trained]).T / (variance / 2)
@@ -372,10 +365,7 @@ predicted_loss = np.array([losses(m) for m in flow]) / (variance / 2)
 along = np.array(along)
 flow_along = [few * m.mean() ** 2 / (m**2).sum() for m in flow]
 for i, depth in enumerate(ordered_depths):
-    print(
-        f"L = {depth}: movement along (1,…,1): predicted {flow_along[i]:.3f}, ",
-        end="",
-    )
+    print(f"L = {depth}: movement along (1,…,1): predicted {flow_along[i]:.3f}, ", end="")
     print(f"measured {along[i].mean():.2f}; ", end="")
     print(f"loss over Var(y)/2: {predicted_loss[i]:.2f}, {end_loss[:, i].mean():.2f}")
 
@@ -413,8 +403,9 @@ assert along[-1].mean() > 0.95
 assert np.abs(end_loss.mean(0) - predicted_loss).max() < 0.2
 
 # %% [markdown]
-# At depth 32, four and a half depth scales, the networks learn the mean label and stop. "Cannot fit" is a statement about *time*: for every finite $L$ the ordered kernel is still positive
-# definite, and $t \sim N/(k_0(1-\lambda))$ would do; but $1 - \lambda$ falls like $L\chi_1^L$, and a step size above $2/k_0$ makes the mean diverge (chapter 04), so the number of steps grows exponentially with depth.
+# At depth 32, four and a half depth scales, the networks learn the mean label and stop.
+# "Cannot fit" is a statement about *time*: for every finite $L$ the ordered kernel is still positive definite, and $t \sim N/(k_0(1-\lambda))$ would do;
+# but $1 - \lambda$ falls like $L\chi_1^L$, and a step size above $2/k_0$ makes the mean diverge (chapter 04), so the number of steps grows exponentially with depth.
 #
 # ## On the line: an effective depth
 #
@@ -424,18 +415,27 @@ assert np.abs(end_loss.mean(0) - predicted_loss).max() < 0.2
 #
 # For different inputs we need how fast $\chi(c_l)$ tends to 1. Write down one layer's map near $c = 1$, and pass to the *inverse* of the small quantity, since that grows almost linearly.
 #
-# **ReLU.** In the angle, $\cos\theta_{l+1} = \big(\sin\theta_l + (\pi - \theta_l)\cos\theta_l\big)/\pi$, which expands to $\theta_{l+1} = \theta_l - \nu\,\theta_l^2 - \frac12 \nu^2\,\theta_l^3 + \dots$ with $\nu = \frac1{3\pi}$ (compare the powers of $\theta$ on both sides). So
+# **ReLU.**
+# In the angle, $\cos\theta_{l+1} = \big(\sin\theta_l + (\pi - \theta_l)\cos\theta_l\big)/\pi$,
+# which expands to $\theta_{l+1} = \theta_l - \nu\,\theta_l^2 - \frac12 \nu^2\,\theta_l^3 + \dots$ with $\nu = \frac1{3\pi}$ (compare the powers of $\theta$ on both sides).
+# So
 #
 # $$\frac1{\theta_{l+1}} = \frac1{\theta_l} + \nu + \tfrac32 \nu^2\, \theta_l + \dots \quad\Longrightarrow\quad
 # \frac1{\theta_l} = \nu\,\big(l + \tfrac32 \log l + \dots\big), \qquad \chi(c_l) = 1 - \frac{\theta_l}\pi = 1 - \frac{3}{l + \frac32\log l + \dots}.$$
 #
-# **Smooth**, with $\phi''$ continuous. $\delta_{l+1} = \delta_l - \frac\beta2 \delta_l^2 + \frac\gamma6 \delta_l^3 - \dots$, where $\beta$ and $\gamma$ are the second and third derivative of the correlation map at 1 (`ntk.critical_point` has them). Both must be finite. So
+# **Smooth**, with $\phi''$ continuous.
+# $\delta_{l+1} = \delta_l - \frac\beta2 \delta_l^2 + \frac\gamma6 \delta_l^3 - \dots$,
+# where $\beta$ and $\gamma$ are the second and third derivative of the correlation map at 1 (`ntk.critical_point` has them).
+# Both must be finite.
+# So
 #
 # $$\frac1{\delta_{l+1}} = \frac1{\delta_l} + \frac\beta2 + \Big(\frac{\beta^2}4 - \frac\gamma6\Big)\delta_l + \dots \quad\Longrightarrow\quad
 # \frac1{\delta_l} = \frac\beta2\,\big(l + h \log l + \dots\big), \quad h = 1 - \frac{2\gamma}{3\beta^2}, \qquad \chi(c_l) = 1 - \beta\delta_l + \dots = 1 - \frac{2}{l + h\log l + \dots}.$$
 #
-# Both have one form: $\chi(c_l) = 1 - \dfrac{a}{l + h \log l + \dots}$, with $(a, h) = (3, \frac32)$ for ReLU and $(2,\ 1 - \frac{2\gamma}{3\beta^2})$ for smooth activations. It is as if the network had the
-# *effective depth* $\tilde l = l + h \log l$. The correlation $c_{l+1}$ is $1 + O(1/l)$, without a logarithm. Insert $\Theta^l(x, x') = q\,(A\, l + \kappa \log l)$ into (1):
+# Both have one form: $\chi(c_l) = 1 - \dfrac{a}{l + h \log l + \dots}$, with $(a, h) = (3, \frac32)$ for ReLU and $(2,\ 1 - \frac{2\gamma}{3\beta^2})$ for smooth activations.
+# It is as if the network had the *effective depth* $\tilde l = l + h \log l$.
+# The correlation $c_{l+1}$ is $1 + O(1/l)$, without a logarithm.
+# Insert $\Theta^l(x, x') = q\,(A\, l + \kappa \log l)$ into (1):
 #
 # $$\underbrace{A(l+1) + \kappa \log l}_{\text{left}} + O(\tfrac1l) = \underbrace{1}_{c_{l+1}} + A\, l + \kappa\log l - \underbrace{\frac{a}{l}\Big(1 - h\frac{\log l}{l}\Big)\big(A\, l + \kappa \log l\big)}_{\text{loss}}.$$
 #
@@ -453,7 +453,8 @@ assert np.abs(end_loss.mean(0) - predicted_loss).max() < 0.2
 #
 # $$\chi(c) = 1 - \beta\delta + m\,\delta^{3/2} + \dots, \qquad \delta_{l+1} = \delta_l - \tfrac\beta2\delta_l^2 + \tfrac25 m\,\delta_l^{5/2} + \dots, \qquad m = \frac{\sqrt2}{3\pi}\, \sigma_w^2 q\, \Delta^2 .$$
 #
-# The same steps as above, with $p = \sqrt2\, m\, \beta^{-3/2}$, give $\chi(c_l) = 1 - \frac2l - \frac65\, p\, l^{-3/2}$, and with $\Theta^l = q\,(\frac13 l + B\, l^{1/2})$ in (1): $\frac12 B = -2B - \frac25 p$.
+# The same steps as above, with $p = \sqrt2\, m\, \beta^{-3/2}$, give $\chi(c_l) = 1 - \frac2l - \frac65\, p\, l^{-3/2}$, and with $\Theta^l = q\,(\frac13 l + B\, l^{1/2})$ in (1):
+# $\frac12 B = -2B - \frac25 p$.
 # **Regularity decides the rate:**
 #
 # | $\phi$ | limit | distance to it |
@@ -584,12 +585,15 @@ _ = axes[0].legend()
 #
 # ## Where tanh and ReLU do differ
 #
-# The $\log$ is common to all pairs; it carries no information on the inputs. What matters is the part that *depends on the pair*, hidden in the $O(1/L)$. The recursions for $1/\theta$ and $1/\delta$ start at $1/\theta_1$ and $1/\delta_1$: a pair enters as a head start,
+# The $\log$ is common to all pairs; it carries no information on the inputs.
+# What matters is the part that *depends on the pair*, hidden in the $O(1/L)$.
+# The recursions for $1/\theta$ and $1/\delta$ start at $1/\theta_1$ and $1/\delta_1$: a pair enters as a head start,
 #
 # $$\tilde l = l + l_0 + h \log(\cdot), \qquad l_0 = \frac{3\pi}{\theta_1}\ \text{(ReLU)}, \qquad l_0 = \frac{2}{\beta\,\delta_1}\ \text{(smooth)},$$
 #
-# and with (3) two pairs differ by $\Delta\Theta(x, x')/qL \approx \Delta l_0/((1+a)L)$ as soon as $L \gg l_0$. Since $\beta \to 0$ as $\sigma_b \to 0$ (tanh becomes linear there), the head start of a smooth
-# network can be made as large as we like; that of ReLU is fixed. **Prediction** for $c_1 = 0.9$ against $0.1$, the spread times $L$:
+# and with (3) two pairs differ by $\Delta\Theta(x, x')/qL \approx \Delta l_0/((1+a)L)$ as soon as $L \gg l_0$.
+# Since $\beta \to 0$ as $\sigma_b \to 0$ (tanh becomes linear there), the head start of a smooth network can be made as large as we like; that of ReLU is fixed.
+# **Prediction** for $c_1 = 0.9$ against $0.1$, the spread times $L$:
 
 # %%
 some_depths = np.unique(np.geomspace(1, 1000, 25).astype(int))
@@ -649,22 +653,31 @@ ax.set(
 _ = ax.legend(loc="upper right")
 
 # %% [markdown]
-# The estimate is good to a quarter: it takes the asymptotic law from the first layer on. So deep tanh keeps more of the data-dependent part than deep ReLU, 8 times more at $\sigma_b = 0.2$, 39 times at $0.05$. That is a *constant*, $\sim 1/\beta$, and not a slower law in $L$.
+# The estimate is good to a quarter: it takes the asymptotic law from the first layer on.
+# So deep tanh keeps more of the data-dependent part than deep ReLU, 8 times more at $\sigma_b = 0.2$, 39 times at $0.05$.
+# That is a *constant*, $\sim 1/\beta$, and not a slower law in $L$.
 #
 # ## Invertible, and silent
 #
-# Now the open question. The limit kernel is (2) with $k_0 = qL$ and $\lambda = \frac14$ or $\frac13$. Its smallest eigenvalue is $qL(1 - \lambda)$: the kernel is invertible, and *well conditioned* at that,
+# Now the open question.
+# The limit kernel is (2) with $k_0 = qL$ and $\lambda = \frac14$ or $\frac13$.
+# Its smallest eigenvalue is $qL(1 - \lambda)$: the kernel is invertible, and *well conditioned* at that,
 #
 # $$\frac{\lambda_{\max}}{\lambda_{\min}} = 1 + \frac{\lambda}{1 - \lambda} N = 1 + \frac N3 \ \text{(ReLU)}, \qquad 1 + \frac N2\ \text{(smooth)}.$$
 #
-# Gradient descent fits any labels, quickly. And at a **new** input $x$? There $\Theta(x, x_i) = k_0\lambda$ for every $i$: $x$ is equally far from all training inputs. With the Sherman–Morrison formula,
+# Gradient descent fits any labels, quickly.
+# And at a **new** input $x$?
+# There $\Theta(x, x_i) = k_0\lambda$ for every $i$: $x$ is equally far from all training inputs.
+# With the Sherman–Morrison formula,
 #
 # $$K^{-1} = \frac{1}{k_0(1 - \lambda)} \Big[I - \frac{\lambda\, \mathbf 1\mathbf 1^\top}{1 - \lambda + \lambda N}\Big], \qquad K^{-1} \mathbf 1 = \frac{\mathbf 1}{k_0 (1 - \lambda + \lambda N)},$$
 #
 # $$\boxed{\;\; f(x) = k_0\lambda\, \mathbf 1^\top K^{-1} y = \frac{\lambda N\, \bar y}{1 - \lambda + \lambda N} = \frac{N \bar y}{N + 3}\ \text{(ReLU)}, \qquad \frac{N\bar y}{N + 2}\ \text{(smooth)}. \;\;} \tag{4}$$
 #
-# The same value for every $x$: the mean label, shrunk a little. **That is how both can be true.** Invertible speaks about the training inputs: each has a direction of its own, the identity in (2), which can store
-# any label. Informative speaks about the sharing *between* inputs, and here everyone shares equally with everyone. The network memorizes and does not generalize.
+# The same value for every $x$: the mean label, shrunk a little.
+# **That is how both can be true.** Invertible speaks about the training inputs: each has a direction of its own, the identity in (2), which can store any label.
+# Informative speaks about the sharing *between* inputs, and here everyone shares equally with everyone.
+# The network memorizes and does not generalize.
 #
 # **Prediction for finite $L$**: the test outputs have the mean (4), and a spread around it that falls like $1/L$ (from the head starts $l_0$), for ReLU with a small coefficient. **Measurement:**
 # 200 digits, target 1 for even and 0 for odd, and 300 test digits, for three disjoint subsets.
@@ -744,8 +757,9 @@ for name in CRITICAL:
 # %% [markdown]
 # ## How well it predicts, against depth
 #
-# All ten classes now: one output for each, centered one-hot targets, a relative ridge of $10^{-4}$, three subsets. Two measures: the *accuracy* of the largest output, and the *explained share* of the targets,
-# $R^2 = 1 - \sum\|f - y\|^2/\sum\|y - \bar y\|^2$. On the line ReLU, tanh and ELU; off the line erf, in both phases (erf stands for tanh there because it has closed forms).
+# All ten classes now: one output for each, centered one-hot targets, a relative ridge of $10^{-4}$, three subsets.
+# Two measures: the *accuracy* of the largest output, and the *explained share* of the targets, $R^2 = 1 - \sum\|f - y\|^2/\sum\|y - \bar y\|^2$.
+# On the line ReLU, tanh and ELU; off the line erf, in both phases (erf stands for tanh there because it has closed forms).
 
 # %%
 classes = np.eye(10)
@@ -766,6 +780,8 @@ for name in ("ordered, erf", "chaotic, erf"):
     phi, w_std, b_std = OFF_LINE[name]
     q = float(ntk.depth_scales(phi, w_std, b_std).q)
     REGRESSIONS[f"erf, {name[:7]}"] = (phi, w_std, b_std, q)
+
+# %%
 layers = np.array([2, 5, 10, 20, 40, 80, 150, 400])
 quality = {}
 for name, setting in REGRESSIONS.items():
@@ -776,13 +792,14 @@ for name, setting in REGRESSIONS.items():
     found = [[accuracy_and_share(ratio, i, s) for i in range(len(some))] for s in subsets]
     quality[name] = np.array(found)  # [subsets, depths, 2]
     acc, share = quality[name].mean(0).T
-    print(
-        f"{name:18} accuracy at L = 2, 20, 150: {acc[0]:.2f}, {acc[3]:.2f}, {acc[6]:.2f}; ",
-        end="",
-    )
+    print(f"{name:18} accuracy at L = 2, 20, 150: {acc[0]:.2f}, {acc[3]:.2f}, {acc[6]:.2f}; ", end="")
     print(f"R² {share[0]:.2f}, {share[3]:.2f}, {share[6]:z.2f}")
 
-# Very deep: what classifier is left in the order of the outputs?
+# %% [markdown]
+# Very deep, at $L = 10^4$: what classifier is left in the order of the outputs?
+# And what is left of it after rounding to float32, or with noise in the kernel?
+
+# %%
 ratio = deep_kernel(RELU, 2**0.5, 0.0, 1.0, [10_000])
 ordering, left_over, share_left, in_float32, in_noise = [], [], [], [], []
 rng = np.random.default_rng(reseed(0))
@@ -800,10 +817,7 @@ for s in subsets:
     noise, noise_test = (3e-4 * rng.normal(size=a.shape) for a in (k, k_test))
     f = (k_test + noise_test) @ np.linalg.solve(k + (noise + noise.T) / 2**0.5, y - 0.1)
     in_noise.append((f.argmax(1) == s[3]).mean())
-print(
-    f"ReLU, L = 10000: R² = {np.mean(share_left):.1g}, accuracy {np.mean(left_over):.2f}; ",
-    end="",
-)
+print(f"ReLU, L = 10000: R² = {np.mean(share_left):.1g}, accuracy {np.mean(left_over):.2f}; ", end="")
 print(f"weights 1/θ: {np.mean(ordering):.2f}")
 print(f"in float32: {np.mean(in_float32):.2f}; ", end="")
 print(f"with noise of 3/L in the kernel: {np.mean(in_noise):.2f}")
@@ -831,20 +845,32 @@ axes[1].axhline(0.1, color="0.4", lw=0.8, ls=":")
 _ = axes[0].legend()
 
 # %% [markdown]
-# Look at the two panels together. On the line, ReLU at $L = 150$ explains a tenth of the targets, at $L = 400$ half of that; but its *accuracy* is still three quarters. Even at $L = 10^4$, where the outputs are constant to
-# a few thousandths, the largest of ten nearly equal outputs is right three times in four. Why? To first order in $1/L$ the output is (4) plus a constant times $\frac1L \sum_i l_0(x, x_i)\,(y_i - \bar y)$: a vote of the training images, with the head starts as weights. With
-# $l_0 \propto 1/\theta$ alone one gets nearly the same accuracy ("weights 1/θ" in the output). So the limit says nothing, but the *approach* to it says something, at every depth: a whisper of relative size $1/L$.
+# Look at the two panels together.
+# On the line, ReLU at $L = 150$ explains a tenth of the targets, at $L = 400$ half of that; but its *accuracy* is still three quarters.
+# Even at $L = 10^4$, where the outputs are constant to a few thousandths, the largest of ten nearly equal outputs is right three times in four.
+# Why?
+# To first order in $1/L$ the output is (4) plus a constant times $\frac1L \sum_i l_0(x, x_i)\,(y_i - \bar y)$: a vote of the training images, with the head starts as weights.
+# With $l_0 \propto 1/\theta$ alone one gets nearly the same accuracy ("weights 1/θ" in the output).
+# So the limit says nothing, but the *approach* to it says something, at every depth: a whisper of relative size $1/L$.
 # "Almost no information" is right about its size and wrong about its content.
 #
-# Whether the whisper is heard depends on the noise. Rounding is not the trouble: $10^{-7}$ is far below $1/L$, and kernel and solve in float32 classify as well.
-# Noise of $3/L$ of the diagonal in each entry is: the accuracy falls from 0.74 to 0.20 (last line of the output). A real network of width $n$ has fluctuations of order $\sqrt{L/n}$, much larger than that. Off the line the whisper is exponentially small. In the chaotic phase the regression explains nothing
-# beyond $L = 40$. In the ordered phase it does well for surprisingly long, up to $L = 80$ or eleven depth scales: only because it is solved with a ridge of $10^{-4}$ and sixteen digits, that is, *trained for an exponentially long time*. This is the other side of the previous section,
-# and Xiao et al. (2020) draw the distinction: ordered kernels *generalize* but cannot be *trained*, chaotic ones train and do not generalize.
+# Whether the whisper is heard depends on the noise.
+# Rounding is not the trouble: $10^{-7}$ is far below $1/L$, and kernel and solve in float32 classify as well.
+# Noise of $3/L$ of the diagonal in each entry is: the accuracy falls from 0.74 to 0.20 (last line of the output).
+# A real network of width $n$ has fluctuations of order $\sqrt{L/n}$, much larger than that.
+# Off the line the whisper is exponentially small.
+# In the chaotic phase the regression explains nothing beyond $L = 40$.
+# In the ordered phase it does well for surprisingly long, up to $L = 80$ or eleven depth scales:
+# only because it is solved with a ridge of $10^{-4}$ and sixteen digits, that is, *trained for an exponentially long time*.
+# This is the other side of the previous section, and Xiao et al. (2020) draw the distinction: ordered kernels *generalize* but cannot be *trained*, chaotic ones train and do not generalize.
 #
 # ## Real networks
 #
-# Hayou et al. trained networks of depth 300 and width 300: after ten epochs of MNIST tanh and ELU are above 91 %, ReLU at 47 ± 12 %; after a hundred 96 % and 82 ± 5 %. We take the deepest that trains within this chapter's time, depth 50, and beside it depth 12, at which ReLU trains as well. Width 64, 1000 digits of mnist5k, cross-entropy, SGD with batches
-# of 64, 200 steps; three networks at depth 50, four at depth 12. Both activations are on the line and take the rate $\eta = 10/(qL)$, so that steps have the same size in units of the kernel's diagonal. (At depth 50 we tried six rates from 0.3 to 40 over $qL$: tanh is best at 10 to 20, and the mean accuracy of ReLU stays below 0.2 at every one.)
+# Hayou et al. trained networks of depth 300 and width 300: after ten epochs of MNIST tanh and ELU are above 91 %, ReLU at 47 ± 12 %; after a hundred 96 % and 82 ± 5 %.
+# We take the deepest that trains within this chapter's time, depth 50, and beside it depth 12, at which ReLU trains as well.
+# Width 64, 1000 digits of mnist5k, cross-entropy, SGD with batches of 64, 200 steps; three networks at depth 50, four at depth 12.
+# Both activations are on the line and take the rate $\eta = 10/(qL)$, so that steps have the same size in units of the kernel's diagonal.
+# (At depth 50 we tried six rates from 0.3 to 40 over $qL$: tanh is best at 10 to 20, and the mean accuracy of ReLU stays below 0.2 at every one.)
 
 # %%
 DEPTH, WIDTH, STEPS, TRAIN = (300, 300, 6000, 4000) if PAPER else (50, 64, 200, 1000)
@@ -913,10 +939,14 @@ assert advantage > 3 * advantage_error
 # Tanh wins clearly at depth 50. But ReLU does not train there at all, so the run cannot say why. Two reasons are possible, of which the kernel knows only one:
 #
 # 1. The data-dependent part of its kernel is eight times larger (the spread above).
-# 2. These networks are about as deep as wide, so the infinite-width kernel describes neither. In a ReLU network $V(q) = q$: nothing brings a layer's variance back, and its random deviations, of relative size $\sqrt{5/n}$ per layer, multiply up over the layers. For tanh $\chi_q = 0.54$: half of each
-#    deviation is forgotten in the next layer. So the scale of a ReLU network's outputs and gradients differs from draw to draw, and one learning rate cannot suit them all.
+# 2. These networks are about as deep as wide, so the infinite-width kernel describes neither.
+#    In a ReLU network $V(q) = q$: nothing brings a layer's variance back, and its random deviations, of relative size $\sqrt{5/n}$ per layer, multiply up over the layers.
+#    For tanh $\chi_q = 0.54$: half of each deviation is forgotten in the next layer.
+#    So the scale of a ReLU network's outputs and gradients differs from draw to draw, and one learning rate cannot suit them all.
 #
-# We have not separated the two, and the mechanism is untested; both fade together with the depth. At depth 12 both networks train, and tanh is still ahead: 0.83 against 0.67 after 200 steps, where ReLU is still rising. This is a short run at a small scale: what we report is the difference, on three seeds and on four.
+# We have not separated the two, and the mechanism is untested; both fade together with the depth.
+# At depth 12 both networks train, and tanh is still ahead: 0.83 against 0.67 after 200 steps, where ReLU is still rising.
+# This is a short run at a small scale: what we report is the difference, on three seeds and on four.
 #
 # ## Residual nets
 #
@@ -924,8 +954,11 @@ assert advantage > 3 * advantage_error
 #
 # $$q_{l+1} = (1 + s)\, q_l, \qquad \Theta^{l+1}(x, x) = (1 + s)\, \Theta^l(x, x) + s\, q_l \quad\Longrightarrow\quad \Theta^L(x, x) = (1 + s)^{L-1} q_1 \big(1 + \rho\,(L - 1)\big), \quad \rho = \frac{s}{1 + s}.$$
 #
-# So the normalizer is $L\,(1 + \sigma_w^2/2)^{L-1}$; the $2^L$ of the first versions is right for $\sigma_w^2 = 2$ only, up to the factor $L$. Correlations take the ReLU step *times* $\rho$, $\theta_{l+1} \approx \theta_l - \rho\,\theta_l^2/3\pi$: the
-# effective depth is $\rho\, l$ in place of $l$, and the ratio goes to $\frac14$ for **every** $\sigma_w$. A residual net needs no tuning to be "on the line". If the $l$-th branch is scaled, so is its contribution:
+# So the normalizer is $L\,(1 + \sigma_w^2/2)^{L-1}$; the $2^L$ of the first versions is right for $\sigma_w^2 = 2$ only, up to the factor $L$.
+# Correlations take the ReLU step *times* $\rho$, $\theta_{l+1} \approx \theta_l - \rho\,\theta_l^2/3\pi$:
+# the effective depth is $\rho\, l$ in place of $l$, and the ratio goes to $\frac14$ for **every** $\sigma_w$.
+# A residual net needs no tuning to be "on the line".
+# If the $l$-th branch is scaled, so is its contribution:
 #
 # | branch scale | effective depth | ratio |
 # |---|---|---|
@@ -951,21 +984,14 @@ def continuous(c, s, steps=1000):
         c_half = c + h / 2 * (middle - c)
         theta_half = theta + h / 2 * (middle - turned * theta)
         middle, turned = g(c_half)
-        c, theta = (
-            c + h * (middle - c_half),
-            theta + h * (middle - turned * theta_half),
-        )
+        c, theta = c + h * (middle - c_half), theta + h * (middle - turned * theta_half)
     return theta / (1 + s)
 
 
+# %%
 blocks = np.unique(np.geomspace(2, 1_000_000, 20).astype(int))
 residual = {}
-for kind, w2 in (
-    ("plain", 0.5),
-    ("plain", 2.0),
-    ("plain", 4.0),
-    ("1/sqrt(l)", 2.0),
-):
+for kind, w2 in (("plain", 0.5), ("plain", 2.0), ("plain", 4.0), ("1/sqrt(l)", 2.0)):
     p = ntk.ntk_depth_profile(RELU, w2**0.5, 0.0, blocks, rho=0.5, q=1.0, residual=kind)
     residual[kind, w2] = p
 shallow = [3, 10, 100, 1000]
@@ -975,6 +1001,11 @@ for n in shallow:
     whole.append(float(p.ratio[0]))
 limit_whole = continuous(0.5, 1.0)
 print(f"1/√L: ratio predicted {limit_whole:.4f}, at L = 1000 {whole[-1]:.4f}")
+
+# %% [markdown]
+# For plain blocks we fit the coefficient of $\log L/L$, predicted $\frac38$, and look at the normalizer at a moderate depth.
+
+# %%
 residual_kappa = []
 for w2 in (0.5, 2.0, 4.0):
     p = residual["plain", w2]
@@ -982,10 +1013,7 @@ for w2 in (0.5, 2.0, 4.0):
     residual_kappa.append(np.polyfit(np.log(blocks[-5:]), gap[-5:], 1)[0])
     normaliser = float(p.ntk_diagonal[5]) / (blocks[5] * (1 + w2 / 2) ** (blocks[5] - 1.0))
     share = (w2 / 2) / (1 + w2 / 2)
-    print(
-        f"σ_w² = {w2:g}: coefficient of log L/L {residual_kappa[-1]:.3f}; ",
-        end="",
-    )
+    print(f"σ_w² = {w2:g}: coefficient of log L/L {residual_kappa[-1]:.3f}; ", end="")
     print(f"Θ(x,x)/(L (1+s)^(L-1)) at L = {blocks[5]}: {normaliser:.3f}, limit ρ = {share:.3f}")
 print(f"1/√l: ratio at L = 1e6: {float(residual['1/sqrt(l)', 2.0].ratio[-1]):.3f}")
 
@@ -1029,8 +1057,9 @@ assert np.abs(np.array(residual_kappa) * 8 / 3 - 1).max() < 0.03
 # | Smooth activations are slower by a $\log$, therefore better | tanh: same rate, a constant $\sim 1/\beta$ in its favor; ELU: slower, $L^{-1/2}$ | rate: high. That the constant is *why* deep tanh nets train better: moderate, finite width also matters |
 # | Residual nets: normalizer $2^L$ | $L(1 + \sigma_w^2/2)^{L-1}$ | high: exact solution |
 #
-# **The supremum.** $\Theta^L$ is continuous: as $x' \to x$, $\Theta^L(x, x') \to \Theta^L(x, x)$, which is $qL$ and not $qL/4$. At *every* depth there are pairs whose ratio is as near to 1 as you like, namely those with a head start $l_0 \gg L$. The statement
-# is true for pairs with $c_1 \le 1 - \varepsilon$, with constants that depend on $\varepsilon$:
+# **The supremum.** $\Theta^L$ is continuous: as $x' \to x$, $\Theta^L(x, x') \to \Theta^L(x, x)$, which is $qL$ and not $qL/4$.
+# At *every* depth there are pairs whose ratio is as near to 1 as you like, namely those with a head start $l_0 \gg L$.
+# The statement is true for pairs with $c_1 \le 1 - \varepsilon$, with constants that depend on $\varepsilon$:
 
 # %%
 near = np.array([1e-1, 1e-4, 1e-7, 1e-10])
@@ -1044,7 +1073,9 @@ assert profile.ratio[1, 0] < 0.251
 # %% [markdown]
 # ## Claims
 #
-# Infinite-width numbers are computed and have no random seeds. Their uncertainty, the scatter over pairs of digits (six), images (five) or subsets of the data (three) or the accuracy of the fit, 1 %, says how far another run may be off; the verdict does not use it.
+# Infinite-width numbers are computed and have no random seeds.
+# Their uncertainty, the scatter over pairs of digits (six), images (five) or subsets of the data (three) or the accuracy of the fit, 1 %, says how far another run may be off;
+# the verdict does not use it.
 
 
 # %%
@@ -1056,106 +1087,61 @@ def scatter(values, floor=0.0):
 for name, text in (
     ("ordered, erf", "ordered, erf: rate per layer of |Θ(x,x') − q/(1−χ_1)|/L"),
     ("ordered, ReLU", "ordered, ReLU: rate per layer of |Θ(x,x') − q/(1−χ_1)|"),
-    (
-        "chaotic, erf",
-        "chaotic, erf: rate per layer of |Θ(x,x') − qc*/(1−χ_c*)|/L",
-    ),
+    ("chaotic, erf", "chaotic, erf: rate per layer of |Θ(x,x') − qc*/(1−χ_c*)|/L"),
 ):
     law, measured = rates[name]
     value, error = scatter(measured, 0.01)
     claim("H4", what=text, derived=law, measured=value, uncertainty=error)
 value, error = scatter(growth, 0.001)
 claim("H4", what="chaotic, erf: growth rate per layer of Θ(x,x)", measured=value, uncertainty=error)
-value, error = plotting.mean_and_error(along[-1])
-claim(
-    "H5",
-    what="share of the outputs' movement along (1,…,1), ordered erf, L = 32, width 128",
-    derived=flow_along[-1],
-    measured=value,
-    uncertainty=error,
-    seeds=runs,
-)
-value, error = plotting.mean_and_error(end_loss[:, -1])
-claim(
-    "H5",
-    what="loss over Var(y)/2 at t = 20/Θ(x,x), ordered erf, L = 32, width 128",
-    derived=predicted_loss[-1],
-    measured=value,
-    uncertainty=error,
-    seeds=runs,
-)
-value, error = scatter(slope_of_gap, 0.01)
-claim(
-    "H6",
-    what="ReLU on the line: slope of log|ratio − 1/4| over log L, L = 2e4 to 1e6 (sub-exponential)",
-    measured=value,
-    uncertainty=error,
-)
-value, error = scatter(fitted["ReLU"], 0.01)
-claim("H6", what="ReLU on the line: coefficient of log L/L", measured=value, uncertainty=error)
-value, error = scatter(fitted["erf, 0.5"], 0.01)
-claim(
-    "H6",
-    what="erf on the line, σ_b = 0.5: coefficient of log L/L, 1/3 − 2γ/9β²",
-    derived=kappa["erf, 0.5"],
-    measured=value,
-    uncertainty=error,
-)
-value, error = scatter(fitted_elu, 0.01)
-claim(
-    "H6",
-    what="ELU on the line, σ_b = 0.2: coefficient of L^(-1/2)",
-    derived=jump,
-    measured=value,
-    uncertainty=error,
-)
-value, error = scatter(over_beta, 0.01)
-claim(
-    "H6",
-    what="tanh on the line: slope over β of the data-dependent spread at L = 1000 (three pairs of correlations)",
-    measured=value,
-    uncertainty=error,
-)
+
+# %%
+for what, derived, values in (
+    ("share of the outputs' movement along (1,…,1), ordered erf, L = 32, width 128", flow_along[-1], along[-1]),
+    ("loss over Var(y)/2 at t = 20/Θ(x,x), ordered erf, L = 32, width 128", predicted_loss[-1], end_loss[:, -1]),
+):
+    value, error = plotting.mean_and_error(values)
+    claim("H5", what=what, derived=derived, measured=value, uncertainty=error, seeds=runs)
+
+# %%
+for what, derived, values in (
+    (
+        "ReLU on the line: slope of log|ratio − 1/4| over log L, L = 2e4 to 1e6 (sub-exponential)",
+        None,
+        slope_of_gap,
+    ),
+    ("ReLU on the line: coefficient of log L/L", None, fitted["ReLU"]),
+    ("erf on the line, σ_b = 0.5: coefficient of log L/L, 1/3 − 2γ/9β²", kappa["erf, 0.5"], fitted["erf, 0.5"]),
+    ("ELU on the line, σ_b = 0.2: coefficient of L^(-1/2)", jump, fitted_elu),
+    (
+        "tanh on the line: slope over β of the data-dependent spread at L = 1000 (three pairs of correlations)",
+        None,
+        over_beta,
+    ),
+):
+    value, error = scatter(values, 0.01)
+    claim("H6", what=what, derived=derived, measured=value, uncertainty=error)
+
+# %%
 for name in CRITICAL:
     a = CRITICAL[name][-1]
-    value, error = plotting.mean_and_error(smallest[name][:, 0])
-    claim(
-        "H7",
-        what=f"{name}: smallest eigenvalue over qL, L = 1e5",
-        derived=a / (1 + a),
-        measured=value,
-        uncertainty=error,
-    )
-    value, error = plotting.mean_and_error(means[name][:, -1])
-    claim(
-        "H7",
-        what=f"{name}: output at new inputs over the mean label, L = 1e5, N = 200",
-        derived=constant[name],
-        measured=value,
-        uncertainty=error,
-    )
+    for what, derived, values in (
+        (f"{name}: smallest eigenvalue over qL, L = 1e5", a / (1 + a), smallest[name][:, 0]),
+        (f"{name}: output at new inputs over the mean label, L = 1e5, N = 200", constant[name], means[name][:, -1]),
+    ):
+        value, error = plotting.mean_and_error(values)
+        claim("H7", what=what, derived=derived, measured=value, uncertainty=error)
 value, error = plotting.mean_and_error(left_over)
-claim(
-    "H7",
-    what="ReLU: accuracy of the largest of ten outputs, L = 1e4, exact kernel",
-    measured=value,
-    uncertainty=error,
-    seeds=SUBSETS,
-)
-claim(
-    "H8",
-    what="test accuracy of tanh minus ReLU, depth 50, width 64, mnist5k, 200 steps of SGD",
-    measured=advantage,
-    uncertainty=advantage_error,
-    seeds=nets[DEPTH],
-)
-claim(
-    "H8",
-    what="test accuracy of tanh minus ReLU, depth 12, width 64, mnist5k, 200 steps of SGD",
-    measured=at_twelve,
-    uncertainty=at_twelve_error,
-    seeds=nets[12],
-)
+what = "ReLU: accuracy of the largest of ten outputs, L = 1e4, exact kernel"
+claim("H7", what=what, measured=value, uncertainty=error, seeds=SUBSETS)
+
+# %%
+for depth, value, error, count in (
+    (50, advantage, advantage_error, nets[DEPTH]),
+    (12, at_twelve, at_twelve_error, nets[12]),
+):
+    what = f"test accuracy of tanh minus ReLU, depth {depth}, width 64, mnist5k, 200 steps of SGD"
+    claim("H8", what=what, measured=value, uncertainty=error, seeds=count)
 
 # %% [markdown]
 # ## What to take away
@@ -1177,19 +1163,22 @@ claim(
 # ## Where it breaks
 #
 # - **Width.** All limits are width first, depth second. At $L \sim n$ the kernel is random and moves in training.
-# - **The line must be hit.** With $\chi_1 = 1 - \epsilon$ the critical laws end at $L \approx 1/\epsilon$. Values rounded to three digits, as papers print them, have $\xi_c \approx 800$: good at $L = 100$, wrong at 1000.
-# - **Inputs must start at $q$.** If the first layer has another variance, smooth networks have a transient of length $\xi_q$; ReLU has none, but then images of different norm have different diagonals.
+# - **The line must be hit.** With $\chi_1 = 1 - \epsilon$ the critical laws end at $L \approx 1/\epsilon$.
+#   Values rounded to three digits, as papers print them, have $\xi_c \approx 800$: good at $L = 100$, wrong at 1000.
+# - **Inputs must start at $q$.**
+#   If the first layer has another variance, smooth networks have a transient of length $\xi_q$; ReLU has none, but then images of different norm have different diagonals.
 # - **ReLU next to $c = 1$** needs $1 - c$ itself: $\arccos c$ in float64 loses half the digits.
 # - We measured fully connected networks only, and digits only.
 #
 # ## Exercises
 #
-# `exercises/07_ntk_at_depth.ipynb`, about 65 minutes without the open one: code the recursion with the right count of layers (07.1); the limit kernel's prediction with a ridge (07.2); predict, then measure, the depth at which an ordered kernel is constant to 1 % (07.3);
-# find the error in a rate (07.4); invertible and uninformative, in words (07.5); a kink of your choice (07.6).
+# `exercises/07_ntk_at_depth.ipynb`, about 65 minutes without the open one: code the recursion with the right count of layers (07.1); the limit kernel's prediction with a ridge (07.2);
+# predict, then measure, the depth at which an ordered kernel is constant to 1 % (07.3); find the error in a rate (07.4); invertible and uninformative, in words (07.5); a kink of your choice (07.6).
 #
 # ## References
 #
-# - S. Hayou, A. Doucet, J. Rousseau, *Mean-field Behavior of Neural Tangent Kernel for Deep Neural Networks*, 2019, arXiv:1905.13654 (later versions: *Exact Convergence Rates of the Neural Tangent Kernel in the Large Depth Limit*).
+# - S. Hayou, A. Doucet, J. Rousseau, *Mean-field Behavior of Neural Tangent Kernel for Deep Neural Networks*, 2019,
+#   arXiv:1905.13654 (later versions: *Exact Convergence Rates of the Neural Tangent Kernel in the Large Depth Limit*).
 # - L. Xiao, J. Pennington, S. Schoenholz, *Disentangling Trainability and Generalization in Deep Neural Networks*, 2020, arXiv:1912.13053.
 # - S. Hayou, A. Doucet, J. Rousseau, *On the Impact of the Activation Function on Deep Neural Networks Training*, 2019, arXiv:1902.06853.
 # - S. Schoenholz et al., *Deep Information Propagation*, 2017, arXiv:1611.01232.
