@@ -130,6 +130,30 @@ def test_inputs_too_small_for_their_squares_are_harmless_after_a_bias():
         assert not np.asarray(zero.kernel(accuracy.inputs(1.0)).nngp).any()
 
 
+@pytest.mark.parametrize("name", ["relu", "erf"])
+def test_errors_of_deep_kernels_grow_by_1e_7_with_each_layer(name):
+    net, x = accuracy.network(accuracy.ACTIVATIONS[name], 50, "plain"), accuracy.inputs(1.0)
+    want = np.asarray(accuracy.by_layers(net, jnp.asarray(x, jnp.float64)))
+    root = np.sqrt(want.diagonal())
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        found = np.asarray(accuracy.by_layers(net, jnp.asarray(x)), float)
+    assert np.abs((found - want) / np.where(want == 0, np.inf, root[:, None] * root)).max() < 2e-6 + 30 * 1e-7
+
+
+def test_where_the_variance_repels_errors_are_those_of_the_map_itself():
+    """GELU: Θ changes 240 times as much as the inputs, relatively, and in float32 by as many rounding errors."""
+    net = ntk.mlp([6, *[4] * 50, 1], activation=ntk.Gelu(), w_std=1.45, rngs=nnx.Rngs(0))
+    x = np.ones((1, 6), np.float32) * np.geomspace(0.1, 10, 60)[:, None].astype(np.float32)
+    want, moved = (
+        np.asarray(accuracy.by_layers(net, jnp.asarray(x * s, jnp.float64))).diagonal() for s in (1, 1 + 1e-7)
+    )
+    magnified = np.abs(moved / want - 1).max() / 1e-7
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        found = np.asarray(accuracy.by_layers(net, jnp.asarray(x)), float).diagonal()
+    assert 50 < magnified < 1000
+    assert np.abs(found / want - 1).max() < 1e-6 * magnified
+
+
 def test_a_table_gives_nan_outside_its_range():
     activation = accuracy.ACTIVATIONS["tanh"].activation
     table = making.made(activation, 0.5, 1.0, np.float64)
