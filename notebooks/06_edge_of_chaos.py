@@ -3,7 +3,8 @@
 #
 # **After this chapter you can**
 #
-# - follow the variance of one input and the correlation of two through a deep random network by two maps of one variable, and read off the phase (ordered, critical, chaotic) and two depth scales, $\xi_q$ and $\xi_c$;
+# - follow the variance of one input and the correlation of two through a deep random network by two maps of one variable,
+#   and read off the phase (ordered, critical, chaotic) and two depth scales, $\xi_q$ and $\xi_c$;
 # - compute the critical line of any activation from one explicit formula, and tell when that line is of no use;
 # - predict from $\xi_c$ how deep a network may be and still train, and say which part of that prediction is theory and which is a rule of thumb.
 #
@@ -81,6 +82,7 @@ def decorrelations(h):
     return jnp.sum((u[..., i, :] - u[..., j, :]) ** 2, axis=-1) / 2
 
 
+# %%
 def three_phases(key, w_stds, qs, width, depth):
     """1 − c at each depth for each σ_w, the same draws for all: [w, depth, pairs]."""
 
@@ -110,9 +112,9 @@ axes[0].set_ylabel(r"correlation $c_l$ of two images")
 plt.show()
 
 # %% [markdown]
-# With small weights the network forgets which image it saw: after twenty layers all sixteen are one and the same vector. With
-# large weights it forgets as well, in another way: whatever two images had in common, in the end all pairs scatter around one small correlation (the scatter is that of a network of 256 units). In between,
-# something survives. So:
+# With small weights the network forgets which image it saw: after twenty layers all sixteen are one and the same vector.
+# With large weights it forgets as well, in another way: whatever two images had in common, in the end all pairs scatter around one small correlation (the scatter is that of a network of 256 units).
+# In between, something survives. So:
 #
 # 1. Where do the correlations go, and how fast? (two maps, two depth scales)
 # 2. Where exactly is "in between", for each activation? (the critical line)
@@ -166,7 +168,8 @@ for w, q, chi_q, xi_q in zip(w_three, scales.q, scales.chi_q, scales.xi_q, stric
 #
 # $$f'(c) = \sigma_w^2\, \mathbb E\big[\phi'(u)\phi'(v)\big] =: \chi(c), \qquad \chi_1 := f'(1) = \sigma_w^2\, \mathbb E\big[\phi'(\sqrt q Z)^2\big]. \tag{3}$$
 #
-# - **$f$ is convex on $[0, 1]$.** Expand $\phi(\sqrt q z) = \sum_k a_k He_k(z)/\sqrt{k!}$ in orthonormal Hermite polynomials. For Gaussians of correlation $c$ they obey $\mathbb E[He_j(u) He_k(v)] = \delta_{jk}\, k!\, c^k$, hence $\mathbb E[\phi\phi] = \sum_k a_k^2\, c^k$: a power series with no negative coefficient.
+# - **$f$ is convex on $[0, 1]$.** Expand $\phi(\sqrt q z) = \sum_k a_k He_k(z)/\sqrt{k!}$ in orthonormal Hermite polynomials.
+#   For Gaussians of correlation $c$ they obey $\mathbb E[He_j(u) He_k(v)] = \delta_{jk}\, k!\, c^k$, hence $\mathbb E[\phi\phi] = \sum_k a_k^2\, c^k$: a power series with no negative coefficient.
 #
 # A convex curve that ends in the corner $(1, 1)$ crosses the diagonal at most once more. Whether it does is decided by its slope in the corner.
 #
@@ -242,7 +245,8 @@ plt.show()
 #
 # $$|c_l - c^*| \propto e^{-l/\xi_c}, \qquad \xi_c = -\frac{1}{\log \chi_{c^*}}, \qquad \chi_{c^*} = \sigma_w^2\, \mathbb E[\phi'(u)\phi'(v)] \text{ at } (q, c^*). \tag{5}$$
 #
-# In the ordered phase $c^* = 1$ and $\chi_{c^*} = \chi_1$. In the chaotic phase one must take the slope at $c^* < 1$, which convexity makes smaller than one; $\chi_1 > 1$ is there the rate at which *neighbors part*.
+# In the ordered phase $c^* = 1$ and $\chi_{c^*} = \chi_1$.
+# In the chaotic phase one must take the slope at $c^* < 1$, which convexity makes smaller than one; $\chi_1 > 1$ is there the rate at which *neighbors part*.
 # On the edge $\xi_c = \infty$. A phase diagram is one call on a grid:
 
 # %% alt="Phase diagram: depth scale of the correlation as colour over weight variance 0.5 to 5 and bias variance 0 to 0.3. A bright ridge follows the critical line, drawn in white, from weight variance one at zero bias variance to about two and a half; the scale falls on both sides to a few layers."
@@ -303,17 +307,20 @@ else:
 # %% [markdown]
 # ## The critical line
 #
-# The edge asks for two things at once: $q$ is a fixed point, $q = \sigma_b^2 + \sigma_w^2\mathbb E[\phi(\sqrt q Z)^2]$, and $\chi_1 = \sigma_w^2\mathbb E[\phi'(\sqrt q Z)^2] = 1$ **at that $q$**. For given $\sigma_b$ this looks like a root inside a
-# root: for each trial $\sigma_w$ find $q$, then evaluate $\chi_1$. But turn it around. *Choose $q$*; then the second condition gives $\sigma_w$, and with it the first gives $\sigma_b$:
+# The edge asks for two things at once: $q$ is a fixed point, $q = \sigma_b^2 + \sigma_w^2\mathbb E[\phi(\sqrt q Z)^2]$, and $\chi_1 = \sigma_w^2\mathbb E[\phi'(\sqrt q Z)^2] = 1$ **at that $q$**.
+# For given $\sigma_b$ this looks like a root inside a root: for each trial $\sigma_w$ find $q$, then evaluate $\chi_1$. But turn it around.
+# *Choose $q$*; then the second condition gives $\sigma_w$, and with it the first gives $\sigma_b$:
 #
 # $$\sigma_w^2 = \frac{1}{\mathbb E[\phi'(\sqrt q Z)^2]}, \qquad \sigma_b^2 = q - \frac{\mathbb E[\phi(\sqrt q Z)^2]}{\mathbb E[\phi'(\sqrt q Z)^2]}. \tag{6}$$
 #
 # Two one-dimensional integrals, no search; and the whole line as $q$ runs from 0 to ∞, wherever $\sigma_b^2 \ge 0$. Read three cases off it:
 #
 # - *tanh*, or any smooth $\phi$ with $\phi(0) = 0$, as $q \to 0$: $\mathbb E[\phi'^2] \to \phi'(0)^2$, so the line starts at $\sigma_b = 0$, $\sigma_w = 1/|\phi'(0)|$.
-# - *ReLU:* $\mathbb E[\phi'^2] = \frac12$ and $\mathbb E[\phi^2] = \frac q2$ for every $q$, so $\sigma_w^2 = 2$ and $\sigma_b^2 = 0$: the line is **one point** (He initialization), at which every $q$ is a fixed point.
-# - *Softplus:* it is $\frac x2 + g(x)$ with the even function $g = \log(2 \cosh \frac x2)$, where $g > \frac{|x|}2$ and $|g'| < \frac12$. So $\mathbb E[\phi^2] = \frac q4 + \mathbb E[g^2] > \frac q2$ and
-#   $\mathbb E[\phi'^2] = \frac14 + \mathbb E[g'^2] < \frac12$: $\sigma_b^2 < 0$ for every $q$. No edge at all.
+# - *ReLU:* $\mathbb E[\phi'^2] = \frac12$ and $\mathbb E[\phi^2] = \frac q2$ for every $q$, so $\sigma_w^2 = 2$ and $\sigma_b^2 = 0$:
+#   the line is **one point** (He initialization), at which every $q$ is a fixed point.
+# - *Softplus:* it is $\frac x2 + g(x)$ with the even function $g = \log(2 \cosh \frac x2)$, where $g > \frac{|x|}2$ and $|g'| < \frac12$.
+#   So $\mathbb E[\phi^2] = \frac q4 + \mathbb E[g^2] > \frac q2$ and $\mathbb E[\phi'^2] = \frac14 + \mathbb E[g'^2] < \frac12$: $\sigma_b^2 < 0$ for every $q$.
+#   No edge at all.
 
 # %%
 activations = {
@@ -389,9 +396,13 @@ assert phase < 1 < ends[1.001][-1] / 20
 # %% [markdown]
 # **Four cases to know.**
 #
-# - **GELU and SiLU.** The line exists, but for small $\sigma_b$ (GELU: $\sigma_b < 0.416$, SiLU: $\sigma_b < 0.745$) it has $\chi_q > 1$: in (2), $\mathbb E[\phi\phi'']$ is positive for small $q$, and *the variance's fixed point repels*. One part in a thousand, and a
-#   hundred layers later the network is ordered or its variance is off to infinity. A finite network always misses $q$ by about $n^{-1/2}$. Hayou et al. (2018) argue that $V'(q) \approx 1$ makes this harmless for Swish (that is SiLU): but 1.1 to the power of 100 is 14,000.
-# - **Sigmoid.** Its line exists as well, though an early version of arXiv:1905.13654 (Hayou et al.) says that it does not: it starts at $\sigma_w \approx 10$ with $q \approx 46$, far from anybody's initialization.
+# - **GELU and SiLU.** The line exists, but for small $\sigma_b$ (GELU: $\sigma_b < 0.416$, SiLU: $\sigma_b < 0.745$) it has $\chi_q > 1$:
+#   in (2), $\mathbb E[\phi\phi'']$ is positive for small $q$, and *the variance's fixed point repels*.
+#   One part in a thousand, and a hundred layers later the network is ordered or its variance is off to infinity.
+#   A finite network always misses $q$ by about $n^{-1/2}$.
+#   Hayou et al. (2018) argue that $V'(q) \approx 1$ makes this harmless for Swish (that is SiLU): but 1.1 to the power of 100 is 14,000.
+# - **Sigmoid.** Its line exists as well, though an early version of arXiv:1905.13654 (Hayou et al.) says that it does not:
+#   it starts at $\sigma_w \approx 10$ with $q \approx 46$, far from anybody's initialization.
 # - **Softplus:** none.
 # - **Rounded values.** For tanh at $\sigma_b = 0.2$ the same version gives $\sigma_w = 1.302$. The exact value is 1.30415. Is this a matter for pedants?
 
@@ -408,9 +419,12 @@ assert abs(float(ntk.depth_scales(tanh, 1.302, 0.2).xi_c) - 846) < 1
 #
 # On the edge the linear term of $\delta' = \chi_1\delta + \dots$ leaves $\delta$ alone, and the next term decides.
 #
-# - *Smooth $\phi$.* Differentiating (3) once more by Price's theorem, $f''(1) = \sigma_w^2 q\, \mathbb E[\phi''^2] =: \beta$, so $\delta' = \delta - \frac\beta2\delta^2 + \dots$ Then $1/\delta' = 1/\delta + \beta/2 + \dots$: the reciprocal grows by $\beta/2$ in each layer, and $\delta_l \sim 2/(\beta l)$.
-# - *ReLU* has no $\phi''$. With $\delta = 1 - \cos\theta$ and $\mathbb E[\phi\phi]$ of chapter 03, $c' = \frac1\pi(\sin\theta + (\pi-\theta)\cos\theta)$, so $\delta' = \delta - \frac1\pi(\sin\theta - \theta\cos\theta) = \delta - \frac{\theta^3}{3\pi} + \dots$, with $\theta = \sqrt{2\delta}$: $\delta' = \delta - s\,\delta^{3/2}$, $s = \frac{2\sqrt2}{3\pi}$. Now it is
-#   $\delta^{-1/2}$ that grows by a constant, $s/2$, in each layer, so $\delta_l \sim \dfrac{4}{s^2 l^2} = \dfrac{9\pi^2/2}{l^2}$.
+# - *Smooth $\phi$.* Differentiating (3) once more by Price's theorem, $f''(1) = \sigma_w^2 q\, \mathbb E[\phi''^2] =: \beta$,
+#   so $\delta' = \delta - \frac\beta2\delta^2 + \dots$ Then $1/\delta' = 1/\delta + \beta/2 + \dots$: the reciprocal grows by $\beta/2$ in each layer, and $\delta_l \sim 2/(\beta l)$.
+# - *ReLU* has no $\phi''$. With $\delta = 1 - \cos\theta$ and $\mathbb E[\phi\phi]$ of chapter 03, $c' = \frac1\pi(\sin\theta + (\pi-\theta)\cos\theta)$,
+#   so $\delta' = \delta - \frac1\pi(\sin\theta - \theta\cos\theta) = \delta - \frac{\theta^3}{3\pi} + \dots$, with $\theta = \sqrt{2\delta}$:
+#   $\delta' = \delta - s\,\delta^{3/2}$, $s = \frac{2\sqrt2}{3\pi}$.
+#   Now it is $\delta^{-1/2}$ that grows by a constant, $s/2$, in each layer, so $\delta_l \sim \dfrac{4}{s^2 l^2} = \dfrac{9\pi^2/2}{l^2}$.
 #
 # Polynomial instead of exponential, as Hayou et al. (2019) have found. We fit exponent and constant on the maps.
 
@@ -494,7 +508,9 @@ plt.show()
 
 
 # %% [markdown]
-# Now the rate. In each network we fit a straight line to $\log|\bar c_l - c^*|$ (a mean over pairs), where the maps say that it is beyond its first, curved layers and above the noise; and from its slope read off a depth scale, to be compared with (5).
+# Now the rate.
+# In each network we fit a straight line to $\log|\bar c_l - c^*|$ (a mean over pairs), where the maps say that it is beyond its first, curved layers and above the noise;
+# and from its slope read off a depth scale, to be compared with (5).
 
 
 # %%
@@ -527,19 +543,25 @@ assert abs(noise[2] + 0.5) < 0.25  # a spread of 12 networks is known to a fifth
 # %% [markdown]
 # Exponential on both sides, and a power law on the edge (not yet $-1$, since $\beta l/2$ is only about five in layer 30: the maps say the same).
 # On the ordered side the fitted scale is the predicted $\xi_c$.
-# On the chaotic side the noise ends the window at layer 14, which is too early: there the maps themselves decay with 6.84 layers and not yet with $\xi_c = 6.14$. The networks follow the maps, with an error of five per cent, and say nothing on the difference between the two.
+# On the chaotic side the noise ends the window at layer 14, which is too early: there the maps themselves decay with 6.84 layers and not yet with $\xi_c = 6.14$.
+# The networks follow the maps, with an error of five per cent, and say nothing on the difference between the two.
 # The scatter between networks (printed above) is largest in the *chaotic* phase, where it falls like $n^{-1/2}$.
-# On the edge it is half as large; its power of $n$ comes out as $-0.4$, which twelve networks do not tell from $-\frac12$. In the ordered phase nearly nothing is left of it.
+# On the edge it is half as large; its power of $n$ comes out as $-0.4$, which twelve networks do not tell from $-\frac12$.
+# In the ordered phase nearly nothing is left of it.
 #
 # ### The edge of a network, measured
 #
-# Is the critical line a fact about networks, or one about formulas? Measure it: give networks pairs of nearly equal inputs, and find the $\sigma_w$ at which their distance neither grows nor shrinks from layer to layer. By (3), the squared distance of close inputs, $2q\delta$ a unit, is multiplied by $\chi_1$. We do so for three activations and one other
-# architecture. With a **layer norm** after each affine layer the variance that $\phi$ sees is always 1: the squared distance is divided by the variance $V(1)$ of the affine layer, and multiplied by $\sigma_w^2\,\mathbb E[\phi'(Z)^2]$:
+# Is the critical line a fact about networks, or one about formulas?
+# Measure it: give networks pairs of nearly equal inputs, and find the $\sigma_w$ at which their distance neither grows nor shrinks from layer to layer.
+# By (3), the squared distance of close inputs, $2q\delta$ a unit, is multiplied by $\chi_1$.
+# We do so for three activations and one other architecture. With a **layer norm** after each affine layer the variance that $\phi$ sees is always 1:
+# the squared distance is divided by the variance $V(1)$ of the affine layer, and multiplied by $\sigma_w^2\,\mathbb E[\phi'(Z)^2]$:
 #
 # $$\chi_1^{\text{norm}} = \frac{\sigma_w^2\, \mathbb E[\phi'(Z)^2]}{\sigma_b^2 + \sigma_w^2\,\mathbb E[\phi(Z)^2]} = 1
 # \quad\Longleftrightarrow\quad \sigma_w = \frac{\sigma_b}{\sqrt{\mathbb E[\phi'^2] - \mathbb E[\phi^2]}} : \tag{7}$$
 #
-# a straight ray from the origin in place of a curve. At $\sigma_b = 0$ there is no edge at all: only the ratio of the two scales counts, and tanh with layer norm and no bias is chaotic for each $\sigma_w$.
+# a straight ray from the origin in place of a curve.
+# At $\sigma_b = 0$ there is no edge at all: only the ratio of the two scales counts, and tanh with layer norm and no bias is chaotic for each $\sigma_w$.
 
 # %%
 norm = ntk.LayerNorm()
@@ -583,16 +605,24 @@ for name, (phi, b, w_star, q) in cases.items():
     assert abs(mean - w_star) < 4 * error + 0.005 * w_star
 
 # %% [markdown]
-# Four edges, at four places, each within one per cent of the prediction (ELU's is off by more than three of its errors; the formulas are for infinite width): the variances do depend on the activation and on the architecture. (ReLU is special in one respect: without biases it does not care for scale, and its *correlations* are the same for every $\sigma_w$. What $\sigma_w^2 = 2$ keeps is the size of signals and distances.)
+# Four edges, at four places, each within one per cent of the prediction (ELU's is off by more than three of its errors; the formulas are for infinite width):
+# the variances do depend on the activation and on the architecture.
+# (ReLU is special in one respect: without biases it does not care for scale, and its *correlations* are the same for every $\sigma_w$.
+# What $\sigma_w^2 = 2$ keeps is the size of signals and distances.)
 #
 # ## How deep can it be and still train?
 #
-# In the ordered phase all inputs look the same after some depth scales, in the chaotic phase all pairs look equally different. Whatever training could use is gone from the last layers, and gradients, which run back
-# with $\chi_1$ per layer, vanish or explode. Schoenholz et al. (2017) drew the conclusion: *a network can be trained if its depth is not much more than $\xi_c$*; on MNIST they found the border at about **$6\,\xi_c$**. The 6 is not derived. $\xi_c$ is.
+# In the ordered phase all inputs look the same after some depth scales, in the chaotic phase all pairs look equally different.
+# Whatever training could use is gone from the last layers, and gradients, which run back with $\chi_1$ per layer, vanish or explode.
+# Schoenholz et al. (2017) drew the conclusion: *a network can be trained if its depth is not much more than $\xi_c$*; on MNIST they found the border at about **$6\,\xi_c$**.
+# The 6 is not derived. $\xi_c$ is.
 #
-# **The experiment, at laptop scale.** 100 digits of 7×7 pixels, tanh, width 50, $\sigma_b^2 = 0.05$, five values of $\sigma_w$ on each side of the edge, depths up to 44, three seeds each; full-batch descent with momentum 0.9, seen after 25, 50, 100 and 150 steps. Two choices need a reason:
+# **The experiment, at laptop scale.** 100 digits of 7×7 pixels, tanh, width 50, $\sigma_b^2 = 0.05$, five values of $\sigma_w$ on each side of the edge, depths up to 44, three seeds each;
+# full-batch descent with momentum 0.9, seen after 25, 50, 100 and 150 steps. Two choices need a reason:
 #
-# - *The learning rate.* One rate for all would decide the matter by itself: the NTK's diagonal $\Theta(x,x)$ grows from 0.15 to $3 \cdot 10^{17}$ over our grid. A step is stable if it is of order $1/\Theta$, so each network gets $\eta = 1/\Theta(x, x)$, predicted from $(\sigma_w, \sigma_b, L)$ by `ntk.ntk_depth_profile`. We compare with one rate for all below.
+# - *The learning rate.* One rate for all would decide the matter by itself: the NTK's diagonal $\Theta(x,x)$ grows from 0.15 to $3 \cdot 10^{17}$ over our grid.
+#   A step is stable if it is of order $1/\Theta$, so each network gets $\eta = 1/\Theta(x, x)$, predicted from $(\sigma_w, \sigma_b, L)$ by `ntk.ntk_depth_profile`.
+#   We compare with one rate for all below.
 # - *The start.* Targets are $y + f_0(x)$, so that each network starts with the residuals $-y$: otherwise chaotic networks, whose outputs are larger, would have more to unlearn.
 #
 # The network is written as a function of $\sigma_w$ *and of the depth* (layers beyond it are skipped), so that all of the grid is one compilation.
@@ -615,7 +645,17 @@ x, x_test = pooled(train_set.x_train), pooled(train_set.x_test)
 y = jnp.asarray(ntk.one_hot_centered(train_set.y_train, 10), jnp.float32)
 labels, labels_test = jnp.asarray(train_set.y_train), jnp.asarray(train_set.y_test)
 
+# From the theory: the scale of the inputs, and Θ(x, x), which sets the learning rate.
+fine = np.union1d(np.linspace(0.7, 4.0, 60), w_grid)  # for the curves as well
+at_fine = ntk.depth_scales(tanh, fine, b_std)
+at = jax.tree.map(lambda a: a[np.searchsorted(fine, w_grid)], at_fine)
+input_scale = np.sqrt(np.asarray(at.q) - b_std**2) / w_grid  # Σ¹(x, x) = q
+theta = np.array([
+    ntk.ntk_depth_profile(tanh, w, b_std, depths, 0.5).ntk_diagonal for w in w_grid
+])  # fmt: skip
 
+
+# %%
 def draw(key, deepest, n=n_units):
     """Parameters of all layers, as [..., in, out] and [..., out]."""
     shapes = [(49, n), (n,), (deepest - 2, n, n), (deepest - 2, n), (n, 10), (10,)]
@@ -646,15 +686,8 @@ hidden = [jnp.stack(a) for a in zip(*dense[1:3], strict=True)]
 ours = network([*dense[0], *hidden, *dense[3]], x, 1.3, 4)
 assert jnp.abs(ours - net(x)).max() < 1e-5
 
-fine = np.union1d(np.linspace(0.7, 4.0, 60), w_grid)  # for the curves as well
-at_fine = ntk.depth_scales(tanh, fine, b_std)
-at = jax.tree.map(lambda a: a[np.searchsorted(fine, w_grid)], at_fine)
-input_scale = np.sqrt(np.asarray(at.q) - b_std**2) / w_grid  # Σ¹(x, x) = q
-theta = np.array([
-    ntk.ntk_depth_profile(tanh, w, b_std, depths, 0.5).ntk_diagonal for w in w_grid
-])  # fmt: skip
 
-
+# %%
 def trained(key, w_std, scaling, rate, depth):
     """Accuracy on training and test set after LOOKS steps, [LOOKS, 2]."""
     params = draw(key, depths.max())
@@ -715,18 +748,25 @@ fig.colorbar(mesh, ax=axes, label="accuracy (chance 0.1)")
 plt.show()
 
 # %% [markdown]
-# The picture of Schoenholz et al., from a hundred steps of training. On the training set the border of the bright region runs near the curve $6\,\xi_c$ on both sides, as long as that curve lies within our depths. So much for the rule.
-# The right picture is less symmetric. On the ordered side the test accuracy has the same border. **On the chaotic side it is lost at one depth scale, not at six**: between the two curves these networks learn their training set by heart and know nothing about new images.
+# The picture of Schoenholz et al., from a hundred steps of training.
+# On the training set the border of the bright region runs near the curve $6\,\xi_c$ on both sides, as long as that curve lies within our depths.
+# So much for the rule. The right picture is less symmetric. On the ordered side the test accuracy has the same border.
+# **On the chaotic side it is lost at one depth scale, not at six**: between the two curves these networks learn their training set by heart and know nothing about new images.
 #
-# Both make sense. In the ordered phase all that tells inputs apart is $\delta \propto e^{-L/\xi_c}$; a hundred steps can amplify that by so much and no more, and what is lost is lost for training and test images alike. In the chaotic phase any two inputs are
-# *far* apart, which is no obstacle to fitting them; but whether a new image resembles a training image is a matter of $c_L - c^* \propto e^{-L/\xi_c}$, and after one or two $\xi_c$ there is nothing left to generalize from. (Chapter 07 says the same in terms of the NTK, which is diagonal there.)
+# Both make sense. In the ordered phase all that tells inputs apart is $\delta \propto e^{-L/\xi_c}$;
+# a hundred steps can amplify that by so much and no more, and what is lost is lost for training and test images alike.
+# In the chaotic phase any two inputs are *far* apart, which is no obstacle to fitting them;
+# but whether a new image resembles a training image is a matter of $c_L - c^* \propto e^{-L/\xi_c}$, and after one or two $\xi_c$ there is nothing left to generalize from.
+# (Chapter 07 says the same in terms of the NTK, which is diagonal there.)
 #
 # ### What the factor 6 is worth
 #
 # A rule of thumb with a number in it should not depend on when we stop. So we look after each of the four numbers of steps.
 # **Prediction** for the ordered side: $\delta$ falls by $e$ per $\xi_c$. If a factor $e$ in the steps makes up for a factor $e$ in $\delta$, it moves the border by one $\xi_c$.
 #
-# For each $\sigma_w$ and seed we take the depth at which half of the accuracy is lost (0.55 on the training set, half way between 1 and chance; 0.42 on the test set, half way between 0.74 and chance), interpolated in $\log L$, and divide by $\xi_c$. Means are over the $\sigma_w$ with $\xi_c < 5$, four on the ordered and three on the chaotic side: there nine depth scales lie within our depths.
+# For each $\sigma_w$ and seed we take the depth at which half of the accuracy is lost
+# (0.55 on the training set, half way between 1 and chance; 0.42 on the test set, half way between 0.74 and chance), interpolated in $\log L$, and divide by $\xi_c$.
+# Means are over the $\sigma_w$ with $\xi_c < 5$, four on the ordered and three on the chaotic side: there nine depth scales lie within our depths.
 
 
 # %%
@@ -804,12 +844,17 @@ assert later == sorted(later)  # more steps, deeper networks
 assert factors["test", "chaotic", 100].mean() < factors["train", "chaotic", 100].mean() / 2
 
 # %% [markdown]
-# - **The factor is not a constant.** After a hundred steps half of the training accuracy is gone at $7.7 \pm 0.3$ depth scales on the ordered and $5.3 \pm 0.1$ on the chaotic side, and in between lies the 6 of Schoenholz et al.
-#   After 25 steps it is at 5.5 and 3.8, after 150 steps at 9.4 and 5.5. The number 6 belongs to our patience (and to the level of one half, and to the width) as much as to the network.
+# - **The factor is not a constant.**
+#   After a hundred steps half of the training accuracy is gone at $7.7 \pm 0.3$ depth scales on the ordered and $5.3 \pm 0.1$ on the chaotic side,
+#   and in between lies the 6 of Schoenholz et al. After 25 steps it is at 5.5 and 3.8, after 150 steps at 9.4 and 5.5.
+#   The number 6 belongs to our patience (and to the level of one half, and to the width) as much as to the network.
 # - **The law is fair.** At one number of steps single $\sigma_w$ differ by a factor of up to two on the ordered side (left panel).
 #   We have seen this for $\xi_c$ from 1 to 5 layers. Nearer to the edge the border lies near our deepest network or beyond it, and depth over width spoils training before.
-# - **The prediction failed.** A factor $e$ in the steps moves the ordered border by $2.2 \pm 0.1$ depth scales, not by one. More steps help twice as much as the decay of $\delta$ alone says. Why, we have not found out.
-# - **Which side fails first?** On the training set, measured in $\xi_c$ and with $\eta = 1/\Theta(x,x)$: the chaotic side, a little. With one rate for all both borders move inwards (right panel): on the ordered side the same step is too small for a small kernel, on the chaotic side it is too large and the network is thrown out. Which fails first is then a matter of the rate. On the test set it is the chaotic side, by a factor of seven.
+# - **The prediction failed.** A factor $e$ in the steps moves the ordered border by $2.2 \pm 0.1$ depth scales, not by one.
+#   More steps help twice as much as the decay of $\delta$ alone says. Why, we have not found out.
+# - **Which side fails first?** On the training set, measured in $\xi_c$ and with $\eta = 1/\Theta(x,x)$: the chaotic side, a little.
+#   With one rate for all both borders move inwards (right panel): on the ordered side the same step is too small for a small kernel, on the chaotic side it is too large and the network is thrown out.
+#   Which fails first is then a matter of the rate. On the test set it is the chaotic side, by a factor of seven.
 # - **Is the edge best?** For training the deepest networks, yes, within the errors. For new images, no: at depths from 8 to 32 networks a little on the *ordered* side, at $\sigma_w = 1.1$, do better.
 #   (We saw this before we chose $\sigma_w = 1.1$ for the last row below, so that row tests nothing: it describes.)
 #   At finite depth one needs a $\xi_c$ of some fraction of $L$, not $\xi_c = \infty$. And depth as such is no gain here: the best test accuracy of all is at depth 4.
@@ -819,77 +864,37 @@ assert factors["test", "chaotic", 100].mean() < factors["train", "chaotic", 100]
 # %%
 for name, (mean, error, of_maps) in fits.items():
     xi = float(scales.xi_c[names.index(name)])
-    claim(
-        "H1",
-        what=f"fitted depth scale of the correlation over ξ_c, tanh networks of width 1024, {name}",
-        derived=of_maps / xi,
-        measured=mean / xi,
-        uncertainty=error / xi,
-        seeds=seeds,
-    )
+    what = f"fitted depth scale of the correlation over ξ_c, tanh networks of width 1024, {name}"
+    claim("H1", what=what, derived=of_maps / xi, measured=mean / xi, uncertainty=error / xi, seeds=seeds)
 for name, (mean, error) in edges.items():
     b, w_star = cases[name][1:3]
-    claim(
-        "H2",
-        what=f"critical σ_w measured in networks, {name}, σ_b = {b:.2g}",
-        derived=w_star,
-        measured=mean,
-        uncertainty=error,
-        seeds=n_edges,
-    )
+    what = f"critical σ_w measured in networks, {name}, σ_b = {b:.2g}"
+    claim("H2", what=what, derived=w_star, measured=mean, uncertainty=error, seeds=n_edges)
 
 deep = on_train[..., list(depths).index(44)]
 on_edge = deep[:, list(w_grid).index(edge)]
 off = deep[:, (w_grid == 1.0) | (w_grid == 2.2)].mean(1)
-gain, gain_error = plotting.mean_and_error(on_edge - off)
-claim(
-    "H3",
-    what="training accuracy at depth 44, σ_w on the edge minus mean of σ_w = 1.0 and 2.2",
-    measured=gain,
-    uncertainty=gain_error,
-    seeds=n_seeds,
-)
-for side in sides:
-    for n in (few, many):
-        mean, error = plotting.mean_and_error(factors["train", side, n])
-        claim(
-            "H3",
-            what=f"depth at which half of the training accuracy is lost over ξ_c, {side} side, {n} steps",
-            measured=mean,
-            uncertainty=error,
-            seeds=n_seeds,
-        )
-mean, error = plotting.mean_and_error(shift)
-claim(
-    "H3",
-    what=f"shift of that depth for a factor e in the steps over ξ_c, ordered side, {few} to {many} steps",
-    measured=mean,
-    uncertainty=error,
-    seeds=n_seeds,
-)
-mean, error = plotting.mean_and_error(factors["test", "chaotic", 100])
-claim(
-    "H3",
-    what="depth at which half of the test accuracy is lost over ξ_c, chaotic side, 100 steps",
-    measured=mean,
-    uncertainty=error,
-    seeds=n_seeds,
-)
 shallow = on_test[..., list(depths).index(22)]
-loss, loss_error = plotting.mean_and_error((shallow[:, w_grid == edge] - shallow[:, w_grid == 1.1])[:, 0])
-claim(
-    "H3",
-    what="test accuracy at depth 22, σ_w on the edge minus σ_w = 1.1 (ordered)",
-    measured=loss,
-    uncertainty=loss_error,
-    seeds=n_seeds,
-)
+lost = "depth at which half of the {} accuracy is lost over ξ_c"
+shifted = "shift of that depth for a factor e in the steps over ξ_c"
+at_22 = (shallow[:, w_grid == edge] - shallow[:, w_grid == 1.1])[:, 0]
+for what, values in (
+    ("training accuracy at depth 44, σ_w on the edge minus mean of σ_w = 1.0 and 2.2", on_edge - off),
+    *((f"{lost.format('training')}, {s} side, {n} steps", factors["train", s, n]) for s in sides for n in (few, many)),
+    (f"{shifted}, ordered side, {few} to {many} steps", shift),
+    (f"{lost.format('test')}, chaotic side, 100 steps", factors["test", "chaotic", 100]),
+    ("test accuracy at depth 22, σ_w on the edge minus σ_w = 1.1 (ordered)", at_22),
+):
+    value, error = plotting.mean_and_error(values)
+    claim("H3", what=what, measured=value, uncertainty=error, seeds=n_seeds)
 
 # %% [markdown]
 # ## What to take away
 #
-# - A deep random network is two maps: $q \mapsto V(q)$, then $c \mapsto f(c)$. Phase: $\chi_1 = \sigma_w^2\,\mathbb E[\phi'(\sqrt q Z)^2]$ **at the fixed point** against 1. Depth scale: $\xi_c = -1/\log f'(c^*)$, in both phases.
-# - The critical line is explicit in $q$: $\sigma_w^2 = 1/\mathbb E[\phi'^2]$, $\sigma_b^2 = q - \mathbb E[\phi^2]/\mathbb E[\phi'^2]$. Ask of each activation whether it exists, and whether $\chi_q < 1$ on it.
+# - A deep random network is two maps: $q \mapsto V(q)$, then $c \mapsto f(c)$.
+#   Phase: $\chi_1 = \sigma_w^2\,\mathbb E[\phi'(\sqrt q Z)^2]$ **at the fixed point** against 1. Depth scale: $\xi_c = -1/\log f'(c^*)$, in both phases.
+# - The critical line is explicit in $q$: $\sigma_w^2 = 1/\mathbb E[\phi'^2]$, $\sigma_b^2 = q - \mathbb E[\phi^2]/\mathbb E[\phi'^2]$.
+#   Ask of each activation whether it exists, and whether $\chi_q < 1$ on it.
 #
 # | | decay of $1 - c_l$ | edge |
 # |---|---|---|
@@ -900,20 +905,24 @@ claim(
 # | GELU, SiLU, small $\sigma_b$ | | a line whose $q$ repels |
 # | softplus | | none |
 #
-# - Trainable depth grows with $\xi_c$ on both sides; the factor, from 4 to 9 here, is a matter of steps, level and width. Depth at which a network *generalizes* does, too, with a factor of little more than one on the chaotic side.
+# - Trainable depth grows with $\xi_c$ on both sides; the factor, from 4 to 9 here, is a matter of steps, level and width.
+#   Depth at which a network *generalizes* does, too, with a factor of little more than one on the chaotic side.
 #
 # ## Where it breaks
 #
-# - **Width.** Everything rests on $L/n$ being small. Noise in $c_l$ is of order $n^{-1/2}$, largest in the chaotic phase; the top row of the heat map has $L/n \approx 0.9$, and even on the edge training is no longer perfect there.
+# - **Width.** Everything rests on $L/n$ being small.
+#   Noise in $c_l$ is of order $n^{-1/2}$, largest in the chaotic phase; the top row of the heat map has $L/n \approx 0.9$, and even on the edge training is no longer perfect there.
 # - **Training.** $\xi_c$ is a property of the initialization. A network that moves its features (chapter 02) may leave the phase it started in.
-# - **Architecture.** Skip connections change the maps (chapter 07); with layer norm only the ratio $\sigma_w/\sigma_b$ counts; and dropout, which sends equal inputs to different ones, removes $c = 1$ as a fixed point and with it the edge (Schoenholz et al.).
+# - **Architecture.** Skip connections change the maps (chapter 07); with layer norm only the ratio $\sigma_w/\sigma_b$ counts;
+#   and dropout, which sends equal inputs to different ones, removes $c = 1$ as a fixed point and with it the edge (Schoenholz et al.).
 # - **Two inputs of different norm** need the map with two variances. We scaled it away.
 # - **"Critical" needs digits.** $\chi_1 - 1 = 10^{-3}$ is $\xi_c = 1000$.
 #
 # ## Exercises
 #
-# `exercises/06_edge_of_chaos.ipynb`, about 125 minutes: the variance map and its slope for any activation (06.1); the critical line by its parameterization (06.2); predict, then measure, how soon two images meet and two neighbors part (06.3);
-# find the mistakes in a phase diagram (06.4); why the edge of GELU is of little use (06.5); the edge of an activation of your own (06.6).
+# `exercises/06_edge_of_chaos.ipynb`, about 125 minutes: the variance map and its slope for any activation (06.1); the critical line by its parameterization (06.2);
+# predict, then measure, how soon two images meet and two neighbors part (06.3); find the mistakes in a phase diagram (06.4);
+# why the edge of GELU is of little use (06.5); the edge of an activation of your own (06.6).
 #
 # ## References
 #
