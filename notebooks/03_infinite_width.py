@@ -18,6 +18,8 @@
 # image of an 8; eight networks of each width are drawn at random, and nothing is trained.
 
 # %%
+import os
+
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -71,17 +73,43 @@ def along_the_arc(net):
 
 
 # %% alt="Two panels. The kernel between a fixed image and a point on an arc, against the angle: a peaked curve with its maximum at angle zero. Left, width 64: eight thin grey curves scatter by about a third around a dashed black curve. Right, width 1024: the eight grey curves lie close around it."
-fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.9), sharey=True)
-limit = relu_net(1, 0).kernel(circle, start).ntk[:, 0]
-for ax, width in zip(axes, (64, 1024), strict=True):
+of_infinite_width = relu_net(1, 0).kernel(circle, start).ntk[:, 0]
+
+
+def eight_networks(ax, width):
+    """Their kernels along the arc, and that of infinite width."""
     curves = over_draws(along_the_arc, width, draws=8)
     ax.plot(angles, curves.T, color="0.6", lw=1, ls="-")
     ax.plot([], [], color="0.6", lw=1, ls="-", label="one network each")
-    ax.plot(angles, limit, color="black", lw=2, ls="--", label="infinite width")
+    ax.plot(angles, of_infinite_width, color="black", lw=2, ls="--", label="infinite width")
     ax.set(xlabel="angle from the image of a 3 (rad)", title=f"width n = {width}")
+
+
+fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.9), sharey=True)
+for ax, width in zip(axes, (64, 1024), strict=True):
+    eight_networks(ax, width)
 axes[0].set_ylabel(r"kernel $\Theta(x_0, x)$ at initialisation")
 axes[1].legend(loc="upper right")
 plt.show()
+
+# %% [markdown]
+# **Move the width yourself.** In a live notebook the next cell comes with a slider.
+# Each new width is compiled first, which takes a few seconds.
+
+
+# %%
+def look(log2_width=6):
+    """The same for one width, on axes that stay."""
+    ax = plt.figure(figsize=(3.9, 2.9)).gca()
+    eight_networks(ax, 2**log2_width)
+    ax.set_ylim(-3, 9)
+    plt.show()
+
+
+if not os.environ.get("CI"):  # the still pictures are above
+    from ipywidgets import interact
+
+    interact(look, log2_width=(3, 11))
 
 # %% [markdown]
 # Wide networks agree with each other, and with the dashed curve. No network was drawn for that one: it is `net.kernel`, which reads the
@@ -124,8 +152,9 @@ plt.show()
 # $$\hat\Sigma^{l+1}(x, x') \;\to\; \Sigma^{l+1}(x, x') = \sigma_w^2\, \mathbb E\big[\phi(u)\phi(v)\big] + \sigma_b^2, \qquad
 # (u, v) \sim \mathcal N\!\left(0, \begin{pmatrix} \Sigma^l(x,x) & \Sigma^l(x,x') \\ \Sigma^l(x',x) & \Sigma^l(x',x') \end{pmatrix}\right). \tag{2}$$
 #
-# Once the covariance is a fixed number, "Gaussian given layer $l$" is simply "Gaussian", and units that were independent given layer $l$ are
-# independent. The induction closes. At the end, $f$ is a **Gaussian process** with covariance $\Sigma^L$: the *neural network Gaussian process* kernel (Neal 1996 for one hidden layer, Lee et al. 2018 for more).
+# Once the covariance is a fixed number, "Gaussian given layer $l$" is simply "Gaussian", and units that were independent given layer $l$ are independent.
+# The induction closes.
+# At the end, $f$ is a **Gaussian process** with covariance $\Sigma^L$: the *neural network Gaussian process* kernel (Neal 1996 for one hidden layer, Lee et al. 2018 for more).
 # Two things to keep from this paragraph: a **finite** network's output is Gaussian given its last hidden layer, that is, a *mixture of Gaussians with random covariance* $\hat\Sigma$;
 # and the only thing that goes to a limit is an average over units, so we should expect errors of the size of the central limit theorem, $n^{-1/2}$.
 #
@@ -135,15 +164,20 @@ plt.show()
 #
 # $$\Theta^l_{ij}(x, x') \to \delta_{ij}\, \Theta^l(x, x').$$
 #
-# *First layer:* $h^1_i$ depends on column $i$ of $W^1$ and on $b^1_i$ only, and $\partial h^1_i/\partial W^1_{ai} = \sigma_w x_a/\sqrt d$. So $\Theta^1_{ij} = \delta_{ij}\,(\sigma_w^2\, x\cdot x'/d + \sigma_b^2) = \delta_{ij} \Sigma^1$, at every width.
+# *First layer:* $h^1_i$ depends on column $i$ of $W^1$ and on $b^1_i$ only, and $\partial h^1_i/\partial W^1_{ai} = \sigma_w x_a/\sqrt d$.
+# So $\Theta^1_{ij} = \delta_{ij}\,(\sigma_w^2\, x\cdot x'/d + \sigma_b^2) = \delta_{ij} \Sigma^1$, at every width.
 #
 # *From layer $l$ to $l+1$:* the sum over parameters falls into two parts.
 #
-# **The new parameters**, $W^{l+1}$ and $b^{l+1}$. The derivatives are $\partial h^{l+1}_k/\partial W^{l+1}_{ik} = \sigma_w \phi(h^l_i)/\sqrt{n_l}$ and $\sigma_b$, and only column $k$ matters for output $k$. Their products sum to
+# **The new parameters**, $W^{l+1}$ and $b^{l+1}$.
+# The derivatives are $\partial h^{l+1}_k/\partial W^{l+1}_{ik} = \sigma_w \phi(h^l_i)/\sqrt{n_l}$ and $\sigma_b$, and only column $k$ matters for output $k$.
+# Their products sum to
 #
 # $$\delta_{kk'} \Big(\frac{\sigma_w^2}{n_l} \sum_i \phi(h^l_i)\phi(h^{l\prime}_i) + \sigma_b^2\Big) = \delta_{kk'}\, \hat\Sigma^{l+1} \to \delta_{kk'}\, \Sigma^{l+1}(x, x').$$
 #
-# **All older parameters** act through $h^l$. By the chain rule $\partial h^{l+1}_k = \frac{\sigma_w}{\sqrt{n_l}} \sum_i W^{l+1}_{ik}\, \phi'(h^l_i)\, \partial h^l_i$, and the products of the $\partial h^l_i$ sum to $\Theta^l_{ij}$, which is known:
+# **All older parameters** act through $h^l$.
+# By the chain rule $\partial h^{l+1}_k = \frac{\sigma_w}{\sqrt{n_l}} \sum_i W^{l+1}_{ik}\, \phi'(h^l_i)\, \partial h^l_i$,
+# and the products of the $\partial h^l_i$ sum to $\Theta^l_{ij}$, which is known:
 #
 # $$\frac{\sigma_w^2}{n_l} \sum_{i, j} W^{l+1}_{ik} W^{l+1}_{jk'}\, \phi'(h^l_i)\, \phi'(h^{l\prime}_j)\, \Theta^l_{ij}(x, x')
 # \;\to\; \frac{\sigma_w^2}{n_l} \sum_{i} W^{l+1}_{ik} W^{l+1}_{ik'}\, \phi'(h^l_i)\, \phi'(h^{l\prime}_i)\; \Theta^l(x, x').$$
@@ -201,27 +235,36 @@ for name, mine, theirs in zip("ΣΘ", by_hand, (limit.nngp, limit.ntk), strict=T
 #
 # ## Duals: three routes to one number
 #
-# All that is left of the activation is the pair of functions of a $2\times2$ covariance, $\mathbb E[\phi(u)\phi(v)]$ and $\mathbb E[\phi'(u)\phi'(v)]$, called its **dual**. `ntklib.duals` takes it as `(q12, q1, q2)`: the covariance
-# $q_{12}$ of $u$ and $v$ and their variances $q_1$, $q_2$.
+# All that is left of the activation is the pair of functions of a $2\times2$ covariance, $\mathbb E[\phi(u)\phi(v)]$ and $\mathbb E[\phi'(u)\phi'(v)]$, called its **dual**.
+# `ntklib.duals` takes it as `(q12, q1, q2)`: the covariance $q_{12}$ of $u$ and $v$ and their variances $q_1$, $q_2$.
 #
 # ### Duals in closed form
 #
-# For ReLU, write $\vartheta = \arccos\big(q_{12}/\sqrt{q_1 q_2}\big)$ for the angle whose cosine is the correlation. Two Gaussians with that correlation are two directions in the plane at angle $\vartheta$: with polar coordinates
-# $(R, \psi)$ of a standard Gaussian point, $u = \sqrt{q_1}\, R\cos\psi$ and $v = \sqrt{q_2}\, R \cos(\psi - \vartheta)$. The angle $\psi$ is uniform and independent of $R$, and $\mathbb E[R^2] = 2$.
+# For ReLU, write $\vartheta = \arccos\big(q_{12}/\sqrt{q_1 q_2}\big)$ for the angle whose cosine is the correlation.
+# Two Gaussians with that correlation are two directions in the plane at angle $\vartheta$:
+# with polar coordinates $(R, \psi)$ of a standard Gaussian point, $u = \sqrt{q_1}\, R\cos\psi$ and $v = \sqrt{q_2}\, R \cos(\psi - \vartheta)$.
+# The angle $\psi$ is uniform and independent of $R$, and $\mathbb E[R^2] = 2$.
 #
-# - *Slopes.* $\phi'(u)\phi'(v) = 1$ where both cosines are positive: $\psi$ in $(\vartheta - \frac\pi2, \frac\pi2)$, a share $(\pi - \vartheta)/2\pi$ of the circle. So $\mathbb E[\phi'\phi'] = \dfrac{\pi - \vartheta}{2\pi}$.
-# - *Values.* On the same sector, $\mathbb E[\phi\phi] = \sqrt{q_1 q_2}\; \mathbb E[R^2] \displaystyle\int_{\vartheta - \pi/2}^{\pi/2} \cos\psi\, \cos(\psi - \vartheta)\, \frac{d\psi}{2\pi}$, and with $2\cos\psi\cos(\psi-\vartheta) = \cos\vartheta + \cos(2\psi - \vartheta)$,
+# - *Slopes.* $\phi'(u)\phi'(v) = 1$ where both cosines are positive: $\psi$ in $(\vartheta - \frac\pi2, \frac\pi2)$, a share $(\pi - \vartheta)/2\pi$ of the circle.
+#   So $\mathbb E[\phi'\phi'] = \dfrac{\pi - \vartheta}{2\pi}$.
+# - *Values.*
+#   On the same sector, $\mathbb E[\phi\phi] = \sqrt{q_1 q_2}\; \mathbb E[R^2] \displaystyle\int_{\vartheta - \pi/2}^{\pi/2} \cos\psi\, \cos(\psi - \vartheta)\, \frac{d\psi}{2\pi}$,
+#   and with $2\cos\psi\cos(\psi-\vartheta) = \cos\vartheta + \cos(2\psi - \vartheta)$,
 #
 # $$\mathbb E[\phi(u)\phi(v)] = \frac{\sqrt{q_1 q_2}}{2\pi} \big(\sin\vartheta + (\pi - \vartheta)\cos\vartheta\big).$$
 #
-# Closed forms exist for a handful of functions (`erf`, GELU, sine, leaky ReLU, …). They obey a useful check, *Price's theorem*: $\partial\, \mathbb E[\phi(u)\phi(v)]/\partial q_{12} = \mathbb E[\phi'(u)\phi'(v)]$.
+# Closed forms exist for a handful of functions (`erf`, GELU, sine, leaky ReLU, …).
+# They obey a useful check, *Price's theorem*: $\partial\, \mathbb E[\phi(u)\phi(v)]/\partial q_{12} = \mathbb E[\phi'(u)\phi'(v)]$.
 #
 # ### Quadrature and sampling
 #
-# For any other scalar function there is **quadrature**: replace the integral over the plane by a weighted sum over well-chosen nodes. And there is **sampling**: draw $(u, v)$ many times
-# and average. Sampling is what a finite network does: a layer of $n$ units averages over $n$ draws, no more. Its error falls like $m^{-1/2}$ in the number $m$ of draws, and quadrature converges much faster,
-# *if* the nodes respect the function. The textbook choice, a product of Gauss–Hermite nodes, assumes a smooth function; ReLU has a kink along $u = 0$ and along $v = 0$. `duals.quadrature` uses polar coordinates,
-# where these lines are rays, and puts its nodes between them, closer together near the rays: there a function of large variance does what it does within little space.
+# For any other scalar function there is **quadrature**: replace the integral over the plane by a weighted sum over well-chosen nodes.
+# And there is **sampling**: draw $(u, v)$ many times and average.
+# Sampling is what a finite network does: a layer of $n$ units averages over $n$ draws, no more.
+# Its error falls like $m^{-1/2}$ in the number $m$ of draws, and quadrature converges much faster, *if* the nodes respect the function.
+# The textbook choice, a product of Gauss–Hermite nodes, assumes a smooth function; ReLU has a kink along $u = 0$ and along $v = 0$.
+# `duals.quadrature` uses polar coordinates, where these lines are rays, and puts its nodes between them, closer together near the rays:
+# there a function of large variance does what it does within little space.
 
 
 # %%
@@ -310,7 +353,8 @@ assert polar[-1] < 1e-8 < hermite[-1]
 #
 # ## The kernel over width
 #
-# **Prediction.** Both kernels of a finite network are averages over units around the numbers of the recursion, so by the central limit theorem the deviation of *one* network from the limit is of order $n^{-1/2}$:
+# **Prediction.**
+# Both kernels of a finite network are averages over units around the numbers of the recursion, so by the central limit theorem the deviation of *one* network from the limit is of order $n^{-1/2}$:
 #
 # $$\epsilon_n = \frac{\|\Theta_n - \Theta\|_F}{\|\Theta\|_F} \approx c\, n^{-1/2}, \qquad n \text{ four times as large: half the error.}$$
 #
@@ -357,12 +401,19 @@ print(f"NTK of one network of width {widths[-1]}: off by {typical:.2g}")
 # %% [markdown]
 # The line is the law, not only the slope: a network of width 2048 is still some five per cent from its limit, and one more digit costs a hundred times the width. **One network is never very close.**
 #
-# **The mean over networks is another matter.** Write $\Theta_n = \Theta + n^{-1/2} A + n^{-1} B + \dots$ with random matrices $A$, $B$. The term $A$ comes from the central limit theorem and has mean zero. So a mean over $S$ networks
-# has an error of about $c\,(nS)^{-1/2}$ from the draw, and a *bias* of order $1/n$ only: fluctuations of one layer's $\hat\Sigma$ pass through the next layer's dual, which is curved, and there leave a trace of the second order. For one hidden layer there is no next
-# layer, and no bias at all. The next cell tries it at width 16, where a single network is useless.
+# **The mean over networks is another matter.** Write $\Theta_n = \Theta + n^{-1/2} A + n^{-1} B + \dots$ with random matrices $A$, $B$.
+# The term $A$ comes from the central limit theorem and has mean zero.
+# So a mean over $S$ networks has an error of about $c\,(nS)^{-1/2}$ from the draw, and a *bias* of order $1/n$ only:
+# fluctuations of one layer's $\hat\Sigma$ pass through the next layer's dual, which is curved, and there leave a trace of the second order.
+# For one hidden layer there is no next layer, and no bias at all.
+# The next cell tries it at width 16, where a single network is useless.
 #
-# It also uses a shortcut that makes thousands of networks cheap. A network sees its inputs only through $\sum_a W_{ai} x_a$. Turn the coordinates of $\mathbb R^d$ so that our $N$ images lie in the span of the first $N$ axes: the turned $W^1$ is again made of independent $\mathcal N(0,1)$, and
-# its other $d - N$ rows always meet a zero, at the start *and in training*, because their gradient is zero. So $N$ coordinates do, and the law of everything we look at, kernels, outputs, training curves, is exactly the same. (The recursion said so: $x$ enters by $x \cdot x'/d$ alone.)
+# It also uses a shortcut that makes thousands of networks cheap.
+# A network sees its inputs only through $\sum_a W_{ai} x_a$.
+# Turn the coordinates of $\mathbb R^d$ so that our $N$ images lie in the span of the first $N$ axes:
+# the turned $W^1$ is again made of independent $\mathcal N(0,1)$, and its other $d - N$ rows always meet a zero, at the start *and in training*, because their gradient is zero.
+# So $N$ coordinates do, and the law of everything we look at, kernels, outputs, training curves, is exactly the same.
+# (The recursion said so: $x$ enters by $x \cdot x'/d$ alone.)
 
 
 # %%
@@ -395,26 +446,35 @@ assert single > 0.5
 assert mean_error < 0.05
 
 # %% [markdown]
-# One network of width 16 is off by more than half; the mean over many is within one or two per cent of the *infinite* network, most of which is still the noise of the draw. This is how one should test a kernel implementation: average first.
+# One network of width 16 is off by more than half; the mean over many is within one or two per cent of the *infinite* network, most of which is still the noise of the draw.
+# This is how one should test a kernel implementation: average first.
 #
 # ## The output is a Gaussian process, and a mixture before
 #
-# **Prediction.** Given its hidden layers, the output at $x$ is $\mathcal N(0, \hat q)$, with the random variance $\hat q = \hat\Sigma^L(x, x)$ of (1). How far is such a mixture from one Gaussian? Its fourth moment is $\mathbb E[f^4] = 3\,\mathbb E[\hat q^2]$, so the excess kurtosis
-# (zero for a Gaussian) is
+# **Prediction.** Given its hidden layers, the output at $x$ is $\mathcal N(0, \hat q)$, with the random variance $\hat q = \hat\Sigma^L(x, x)$ of (1).
+# How far is such a mixture from one Gaussian?
+# Its fourth moment is $\mathbb E[f^4] = 3\,\mathbb E[\hat q^2]$, so the excess kurtosis (zero for a Gaussian) is
 #
 # $$\frac{\mathbb E[f^4]}{\mathbb E[f^2]^2} - 3 = \frac{3 \operatorname{Var} \hat q}{(\mathbb E \hat q)^2} = O(1/n).$$
 #
-# The same holds for every combination $\sum_s c_s f(x_s)$, with $\hat q = c^\top \hat\Sigma c$; a vector all of whose combinations are Gaussian is jointly Gaussian, so this *is* the statement about the process. For ReLU with
-# $\sigma_w^2 = 2$, $\sigma_b = 0$ there is not even a constant to fit. One layer turns the variance $q$ into $q \cdot \frac2n \sum_i \mathrm{relu}(z_i)^2$ with standard normal $z_i$. One term of the sum has mean $2 \cdot \frac12 = 1$ and second moment $4 \cdot \frac32 = 6$: variance 5. So a layer multiplies $\mathbb E[\hat q^2]/(\mathbb E \hat q)^2$ by
-# $1 + 5/n$, and with two hidden layers
+# The same holds for every combination $\sum_s c_s f(x_s)$, with $\hat q = c^\top \hat\Sigma c$;
+# a vector all of whose combinations are Gaussian is jointly Gaussian, so this *is* the statement about the process.
+# For ReLU with $\sigma_w^2 = 2$, $\sigma_b = 0$ there is not even a constant to fit.
+# One layer turns the variance $q$ into $q \cdot \frac2n \sum_i \mathrm{relu}(z_i)^2$ with standard normal $z_i$.
+# One term of the sum has mean $2 \cdot \frac12 = 1$ and second moment $4 \cdot \frac32 = 6$: variance 5.
+# So a layer multiplies $\mathbb E[\hat q^2]/(\mathbb E \hat q)^2$ by $1 + 5/n$, and with two hidden layers
 #
 # $$\text{excess kurtosis} = 3\big[(1 + 5/n)^2 - 1\big] \approx 30/n.$$
 #
 # For the difference $f(x) - f(x')$ two hidden layers have no closed form, but the last one can be done exactly.
-# Given the first layer's $\hat\Sigma^2$, each unit of the second contributes $D = (\phi(u) - \phi(v))^2$. In the polar coordinates from above $\mathbb E D$ and $\mathbb E D^2$ are integrals over the angle $\psi$, with $\mathbb E R^2 = 2$ and $\mathbb E R^4 = 8$.
-# So $\mathbb E[\hat q^2 \mid \hat\Sigma^2] \propto (\mathbb E D)^2 + (\mathbb E D^2 - (\mathbb E D)^2)/n$, and only $\hat\Sigma^2$, an average over Gaussian units, is left to be sampled. Again nothing is fitted.
+# Given the first layer's $\hat\Sigma^2$, each unit of the second contributes $D = (\phi(u) - \phi(v))^2$.
+# In the polar coordinates from above $\mathbb E D$ and $\mathbb E D^2$ are integrals over the angle $\psi$, with $\mathbb E R^2 = 2$ and $\mathbb E R^4 = 8$.
+# So $\mathbb E[\hat q^2 \mid \hat\Sigma^2] \propto (\mathbb E D)^2 + (\mathbb E D^2 - (\mathbb E D)^2)/n$, and only $\hat\Sigma^2$, an average over Gaussian units, is left to be sampled.
+# Again nothing is fitted.
 #
-# **Measurement.** Thousands of networks of widths 16 … 256 (this is about the shape of a distribution, so we need many), from the definition with the outputs $f$, and from the variance of $\hat q$, which is the same number with far less noise (filled points).
+# **Measurement.**
+# Thousands of networks of widths 16 … 256 (this is about the shape of a distribution, so we need many), from the definition with the outputs $f$,
+# and from the variance of $\hat q$, which is the same number with far less noise (filled points).
 
 # %%
 pair = in_their_span(np.stack([threes[0], eights[0]]))
@@ -529,8 +589,8 @@ assert abs(joint[0] - joint_expected) < 0.08
 assert np.abs(covariance / gaussian - 1).max() < 0.15
 
 # %% [markdown]
-# So a network of width 256 has outputs that no histogram of a few thousand draws can tell from Gaussian, while its kernel is off by some 17 %. No contradiction: the first is an effect of second order, $1/n$, the second one of
-# first order, $n^{-1/2}$.
+# So a network of width 256 has outputs that no histogram of a few thousand draws can tell from Gaussian, while its kernel is off by some 17 %.
+# No contradiction: the first is an effect of second order, $1/n$, the second one of first order, $n^{-1/2}$.
 #
 # ## Does the kernel stay? The drift in training
 #
@@ -544,22 +604,37 @@ assert np.abs(covariance / gaussian - 1).max() < 0.15
 #
 # $$\dot a_i = -\frac{\sigma_w}{\sqrt n} \frac1N \sum_s r_s\, \phi(u_i(x_s)), \qquad \dot u_i(x) = -\frac{\sigma_w}{\sqrt n}\, a_i\, \frac1N \sum_s r_s\, \phi'(u_i(x_s))\, \Sigma^1(x, x_s).$$
 #
-# Each moves by $O(n^{-1/2})$. So each term of $\Theta$ changes by $O(n^{-1/2})$ if $\phi$ is smooth, and an average of $n$ terms changes by **at most** $O(n^{-1/2})$. For smooth $\phi$, a positive definite $\Theta$ and small steps this is proven at any depth (Lee et al. 2019), and it suffices: the kernel is constant in the limit.
+# Each moves by $O(n^{-1/2})$.
+# So each term of $\Theta$ changes by $O(n^{-1/2})$ if $\phi$ is smooth, and an average of $n$ terms changes by **at most** $O(n^{-1/2})$.
+# For smooth $\phi$, a positive definite $\Theta$ and small steps this is proven at any depth (Lee et al. 2019), and it suffices: the kernel is constant in the limit.
 #
-# **The law that is seen.** The bound is reached only if the changes *agree in sign*. Expand one term to first order: $\phi'(u_i)\dot u_i\,\phi(u_i')$ contains $a_i$ once; $2 a_i \dot a_i\, \phi'\phi'$ contains it once; $a_i^2\, \phi''\dot u_i\, \phi'$ three times. **Every one is odd in $a_i$**, and the sign of $a_i$ is a
-# fair coin, independent of all else in the unit (the residuals know one unit's sign to order $n^{-1/2}$ only). So the changes add like a random walk:
+# **The law that is seen.** The bound is reached only if the changes *agree in sign*.
+# Expand one term to first order: $\phi'(u_i)\dot u_i\,\phi(u_i')$ contains $a_i$ once; $2 a_i \dot a_i\, \phi'\phi'$ contains it once; $a_i^2\, \phi''\dot u_i\, \phi'$ three times.
+# **Every one is odd in $a_i$**, and the sign of $a_i$ is a fair coin, independent of all else in the unit (the residuals know one unit's sign to order $n^{-1/2}$ only).
+# So the changes add like a random walk:
 #
 # $$\frac1n \cdot \underbrace{n^{-1/2}}_{\text{a term's change}} \cdot \underbrace{\sqrt n}_{\text{of } n \text{ random signs}} = n^{-1}.$$
 #
-# The second order, $(n^{-1/2})^2$ a term, has no sign to lose, and gives $n^{-1}$ as well. Hence a drift like $1/n$. Jacot et al. prove the limit and state no rate; $1/n$ is what Lee et al. 2019 see in experiments.
+# The second order, $(n^{-1/2})^2$ a term, has no sign to lose, and gives $n^{-1}$ as well.
+# Hence a drift like $1/n$.
+# Jacot et al. prove the limit and state no rate; $1/n$ is what Lee et al. 2019 see in experiments.
 #
 # **Two more predictions** from the same counting, to see whether we understand it:
 #
-# - *ReLU* has no $\phi''$: its slope jumps. Units within $O(n^{-1/2})$ of their kink switch: about $\sqrt n$ of the $n$ units. Each changes $\Theta$ by a whole $1/n$, up or down with the sign of $a_i$ again: $\frac1n \sqrt{\sqrt n} = n^{-3/4}$. This beats $n^{-1}$, so a kinked network should drift like $n^{-3/4}$.
-# - *One sign.* Make all readout weights positive, $a_i \to |a_i|$. The kernel at the start does not notice, since only $a_i^2$ enters. But now the signs agree: $n^{-1/2}$, the bound. (Not for an odd activation such as tanh: there the signs of the $w_i$ still cancel. And such a network's output is of order $\sqrt n$ at the start; we take that away by training towards $y + f_0(x)$ in place of $y$, which leaves the residuals at $-y$. For comparison we treat a
-#   network with the usual signs in the same way.)
+# - *ReLU* has no $\phi''$: its slope jumps.
+#   Units within $O(n^{-1/2})$ of their kink switch: about $\sqrt n$ of the $n$ units.
+#   Each changes $\Theta$ by a whole $1/n$, up or down with the sign of $a_i$ again: $\frac1n \sqrt{\sqrt n} = n^{-3/4}$.
+#   This beats $n^{-1}$, so a kinked network should drift like $n^{-3/4}$.
+# - *One sign.* Make all readout weights positive, $a_i \to |a_i|$.
+#   The kernel at the start does not notice, since only $a_i^2$ enters.
+#   But now the signs agree: $n^{-1/2}$, the bound.
+#   (Not for an odd activation such as tanh: there the signs of the $w_i$ still cancel.
+#   And such a network's output is of order $\sqrt n$ at the start; we take that away by training towards $y + f_0(x)$ in place of $y$, which leaves the residuals at $-y$.
+#   For comparison we treat a network with the usual signs in the same way.)
 #
-# **Measurement.** Ten 3s and ten 8s with targets $\pm 1$, full batch, $\eta = 0.5$, 40 steps, so $t = 20$. One hidden layer, SiLU (smooth) or ReLU. In the coordinates of the images' span we can afford widths far beyond 2048.
+# **Measurement.** Ten 3s and ten 8s with targets $\pm 1$, full batch, $\eta = 0.5$, 40 steps, so $t = 20$.
+# One hidden layer, SiLU (smooth) or ReLU.
+# In the coordinates of the images' span we can afford widths far beyond 2048.
 
 # %%
 images = np.concatenate([threes[:10], eights[:10]])
@@ -602,6 +677,12 @@ def drifts(activation, width, one_sign, subtract_start):
     return moved.reshape(-1, runs), losses.reshape(-1, runs, 2)
 
 
+# %% [markdown]
+# Sixteen networks of each width.
+# SiLU in three settings: as it is; trained towards $y + f_0$; and that with readout weights of one sign.
+# ReLU as it is.
+
+# %%
 smooth, kinked, loss = [], [], []
 for width in wide:
     moved, losses = drifts(ntk.Silu(), width, [0, 0, 1], [0, 1, 1])
@@ -626,20 +707,21 @@ for ax, title in zip(axes, ("smooth or kinked", "SiLU, readout signs"), strict=T
 axes[0].set_ylabel(r"drift $\|\Theta_t - \Theta_0\| / \|\Theta_0\|$ at t = 20")
 plt.show()
 
-moved = {
-    name: plotting.fit_slope(wide, values)
-    for name, values in (
-        ("SiLU", plain), ("ReLU", relu), ("signs", one_sign), ("control", centred)
-    )
-}  # fmt: skip
+drifts_of = {"SiLU": plain, "ReLU": relu, "signs": one_sign, "control": centred}
+moved = {name: plotting.fit_slope(wide, values) for name, values in drifts_of.items()}
 for name, law in (("SiLU", -1), ("control", -1), ("ReLU", -0.75), ("signs", -0.5)):
     slope, error = moved[name]
     assert abs(slope - law) < 0.15, (name, slope, error)
 assert moved["ReLU"][0] - moved["SiLU"][0] > 0.1
 
 # %% [markdown]
-# The counting works. The smooth network drifts like $1/n$; turning all readout weights to one sign, which changes neither the kernel at the start nor the size of any weight, brings the drift up to the bound $n^{-1/2}$: so the $1/n$ *is* a
-# cancellation of signs. ReLU is in between, close to the predicted $-3/4$ (at narrow widths its $1/n$ part is still felt). Wherever you read "the NTK stays constant to $O(1/n)$", read: for smooth activations and readouts of both signs. In all cases the drift goes to zero, which is what the limit needs. (Huang & Yau and Dyer & Gur-Ari turn this kind of counting into a systematic expansion in $1/n$.)
+# The counting works.
+# The smooth network drifts like $1/n$; turning all readout weights to one sign, which changes neither the kernel at the start nor the size of any weight, brings the drift up to the bound $n^{-1/2}$:
+# so the $1/n$ *is* a cancellation of signs.
+# ReLU is in between, close to the predicted $-3/4$ (at narrow widths its $1/n$ part is still felt).
+# Wherever you read "the NTK stays constant to $O(1/n)$", read: for smooth activations and readouts of both signs.
+# In all cases the drift goes to zero, which is what the limit needs.
+# (Huang & Yau and Dyer & Gur-Ari turn this kind of counting into a systematic expansion in $1/n$.)
 #
 # ## Claims
 
@@ -700,7 +782,9 @@ claim(
 # %% [markdown]
 # ## What to take away
 #
-# - A layer of many units is an average. At infinite width it is an expectation over a $2\times2$ Gaussian: $\Sigma^{l+1} = \sigma_w^2 \mathbb E[\phi\phi] + \sigma_b^2$, $\Theta^{l+1} = \Sigma^{l+1} + \sigma_w^2 \mathbb E[\phi'\phi']\, \Theta^l$.
+# - A layer of many units is an average.
+#   At infinite width it is an expectation over a $2\times2$ Gaussian:
+#   $\Sigma^{l+1} = \sigma_w^2 \mathbb E[\phi\phi] + \sigma_b^2$, $\Theta^{l+1} = \Sigma^{l+1} + \sigma_w^2 \mathbb E[\phi'\phi']\, \Theta^l$.
 # - The exponents, and where they come from:
 #
 # | quantity, at width $n$ | size | reason |
@@ -716,7 +800,8 @@ claim(
 #
 # ## Where it breaks
 #
-# - **Depth.** Each layer adds its own fluctuation: the kurtosis is $3[(1+5/n)^{h} - 1] \approx 15\,h/n$ for $h$ hidden ReLU layers, so it is $h/n$ that must be small. At depth equal to width there is no Gaussian process (chapter 07).
+# - **Depth.** Each layer adds its own fluctuation: the kurtosis is $3[(1+5/n)^{h} - 1] \approx 15\,h/n$ for $h$ hidden ReLU layers, so it is $h/n$ that must be small.
+#   At depth equal to width there is no Gaussian process (chapter 07).
 # - **Time.** The drift was measured at a fixed $t$. With a cross-entropy loss on separable data the weights never come to rest, and no fixed width is enough.
 # - **Learning rate and parameterization.** Large steps, or mean-field and μP scaling (chapter 02), move the kernel at any width. That is feature learning, and this limit has none.
 # - **Narrow places.** A single bottleneck layer of finite width keeps the kernel random however wide the others are.
@@ -724,8 +809,8 @@ claim(
 #
 # ## Exercises
 #
-# `exercises/03_infinite_width.ipynb`, about 85 minutes: derive and code the dual of $|x|$ (03.1) and one step of the recursion (03.2); predict, then measure, the spread of the NNGP over networks (03.3); find the mistake in a kernel (03.4);
-# why cross terms vanish, in words (03.5); an activation of your own (03.6).
+# `exercises/03_infinite_width.ipynb`, about 85 minutes: derive and code the dual of $|x|$ (03.1) and one step of the recursion (03.2);
+# predict, then measure, the spread of the NNGP over networks (03.3); find the mistake in a kernel (03.4); why cross terms vanish, in words (03.5); an activation of your own (03.6).
 #
 # ## References
 #
@@ -733,5 +818,6 @@ claim(
 # - R. Neal, *Bayesian Learning for Neural Networks*, 1996; J. Lee et al., *Deep Neural Networks as Gaussian Processes*, 2018, arXiv:1711.00165.
 # - S. Arora et al., *On Exact Computation with an Infinitely Wide Neural Net*, 2019, arXiv:1904.11955.
 # - J. Lee et al., *Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*, 2019, arXiv:1902.06720.
-# - J. Huang, H.-T. Yau, *Dynamics of Deep Neural Networks and Neural Tangent Hierarchy*, 2019, arXiv:1909.08156; E. Dyer, G. Gur-Ari, *Asymptotics of Wide Networks from Feynman Diagrams*, 2019, arXiv:1909.11304.
+# - J. Huang, H.-T. Yau, *Dynamics of Deep Neural Networks and Neural Tangent Hierarchy*, 2019, arXiv:1909.08156;
+#   E. Dyer, G. Gur-Ari, *Asymptotics of Wide Networks from Feynman Diagrams*, 2019, arXiv:1909.11304.
 # - Y. Cho, L. Saul, *Kernel Methods for Deep Learning*, 2009 (the dual of ReLU); C. Williams, *Computing with Infinite Networks*, 1997 (that of erf).
