@@ -19,6 +19,7 @@
 
 # %%
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -164,14 +165,8 @@ def travel(model, alpha, steps=STEPS):
     to_go = (modes.T @ (y - f(start, x)))[:, 0]  # in the kernel's eigenvectors
     ends = []
     for trained in (f, ntk.linearize((f, start))):
-        history = ntk.train(
-            (trained, start),
-            x,
-            y,
-            optimizer=optax.sgd(eta / alpha**2),
-            steps=steps,
-            progress=False,
-        )
+        optimizer = optax.sgd(eta / alpha**2)
+        history = ntk.train((trained, start), x, y, optimizer=optimizer, steps=steps, progress=False)
         ends.append((history.params, trained(history.params, x)))
     (w, out), (w_linear, out_linear) = ends
     moved = ntk.empirical_ntk((h, w), x) - theta
@@ -184,6 +179,11 @@ def travel(model, alpha, steps=STEPS):
     }
 
 
+# %% [markdown]
+# And that for four networks at all $\alpha$:
+
+
+# %%
 def sweep(make, params, alphas=ALPHAS):
     """`travel` for make(params, α), all networks and all α at once; [seeds, alphas]."""
     one = lambda w, a: travel(make(w, a), a)  # noqa: E731
@@ -215,33 +215,24 @@ def slope(alphas, samples):
     return value, max(error + abs(shorter - value), 0.005)
 
 
+# %% [markdown]
+# In the figures of this chapter points are means over networks with their standard errors, and lines are predictions.
+
+
+# %%
 def alpha_axis(ax, **labels):
     ax.set(xscale="log", yscale="log", xlabel="output scale α", **labels)
 
 
 def points(ax, alphas, samples, label, series=0):
     mean, error = plotting.mean_and_error(samples)
-    ax.errorbar(
-        alphas,
-        mean,
-        yerr=error,
-        fmt=plotting.MARKERS[series],
-        markersize=5,
-        color=plotting.COLOURS[series],
-        capsize=2,
-        label=label,
-    )
+    style = {"fmt": plotting.MARKERS[series], "markersize": 5, "color": plotting.COLOURS[series], "capsize": 2}
+    ax.errorbar(alphas, mean, yerr=error, **style, label=label)
 
 
-def line(ax, alphas, values, label=None, series=0):
-    ax.plot(
-        alphas,
-        values,
-        color=plotting.COLOURS[series],
-        linestyle=plotting.DASHES[series],
-        linewidth=1.2,
-        label=label,
-    )
+def line(ax, alphas, values, series=0):
+    style = {"color": plotting.COLOURS[series], "linestyle": plotting.DASHES[series], "linewidth": 1.2}
+    ax.plot(alphas, values, **style)
 
 
 def power(ax, alphas, samples, exponent, series=0):
@@ -301,6 +292,58 @@ for key, what in (
     claim("Z1", what=f"{what} (32 erf units, centred)", measured=value, uncertainty=error, seeds=SEEDS)
 
 # %% [markdown]
+# **Move the scale yourself.** In a live notebook the cell after the next comes with a slider for $\alpha$.
+# One network and its linearization are trained side by side.
+# Above are four of the twenty outputs $f = \alpha h$ over the steps, below the entries of the kernel after training over those before.
+
+# %%
+SEEN = np.unique(np.geomspace(1, STEPS, 40).astype(int))
+first = jax.tree.map(lambda leaf: leaf[0], params)
+
+
+@jax.jit
+def side_by_side(alpha):
+    """Outputs of αh and of its linearization after SEEN steps, [T, N] each, and Θ before and after training."""
+    h, start = centred(first, alpha)
+    f, _ = ntk.scale_output((h, start), alpha)
+    before = ntk.empirical_ntk((h, start), x)
+    optimizer = optax.sgd(0.1 * 2 * N / jnp.linalg.eigvalsh(before)[-1] / alpha**2)
+
+    def trained(model):
+        looks = {"record": lambda w: model(w, x)[:, 0], "record_at": SEEN, "progress": False}
+        return ntk.train((model, start), x, y, optimizer=optimizer, steps=STEPS, **looks)
+
+    full, linear = trained(f), trained(ntk.linearize((f, start)))
+    return full.records, linear.records, before, ntk.empirical_ntk((h, full.params), x)
+
+
+# %% alt="Three columns for the output scales 0.1, 1 and 10. Above: four outputs of a network over 500 steps, and dashed those of its linearization. Below: entries of the kernel after training against those before. At scale 0.1 the solid curves leave the dashed ones after ten steps, and entries of the kernel grow up to fifteenfold; at 1 the curves part in the end, and large entries grow by up to three quarters; at 10 curves and dashes coincide, and the entries lie on the diagonal."
+def look(alphas):
+    """A column of two panels for each α."""
+    size = 2.9 * len(alphas), 5
+    _, axes = plt.subplots(2, len(alphas), figsize=size, squeeze=False, layout="constrained")
+    for (above, below), alpha in zip(axes.T, alphas, strict=True):
+        full, linear, before, after = side_by_side(alpha)
+        for i in range(4):
+            above.plot(SEEN, full[:, i], "-", color=plotting.COLOURS[i])
+            above.plot(SEEN, linear[:, i], "k--", lw=1)
+        below.plot(np.ravel(before), np.ravel(after), ".", color=plotting.COLOURS[0])
+        below.axline((0, 0), slope=1, color="0.4", ls="--", lw=1)
+        above.set(title=f"α = {alpha:.4g}", xscale="log", xlabel="steps (dashed: linearization)")
+        below.set(xlabel="Θ(x, x') before training")
+    axes[0, 0].set_ylabel("output, target ±1")
+    axes[1, 0].set_ylabel("Θ(x, x') after training")
+    plt.show()
+
+
+if os.environ.get("CI"):  # still pictures
+    look([0.1, 1.0, 10.0])
+else:
+    from ipywidgets import interact
+
+    interact(lambda log10_alpha: look([10**log10_alpha]), log10_alpha=(-1.0, 3.0, 0.25))
+
+# %% [markdown]
 # ### Any model
 #
 # The argument never said "network". Three more models, the last of them not even a network: a deep and narrow tanh network, a small convolutional network
@@ -339,6 +382,10 @@ def deep(seed):
     return ntk.mlp([49, 8, 8, 8, 1], activation=tanh, w_std=1.5, rngs=nnx.Rngs(seed))
 
 
+# %% [markdown]
+# Each at four large $\alpha$:
+
+# %%
 FEW = np.logspace(1.5, 3, 4)
 for name, make in (
     ("three hidden layers of 8 tanh", deep),
@@ -353,13 +400,9 @@ for name, make in (
     for (value, error), expected in zip(three, (-1, -2, -1), strict=True):
         assert abs(value - expected) < 0.03 + error
     if name == "a CNN":
-        claim(
-            "Z1",
-            what="slope over α of the distance travelled (Flax CNN, centred)",
-            measured=three[0][0],
-            uncertainty=three[0][1],
-            seeds=SEEDS,
-        )
+        value, error = three[0]
+        what = "slope over α of the distance travelled (Flax CNN, centred)"
+        claim("Z1", what=what, measured=value, uncertainty=error, seeds=SEEDS)
 
 # %% [markdown]
 # ## The start must be near zero
@@ -590,6 +633,11 @@ def unit_curvature(v, a, key, rounds=40):
     return jnp.linalg.norm(jax.vmap(bend)(ends), axis=1).max()
 
 
+# %% [markdown]
+# With it $\kappa_h$, and what it should foretell: how much the Jacobian changes in training.
+
+
+# %%
 def kappa(model, w, factor, target):
     """κ_h for outputs that must go from h(w_0) to target [N]; h is `factor` times the network with weights w."""
     h, w0 = on_data(model)
@@ -605,19 +653,17 @@ def jacobian_change(model, alpha, steps=200):
     f, start = ntk.scale_output(model, alpha)
     theta = ntk.empirical_ntk(model, x)
     eta = 0.1 * 2 * N / jnp.linalg.eigvalsh(theta)[-1]
-    history = ntk.train(
-        (f, start),
-        x,
-        y,
-        optimizer=optax.sgd(eta / alpha**2),
-        steps=steps,
-        progress=False,
-    )
+    optimizer = optax.sgd(eta / alpha**2)
+    history = ntk.train((f, start), x, y, optimizer=optimizer, steps=steps, progress=False)
     h, _ = on_data(model)
     before, after = (jax.jacrev(h)(ravel_pytree(p)[0]) for p in (start, history.params))
     return jnp.linalg.norm(after - before) / jnp.linalg.norm(before)
 
 
+# %% [markdown]
+# Two widths in both parameterizations, over four decades of $\alpha$:
+
+# %%
 NARROW, WIDE = 16, 2048 if PAPER else 256
 KAPPA_ALPHAS = np.logspace(-1, 3, 9)
 change, kappas = {}, {}
@@ -674,9 +720,12 @@ for name in ("NTK", "mean field"):
 # network of 16 units is lazy at $\alpha = 100$ in either parameterization. Against $\kappa$, measured before the first step, all four are near
 # one line, within a factor of about three over four decades.
 #
-# **One prediction failed.** $\kappa$ of the NTK parameterization should fall by $\sqrt{16} = 4$ with the width, and falls by 2.2; that of the mean-field one should stay, and rises by 1.8. The change of the Jacobian does what it should.
-# $\lVert D^2h \rVert$ belongs to the one unit that bends most, and among 256 units there is a worse one than among 16. That unit decides $\kappa$, but not the training.
-# So a small $\kappa$ says that training will be lazy. It is not a ruler, and it need not put two networks in the right order (exercise 05.6).
+# **One prediction failed.** $\kappa$ of the NTK parameterization should fall by $\sqrt{16} = 4$ with the width, and falls by 2.2; that of the mean-field one should stay, and rises by 1.8.
+# The change of the Jacobian does what it should.
+# $\lVert D^2h \rVert$ belongs to the one unit that bends most, and among 256 units there is a worse one than among 16.
+# That unit decides $\kappa$, but not the training.
+# So a small $\kappa$ says that training will be lazy.
+# It is not a ruler, and it need not put two networks in the right order (exercise 05.6).
 #
 # ## A minimum next door
 #
@@ -700,10 +749,13 @@ for name in ("NTK", "mean field"):
 #   wants $\delta \sim \alpha^{-1/2}$. For our erf network, near zero it is the bilinear $h \approx c\, x V a$ with $c = \sigma_w^2 \phi'(0)/\sqrt{nd}$. With $v$ the least-norm solution of
 #   $x v = y/\alpha$, the cheapest $(V, a)$ with $c\, V a = v$ is of rank one and has $\lVert \delta \rVert^2 = 2 \lVert v \rVert/c$. There is a minimum arbitrarily near, but
 #   nothing lazy about it: the kernel starts at zero and is made altogether by training. (And gradient descent does not move at all from this saddle.)
-# - *A dead input.* In a ReLU network in which all units are silent on $x_1$, that row of $Dh$ is zero and stays zero all around $w_0$. A unit must first be woken,
-#   and its readout must have the sign of $y_1$. If it has it, unit $j$ with the weights $v_j$ is $|v_j \cdot x_1| / \lVert x_1 \rVert$ away; if not, its readout $a_j$ has to cross zero as well, and it is
-#   $\sqrt{|v_j \cdot x_1|^2 / \lVert x_1 \rVert^2 + a_j^2}$ away. Neither distance knows $\alpha$: slope
-#   0. (We go to the nearest unit of the first kind, and the line below is for that one; one of the second kind with a small readout can be nearer. Below with $x_1$ as the only input, so that the rest does not interfere.)
+# - *A dead input.* In a ReLU network in which all units are silent on $x_1$, that row of $Dh$ is zero and stays zero all around $w_0$.
+#   A unit must first be woken, and its readout must have the sign of $y_1$.
+#   If it has it, unit $j$ with the weights $v_j$ is $|v_j \cdot x_1| / \lVert x_1 \rVert$ away;
+#   if not, its readout $a_j$ has to cross zero as well, and it is $\sqrt{|v_j \cdot x_1|^2 / \lVert x_1 \rVert^2 + a_j^2}$ away.
+#   Neither distance knows $\alpha$: slope 0.
+#   (We go to the nearest unit of the first kind, and the line below is for that one; one of the second kind with a small readout can be nearer.
+#   Below with $x_1$ as the only input, so that the rest does not interfere.)
 # - *Two equal inputs with different labels.* No $w$ fits both. But the rank is the same everywhere, so the outputs that can be reached are still all those with
 #   $h_1 = h_2$: there is a nearby minimum of the loss, just not one with loss zero.
 #
@@ -737,6 +789,11 @@ def full_rank(w, alpha):
     return jnp.linalg.norm(move), predicted, error * alpha
 
 
+# %% [markdown]
+# The case of rank zero. Its search starts at the bilinear solution.
+
+
+# %%
 def from_zero(w, alpha):
     """All weights zero; the search starts from the bilinear solution, its unit vector from w."""
     zero = jax.tree.map(jnp.zeros_like, w)
@@ -754,6 +811,11 @@ def from_zero(w, alpha):
     return jnp.linalg.norm(move), jnp.sqrt(2 * size / c), error * alpha
 
 
+# %% [markdown]
+# The case of the dead input. Its search starts at the unit that is woken most cheaply.
+
+
+# %%
 def dead_input(key, alpha, n=64):
     """A ReLU network on one digit, label +1, on which its units are silent, each at least 1 away from speaking."""
     unit = x[0] / jnp.linalg.norm(x[0])
@@ -774,6 +836,10 @@ def dead_input(key, alpha, n=64):
     return jnp.linalg.norm(move), away[j], error * alpha
 
 
+# %% [markdown]
+# All three, each for four networks, at five large $\alpha$:
+
+# %%
 NEAR_ALPHAS = np.logspace(3, 5, 5)
 CASES = {
     "full rank": (full_rank, params, -1.0),
@@ -898,7 +964,12 @@ def teacher(seed):
     return x, y / y.std(), x_test, y_test / y.std()
 
 
-def scores(f, x_test, y_test):
+# %% [markdown]
+# Training goes on until the loss first reaches a stop, and then until it reaches the next.
+
+
+# %%
+def scores(f, y_test):
     return jnp.mean((f - y_test) ** 2) / 2, jnp.mean(jnp.sign(f) != jnp.sign(y_test))
 
 
@@ -917,13 +988,18 @@ def train_until(apply_fn, eta, w, x, y, x_test, y_test, alpha, most=4000):
     def until(state, stop):
         not_yet = lambda s: (s[2] > stop) & (s[3] < most)  # noqa: E731
         state = jax.lax.while_loop(not_yet, step, state)
-        return state, (*scores(f(state[0], x_test), x_test, y_test), state[2])
+        return state, (*scores(f(state[0], x_test), y_test), state[2])
 
     state = (w, optimizer.init(w), jnp.array(jnp.inf, y.dtype), 0)
     stops = jnp.array(STOPS, y.dtype)
     return jnp.stack(jax.lax.scan(until, state, stops)[1])  # [3, stops]
 
 
+# %% [markdown]
+# For $\alpha \to \infty$ the kernel says the same without training.
+
+
+# %%
 def limit(apply_fn, w, x, y, x_test, y_test):
     """The same for α → ∞, by kernel gradient flow; and the largest stable rate."""
     kernel = functools.partial(ntk.empirical_ntk, (apply_fn, w))
@@ -932,9 +1008,13 @@ def limit(apply_fn, w, x, y, x_test, y_test):
     f, f_test = ntk.gradient_flow(kernel(x), y, t=times, ntk_test_train=kernel(x_test, x))
     losses = jnp.mean((f - y) ** 2, axis=(1, 2)) / 2
     first = [jnp.argmax(losses < stop) for stop in STOPS]
-    return jnp.array([scores(f_test[i], x_test, y_test) for i in first]).T, stable  # [2, stops]
+    return jnp.array([scores(f_test[i], y_test) for i in first]).T, stable  # [2, stops]
 
 
+# %% [markdown]
+# Both tasks, with four networks each:
+
+# %%
 price, limits = {}, {}
 for name, make, share in (("digits", digits, 0.2), ("teacher", teacher, 0.05)):
     sets = [jnp.stack(a) for a in zip(*map(make, range(SEEDS)), strict=True)]
@@ -1000,8 +1080,8 @@ for (name, stop), (gap, error) in gaps.items():
 #
 # - $\alpha h$ on labels $y$ with the rate $\eta/\alpha^2$ is $h$ on labels $y/\alpha$. Lazy training is a demand so small that the model can meet it
 #   without leaving the neighbourhood in which it is linear.
-# - With $h(w_0) = 0$ and at fixed time: distance traveled $\propto 1/\alpha$, with a constant that the kernel knows; distance to the linear trajectory $\propto 1/\alpha^2$; gap of the outputs $\propto 1/\alpha$,
-#   but $1/\alpha^2$ for a doubled model or a zero readout, by a symmetry.
+# - With $h(w_0) = 0$ and at fixed time: distance traveled $\propto 1/\alpha$, with a constant that the kernel knows;
+#   distance to the linear trajectory $\propto 1/\alpha^2$; gap of the outputs $\propto 1/\alpha$, but $1/\alpha^2$ for a doubled model or a zero readout, by a symmetry.
 # - With $h(w_0) \ne 0$ the scale alone does nothing: the parameters travel as far as it takes to unlearn $h(w_0)$. Bounded $\alpha h(w_0)$ is enough.
 # - $\kappa_h$ warns before training, within a factor of a few; it does not order networks. Width enters through the scale only: the NTK parameterization is the mean-field one with $\alpha = \sqrt n$.
 # - The minimum next door exists because the Jacobian has full rank. Training only walks there.
