@@ -19,6 +19,7 @@
 
 # %%
 import itertools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -258,11 +259,48 @@ claim(
 #
 # ReLU has two second-order errors of comparable size.
 #
-# - *The Hessian.* $\phi'' = 0$ almost everywhere, but the output contains products of a readout weight and a first-layer weight. Their mixed derivatives stay, and with them $\frac{\eta^2}{2} \nabla \mathcal L^\top H\, \nabla \mathcal L$.
-# - *The kinks.* A step moves the input of a unit by an amount $\propto \eta$; so it crosses its kink with a probability $\propto \eta$, and if it does, the output is off by an amount $\propto \eta$. On average this goes like $\eta^2$ as well, but it comes in rare events.
+# - *The Hessian.* $\phi'' = 0$ almost everywhere, but the output contains products of a readout weight and a first-layer weight.
+#   Their mixed derivatives stay, and with them $\frac{\eta^2}{2} \nabla \mathcal L^\top H\, \nabla \mathcal L$.
+# - *The kinks.*
+#   A step moves the input of a unit by an amount $\propto \eta$; so it crosses its kink with a probability $\propto \eta$, and if it does, the output is off by an amount $\propto \eta$.
+#   On average this goes like $\eta^2$ as well, but it comes in rare events.
 #
 # The kinks make the points scatter more between networks.
 #
+# **Move the learning rate yourself.** In a live notebook the next cell comes with a slider.
+# A point is one of the 64 test images: the change of its output in one step, predicted and measured.
+
+
+# %% alt="Three panels for the learning rates 0.25, 2 and 16: the measured change of 64 test outputs against the predicted one. At 0.25 and 2 the points lie on the dashed diagonal. At 16 the largest changes, of up to minus seven, come out smaller than predicted, and their points lie above it."
+@jax.jit
+def changes(rate):
+    """What one step changes at the test images, predicted and measured, [M] each; a network of width 64."""
+    f, theta = ntk.functional(network(keys[0], 64))
+    kernel = ntk.empirical_ntk((f, theta), x_test, x, method="jacobian")  # [M, N]
+    predicted = -rate / N * kernel @ (f(theta, x) - y)
+    after = move(theta, jax.grad(loss, argnums=1)(f, theta), rate)
+    return predicted[:, 0], (f(after, x_test) - f(theta, x_test))[:, 0]
+
+
+def look(rates):
+    """One panel for each learning rate."""
+    _, axes = plt.subplots(1, len(rates), figsize=(2.9 * len(rates), 2.9), squeeze=False)
+    for ax, rate in zip(axes[0], rates, strict=True):
+        ax.plot(*changes(rate), "o", markersize=4, alpha=0.6)
+        ax.axline((0, 0), slope=1, color="0.4", ls="--", lw=1)
+        ax.set(title=f"η = {rate:.3g}", xlabel="predicted change")
+    axes[0, 0].set_ylabel("measured change")
+    plt.show()
+
+
+if os.environ.get("CI"):  # still pictures
+    look([0.25, 2.0, 16.0])
+else:
+    from ipywidgets import interact
+
+    interact(lambda log2_rate: look([2.0**log2_rate]), log2_rate=(-9.0, 5.0, 0.5))
+
+# %% [markdown]
 # ## All steps: the kernel moves along
 #
 # A training run is many steps. Add up the kernel steps, **each with the kernel of its moment**, $\Theta_s$, computed anew:
