@@ -752,7 +752,9 @@ for what, values in (
 #
 # **It is not double descent.** At the width where $P = NK$ there is no peak, neither with 68 images nor with 136: the error there is not above the mean of its neighbors.
 # Double descent would have its *highest* error there, and a falling error beyond.
-# Its peak is that of networks which fit their data exactly, and ours stop after 150 steps. So we see that it is not the reason in *this* training. We have not looked whether longer training has a peak.
+# Its peak is that of networks which fit their data exactly, and ours stop after 150 steps.
+# So we see that it is not the reason in *this* training.
+# We have not looked whether longer training has a peak.
 # The place of the lowest error does depend on $N$: width 8 with 68 images, width 16 with 136, in both cases twice the width where $P = NK$.
 # We have no derivation of that, and two numbers of images are too few for a law.
 #
