@@ -349,6 +349,7 @@ for name, bits in ROWS:
     met[name, bits] = np.array([first_failure(k, chosen, guess) for chosen in orders(name)])
 
 
+# %%
 def at_half(sizes):
     """The size at which half of the subsets have given out, from [..., 10]."""
     return np.sort(sizes, axis=-1)[..., SUBSETS // 2 - 1]

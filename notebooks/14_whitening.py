@@ -298,6 +298,7 @@ def accuracy(f, labels):
     return np.mean(f.argmax(-1) == labels, axis=-1)
 
 
+# %%
 def of_kernels(name, seed):
     """Accuracy [kernel, ε, part, ridge] of one subset; the parts are validation and test."""
     images, labels, classes = subset(name, seed)
@@ -434,6 +435,7 @@ def prepared(name):
     return inputs, labels, classes, np.array(rates, np.float32)
 
 
+# %%
 def of_networks(name, alpha):
     """Accuracy [seeds, ε, part, stop], as for the kernels with ridges."""
     inputs, labels, classes, rates = prepared(name)
@@ -463,6 +465,7 @@ def of_networks(name, alpha):
     return evaluated(build, keys, trained.records, inputs, labels, classes)
 
 
+# %%
 def evaluated(build, keys, params, inputs, labels, classes):
     """Accuracies of the recorded networks on validation and test images."""
 
