@@ -86,6 +86,15 @@ def test_the_shorter_form_for_acute_angles_is_the_general_one(activation):
     assert_close(got, want, rtol=1e-15)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e30])  # of which the squares leave float32
+def test_inputs_of_two_types_are_taken_in_the_wider_one(size):
+    x = np.asarray(normal(0, 6, 5)) * size
+    y = np.asarray(normal(1, 4, 5) * size).astype(np.float32)
+    both, wide = net(hidden=1), y.astype(np.float64)
+    assert_close(ntk.gram(both, x, y), ntk.gram(both, x, wide), rtol=1e-12)
+    assert_close(ntk.gram(both, y, x), ntk.gram(both, wide, x), rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_only_what_is_never_negative_is_said_to_be(name):
     record = ACTIVATIONS[name].activation

@@ -63,8 +63,8 @@ def few_digits(argument: str, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     Refuse inputs, also images, whose mean squares are too large for the type.
     """
     with np.errstate(over="ignore", under="ignore"):  # by a product, which makes no array of the size of x
-        q = np.einsum("...c,...c->...", x, x) / x.shape[-1]
-    if not q.max() <= float(np.finfo(dtype).max):
+        q = np.einsum("...c,...c->...", x, x, dtype=np.result_type(x.dtype, dtype)) / x.shape[-1]
+    if not float(q.max()) <= float(np.finfo(dtype).max):
         raise ValueError(_checks.too_large(argument, dtype))
     if q.ndim > 1:
         return np.zeros(0)
