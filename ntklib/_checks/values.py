@@ -1,0 +1,168 @@
+"""Checks of single values: numbers, names, flags, keys, functions; and warnings."""
+
+import difflib
+import importlib.util
+import math
+import os
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+#: The bytes that a function works in unless it is told otherwise: 2 GiB, which a laptop of 8 GB has to spare, and in
+#: which conjugate gradients solve for 60,000 inputs. `gram` alone has no bound by default, since its result counts.
+MAX_MEMORY = 2**31
+
+
+def is_traced(*values: object) -> bool:
+    """Whether only shape and type are known of one of the values."""
+    return any(isinstance(v, jax.core.Tracer) for v in values)
+
+
+def warn(message: str) -> None:
+    """Warn, and point at the line that called the library."""
+    warnings.warn(message, UserWarning, skip_file_prefixes=(os.path.dirname(os.path.dirname(__file__)),))
+
+
+def shown(value: object) -> str:
+    """Return the text of a value for a message: its type and, on one line, the beginning of its repr."""
+    text = " ".join(repr(value).split())
+    return f"{type(value).__name__} {text if len(text) <= 100 else text[:97] + '...'}"
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known name, and all known names."""
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{guess} Known: {', '.join(map(repr, known))}."
+
+
+def choice(argument: str, value: object, known: Iterable[str]) -> None:
+    """Refuse a name that is not among the `known` ones."""
+    known = tuple(known)
+    if not isinstance(value, str) or value not in known:  # an array would be compared entry by entry
+        raise ValueError(f"`{argument}` has no option {value!r}.{nearest(value, known)}")
+
+
+def real(argument: str, value: Any, *, minimum: float = -math.inf, above: float = -math.inf) -> None:
+    """Refuse a value that is not one finite number, is below `minimum`, or is not strictly above `above`."""
+    if not isinstance(value, (int, float, np.number, jax.Array, np.ndarray)) or _is_no_number(value):
+        raise TypeError(f"`{argument}` must be a number; got {shown(value)}.")
+    if np.ndim(value) != 0:
+        raise ValueError(f"`{argument}` must be a single number; got an array of shape {np.shape(value)}.")
+    if is_traced(value):
+        return
+    if type(value) is int and abs(value) > 10**308:
+        raise ValueError(f"`{argument}` must be below 1e308; got a whole number of {len(str(value))} digits.")
+    if not math.isfinite(value):
+        raise ValueError(f"`{argument}` must be finite; got {value}.")
+    if value < minimum:
+        raise ValueError(f"`{argument}` must be at least {minimum:g}; got {value}.")
+    if value <= above:
+        raise ValueError(f"`{argument}` must be greater than {above:g}; got {value}.")
+
+
+def _is_no_number(value: Any) -> bool:
+    """Whether a value is a bool, complex, or an array of anything but real numbers."""
+    if isinstance(value, (bool, np.ma.MaskedArray)):
+        return True
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer))
+
+
+def _not_traced(argument: str, value: Any) -> None:
+    if is_traced(value):
+        raise TypeError(
+            f"`{argument}` must be known when a program is compiled; got a tracer. Take it from outside of the "
+            f'function, or mark it there, e.g. `jax.jit(f, static_argnames="{argument}")`.'
+        )
+
+
+def outside_jit(name: str, instead: str, *values: Any) -> None:
+    """Refuse tracers, for a function that computes on the host. `instead` says what to do."""
+    if is_traced(*jax.tree.leaves(values)):
+        raise TypeError(f"`{name}` computes on the host, outside of `jit`, `grad` and `vmap`; got tracers. {instead}")
+
+
+def momentum(argument: str, value: Any) -> None:
+    """Refuse a value that is not a momentum, 0 ≤ μ < 1."""
+    real(argument, value, minimum=0.0)
+    if not is_traced(value) and value >= 1:
+        raise ValueError(f"`{argument}` must be below 1; got {value}. At 1 nothing damps the motion.")
+
+
+def flag(argument: str, value: Any) -> None:
+    """Refuse a value that is not True or False. The string "no", for instance, would count as true."""
+    _not_traced(argument, value)
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{argument}` must be True or False; got {shown(value)}.")
+
+
+def key(argument: str, value: Any) -> None:
+    """Refuse a value that is not one random key of JAX."""
+    new = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    old = isinstance(value, (jax.Array, np.ndarray)) and value.dtype == np.uint32 and value.shape[-1:] == (2,)
+    if not (new or old):
+        raise TypeError(f"`{argument}` must be a random key of JAX, e.g. `jax.random.key(0)`; got {shown(value)}.")
+    shape = value.shape if new else value.shape[:-1]
+    if shape != ():
+        raise ValueError(f"`{argument}` must be a single key; got keys of shape {shape}. Pass one, `{argument}[0]`.")
+
+
+def count(argument: str, value: Any, *, minimum: int = 1, maximum: int | None = None) -> None:
+    """Refuse a value that is not a whole number, is below `minimum`, or is above `maximum`."""
+    _not_traced(argument, value)
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"`{argument}` must be a whole number; got {shown(value)}.")
+    if value < minimum:
+        raise ValueError(f"`{argument}` must be at least {minimum}; got {value}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"`{argument}` must be at most {maximum:,}; got {value:,}.")
+
+
+def installed(module: str, where: str) -> None:
+    """Raise ImportError if an optional package is missing."""
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(f"`{where}` needs {module}: `pip install {module}`.")
+
+
+def scalar_function(argument: str, fn: Any) -> None:
+    """Refuse a value that is not a JAX function of one number that works elementwise on arrays."""
+    if not callable(fn):
+        raise TypeError(f"`{argument}` must be a function of one number, such as jnp.tanh; got {type(fn).__name__}.")
+    try:
+        out = jax.eval_shape(fn, jax.ShapeDtypeStruct((2, 3), jnp.float32))
+    except Exception as error:
+        numpy = isinstance(fn, np.ufunc) or isinstance(error, jax.errors.TracerArrayConversionError)
+        way_out = f"NumPy's functions do not: write it with jax.numpy, as jnp.{getattr(fn, '__name__', 'tanh')}."
+        raise ValueError(
+            f"`{argument}` must be a JAX function that works elementwise on arrays; "
+            + (way_out if numpy else f"calling it failed: {error}")
+        ) from error
+    if getattr(out, "shape", None) != (2, 3):
+        raise ValueError(
+            f"`{argument}` must be scalar, applied elementwise: [2, 3] came back as {getattr(out, 'shape', out)}."
+        )
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise ValueError(f"`{argument}` must return real floating-point numbers; got {out.dtype}.")
+    # The result for an entry must not depend on the other entries, whichever entry it is: a cumulative sum leaves the
+    # first one as it is, and sorting leaves all of them if they ascend.
+    x = np.array([[0.4, -1.3, 1.7], [-0.1, 1.1, -0.7]], np.float32)
+    whole, *alone = fn(jnp.asarray(x)), *(fn(jnp.full((1, 1), entry)) for entry in x.flat)
+    if is_traced(whole, *alone):
+        return
+    if not np.allclose(np.ravel(whole), np.ravel(alone), rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise ValueError(
+            f"`{argument}` must be scalar, applied elementwise: what it makes of one number depends on the others in "
+            f"the array, as in a softmax."
+        )
+
+
+def instance(argument: str, value: object, kind: type, example: str) -> None:
+    """Refuse a value that is not of a type. `example` shows a value that is."""
+    if not isinstance(value, kind):
+        raise TypeError(f"`{argument}` must be a {kind.__name__}, {example}; got {shown(value)}.")
