@@ -3,7 +3,6 @@
 from ntklib.layers.activations import (
     Abs,
     Cos,
-    Elementwise,
     Elu,
     Erf,
     Exp,
@@ -27,6 +26,7 @@ from ntklib.layers.base import Layer
 from ntklib.layers.combinators import Residual, Serial, Sum
 from ntklib.layers.conv import Conv, LocallyConnected
 from ntklib.layers.dense import Dense
+from ntklib.layers.elementwise import Elementwise
 from ntklib.layers.norm import Flatten, LayerNorm
 from ntklib.layers.pooling import AvgPool, GlobalAvgPool
 

@@ -11,11 +11,12 @@ from flax import nnx
 
 from ntklib import _checks
 from ntklib.layers._windows import HeightWidth, Padding
-from ntklib.layers.activations import Elementwise, Relu
+from ntklib.layers.activations import Relu
 from ntklib.layers.base import Layer
 from ntklib.layers.combinators import Serial
 from ntklib.layers.conv import Conv, LocallyConnected
 from ntklib.layers.dense import Dense
+from ntklib.layers.elementwise import Elementwise
 from ntklib.layers.norm import Flatten
 from ntklib.layers.pooling import AvgPool, GlobalAvgPool
 from ntklib.parameterization import NTK, Parameterization

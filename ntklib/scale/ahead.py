@@ -15,7 +15,7 @@ from ntklib.duals.activation import Activation
 from ntklib.duals.integrals import MODERATE
 from ntklib.duals.tables import Tables
 from ntklib.kernel import Kernel
-from ntklib.layers.activations import check_small, check_variances, noting, smallest_variance
+from ntklib.layers.elementwise import check_small, check_variances, noting, smallest_variance
 from ntklib.scale.fused import Network
 
 #: Up to this number of entries, duals at large variances are integrated for each entry instead of by a table.
