@@ -11,6 +11,7 @@ from scipy.integrate import dblquad
 
 import ntklib as ntk
 from ntklib.duals import correlation, integrals, making
+from ntklib.layers.elementwise import smallest_variance
 
 CASES = [
     ("relu", 3, "plain", 1.0), ("relu", 20, "bias", 255.0), ("leaky_relu", 3, "norm", 1e-12), ("abs", 3, "bias", 1e6),
@@ -128,6 +129,18 @@ def test_inputs_too_small_for_their_squares_are_harmless_after_a_bias():
                 ask(without)
         zero = ntk.mlp([6, 3, 1], w_std=0.0, rngs=nnx.Rngs(0))
         assert not np.asarray(zero.kernel(accuracy.inputs(1.0)).nngp).any()
+
+
+@pytest.mark.parametrize("ask", [lambda net, x: net.kernel(x).ntk, ntk.gram], ids=["kernel", "gram"])
+def test_too_small_is_the_mean_square_of_an_input_and_not_their_sum(ask):
+    least = smallest_variance(np.float32)
+    net = ntk.mlp([64, 3, 1], w_std=1.0, rngs=nnx.Rngs(0))
+    x = np.where(np.arange(2 * 64).reshape(2, 64) % 3, 1.0, -1.0)
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        above, below = (np.float32(np.sqrt(factor * least) * x) for factor in (3.0, 0.5))
+        assert_close(np.asarray(ask(net, above), float) / (3 * least), ask(net, np.float32(x)), rtol=1e-5)
+        with pytest.raises(ValueError, match=r"too small.*float32"):
+            ask(net, below)
 
 
 @pytest.mark.parametrize("name", ["relu", "erf"])
