@@ -6,6 +6,15 @@ from pathlib import Path
 from course import forest
 from course.records import Claim, Row, load, number_in_words
 
+RULE = """\
+A claim is tested by one or more numbers, the rows of its table, and each row has a verdict of its own. The claim
+*holds* if all of its counted rows hold, *does not hold* if some fail and none holds, *holds in part* if some hold and
+some fail, and is *undecided* otherwise. Where other seeds changed the verdict of a row, all runs are taken together,
+and the row is judged by them. A claim is *not at this scale* where larger sizes come significantly closer to it.
+Not counted are identities (algebra, whatever the experiment says) and rows outside of the claim's hypotheses. Beside
+the verdict stands whether our own prediction was met: a claim can fail just as we predicted. Chapters 01 to 08 had
+been run before there were the rule and its margins. For them the test is a run with other seeds,
+`python -m course replicate`."""
 HEAD = """\
 # The claims and what became of them
 
@@ -13,13 +22,9 @@ HEAD = """\
 `python -m course claims`.
 
 What a source says, what we derive and what came out are kept apart. The verdict follows from them by a
-[rule](verdicts.py), with one margin for each kind of number; nobody writes it. (Chapters 01 to 08 had been run before
-the rule and its margins came in: for them the test is a run with other seeds, `python -m course replicate`.) A claim
-*holds* if all of its counted rows hold, *does not hold* if some fail and none holds, *holds in part* if some hold and
-some fail, and is *undecided* otherwise. Where other seeds changed the verdict of a row, all runs are taken together:
-it is judged by them. A claim is *not at this scale* where larger sizes come significantly closer to it.
-Not counted are identities (algebra, whatever the experiment says) and rows outside of the claim's hypotheses. Beside
-the verdict stands whether our own prediction was met: a claim can fail just as we predicted.
+[rule](verdicts.py), with one margin for each kind of number; nobody writes it.
+
+{rule}
 
 ![{alt}](claims.png)
 """
@@ -30,7 +35,7 @@ def markdown(claims: Mapping[str, Claim]) -> str:
     """Return the page: a table of all claims, and for each measured one a table of its rows."""
     done = sum(bool(claim.at()) for claim in claims.values())
     lines = [
-        HEAD.format(done=done, all=len(claims), alt=forest.ALT),
+        HEAD.format(done=done, all=len(claims), rule=RULE, alt=forest.ALT),
         *_table(("id", "claim", "source", "chapter", "verdict")),
     ]
     for claim in claims.values():

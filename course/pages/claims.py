@@ -20,14 +20,6 @@ Nobody writes a verdict by hand.
 
 {chapters}
 """
-RULE = """\
-A claim is tested by one or more numbers, the rows of its table, and each row has a verdict of its own. The claim
-*holds* if all of its counted rows hold, *does not hold* if some fail and none holds, *holds in part* if some hold and
-some fail, and is *undecided* otherwise. It is *not at this scale* where larger sizes come significantly closer to it.
-Not counted are identities (algebra, whatever the experiment says) and rows outside of the claim's hypotheses. Beside
-the verdict stands whether our own prediction was met: a claim can fail just as we predicted. Chapters 01 to 08 had
-been run before there were the rule and its margins. For them the test is a run with other seeds,
-`python -m course replicate`."""
 
 
 def page(claims: Mapping[str, Claim], titles: Mapping[str, str]) -> str:
@@ -45,7 +37,9 @@ def page(claims: Mapping[str, Claim], titles: Mapping[str, str]) -> str:
     return PAGE.format(
         done=sum(bool(claim.at()) for claim in claims.values()),
         rule=address.blob("course/verdicts.py"),
-        summary="\n\n".join([_summary(claims), notebooks.folded("How a verdict comes about", RULE, "solution")]),
+        summary="\n\n".join(
+            [_summary(claims), notebooks.folded("How a verdict comes about", claims_page.RULE, "solution")]
+        ),
         figure=notebooks.folded("All measured rows in one figure (long)", image, "solution"),
         chapters="\n\n".join(chapters),
     )
