@@ -310,12 +310,16 @@ def _with_error(mean: float, error: float) -> str:
 
     >>> _with_error(-0.4831, 0.0237), _with_error(1.0, 0.013), _with_error(1.4e-6, 1.6e-7), _with_error(-0.0003, 0.005)
     ('-0.48 ± 0.02', '1.00 ± 0.01', '1.4e-06 ± 2e-07', '0.000 ± 0.005')
+    >>> _with_error(0.9755, 0.00029), _with_error(1.0, 0.0003)  # an error is never shown as zero
+    ('0.9755 ± 0.0003', '1.000 ± 0.001')
     """
     if mean == 0:
         return f"0 ± {error:.1g}"
-    size, first = (math.floor(math.log10(abs(float(f"{value:.1g}")))) for value in (mean, error))
+    size = math.floor(math.log10(abs(short(mean))))
+    first = math.floor(math.log10(float(f"{error:.1g}")))
     places = min(-first, DIGITS - 1 - size)  # behind the point
     if places > 5:
         return f"{mean:.{max(size + places, 0)}e} ± {error:.0e}"
     places = max(places, 0)
-    return f"{mean:z.{places}f} ± {float(f'{error:.1g}'):.{places}f}"
+    error = max(float(f"{error:.1g}"), 10.0**-places)
+    return f"{mean:z.{places}f} ± {error:.{places}f}"
