@@ -210,7 +210,7 @@ check("08.4", (wrong_line, stationary_variances))
 #
 # 10 minutes · difficulty 2 of 5 · rests on “Is it a regularizer?”
 #
-# A colleague fine-tunes a *linearized* network on data with disputed labels, by SGD with small batches, each run from the same start. She averages the
+# A colleague fine-tunes a *linearized* network on data with disputed labels, by SGD with small batches, each drawn afresh, and each run from the same start. She averages the
 # parameters of 50 runs, and the average has a clearly lower test loss than any single run. "So the noise of SGD helped
 # us to a flat region, and the average sits in its middle: implicit regularization." What is right in this and what
 # is wrong? Which much cheaper computation gives (nearly) her averaged network, and how would you test her claim?
@@ -237,7 +237,8 @@ check("08.5", answer)
 # 40 minutes · difficulty 4 of 5 · rests on “Is it a temperature?”
 #
 # An open task. With heavy-ball momentum $\mu$ a step is $v \leftarrow \mu v + \frac1B D r$, then $c \leftarrow c - \eta v$.
-# How large is the stationary variance under label noise, compared with that without momentum at the same $\eta$?
+# With label noise $r$ becomes $r - \varepsilon$. Take full batches, $B = N$, and labels that can be fitted.
+# How large is the stationary variance, compared with that without momentum at the same $\eta$?
 # Predict it for small $\eta$ (a hint: what is the *total* effect of one noisy residual on $c$, over all later steps?), then for
 # a single mode at any $\eta$ (a linear recursion of two numbers: its covariance has three), and measure. What is held
 # fixed when people say that momentum "does not change the noise"?

@@ -46,7 +46,7 @@ def _(answer, rng):
                 "the second term needs 1/N², the first 1/N.": s * (squares - outer) / n,
                 "the first term needs 1/N, the second 1/N².": s * (squares - outer) / n**2,
                 "the second term should be subtracted, not added.": s * (squares / n + outer / n**2),
-                "that is the second moment of all residuals, without 1/N.": s * (squares - outer),
+                "both terms are without 1/N: the first needs 1/N, the second 1/N².": s * (squares - outer),
                 "the sampling factor s is missing.": of(1.0),
                 "s without replacement is (N − B)/(B (N − 1)), with N − 1 in the denominator.": of((n - b) / (b * n)),
                 "s without replacement is (N − B)/(B (N − 1)); N and B have changed places in the denominator.": of(
@@ -64,7 +64,7 @@ def _(answer, rng):
         )
     full = expect.array(expect.call(answer, r, n, False), "the covariance", shape=(n, n), axes="N N")
     expect.that(np.abs(full).max() < 1e-6, "a full batch without replacement has no noise.")
-    return "What a full batch cannot do, a batch of one does most"
+    return "A full batch has noise only if it is drawn with replacement"
 
 
 @task(
