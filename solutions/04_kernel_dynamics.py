@@ -27,7 +27,7 @@ N = len(x)
 
 
 def network(width, key):
-    """784 → n → 1, NTK parametrization."""
+    """784 → n → 1, NTK parameterization."""
     return ntk.mlp(
         [784, width, 1],
         activation=ntk.Gelu(),
@@ -86,7 +86,7 @@ check("04.1", flow)
 
 # %% task="04.2"
 def heavy_ball(eigenvalues, N, learning_rate, momentum, steps):
-    """z_s [N] for modes with these eigenvalues [N] of Θ(X, X), z_0 = 1."""
+    """z_s [m] for these m values [m] of an eigenvalue of Θ(X, X), N images, z_0 = 1."""
     ### BEGIN SOLUTION
     z = jnp.ones_like(eigenvalues)
     v = jnp.zeros_like(eigenvalues)
@@ -127,16 +127,16 @@ def steps_to(fraction, theta, r0, learning_rate, max_steps=1000):
 check("04.3", steps_to)
 
 # %% [markdown]
-# Now measure. The network has 2048 hidden units and never heard of your function. Even against odd digits, $\eta$ at half the largest stable rate. The prediction uses the network's own kernel at the start; your three vertical lines should meet the curve where it crosses the
-# dotted levels. (Until `steps_to` is written the cell shows the curve alone.)
+# Now measure. The network has 2048 hidden units and never heard of your function. Even against odd digits, $\eta$ at half the largest stable rate. The prediction uses the network's own kernel at the start. There is a dot for each step: each of your three vertical lines should go through the
+# first dot that is not above its dotted level. (Until `steps_to` is written the cell shows the dots alone.)
 
-# %% alt="Training loss over its start against steps, logarithmic axis: a smooth falling curve of dots. Dotted horizontal levels at 0.5, 0.1 and 0.01; vertical lines at the predicted steps meet the curve at these levels."
+# %% alt="Training loss over its start against steps, logarithmic axis: a smooth falling curve of dots. Dotted horizontal levels at 0.5, 0.1 and 0.01; vertical lines at the predicted steps go through the first dots at or below these levels."
 net = network(2048, 0)
 apply_fn, params = ntk.functional(net)
 theta = ntk.empirical_ntk(net, x)
 f0 = net(x)
 eta = 0.5 * float(ntk.max_learning_rate(theta))
-at = list(range(0, 121, 3))
+at = list(range(121))
 history = ntk.train(
     (apply_fn, params),
     x,
@@ -148,7 +148,7 @@ history = ntk.train(
 )
 relative = np.asarray(history.loss / history.loss[0])
 fig, ax = plt.subplots(figsize=(5.8, 3.3))
-ax.plot(at, relative, "o", ls="none", ms=4, label="measured")
+ax.plot(at, relative, "o", ls="none", ms=2.5, label="measured")
 for i, fraction in enumerate((0.5, 0.1, 0.01)):
     ax.axhline(fraction, color="0.5", ls=":", lw=1)
     try:
@@ -221,7 +221,7 @@ check("04.4", corrected_prediction)
 #
 # 10 minutes · difficulty 3 of 5 · rests on “Not a posterior”
 #
-# An infinite ensemble of networks is trained to $t = \infty$. All fit the data exactly, their mean is $\Theta(x, X)\Theta^{-1}y$, the mean of a Gaussian-process posterior with kernel $\Theta$, and their spread vanishes at the data. A colleague calls the ensemble "a sample from the posterior".
+# An infinite ensemble of infinitely wide networks is trained to $t = \infty$. All fit the data exactly, their mean is $\Theta(x, X)\Theta^{-1}y$, the mean of a Gaussian-process posterior with kernel $\Theta$, and their spread vanishes at the data. A colleague calls the ensemble "a sample from the posterior".
 # In two to four sentences: why is it none, neither for the prior covariance $\Theta$ nor for $\Sigma$? What would one have to train to get one?
 
 # %% written="04.5" points=2
@@ -233,9 +233,9 @@ does not select among them: it changes each of them, $f_0 \to f_0 + \Theta(x, X)
 \Theta^{-1}(y - f_0(X))$, and what it adds is shaped by $\Theta$. So the covariance
 contains both kernels: it is not $\Theta(x,x') - \Theta(x,X)\Theta^{-1}\Theta(X,x')$,
 since no network was drawn with the covariance $\Theta$, and not the one with $\Sigma$,
-since for that the added part would have to be $\Sigma(x, X)\Sigma^{-1}(\dots)$. It is
-that when only the readout is trained: then the tangent kernel is $\Sigma$, and the
-mean and covariance at $t = \infty$ are those of the posterior.
+since for that the added part would have to be $\Sigma(x, X)\Sigma^{-1}(\dots)$. To get
+a posterior, train the readout alone: then the tangent kernel is $\Sigma$, and mean and
+covariance at $t = \infty$ are those of the posterior with $\Sigma$.
 ### END SOLUTION
 """
 check("04.5", answer)

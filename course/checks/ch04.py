@@ -148,7 +148,7 @@ def _(answer, rng):
 def _(answer, rng):
     import numpy as np
 
-    n = 3
+    n = 3  # not the number of the modes below, so that an answer that counts them is seen
     eigenvalues = np.sort(rng.uniform(0.05, 1, size=5) * n)
     rate, momentum = float(rng.uniform(0.5, 0.8)), float(rng.uniform(0.6, 0.85))
     # critical damping, (1 − √μ)² = ηλ/N, and a mode of no slope
@@ -173,7 +173,7 @@ def _(answer, rng):
     for steps in (7, 4):
         with expect.without("gradient_descent"):
             got = expect.call(answer, eigenvalues, n, rate, momentum, steps)
-        got = expect.array(got, shape=(len(eigenvalues),), axes="N")
+        got = expect.array(got, shape=(len(eigenvalues),), axes="m")
         expect.close(
             got,
             run(steps),
@@ -203,7 +203,7 @@ def _(answer, rng):
     got = expect.array(expect.call(answer, eigenvalues, n, rate, momentum, 0), shape=(len(eigenvalues),))
     expect.that(np.abs(got - 1).max() < 1e-5, "after no step z should be 1.")
     # The double root, in numbers that have no rounding: r² − r + 1/4 = 0.
-    got = expect.array(expect.call(answer, np.array([0.25, 0.0]), 1, 1.0, 0.25, 3), "z", shape=(2,), axes="N")
+    got = expect.array(expect.call(answer, np.array([0.25, 0.0]), 1, 1.0, 0.25, 3), "z", shape=(2,), axes="m")
     expect.close(got, [0.3125, 1.0], "z at a double root, (1 − √μ)² = ηλ/N,", rtol=1e-4)
 
 
@@ -409,7 +409,7 @@ written(
     hints=(
         "Both prices are sums over modes of (u_i·y)² times a function of λ_i. Which function, each time?",
         "Loss: e^(−2λt/N). Distance squared: 1/λ. Compute u_i·y for real and shuffled labels with `jnp.linalg.eigh`.",
-        "distance = sqrt(y @ solve(kernel, y)); for the time evaluate gradient_flow on a fine grid of t and take the "
-        "first at which the loss is below a hundredth.",
+        "distance = sqrt(y.T @ solve(kernel, y)) in float64; for the time evaluate gradient_flow on a fine grid of t "
+        "and take the first at which the loss is below a hundredth.",
     ),
 )
