@@ -20,27 +20,29 @@ class Serial(Layer):
 
     Raises:
         TypeError: If an argument is not a `Layer`.
-        ValueError: If there are no layers, or if two share weights. `kernel` also raises it if two came to share
-            weights later (`b.W = a.W`), and where an activation or a `LayerNorm` does not follow an affine layer or a
-            sum of such layers.
+        ValueError: If there are no layers, or if two share weights. From `kernel`, if two layers share weights since an
+            assignment such as `b.W = a.W`, or if a layer has no kernel where it stands: an activation or a `LayerNorm`
+            must follow an affine layer or a sum of affine layers.
 
     Example:
         >>> import jax.numpy as jnp, ntklib as ntk
         >>> dense = lambda n_in, n_out: ntk.Dense(n_in, n_out, w_std=1.0, rngs=nnx.Rngs(n_in))
         >>> net = Serial(dense(4, 64), ntk.Relu(), dense(64, 1))
-        >>> net.kernel(jnp.ones((2, 4)), jnp.ones((3, 4))).ntk.shape
-        (2, 3)
+        >>> net(jnp.ones((2, 4))).shape, net.kernel(jnp.ones((2, 4)), jnp.ones((3, 4))).ntk.shape
+        ((2, 1), (2, 3))
 
     Note:
-        The kernel is exact in the limit of infinite width if the inputs of each activation and each `LayerNorm` are
-        centered Gaussian units. They are if the layer follows an affine layer or a sum of affine layers.
+        The kernel is that of the limit in which all hidden widths go to infinity. In this limit the outputs of an
+        affine layer, and sums of them, are Gaussian with mean zero. The kernel maps of activations and of `LayerNorm`
+        hold for such inputs only.
     """
 
     def __init__(self, *layers: Layer):
-        _layers("Serial", layers)
+        _check_layers("Serial", layers)
         require_independent(layers, "layers")
         self.layers = nnx.List(layers)
-        self.ends_affine, self.wants_vectors = _ends_affine(layers), layers[-1].wants_vectors
+        self.ends_affine = _ends_affine(layers)
+        self.wants_vectors = layers[-1].wants_vectors
         self.pools = sum(layer.pools for layer in layers)
 
     def __call__(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[Array | np.ndarray, "N ..."]:
@@ -56,42 +58,46 @@ class Serial(Layer):
 
 
 class Residual(Layer):
-    """Adds a branch to its input: x + scale · branch(x).
+    """A skip connection: the sum of the inputs and of what a branch makes of them, x + scale · branch(x).
 
     Kernel map::
 
         Σ' = Σ + scale² Σ_branch,   Θ' = Θ + scale² Θ_branch.
 
-    The cross terms vanish because the branch must end in an affine layer, whose weights are centered and independent
-    of x.
+    The weights of the affine layer at the end of the branch have mean zero and are independent of x. The cross terms
+    E[x · branch(x')] are therefore zero, and so are those between the derivatives of x and of branch(x').
 
     Args:
-        branch: A layer that ends affinely and has outputs of the shape of its inputs.
+        branch: A layer whose outputs have the shape of its inputs. It must end in an affine layer, which other
+            `Residual` layers may follow, and it must not pool.
         scale: The factor on the branch; any real number.
 
     Raises:
         TypeError: If `branch` is not a `Layer`, or `scale` not a number.
-        ValueError: If the branch does not end in an affine layer, if it pools, or, when it is called, if its outputs do
-            not have the shape of its inputs.
+        ValueError: If `branch` does not end in an affine layer, or if it pools. From a call and from `kernel`, if the
+            outputs of the branch do not have the shape of its inputs.
 
     Example:
         >>> import jax.numpy as jnp, ntklib as ntk
         >>> net = Residual(ntk.Dense(3, 3, w_std=1.0, rngs=nnx.Rngs(0)), scale=0.5)
-        >>> net.kernel(jnp.ones((1, 3))).nngp.tolist()
+        >>> net.kernel(jnp.ones((1, 3))).nngp.tolist()  # 1 + 0.5² · 1
         [[1.25]]
     """
 
     def __init__(self, branch: Layer, scale: float = 1.0):
-        _layers("Residual", (branch,))
+        _check_layers("Residual", (branch,))
         _checks.real("scale", scale)
         if not branch.ends_affine:
             raise ValueError(
-                "`branch` must end in an affine layer (Dense, Conv), or it is not independent of the skip connection. "
-                "A Residual may stand at its end if there is an affine layer before it: Serial(Dense, Residual)."
+                "`branch` must end in an affine layer (Dense, Conv), which makes its outputs independent of the skip "
+                "connection. Only Residual layers may follow the affine layer, as in Serial(Dense, Residual)."
+            )
+        if branch.pools:
+            raise ValueError(
+                "`branch` must not pool: its outputs are added to images that are not pooled. Put the pooling layer "
+                "before or after the Residual."
             )
         self.branch, self.scale = branch, scale
-        if branch.pools:
-            raise ValueError("`branch` must not pool: the skip connection has the size of its input.")
 
     def __call__(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[Array | np.ndarray, "N ..."]:
         out = self.branch(x)
@@ -105,23 +111,28 @@ class Residual(Layer):
 
 
 class Sum(Layer):
-    """Adds the outputs of branches that start from the same input.
+    """The sum of the outputs of several branches, which all get the same inputs.
 
-    Kernel map: the kernels of the branches add. The cross terms vanish because each branch ends in an affine layer of
-    its own, so that the branches are independent.
+    Kernel map, with a sum over the branches b::
+
+        Σ' = sum_b Σ_b,   Θ' = sum_b Θ_b.
+
+    Each branch ends in an affine layer of its own. The weights of these layers have mean zero and are independent of
+    each other, so that the cross terms between two branches are zero.
 
     Args:
-        *branches: Layers that end affinely, have outputs of one shape, share no weights, and have equally many pooling
-            layers.
+        *branches: Layers whose outputs have one shape. Each must end in an affine layer, which `Residual` layers may
+            follow. No two may share weights, and all must have the same number of pooling layers.
 
     Raises:
         TypeError: If a branch is not a `Layer`.
-        ValueError: If the branches do not fit what is said above.
+        ValueError: If there are no branches, if one does not end in an affine layer, if two share weights, or if their
+            numbers of pooling layers differ. From a call and from `kernel`, if their outputs have different shapes.
 
     Example:
         >>> import jax.numpy as jnp, ntklib as ntk
         >>> net = Sum(*[ntk.Dense(3, 2, w_std=1.0, rngs=nnx.Rngs(seed)) for seed in (0, 1)])
-        >>> net.kernel(jnp.ones((1, 3))).nngp.tolist()
+        >>> net.kernel(jnp.ones((1, 3))).nngp.tolist()  # 1 + 1
         [[2.0]]
 
     See Also:
@@ -131,18 +142,19 @@ class Sum(Layer):
     ends_affine = True
 
     def __init__(self, *branches: Layer):
-        _layers("Sum", branches)
+        _check_layers("Sum", branches)
         for i, branch in enumerate(branches):
             if not branch.ends_affine:
                 raise ValueError(
                     f"Branch {i} of Sum must end in an affine layer (Dense, Conv), or in a Residual with an affine "
-                    f"layer before it; for a skip connection use Residual."
+                    f"layer before it. For a skip connection use Residual in place of Sum."
                 )
         require_independent(branches, "branches")
         self.branches = nnx.List(branches)
         self.pools = branches[0].pools
         if any(branch.pools != self.pools for branch in branches):
-            raise ValueError("The branches of Sum must have equally many pooling layers.")
+            numbers = [branch.pools for branch in branches]
+            raise ValueError(f"The branches of Sum must have the same number of pooling layers; got {numbers}.")
 
     def __call__(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[Array | np.ndarray, "N ..."]:
         first, *others = [branch(x) for branch in self.branches]
@@ -159,7 +171,10 @@ class Sum(Layer):
 
 
 def _ends_affine(layers: Sequence[Layer]) -> bool:
-    """Whether the outputs are independent of the inputs: a Residual at the end passes on what comes to it."""
+    """Whether the outputs are independent of the inputs, because there is an affine layer with only Residuals after it.
+
+    A Residual adds its branch to its inputs. Its outputs are independent of those of the network if its inputs are.
+    """
     rest = list(layers)
     while rest and not rest[-1].ends_affine:
         last = rest.pop()
@@ -171,25 +186,23 @@ def _ends_affine(layers: Sequence[Layer]) -> bool:
 
 
 def _same_shape(where: str, one: tuple[int, ...], other: tuple[int, ...]) -> None:
-    """Refuse to add arrays that would broadcast."""
+    """Refuse to add arrays of different shapes, which would broadcast."""
     if one != other:
         raise ValueError(
-            f"{where} adds outputs of one shape; got {one} and {other}. All branches must have the same number of "
-            f"outputs; with a skip connection this is also the number of inputs."
+            f"{where} adds arrays of one shape; got {one} and {other}. All branches must have the same number of "
+            f"outputs (and of pixels). In a Residual this is also the number of inputs."
         )
 
 
-def _layers(where: str, layers: Sequence[Layer]) -> None:
+def _check_layers(where: str, layers: Sequence[Layer]) -> None:
+    """Refuse arguments that are not layers, and no arguments at all."""
     if not layers:
         raise ValueError(f"{where} needs at least one layer.")
     for i, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            given = (
-                layer.__name__
-                if isinstance(layer, type) or (callable(layer) and hasattr(layer, "__name__"))
-                else repr(layer)
-            )
+            given = layer.__name__ if callable(layer) and hasattr(layer, "__name__") else repr(layer)
             raise TypeError(
                 f"Argument {i} of {where} must be an ntklib layer; got {given}. "
-                f"Call it if it is a layer's name (ntk.Relu()), or wrap a function: ntk.Elementwise(fn)."
+                f"Call the class or function that makes the layer (ntk.Relu()), or wrap a function of numbers: "
+                f"ntk.Elementwise(fn)."
             )
