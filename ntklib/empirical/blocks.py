@@ -19,6 +19,9 @@ from tqdm import tqdm
 from ntklib import _checks
 from ntklib.empirical.pure import Arguments, Function, alike
 
+#: The order in which the axes of a tile stand in its mirror image, on the other side of the diagonal, by `outputs`.
+MIRROR = {"mean": (1, 0), "diagonal": (1, 0, 2), "full": (1, 0, 3, 2)}
+
 
 class Memory(NamedTuple):
     """The bytes that a block needs.
@@ -149,8 +152,7 @@ def _with_tile(
         tile = tile / strategy.count + jnp.where(left_output == 0, 0, before)
     kernel = jax.lax.dynamic_update_slice(kernel, tile, start)
     if mirror:
-        mirrored = tile.transpose({"mean": (1, 0), "diagonal": (1, 0, 2), "full": (1, 0, 3, 2)}[strategy.outputs])
-        kernel = jax.lax.dynamic_update_slice(kernel, mirrored, mirrored_start)
+        kernel = jax.lax.dynamic_update_slice(kernel, tile.transpose(MIRROR[strategy.outputs]), mirrored_start)
     return kernel
 
 

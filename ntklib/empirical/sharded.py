@@ -1,7 +1,7 @@
-"""One kernel on several devices, with its rows divided over a mesh."""
+"""The empirical NTK on several devices: each device of a mesh computes some of the rows."""
 
 import functools
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,12 +16,9 @@ from ntklib.empirical.checks import is_staged
 from ntklib.empirical.plan import Plan
 from ntklib.empirical.pure import Arguments, on_one_device, outside_of_mesh
 
-#: The order of the axes of a tile in its mirror image.
-_MIRROR = {"mean": (1, 0), "diagonal": (1, 0, 2), "full": (1, 0, 3, 2)}
 
-
-class Part(NamedTuple):
-    """A rectangle of the kernel: some rows against some columns."""
+class Rectangle(NamedTuple):
+    """The entries of the kernel between some inputs of x1, those numbered `rows`, and some of x2, `columns`."""
 
     rows: range
     columns: range
@@ -29,63 +26,75 @@ class Part(NamedTuple):
 
 
 def check_mesh(mesh: Any, x1: Array, x2: Array | None, arguments: Arguments) -> None:
-    """Refuse a value that is not a mesh, and a mesh that cannot be used.
+    """Refuse a mesh over which the rows of the kernel cannot be divided.
 
-    Its size must divide the number of rows, it must have a device of this process, and no value may be traced.
+    The number of its devices must divide the number of rows, and at least one of them must belong to this process. The
+    model and the inputs must not be traced.
     """
     _checks.instance("mesh", mesh, Mesh, "e.g. jax.make_mesh((jax.device_count(),), ('rows',))")
     if is_staged(x1, x2, arguments):
         raise ValueError(
-            "`mesh` places arrays on devices, which JAX's transformations cannot do: inside `jit` leave it out, and "
+            "`mesh` places arrays on devices, which is not possible inside `jit`, `grad` or `vmap`. Leave it out, and "
             "divide the rows by `jax.shard_map` around this function."
         )
     _checks.divides_rows(mesh.size, len(x1))
     if all(device.process_index != jax.process_index() for device in mesh.devices.flat):
         raise ValueError(
             f"`mesh` must hold a device of every process; process {jax.process_index()} has none in it. "
-            f"Make it of all: jax.make_mesh((jax.device_count(),), ('rows',))."
+            f"Make it of all devices: jax.make_mesh((jax.device_count(),), ('rows',))."
         )
 
 
 def compute(plan: Plan, arguments: Arguments, x1: Array, x2: Array | None, mesh: Mesh) -> Array:
-    """Compute the kernel on all devices at the same time, and return it sharded over the mesh by rows.
+    """Compute the kernel on all devices at the same time, each its own rows, and return it sharded by rows.
 
-    Each device computes its rows. Without `x2`, entries between the rows of two devices of this process are computed
-    once, half of them by each device, and the other device gets the mirror image.
+    Without `x2` the kernel is symmetric. For two devices of this process, one then computes half of the entries between
+    its rows and those of the other, and the other computes the other half. Each half is transposed and copied to the
+    device that did not compute it.
     """
     arguments, x1, x2 = on_one_device((arguments, x1, x2))
-    n, m = len(x1), len(x1 if x2 is None else x2)
+    symmetric = x2 is None
+    x2 = x1 if symmetric else x2
+    n, m = len(x1), len(x2)
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     index = sharding.addressable_devices_indices_map((n,))
     owned = {device: range(*at[0].indices(n)) for device, at in index.items() if at is not None}
     size = n // mesh.size
-    blocks_of_rows = [range(start, start + size) for start in range(0, n, size)]
+    all_rows = [range(start, start + size) for start in range(0, n, size)]
 
-    def of_device(device: Any, first: bool) -> Generator[Any, None, list[Part]]:
-        at_device = jax.device_put(arguments, device)
-        whole = functools.partial(blocks.steps, plan.strategy, at_device, dtype=plan.dtype, tiling=plan.tiling)
-        parts = []
-        pairs = [(owned[device], range(m))] if x2 is not None else _share(owned[device], blocks_of_rows, owned.values())
-        for i, (rows, columns) in enumerate(pairs):
+    def on_device(device: Any, mine: range, quiet: bool) -> Generator[Any, None, list[Rectangle]]:
+        """Compute the rectangles of one device, and yield each array once its computation has started."""
+        held = jax.device_put(arguments, device)
+        pairs = _shares(mine, all_rows, owned.values()) if symmetric else [(mine, range(m))]
+        found = []
+        for rows, columns in pairs:
             left = jax.device_put(x1[rows.start : rows.stop], device)
-            symmetric = x2 is None and rows == columns
-            right = (
-                None if symmetric else jax.device_put((x1 if x2 is None else x2)[columns.start : columns.stop], device)
-            )
-            parts.append(Part(rows, columns, (yield from whole(x1=left, x2=right, quiet=not first or i > 0))))
-        return parts
+            if symmetric and rows == columns:
+                right = None  # `blocks` then computes one triangle only
+            else:
+                right = jax.device_put(x2[columns.start : columns.stop], device)
+            entries = yield from blocks.steps(plan.strategy, held, left, right, plan.dtype, plan.tiling, quiet=quiet)
+            found.append(Rectangle(rows, columns, entries))
+            quiet = True  # the first rectangle of the first device shows the progress of all
+        return found
 
     with outside_of_mesh():
-        parts = blocks.together([of_device(device, i == 0) for i, device in enumerate(owned)])
-        flat: list[Part] = [part for of_one in parts for part in of_one]
-        if x2 is None:
-            flat += [_turned(part, plan.strategy.outputs) for part in flat if part.rows != part.columns]
-        shards = [_joined(flat, rows, m, device) for device, rows in owned.items()]
+        lists = blocks.together([on_device(*item, quiet=i > 0) for i, item in enumerate(owned.items())])
+        found: list[Rectangle] = [rectangle for of_one in lists for rectangle in of_one]
+        if symmetric:
+            found += [_mirrored(one, plan.strategy.outputs) for one in found if one.rows != one.columns]
+        shards = [_rows_of(device, rows, m, found) for device, rows in owned.items()]
     return jax.make_array_from_single_device_arrays((n, *shards[0].shape[1:]), sharding, shards)
 
 
-def _share(mine: range, all_rows: list[range], owned: Any) -> Iterator[tuple[range, range]]:
-    """Yield the rectangles of a symmetric kernel that one device computes. The rows `mine` are its own."""
+def _shares(mine: range, all_rows: list[range], owned: Collection[range]) -> Iterator[tuple[range, range]]:
+    """Yield the (rows, columns) of a symmetric kernel that the device with the rows `mine` computes.
+
+    `owned` are the rows of all devices of this process. What another process computes cannot be copied from it, so that
+    the entries between `mine` and its rows are all computed here. Of two devices of this process, the one with the
+    earlier rows computes the first half of its rows against all rows of the other. The other computes all of its rows
+    against the second half.
+    """
     yield mine, mine
     half = len(mine) // 2
     for others in all_rows:
@@ -97,20 +106,22 @@ def _share(mine: range, all_rows: list[range], owned: Any) -> Iterator[tuple[ran
             yield mine, others[half:]
 
 
-def _turned(part: Part, outputs: str) -> Part:
-    return Part(part.columns, part.rows, part.entries.transpose(_MIRROR[outputs]))
+def _mirrored(one: Rectangle, outputs: str) -> Rectangle:
+    """Return the rectangle on the other side of the diagonal of a symmetric kernel."""
+    return Rectangle(one.columns, one.rows, one.entries.transpose(blocks.MIRROR[outputs]))
 
 
-def _joined(parts: list[Part], rows: range, m: int, device: Any) -> Array:
-    """Join the rows of one device, on that device."""
-    ours = [part for part in parts if part.rows.start in rows]
+def _rows_of(device: Any, rows: range, m: int, found: list[Rectangle]) -> Array:
+    """Return the rows of one device, as one array on that device, made of the rectangles that lie in them."""
+    ours = [one for one in found if one.rows.start in rows]
     kernel = jax.device_put(jnp.zeros((len(rows), m, *ours[0].entries.shape[2:]), ours[0].entries.dtype), device)
-    for part in ours:
-        at = np.array([part.rows.start - rows.start, part.columns.start], np.int32)
-        kernel = _put(kernel, jax.device_put(part.entries, device), at)
+    for one in ours:
+        at = np.array([one.rows.start - rows.start, one.columns.start], np.int32)
+        kernel = _written(kernel, jax.device_put(one.entries, device), at)
     return kernel
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _put(kernel: Array, entries: Array, at: Array) -> Array:
+def _written(kernel: Array, entries: Array, at: Array) -> Array:
+    """Return the kernel, in the same memory, with entries written from the row and the column `at` on."""
     return jax.lax.dynamic_update_slice(kernel, entries, (at[0], at[1], *[0] * (kernel.ndim - 2)))
