@@ -82,7 +82,9 @@ def compute(plan: Plan, arguments: Arguments, x1: Array, x2: Array | None, mesh:
         lists = blocks.together([on_device(*item, quiet=i > 0) for i, item in enumerate(owned.items())])
         found: list[Rectangle] = [rectangle for of_one in lists for rectangle in of_one]
         if symmetric:
-            found += [_mirrored(one, plan.strategy.outputs) for one in found if one.rows != one.columns]
+            # Mirror images in rows of another process are not made: it computes these rows itself.
+            here = [one for one in found if any(one.columns.start in rows for rows in owned.values())]
+            found += [_mirrored(one, plan.strategy.outputs) for one in here if one.rows != one.columns]
         shards = [_rows_of(device, rows, m, found) for device, rows in owned.items()]
     return jax.make_array_from_single_device_arrays((n, *shards[0].shape[1:]), sharding, shards)
 
