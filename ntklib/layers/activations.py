@@ -6,7 +6,7 @@ import jax.numpy as jnp  # noqa: F401  the examples use it
 
 from ntklib import _checks
 from ntklib.duals import oscillating, polynomials, rectified, sigmoidal
-from ntklib.layers.elementwise import Elementwise, of
+from ntklib.layers.elementwise import Elementwise
 
 
 def Relu() -> Elementwise:
@@ -24,7 +24,7 @@ def Relu() -> Elementwise:
         >>> Relu()(jnp.array([-1.0, 2.0])).tolist()
         [0.0, 2.0]
     """
-    return of(rectified.relu_record())
+    return Elementwise(rectified.relu_record())
 
 
 def LeakyRelu(slope: float = 0.01) -> Elementwise:
@@ -46,7 +46,7 @@ def LeakyRelu(slope: float = 0.01) -> Elementwise:
         [-0.5, 2.0]
     """
     _checks.real("slope", slope)
-    return of(rectified.leaky(float(slope)))
+    return Elementwise(rectified.leaky(float(slope)))
 
 
 def Abs() -> Elementwise:
@@ -61,7 +61,7 @@ def Abs() -> Elementwise:
         >>> Abs()(jnp.array([-1.0, 2.0])).tolist()
         [1.0, 2.0]
     """
-    return of(rectified.abs_record())
+    return Elementwise(rectified.abs_record())
 
 
 def RectifiedMonomial(degree: int) -> Elementwise:
@@ -87,7 +87,7 @@ def RectifiedMonomial(degree: int) -> Elementwise:
         [0.0, 9.0]
     """
     _checks.count("degree", degree, minimum=0)
-    return of(rectified.rectified_record(int(degree)))
+    return Elementwise(rectified.rectified_record(int(degree)))
 
 
 def Sign() -> Elementwise:
@@ -103,7 +103,7 @@ def Sign() -> Elementwise:
         >>> Sign()(jnp.array([-3.0, 2.0])).tolist()
         [-1.0, 1.0]
     """
-    return of(rectified.sign_record())
+    return Elementwise(rectified.sign_record())
 
 
 def Identity() -> Elementwise:
@@ -116,7 +116,7 @@ def Identity() -> Elementwise:
         >>> Identity()(jnp.array([-1.0, 2.0])).tolist()
         [-1.0, 2.0]
     """
-    return of(rectified.identity_record())
+    return Elementwise(rectified.identity_record())
 
 
 def Erf() -> Elementwise:
@@ -134,7 +134,7 @@ def Erf() -> Elementwise:
         >>> [round(v, 4) for v in Erf()(jnp.array([0.0, 1.0])).tolist()]
         [0.0, 0.8427]
     """
-    return of(sigmoidal.erf_record())
+    return Elementwise(sigmoidal.erf_record())
 
 
 def Gelu() -> Elementwise:
@@ -149,7 +149,7 @@ def Gelu() -> Elementwise:
         >>> [round(v, 4) for v in Gelu()(jnp.array([0.0, 1.0])).tolist()]
         [0.0, 0.8413]
     """
-    return of(sigmoidal.gelu_record())
+    return Elementwise(sigmoidal.gelu_record())
 
 
 def Tanh() -> Elementwise:
@@ -162,7 +162,7 @@ def Tanh() -> Elementwise:
         >>> [round(v, 4) for v in Tanh()(jnp.array([0.0, 1.0])).tolist()]
         [0.0, 0.7616]
     """
-    return of(sigmoidal.tanh_record())
+    return Elementwise(sigmoidal.tanh_record())
 
 
 def Silu() -> Elementwise:
@@ -177,7 +177,7 @@ def Silu() -> Elementwise:
         >>> [round(v, 4) for v in Silu()(jnp.array([0.0, 1.0])).tolist()]
         [0.0, 0.7311]
     """
-    return of(sigmoidal.silu_record())
+    return Elementwise(sigmoidal.silu_record())
 
 
 def Elu() -> Elementwise:
@@ -192,7 +192,7 @@ def Elu() -> Elementwise:
         >>> [round(v, 4) for v in Elu()(jnp.array([-1.0, 1.0])).tolist()]
         [-0.6321, 1.0]
     """
-    return of(sigmoidal.elu_record())
+    return Elementwise(sigmoidal.elu_record())
 
 
 def Sigmoid() -> Elementwise:
@@ -205,7 +205,7 @@ def Sigmoid() -> Elementwise:
         >>> Sigmoid()(jnp.array([0.0])).tolist()
         [0.5]
     """
-    return of(sigmoidal.sigmoid_record())
+    return Elementwise(sigmoidal.sigmoid_record())
 
 
 def Sin(frequency: float = 1.0, *, amplitude: float = 1.0, phase: float = 0.0) -> Elementwise:
@@ -232,7 +232,7 @@ def Sin(frequency: float = 1.0, *, amplitude: float = 1.0, phase: float = 0.0) -
     _checks.real("frequency", frequency, above=0.0)
     _checks.real("amplitude", amplitude, above=0.0)
     _checks.real("phase", phase)
-    return of(oscillating.sine_record(float(frequency), float(amplitude), float(phase)))
+    return Elementwise(oscillating.sine_record(float(frequency), float(amplitude), float(phase)))
 
 
 def Cos(frequency: float = 1.0, *, amplitude: float = 1.0) -> Elementwise:
@@ -257,7 +257,7 @@ def Cos(frequency: float = 1.0, *, amplitude: float = 1.0) -> Elementwise:
     """
     _checks.real("frequency", frequency, above=0.0)
     _checks.real("amplitude", amplitude, above=0.0)
-    return of(oscillating.sine_record(float(frequency), float(amplitude), math.pi / 2, "cos"))
+    return Elementwise(oscillating.sine_record(float(frequency), float(amplitude), math.pi / 2, "cos"))
 
 
 def Rbf(gamma: float = 1.0) -> Elementwise:
@@ -282,7 +282,7 @@ def Rbf(gamma: float = 1.0) -> Elementwise:
         [1.0]
     """
     _checks.real("gamma", gamma, above=0.0)
-    return of(oscillating.sine_record(math.sqrt(2 * gamma), math.sqrt(2), math.pi / 4, "rbf"))
+    return Elementwise(oscillating.sine_record(math.sqrt(2 * gamma), math.sqrt(2), math.pi / 4, "rbf"))
 
 
 def Gaussian(rate: float = 1.0) -> Elementwise:
@@ -305,7 +305,7 @@ def Gaussian(rate: float = 1.0) -> Elementwise:
         [1.0, 0.3679]
     """
     _checks.real("rate", rate, above=0.0)
-    return of(oscillating.gaussian_record(float(rate)))
+    return Elementwise(oscillating.gaussian_record(float(rate)))
 
 
 def Exp(rate: float = 1.0) -> Elementwise:
@@ -330,7 +330,7 @@ def Exp(rate: float = 1.0) -> Elementwise:
     _checks.real("rate", rate)
     if rate == 0:
         raise ValueError("`rate` must not be 0: the function would be constant.")
-    return of(oscillating.exp_record(float(rate)))
+    return Elementwise(oscillating.exp_record(float(rate)))
 
 
 def Monomial(degree: int) -> Elementwise:
@@ -353,7 +353,7 @@ def Monomial(degree: int) -> Elementwise:
         [-1.0, 8.0]
     """
     _checks.count("degree", degree)
-    return of(polynomials.polynomial_record((0.0,) * int(degree) + (1.0,), f"monomial({degree})"))
+    return Elementwise(polynomials.polynomial_record((0.0,) * int(degree) + (1.0,), f"monomial({degree})"))
 
 
 def Hermite(degree: int) -> Elementwise:
@@ -376,4 +376,4 @@ def Hermite(degree: int) -> Elementwise:
         [-0.7071, 0.0]
     """
     _checks.count("degree", degree)
-    return of(polynomials.polynomial_record(polynomials.hermite(int(degree)), f"hermite({degree})"))
+    return Elementwise(polynomials.polynomial_record(polynomials.hermite(int(degree)), f"hermite({degree})"))

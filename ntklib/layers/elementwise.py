@@ -1,4 +1,4 @@
-"""`Elementwise`: a scalar function applied to every unit, and its dual applied to kernels."""
+"""`Elementwise`: the layer that applies a scalar function to every unit, and its kernel map, two expectations."""
 
 import contextlib
 import contextvars
@@ -22,7 +22,7 @@ from ntklib.duals.integrals import LIMITS
 from ntklib.kernel import Kernel
 from ntklib.layers.base import Layer
 
-#: While `gram` looks ahead, the list in which each activation notes the variances of its inputs; otherwise None.
+#: Inside `noting`, the list to which each activation adds its record and the range of its variances; otherwise None.
 _noted: contextvars.ContextVar[list[tuple[Activation, Array, Array]] | None] = contextvars.ContextVar(
     "noted", default=None
 )
@@ -31,35 +31,40 @@ _noted: contextvars.ContextVar[list[tuple[Activation, Array, Array]] | None] = c
 class Elementwise(Layer):
     """Applies a scalar function φ to every unit.
 
-    It must follow an affine layer, so that its inputs are Gaussian in the limit of infinite width. In that limit the
-    means over units become expectations, and the kernel map is, for each pair of inputs::
+    The layer must follow an affine layer or a sum of affine layers. In the limit of infinite width its inputs are then
+    Gaussian with mean zero, and means over units become expectations. For two inputs of the network let u and v be the
+    values of a unit, with variances q1 and q2 and covariance q12 = Σ. The kernel map is::
 
-        Σ' = E[φ(u) φ(v)],   Θ' = Θ · E[φ'(u) φ'(v)],   (u, v) ~ N(0, Σ).
+        Σ' = E[φ(u) φ(v)],   Θ' = Θ · E[φ'(u) φ'(v)].
+
+    The two expectations are called the dual of φ.
 
     Args:
-        fn: φ, a JAX function of one number that works elementwise on arrays. It must be smooth, except for kinks or
-            jumps at zero.
-        dual: A function (q12, q1, q2) -> (E[φφ], E[φ'φ']), differentiable, for a φ whose dual is known in closed form.
-            By default the two expectations are computed by quadrature.
+        fn: φ, a JAX function of one number that works elementwise on arrays. It may bend or jump at zero, and should be
+            smooth elsewhere. If it is not, pass its `dual`.
+        dual: The dual in closed form: a differentiable function (q12, q1, q2) -> (E[φ(u) φ(v)], E[φ'(u) φ'(v)]) of
+            arrays that broadcast. By default both are computed by quadrature.
         name: The name by which error messages call the layer; by default that of `fn`.
 
     Raises:
         TypeError: If `fn` or `dual` is not a function.
-        ValueError: If `fn` does not work elementwise; and, from `kernel`, if the variances of the units are larger than
-            those for which the accuracy is known.
+        ValueError: If `fn` does not work elementwise, or does not return real numbers. From `kernel`, if the inputs of
+            the layer are not Gaussian or have different variances (after `Flatten`), if their variances are larger than
+            those for which the accuracy is known, or if they are too small for the floating-point type.
 
     Example:
         >>> arctan = Elementwise(jnp.arctan)
-        >>> round(float(arctan.dual(0.5, 1.0, 1.0)[0]), 4)
+        >>> round(float(arctan.dual(0.5, 1.0, 1.0)[0]), 4)  # E[arctan(u) arctan(v)] for q12 = 0.5 and q1 = q2 = 1
         0.2171
 
     Note:
-        `kernel` uses quadrature (`ntklib.duals.expectation`). `gram` uses tables, which it makes for the variances in
-        use. An entry then takes a few nanoseconds. Both are accurate for variances up to 1e4. The limit is lower
-        for functions that bend or jump away from zero, or oscillate; it is measured once for each function. Larger
-        variances raise an error. Under `jit`, `grad` and `vmap` nothing can be raised, and the result is NaN.
-        For a function with bends away from zero that comes with a `dual`, only `dual` is used. Near ρ = ±1 it gives
-        half of the digits of 1 − ρ.
+        Without a `dual`, `kernel` uses quadrature (`ntklib.duals.expectation`). `gram` makes tables for the variances
+        that occur, and an entry then takes a few nanoseconds. Both are accurate for variances up to a limit. It is 1e4,
+        and lower for functions that bend or jump away from zero, or oscillate; it is measured once for each function.
+        Larger variances raise an error. Under `jit`, `grad` and `vmap` nothing can be raised, and the result is NaN.
+        With a `dual`, `kernel` takes E[φ(u)²] and all derivatives from it. If quadrature is accurate for φ up to 1e4,
+        the rest of `kernel` comes from quadrature, and `gram` from tables, because these keep the digits of 1 − ρ near
+        ρ = ±1. If it is not, all comes from `dual`, with half of the digits of 1 − ρ.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class Elementwise(Layer):
         *,
         name: str | None = None,
     ):
-        if isinstance(fn, Activation):  # a record of the library, checked by its tests
+        if isinstance(fn, Activation):  # the record of one of the library's activations
             self.activation = fn
             return
         _checks.scalar_function("fn", fn)
@@ -89,14 +94,14 @@ class Elementwise(Layer):
 
     @property
     def dual(self) -> Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Array, Array]]:
-        """The function (q12, q1, q2) -> (E[φφ], E[φ'φ']), for arrays that broadcast against each other."""
+        """The function (q12, q1, q2) -> (E[φ(u) φ(v)], E[φ'(u) φ'(v)]), for arrays that broadcast."""
         return self.activation.dual
 
     def __call__(self, x: Shaped[Array | np.ndarray, "*N"]) -> Shaped[Array, "*N"]:
         return self.activation.fn(jnp.asarray(x))
 
     def __reduce__(self) -> tuple:
-        return of, (self.activation,)
+        return Elementwise, (self.activation,)
 
     def kernel_map(self, k: Kernel) -> Kernel:
         k.require_gaussian(f"The activation {self.name!r}")
@@ -115,8 +120,9 @@ class Elementwise(Layer):
         else:
             moment = activation.moment
             values, slopes, delta = _dual(activation, k.acute, k.nngp, v1, v2, k.delta)
-        known = (v1 <= activation.limit(k.nngp.dtype)) & (v2 <= activation.limit(k.nngp.dtype))
-        if math.isfinite(activation.limit(k.nngp.dtype)):
+        limit = activation.limit(k.nngp.dtype)
+        if math.isfinite(limit):  # matters for traced variances, which `check_variances` lets pass
+            known = (v1 <= limit) & (v2 <= limit)
             values, slopes = (jnp.where(known, a, jnp.nan) for a in (values, slopes))
         if k.pools:
             q1, q2 = (self._within_image(*arguments, table) for arguments in k.within())
@@ -128,7 +134,7 @@ class Elementwise(Layer):
         )
 
     def _within_image(self, q12: Array, v1: Array, v2: Array, table: Any) -> Array:
-        """Return E[φφ] for the pairs of pixels of one image."""
+        """Return E[φ(u) φ(v)] for each pair of pixels of one image, given their covariances and variances."""
         delta = correlation.from_covariance(q12, v1, v2)
         if table is None:
             return _dual(self.activation, False, q12, v1, v2, delta)[0]
@@ -136,6 +142,10 @@ class Elementwise(Layer):
 
 
 def _values(k1: Array, k2: Array, delta: Array, acute: bool = False) -> Array:
+    """Return E[φ(u) φ(v)] = √(k_1 k_2) ρ' from k = E[φ²] for u and v, and the δ of φ(u) and φ(v).
+
+    `acute` says that no δ is negative.
+    """
     s1, s2 = correlation.once((sqrt(k1), sqrt(k2)))
     return s1 * s2 * (1 - delta if acute else correlation.rho(delta))
 
@@ -144,10 +154,10 @@ def _values(k1: Array, k2: Array, delta: Array, acute: bool = False) -> Array:
 def _dual(
     activation: Activation, acute: bool, q12: Array, q1: Array, q2: Array, delta: Array
 ) -> tuple[Array, Array, Array]:
-    """Return E[φφ], E[φ'φ'], and δ of φ(u) and φ(v).
+    """Return E[φ(u) φ(v)], E[φ'(u) φ'(v)], and the δ of φ(u) and φ(v).
 
-    The values are computed from δ, of which `acute` says that it is not negative. Derivatives are those of the dual
-    from covariances.
+    They are computed from the variances and the δ of u and v, which keeps the digits of 1 − ρ. Their derivatives are
+    computed from the variances and the covariance `q12`, by the dual. `acute` says that no δ of u and v is negative.
     """
     slopes, new = activation.near(delta, q1, q2, acute)
     slopes = jnp.broadcast_to(slopes, new.shape)
@@ -164,7 +174,7 @@ def _dual_jvp(activation: Activation, acute: bool, primals: tuple, tangents: tup
 
 
 def check_variances(activation: Activation, *variances: Array | np.ndarray) -> None:
-    """Refuse variances for which an activation's accuracy is not known. Traced variances are not checked."""
+    """Refuse variances that are too large for an activation or too small. Traced variances are not checked."""
     for q in variances:
         if _checks.is_traced(q) or not q.size:
             continue
@@ -175,48 +185,52 @@ def check_variances(activation: Activation, *variances: Array | np.ndarray) -> N
 
 
 def smallest_variance(dtype: Any) -> float:
-    """Return the smallest variance with all digits: below, squares of units are too small to be normal numbers."""
+    """Return the smallest variance that has all digits of a floating-point type.
+
+    A variance is a mean of squares, and squares below the smallest normal number, `tiny`, are lost. From tiny/ε on this
+    changes a variance by less than its rounding error.
+    """
     return float(jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps)
 
 
 def check_small(activation: Activation, q: float, dtype: Any) -> None:
-    """Refuse a variance that loses digits before or after an activation, being too small for the type."""
-    if not 0 < q < 1e-6:
+    """Refuse a variance q before an activation if q or E[φ²], the mean square after it, is too small for the type."""
+    if not 0 < q < 1e-6:  # for the usual variances E[φ²] need not be computed
         return
     least = smallest_variance(dtype)
     if q < least or not activation.moment(jnp.asarray([q], dtype))[0] > least:
         raise ValueError(
-            f"The units before the activation {activation.name!r} have a variance of {q:.3g}. It, or that after the "
-            f"activation, is too small for all digits of {jnp.dtype(dtype).name}. Standardize the inputs, or use a "
-            f"larger w_std."
+            f"The units before the activation {activation.name!r} have a variance of {q:.3g}. This variance, or the "
+            f"mean square after the activation, is too small to keep all digits in {jnp.dtype(dtype).name}. "
+            f"Standardize the inputs, or use a larger w_std."
         )
 
 
 def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:
+    """Return the message about a variance that is too large for an activation."""
     limit = activation.limit(dtype)
     ways, why = ["use a smaller w_std"], ""
     if largest <= activation.limit(jnp.float64):
         ways.append("use float64")
     if activation.measured and limit < LIMITS[0]:
         ways.append("give Elementwise its `dual`")
-        why = " (it bends or jumps away from zero, or oscillates, and the quadrature does not converge beyond)"
+        why = " (the function bends or jumps away from zero, or oscillates, and the quadrature is not accurate beyond)"
     return (
-        f"The units before the activation {activation.name!r} have a variance of {largest:.3g}; its accuracy is "
-        f"known up to {limit:.3g} in {dtype.name}{why}. Standardize the inputs, or {', or '.join(ways)}."
+        f"The units before the activation {activation.name!r} have a variance of {largest:.3g}. The accuracy of its "
+        f"kernel is known for variances up to {limit:.3g} in {dtype.name}{why}. Standardize the inputs, or "
+        f"{', or '.join(ways)}."
     )
 
 
 @contextlib.contextmanager
 def noting() -> Iterator[list[tuple[Activation, Array, Array]]]:
-    """Return a context in which kernel maps compute variances only, and activations note the ranges they meet."""
+    """Return a context in which the kernel maps of activations compute variances only.
+
+    Each adds (record, smallest variance, largest variance) of its inputs to the list that the context returns.
+    """
     found: list[tuple[Activation, Array, Array]] = []
     token = _noted.set(found)
     try:
         yield found
     finally:
         _noted.reset(token)
-
-
-def of(activation: Activation) -> Elementwise:
-    """Return the layer of an activation's record."""
-    return Elementwise(activation)
