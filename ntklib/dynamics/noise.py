@@ -1,14 +1,18 @@
 """Mini-batch noise in function space: SGD with a constant tangent kernel, its exact moments, and runs of it.
 
-Everything follows from one recursion. A step adds Θ(x, X) times a vector to f(x), so that
-f_t(x) = f_0(x) + Θ(x, X) c_t with::
+Each step adds Θ(x, X) times a vector [N, K] to the outputs f(x). After t steps f_t(x) = f_0(x) + Θ(x, X) c_t, where the
+coefficients c_t, [N, K], start at 0 and obey::
 
     c_{t+1} = c_t − (η/B) D_t r_t,  r_t = f_t(X) − y.
 
-The matrix D_t = diag(n_i) counts how often the batch holds each example, with Σ n_i = B, independently of other steps.
-The mean of D_t/B is 1/N. The covariance of D_t r/B is s [diag(r²)/N − r rᵀ/N²], with s = 1/B for batches drawn with
-replacement and s = (N − B)/(B (N − 1)) without. It is linear in r rᵀ, so that mean and covariance of c_{t+1} depend on
-those of c_t only. Chapter 08 derives it.
+The diagonal matrix D_t = diag(n_1, ..., n_N) holds how often each example is in the batch of step t, so that
+Σ_i n_i = B. Batches of different steps are independent. The mean of n_i/B is 1/N, and for one output r [N] the
+covariance of D_t r/B is::
+
+    s [diag(r²)/N − r rᵀ/N²],  s = 1/B with replacement,  s = (N − B)/(B (N − 1)) without.
+
+The covariance is linear in r rᵀ. The mean and the covariance of c_{t+1} therefore depend only on those of c_t. Chapter
+08 derives all this.
 """
 
 import functools
@@ -36,10 +40,10 @@ Steps = int | Sequence[int] | ArrayLike
 
 
 def noise_covariance(residual: ArrayLike, batch_size: int, *, replace: bool = False) -> Float[Array, "N N"]:
-    """Return the covariance of the residual of a mini-batch, summed over the K outputs.
+    """Return the covariance that the random choice of a mini-batch gives to its residual, summed over the K outputs.
 
-    An SGD step adds −η Θ(x, X) D r/B to f(x), where D counts how often the batch holds each example. The covariance of
-    D r/B is, with the factor s of the batch noise::
+    An SGD step adds −η Θ(x, X) D r/B to f(x). D is a diagonal matrix, [N, N], which holds how often each example is in
+    the batch. The covariance of D r/B over batches is::
 
         s [diag(Σ_k r_k²)/N − r rᵀ/N²],   s = 1/B with replacement,  s = (N − B)/(B (N − 1)) without.
 
@@ -49,14 +53,15 @@ def noise_covariance(residual: ArrayLike, batch_size: int, *, replace: bool = Fa
         replace: Whether a batch may hold an example twice. Without replacement a full batch has no noise.
 
     Returns:
-        [N, N].
+        [N, N], in the squared units of the residual.
 
     Raises:
-        ValueError: If the batch is empty, or larger than N without replacement, or if a square leaves the range of the
-            type.
+        TypeError: If an argument has the wrong type.
+        ValueError: If `residual` is not [N, K] or not finite, if the batch is empty or (without replacement) larger
+            than N, or if a square leaves the range of the type.
 
     Example:
-        >>> noise_covariance(jnp.array([[2.0], [0.0]]), batch_size=1).tolist()
+        >>> noise_covariance(jnp.array([[2.0], [0.0]]), batch_size=1).tolist()  # D r/B is (2, 0) or (0, 0)
         [[1.0, 0.0], [0.0, 0.0]]
     """
     r: Any = _checks.checked("residual", residual, "N K", way_out="For one output pass `residual[:, None]`.")
@@ -84,15 +89,16 @@ def sgd_moments(
 ) -> Moments | tuple[Moments, MomentsAtTest]:
     """Return the exact mean and covariance of the outputs under SGD, with the tangent kernel held constant.
 
-    The loss is 1/(2N) Σ_i ‖f(x_i) − y_i‖². The outputs are f(x) = f_0(x) + Θ(x, X) c. In each step the mean c̄ and the
-    covariance C of the coefficients c change as follows::
+    The loss is 1/(2N) Σ_i ‖f(x_i) − y_i‖². The outputs are f(x) = f_0(x) + Θ(x, X) c. Let c̄ be the mean of the
+    coefficients c, [N, K], and C their covariance summed over the outputs, [N, N]. In each step::
 
         c̄ ← c̄ − (η/N) r̄,  C ← A C A + η² s [diag(M)/N − M/N²] + η²σ²K/(BN) 1,
-        A = 1 − ηΘ/N,  M = Σ_k E[r_k r_kᵀ] = r̄ r̄ᵀ + Θ C Θ,
+        A = 1 − ηΘ/N,  r̄ = f_0 + Θ c̄ − y,  M = Σ_k E[r_k r_kᵀ] = r̄ r̄ᵀ + Θ C Θ,
 
-    with s as in `noise_covariance`. Small steps, large batches or Gaussian noise are not assumed. The mean is that of
-    gradient descent. Each batch is drawn independently of all others: this does not describe sampling by epochs (see
-    `sgd_simulate`).
+    where c̄, C and M on the right are those before the step, diag(M) is the diagonal of M, and s is as in
+    `noise_covariance`. This is exact: steps need not be small, batches need not be large, and the noise need not be
+    Gaussian. The mean is that of gradient descent. Each batch is drawn independently of all others. If instead each
+    epoch is a permutation of the data, the covariance is another one (see `reshuffle` of `sgd_simulate`).
 
     Args:
         ntk_train: Θ(X, X), [N, N].
@@ -109,12 +115,14 @@ def sgd_moments(
 
     Returns:
         (mean, cov), [N, K] and [N, N] for one number of steps, [T, N, K] and [T, N, N] for several. With
-        `ntk_test_train` the result is a pair of such pairs, for training and for test points. `cov` is
-        Σ_k Cov(f_k(x_i), f_k(x_j)), so that the expected loss is (‖mean − y‖² + tr cov)/(2N).
+        `ntk_test_train` the result is a pair of such pairs, the second for the test points, with M in the place of N.
+        `cov` is Σ_k Cov(f_k(x_i), f_k(x_j)), so that the expected loss is (‖mean − y‖² + tr cov)/(2N).
 
     Raises:
-        ValueError: As `gradient_flow`; if a batch cannot be drawn, or if squares of y − f_0 leave the range of the
-            type.
+        TypeError: If an argument has the wrong type.
+        ValueError: As `gradient_flow`; if a number is out of range, if `steps` are infinite, not whole or not
+            ascending, if the batch is empty or (without replacement) larger than N, or if squares of y − f_0 leave the
+            range of the type.
 
     Example:
         >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
@@ -126,10 +134,10 @@ def sgd_moments(
         A step takes two N × N matrix products; test points add nothing. 1,000 steps at N = 512 take 4 s on two CPU
         cores (3 s in float32). Memory: a few N² + T (N² + M²) numbers; with test points and null modes T N M more.
         The kernel is decomposed in float64 as in `gradient_flow`, and the steps run in the type of the result.
-        A warning is given if second moments grow without bound at this learning rate. If neither 2N/λ_max nor a
-        sufficient bound decides this, the test takes the time of some 30 steps. A warning is also given if rounding
-        errors of the kernels move the mean at the last step by more than 1 % of the largest (the covariance is less
-        sensitive). Under jit there is none.
+        A warning is given if `learning_rate` is above `mean_square_limit`, so that the covariance grows without bound.
+        If simple bounds do not decide this, the test takes the time of some 30 steps. A warning is also given if
+        rounding errors of the kernels move the mean at the last step by more than 1 % of the largest output (the
+        covariance is less sensitive). Under jit there is no warning.
     """
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
@@ -139,33 +147,35 @@ def sgd_moments(
         spectrum, unit = given.spectrum(), given.unit()
         stable = is_stable(spectrum, level, learning_rate)
         rate, sigma = (jnp.asarray(number).astype(unit.dtype) for number in (learning_rate, label_noise))
-        fresh = (rate * unit) ** 2 * sigma**2 * outputs / (batch_size * n)
+        from_labels = (rate * unit) ** 2 * sigma**2 * outputs / (batch_size * n)
         values = spectrum.values / unit
         start = product(spectrum.modes.T, given.f0 - given.y)
         rows = (spectrum.modes * values[None, :])[None]
         points = given.projected(spectrum)
         test_rows = None if points is None else _test_rows(given, spectrum, points, rate, stops)
 
-    def single(array: Any) -> Array:
+    def converted(array: Any) -> Array:
+        """Return an array in the type of the result."""
         return jnp.asarray(array).astype(given.dtype)
 
-    numbers = [single(number) for number in (rate * unit, level, fresh)]
-    c = _recursion(*map(single, (values, spectrum.modes, start)), *numbers, jnp.diff(stops, prepend=0))
-    train = _moments(single(given.f0), single(rows), *c)
+    arrays = map(converted, (values, spectrum.modes, start, rate * unit, level, from_labels))
+    c = _recursion(*arrays, jnp.diff(stops, prepend=0))
+    train = _moments(converted(given.f0), converted(rows), *c)
     if test_rows is None:
         if stable:
             _warn_of_lost_digits(given, spectrum, None, rate, stops, train[0], None)
         return train if several else (train[0][0], train[1][0])
-    test = _moments(single(given.f0_test), single(test_rows), *c)
+    test = _moments(converted(given.f0_test), converted(test_rows), *c)
     if stable:
         _warn_of_lost_digits(given, spectrum, points, rate, stops, train[0], test[0])
     return (train, test) if several else ((train[0][0], train[1][0]), (test[0][0], test[1][0]))
 
 
 def _test_rows(given: Problem, spectrum: Spectrum, points: Projected, rate: Array, stops: Array) -> Array:
-    """Return Θ(x, X) U in units of the kernel, [T, M, N], where null modes fade with the time η · steps.
+    """Return Θ(x, X) U divided by `unit`, for the modes U, [T, M, N].
 
-    Without null modes it is the same for all times, [1, M, N].
+    The columns of null modes fade as the time η · steps grows (see `Spectrum.fading`). Without null modes the result is
+    the same for all times, [1, M, N].
     """
     rows = points.rows[None] / given.unit()
     if not (_checks.is_traced(spectrum.null) or bool(spectrum.null.any())):
@@ -174,7 +184,14 @@ def _test_rows(given: Problem, spectrum: Spectrum, points: Projected, rate: Arra
 
 
 def _moments(start: Array, rows: Array, mean: Array, cov: Array) -> tuple[Array, Array]:
-    """Return the moments of f_0(x) + Θ(x, X) c, given those of c and rows = Θ(x, X) U, [T or 1, M, N]."""
+    """Return the moments of f_0(x) + Θ(x, X) c.
+
+    Args:
+        start: f_0(x), [M, K].
+        rows: Θ(x, X) U for the modes U, [T or 1, M, N].
+        mean: The mean of Uᵀ c, [T, N, K].
+        cov: The covariance of Uᵀ c, [T, N, N].
+    """
     return start[None] + product(rows, mean), product(product(rows, cov), jnp.swapaxes(rows, 1, 2))
 
 
@@ -215,7 +232,14 @@ def sgd_simulate(
     ntk_test_train: ArrayLike | None = None,
     f0_test: ArrayLike | None = None,
 ) -> Runs | tuple[Runs, RunsAtTest]:
-    """Return outputs in independent runs of SGD, with the tangent kernel held constant.
+    """Return the outputs of independent runs of SGD, with the tangent kernel held constant.
+
+    The loss is 1/(2N) Σ_i ‖f(x_i) − y_i‖². A step draws a batch of B examples and does::
+
+        f(x) ← f(x) − (η/B) Θ(x, X) D (f(X) − y),
+
+    where the diagonal matrix D holds how often each example is in the batch. `sgd_moments` has the exact mean and
+    covariance of these outputs.
 
     Args:
         ntk_train: Θ(X, X), [N, N].
@@ -228,28 +252,31 @@ def sgd_simulate(
         f0: Training outputs at the start, [N, K]; zero by default.
         replace: Whether a batch may hold an example twice.
         label_noise: As in `sgd_moments`.
-        reshuffle: Whether to go through the data in epochs, each of which is a new permutation cut into batches. The
-            batches of an epoch depend on each other, and their noise nearly cancels; `sgd_moments` does not describe
-            this.
+        reshuffle: Whether to draw batches by epochs: each epoch is a new permutation of the data, which is cut into
+            N/B batches. The batches of an epoch are not independent, and their noise nearly cancels. `sgd_moments` does
+            not describe this.
         ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
         f0_test: Test outputs at the start, [M, K]; zero by default.
 
     Returns:
-        f_t(X), [runs, N, K] for one number of steps and [runs, T, N, K] for several; with `ntk_test_train` the pair of
+        f_t(X), [runs, N, K] for one number of steps and [runs, T, N, K] for several. With `ntk_test_train` the pair of
         f_t(X) and f_t(x), the latter with M in the place of N.
 
     Raises:
-        ValueError: As `sgd_moments`; or if `reshuffle` is on and `batch_size` does not divide N or `replace` is on too.
+        TypeError: If an argument has the wrong type.
+        ValueError: As `sgd_moments`; if `runs` is below 1; or, with `reshuffle`, if `batch_size` does not divide N or
+            if `replace` is True.
 
     Example:
         >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
         >>> f = sgd_simulate(theta, y, learning_rate=0.5, batch_size=1, steps=1, key=jax.random.key(0), runs=100)
-        >>> f.shape, sorted({tuple(one) for one in f[..., 0].round(4).tolist()})
+        >>> f.shape, sorted({tuple(one) for one in f[..., 0].round(4).tolist()})  # one outcome for each batch
         ((100, 2, 1), [(-0.5, -1.0), (1.0, 0.5)])
 
     Note:
-        A step of a run takes N² K multiplications and N random numbers. Runs are computed in groups. Besides the result
-        and the coefficients c [runs, T, N, K], a group holds some 2¹⁸ numbers, or those of one run if they are more.
+        A step of a run takes N² K multiplications and some N random numbers (with label noise N K more). Runs are
+        computed in groups. Memory: the result, the coefficients c [runs, T, N, K], and for a group some 2¹⁸ numbers,
+        or those of one run if they are more.
         2·10⁵ runs of 60 steps at N = 24 take 3 to 7 s on two CPU cores. With `ntk_test_train` there is also an
         eigendecomposition, and a warning about lost digits as for `sgd_moments`.
     """
@@ -261,18 +288,18 @@ def sgd_simulate(
     _checks.flag("reshuffle", reshuffle)
     if reshuffle and (replace or given.n % batch_size):
         raise ValueError(
-            f"`reshuffle` cuts permutations of the {given.n} examples into equal batches: `batch_size` must divide "
-            f"{given.n} and `replace` be off; got {batch_size} and {replace}."
+            f"`reshuffle` cuts a permutation of the {given.n} examples into equal batches: `batch_size` must divide "
+            f"{given.n}, and `replace` must be False; got batch_size={batch_size} and replace={replace}."
         )
-    draws = "epochs" if reshuffle else "replaced" if replace else "fresh"
+    draws = "epochs" if reshuffle else "with replacement" if replace else "without replacement"
     noisy = _checks.is_traced(label_noise) or label_noise > 0
     with given.precision():
         unit = given.unit()
         rate, sigma = (jnp.asarray(number).astype(unit.dtype) for number in (learning_rate, label_noise))
         arrays = (given.ntk / unit, given.f0 - given.y, rate * unit, sigma)
-    parts = [array.astype(given.dtype) for array in arrays]
-    c = _runs(jax.random.split(key, runs), *parts, stops, batch_size, draws, noisy)
-    train = _from_start(given.f0.astype(given.dtype), parts[0], c)
+    ntk, start, rate_in_units, sigma = (array.astype(given.dtype) for array in arrays)
+    c = _runs(jax.random.split(key, runs), ntk, start, rate_in_units, sigma, stops, batch_size, draws, noisy)
+    train = _from_start(given.f0.astype(given.dtype), ntk, c)
     if given.ntk_test_train is None:
         return train if several else train[:, 0]
     test = _simulated_test(given, c, rate, stops, train)
@@ -280,13 +307,13 @@ def sgd_simulate(
 
 
 def _simulated_test(given: Problem, c: Array, rate: Array, stops: Array, train: Array) -> Array:
-    """Return f_0(x) + Θ(x, X) c, [runs, T, M, K], without rounding errors of Θ(x, X) along null modes."""
+    """Return f_0(x) + Θ(x, X) c, [runs, T, M, K]. Null modes fade, as they hold rounding errors of Θ(x, X)."""
     with given.precision():
         spectrum = given.spectrum()
         points: Any = given.projected(spectrum)
-        seen = product(_test_rows(given, spectrum, points, rate, stops), spectrum.modes.T).astype(given.dtype)
+        rows = product(_test_rows(given, spectrum, points, rate, stops), spectrum.modes.T).astype(given.dtype)
         start: Any = given.f0_test
-    test = _from_start(start.astype(given.dtype), seen, c)
+    test = _from_start(start.astype(given.dtype), rows, c)
     _warn_of_lost_digits(given, spectrum, points, rate, stops, train.mean(0), test.mean(0))
     return test
 
@@ -296,11 +323,18 @@ def _simulated_test(given: Problem, c: Array, rate: Array, stops: Array, train: 
 
 @jax.jit
 def _recursion(
-    values: Array, modes: Array, start: Array, rate: Array, level: Array, fresh: Array, counts: Array
+    values: Array, modes: Array, start: Array, rate: Array, level: Array, from_labels: Array, counts: Array
 ) -> tuple[Array, Array]:
-    """Return mean [T, N, K] and covariance [T, N, N] of c in the eigenbasis.
+    """Return the mean [T, N, K] and the covariance [T, N, N] of Uᵀ c, for the modes U.
 
-    `counts` [T] are the numbers of steps from each recorded time to the next. `start` is r_0 in the eigenbasis.
+    Args:
+        values: λ/unit for the eigenvalues λ and some number `unit`, [N].
+        modes: U, [N, N].
+        start: Uᵀ (f_0 − y), [N, K].
+        rate: η · unit. The result is then Uᵀ c · unit.
+        level: The factor s of `noise_covariance`.
+        from_labels: η²σ²K/(BN) · unit², what label noise adds to each variance in a step.
+        counts: The number of steps up to each recorded time from the one before, [T].
     """
     n = values.shape[0]
     shrink = 1 - rate * values / n
@@ -310,7 +344,7 @@ def _recursion(
         r = start + values[:, None] * mean
         second = product(r, r.T) + values[:, None] * cov * values[None, :]
         kept = shrink[:, None] * cov * shrink[None, :]
-        cov = kept + rate**2 * level * batch_noise(modes, second) + fresh * jnp.eye(n, dtype=cov.dtype)
+        cov = kept + rate**2 * level * batch_noise(modes, second) + from_labels * jnp.eye(n, dtype=cov.dtype)
         return mean - rate / n * r, cov
 
     def advance(state: tuple[Array, Array], count: Array) -> tuple[Any, Any]:
@@ -324,7 +358,10 @@ def _recursion(
 def _runs(
     keys: Array, ntk: Array, start: Array, rate: Array, sigma: Array, stops: Array, size: int, draws: str, noisy: bool
 ) -> Float[Array, "runs T N K"]:
-    """Return the coefficients at each of the `stops`, of one run for each key."""
+    """Return the coefficients c after the numbers of steps `stops` [T], in one run for each key.
+
+    `start` is f_0 − y, `size` the size of a batch, `draws` how it is drawn, and `noisy` whether there is label noise.
+    """
     n = start.shape[0]
     in_order = jnp.arange(n, dtype=stops.dtype)
 
@@ -332,15 +369,16 @@ def _runs(
         def step(t: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
             c, epoch = state
             now = jax.random.fold_in(key, t)
-            if draws == "epochs":  # the batch holds the examples that the permutation puts in its part of the epoch
+            if draws == "epochs":  # `epoch` is a permutation, which sends example i to batch epoch[i] // size
                 place = t % (n // size)
                 epoch = jax.lax.cond(place == 0, lambda: jax.random.permutation(now, in_order), lambda: epoch)
                 drawn = epoch // size == place
             else:
-                drawn = (_with_replacement if draws == "replaced" else _without_replacement)(now, n, size)
+                draw = _with_replacement if draws == "with replacement" else _without_replacement
+                drawn = draw(now, n, size)
             counts = drawn.astype(c.dtype)[:, None]
             push = counts * (start + product(ntk, c))
-            if noisy:  # the sum of n_i fresh errors
+            if noisy:  # the sum of n_i new errors N(0, σ²) is N(0, n_i σ²)
                 errors = jax.random.normal(jax.random.fold_in(now, 1), c.shape, c.dtype)
                 push = push - jnp.sqrt(counts) * sigma * errors
             return c - rate / size * push, epoch
@@ -355,13 +393,15 @@ def _runs(
 
 
 def _with_replacement(key: Array, n: int, size: int) -> Array:
+    """Draw `size` of n examples, and return how often each was drawn, [N]."""
     return jnp.zeros(n, jnp.int32).at[jax.random.randint(key, (size,), 0, n)].add(1)
 
 
 def _without_replacement(key: Array, n: int, size: int) -> Array:
-    """Draw each subset with equal probability, without sorting.
+    """Draw a subset of `size` of n examples, each with equal probability, and return which were drawn, [N].
 
-    Visit the examples in order, and take each with probability (examples still to take)/(examples still to visit).
+    Visit the examples in order, and take each with probability (examples still to take)/(examples still to visit). This
+    needs no sorting.
     """
 
     def visit(left: Array, seen: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -374,9 +414,9 @@ def _without_replacement(key: Array, n: int, size: int) -> Array:
 
 
 def _from_start(start: Array, rows: Array, c: Array) -> Array:
-    """Return f_0(x) + Θ(x, X) c, for any leading axes of c."""
-    moved = product(rows, c)
-    return jnp.broadcast_to(start, moved.shape) + moved
+    """Return f_0(x) + Θ(x, X) c, for any leading axes of c. `rows` are those of Θ(x, X)."""
+    change = product(rows, c)
+    return jnp.broadcast_to(start, change.shape) + change
 
 
 def _stops(steps: Steps) -> tuple[Array, bool]:
@@ -387,8 +427,8 @@ def _stops(steps: Steps) -> tuple[Array, bool]:
             raise ValueError("`steps` must be finite; for the end of training see `stationary_covariance`.")
         if stops.max() >= 2**31:
             raise ValueError(
-                f"`steps` must be below 2³¹, because they are computed one by one; got {stops.max():g}. For the end of "
-                f"training see `stationary_covariance`."
+                f"`steps` must be below 2³¹; got {stops.max():g}. Each step is computed. For the end of training see "
+                f"`stationary_covariance`."
             )
         return jnp.asarray(np.atleast_1d(stops).astype(np.int32)), stops.ndim == 1
     return jnp.atleast_1d(stops).astype(jnp.int32), stops.ndim == 1
