@@ -27,8 +27,8 @@ except ImportError as error:
         name="sklearn",
     ) from error
 
-_ROWS = 1024  # the number of test points whose kernels are held at a time
-#: The ridges among which "loo" and "evidence" look first. Below 1e-8 rounding errors decide.
+_ROWS = 1024  # the number of test points whose rows of the kernel are in memory at a time
+#: "loo" and "evidence" first take the best of these ridges, and then refine it. Below 1e-8 rounding errors decide.
 _RIDGES = np.logspace(-8, 2, 61)
 #: The arguments that describe a network if `net` is None, with their defaults.
 _DESCRIPTION = {"depth": 3, "activation": "relu", "w_std": 2**0.5, "b_std": 0.1, "readout": "flatten"}
@@ -83,7 +83,7 @@ class _KernelMethod(BaseEstimator):
         self.memory = memory
 
     def _fit(self, x: np.ndarray, y: np.ndarray) -> Self:
-        """Solve (Θ + ridge · tr(Θ)/N · 1) α = y for targets [N, K]."""
+        """Solve (Θ + ridge · tr(Θ)/N · 1) α = y for targets y [N, K]. α [N, K] is kept as `dual_coef_`."""
         self.net_ = self._network(x.shape[1:])
         _checks.choice("kernel", self.kernel, ("ntk", "nngp"))
         _checks.choice("solver", self.solver, ("cholesky", "cg"))
@@ -92,8 +92,8 @@ class _KernelMethod(BaseEstimator):
             _checks.choice("ridge", ridge, ("loo", "evidence"))
             if self.solver == "cg":
                 raise ValueError(
-                    f'`ridge` must be a number with solver="cg", which never has the eigenvalues of the kernel that '
-                    f'ridge="{ridge}" needs. Choose a ridge on some thousand of the inputs with solver="cholesky".'
+                    f'`ridge` must be a number with solver="cg": ridge="{ridge}" needs the eigenvalues of the kernel, '
+                    f'which "cg" does not compute. Choose it on a few thousand of the inputs with solver="cholesky".'
                 )
         else:
             _checks.real("ridge", ridge, minimum=0.0)
@@ -124,14 +124,14 @@ class _KernelMethod(BaseEstimator):
             for name, default in _DESCRIPTION.items():
                 if getattr(self, name) != default:
                     raise ValueError(
-                        f"`{name}` describes a network where `net` is None; got both. Leave out `net`, or say "
-                        f"`{name}` when you build it."
+                        f"`{name}` describes the network that is built if `net` is None; got both. Leave out `{name}`, "
+                        f"or leave out `net`."
                     )
             return self.net
         if len(input_shape) not in (1, 3):
             raise ValueError(
-                f"`X` must hold vectors [N, d] or images [N, H, W, C] where `net` is None; got the shape "
-                f"[N, {', '.join(map(str, input_shape))}]. Flatten them, or pass a `net` that takes them."
+                f"`X` must hold vectors [N, d] or images [N, H, W, C] if `net` is None; got the shape "
+                f"[N, {', '.join(map(str, input_shape))}]. Flatten the inputs, or pass a `net` that takes them."
             )
         images = len(input_shape) == 3
         _checks.count("depth", self.depth, minimum=2 if images else 1)
@@ -151,7 +151,7 @@ class _KernelMethod(BaseEstimator):
         return mlp([input_shape[0], *[1] * self.depth], **scales)
 
     def _tiles(self) -> Any:
-        """Return the kernel of the training inputs, tile by tile, or as one tile if kernels are kept."""
+        """Return the kernel of the training inputs, in tiles, or as one tile if `memory` keeps it."""
         if self.memory is None:
             return Tiles(self.net_, self.X_fit_, kernel=self.kernel)
         return _OneTile(self._gram(self.X_fit_))
@@ -164,22 +164,28 @@ class _KernelMethod(BaseEstimator):
     def predict_std(self, X: ArrayLike) -> np.ndarray:
         """Return the standard deviation of the outputs over initializations of the trained networks.
 
-        For "nngp" it is that of the Bayesian posterior. For "ntk" it is that of an ensemble in which all layers are
-        trained to the end (see `ntklib.ensemble_posterior`).
+        With the NNGP kernel Σ, the NTK Θ, and λ = ridge · tr/N of the matrix it is added to, the variance at x is::
+
+            "nngp":  Σ(x, x) − P Σ(X, x),                     P = Σ(x, X) (Σ(X, X) + λ)⁻¹,
+            "ntk":   Σ(x, x) − 2 P Σ(X, x) + P Σ(X, X) Pᵀ,    P = Θ(x, X) (Θ(X, X) + λ)⁻¹.
+
+        The first is the variance of the Bayesian posterior. The second is the variance over an ensemble of networks in
+        which all layers are trained to the end (see `ntklib.ensemble_posterior`).
 
         Args:
             X: Test inputs, [M, d] or [M, H, W, C].
 
         Returns:
-            [M], in the units of the targets; it is the same for each of the K outputs.
+            [M], in the units of the outputs. It is the same for each of the K outputs.
 
         Raises:
+            NotFittedError: Before `fit`.
             ValueError: If solver="cg", which solves for the targets only.
 
         Note:
-            A point takes N² operations. For "ntk" the NNGP kernel of the training inputs is computed as well. If `fit`
-            has left no factor in float64 (N from 2,000), the first call computes it, N³/3 operations, and keeps it, N²
-            numbers.
+            A point takes some N² operations. For "ntk" each call also computes the NNGP kernel of the training inputs.
+            If `fit` has left no factor in float64 (for N from 2,000, and with "loo" or "evidence"), the first call
+            computes it, N³/3 operations, and keeps it, N² numbers.
         """
         x = self._validated(X)
         if self.solver == "cg":
@@ -192,7 +198,7 @@ class _KernelMethod(BaseEstimator):
         for part in _parts(x):
             covariance = self._gram(part, self.X_fit_, kernel="nngp")
             cross = covariance if prior is None else self._gram(part, self.X_fit_)
-            weights = cholesky.cho_solve(self._factor, cross.T)  # P_∞ᵀ, [N, M]
+            weights = cholesky.cho_solve(self._factor, cross.T)  # Pᵀ, [N, M]
             mixed = np.einsum("mn,nm->m", covariance, weights)
             with jax.enable_x64(True):
                 variance = Tiles(self.net_, part, kernel="nngp").diagonal() - mixed
@@ -202,6 +208,7 @@ class _KernelMethod(BaseEstimator):
         return np.concatenate(std)
 
     def _gram(self, x1: np.ndarray, x2: np.ndarray | None = None, *, kernel: Which | None = None) -> np.ndarray:
+        """Return a kernel matrix, from `memory` if it is kept there."""
         kernel = kernel or self.kernel
         if self.memory is None:
             return _kernel_matrix("", self.net_, x1, x2, kernel)
@@ -209,19 +216,24 @@ class _KernelMethod(BaseEstimator):
         return kept(identity(self.net_, x1.shape[1:]), self.net_, x1, x2, kernel)
 
     def _validated(self, X: ArrayLike) -> np.ndarray:
+        """Return test inputs in float64. Refuse what does not fit the training inputs."""
         check_is_fitted(self)
         _refuse(self, X=X)
         return validate_data(self, X, dtype=np.float64, allow_nd=True, reset=False)
 
 
 def _kernel_matrix(identity: str, net: Layer, x1: np.ndarray, x2: np.ndarray | None, kernel: Which) -> np.ndarray:
-    """Return Θ(x1, x2) in double precision. `identity` stands for the network where results are kept."""
+    """Return the kernel `kernel` between x1 and x2 in float64.
+
+    joblib looks a kept result up by the other arguments and `identity`, a text that differs for networks with different
+    kernels. It does not look at `net`.
+    """
     with jax.enable_x64(True):
         return np.asarray(gram(net, x1, x2, kernel=kernel, progress=False))
 
 
 class _OneTile:
-    """A kernel matrix in memory, in the form in which `cholesky` asks for tiles."""
+    """A kernel matrix in memory, with the methods of `Tiles` that `cholesky` calls. Its one tile is the matrix."""
 
     def __init__(self, matrix: np.ndarray) -> None:
         self.matrix, self.shape, self.tile = matrix, matrix.shape, len(matrix)
@@ -240,7 +252,9 @@ class _OneTile:
 def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarray]:
     """Return the best ridge by leave-one-out errors or by the marginal likelihood, and α [N, K].
 
-    With the eigenvalues of the kernel a ridge takes N² operations.
+    With the eigenvalues λ_i and the modes U of the kernel, A = Θ + ridge · tr(Θ)/N · 1 is inverted for each ridge in N²
+    operations. For "loo" the score is the mean of the squared leave-one-out errors (A⁻¹ y)_ik/(A⁻¹)_ii. For "evidence"
+    it is tr(yᵀ A⁻¹ y) + K log det A, which is −2 times the log marginal likelihood up to a constant.
     """
     import scipy.optimize
 
@@ -250,7 +264,7 @@ def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarr
     squares = modes**2
 
     def score(log_ridge: float) -> float:
-        """Return the number that the best ridge makes smallest."""
+        """Return the score, which is smallest for the best ridge."""
         shifted = values + np.exp(log_ridge) * mean
         if by == "evidence":
             return float(np.sum(parts**2 / shifted[:, None]) + y.shape[1] * np.sum(np.log(shifted)))
@@ -269,35 +283,38 @@ def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarr
 class KernelRegressor(RegressorMixin, _KernelMethod):
     """Ridge regression with the kernel of an infinitely wide network, as an estimator of scikit-learn.
 
-    The prediction is the mean of such networks after training to the end::
+    With Θ the NTK, or with kernel="nngp" the NNGP kernel in its place, the prediction is::
 
-        f(x) = Θ(x, X) (Θ(X, X) + ridge · tr(Θ(X, X))/N · 1)⁻¹ y.
+        f(x) = Θ(x, X) α,  α = (Θ(X, X) + ridge · tr(Θ(X, X))/N · 1)⁻¹ y.
 
-    After `fit` the estimator has the attributes `dual_coef_` [N, K], `X_fit_`, `net_` and `ridge_`, and with "cg" also
-    `n_iter_`.
+    Without a ridge this is the mean over initializations of infinitely wide networks that are trained to the end by
+    gradient flow. After `fit` the estimator has the attributes `dual_coef_` (α, [N, K]), `X_fit_`, `net_` and `ridge_`,
+    and with "cg" also `n_iter_`.
 
     Args:
-        net: A network of this library. Only its kernel is used, not its parameters. By default it is built from the
-            next five arguments, which may not be given together with it.
-        depth: The number of affine layers. For vectors they are dense. For images they are 3 × 3 convolutions with
-            zero padding and a dense readout, so that `depth` is at least 2.
+        net: A network of this library. Only its kernel is used, not its parameters. By default a network is built from
+            the next five arguments. If `net` is given, they must have their defaults.
+        depth: The number of affine layers. For vectors all are dense. For images the last one is a dense readout, and
+            those before it are 3 × 3 convolutions with zero padding, so that `depth` must be at least 2.
         activation: The name of the activation between them ("relu", "erf", "tanh", "gelu", "silu", "elu", "sigmoid",
             "sin", "cos", "abs", "rbf", "gaussian", "identity"), or a layer such as `ntklib.LeakyRelu(0.1)`.
         w_std: σ_w of all affine layers, not squared.
         b_std: σ_b of all affine layers, not squared.
         readout: For images: "flatten" gives the readout a weight for each pixel, "pool" takes the mean over all pixels
-            first. The kernel with "pool" costs H · W times as much.
-        kernel: "ntk" for networks in which all layers are trained, or "nngp" for the last layer alone, which gives the
-            mean of the Bayesian posterior.
-        ridge: Relative to the mean of the kernel's diagonal, not negative. With 0 the kernel must not be singular.
-            "loo" takes the ridge with the smallest leave-one-out squared error (see `ntklib.loo`), "evidence" the one
-            with the largest marginal likelihood (`ntklib.log_marginal_likelihood`), both between 1e-8 and 100.
+            first. The kernel with "pool" takes H · W times as much time and memory.
+        kernel: "ntk" for networks in which all layers are trained, or "nngp" for networks in which the last layer alone
+            is trained. The prediction of "nngp" is also the mean of the Bayesian posterior.
+        ridge: The ridge relative to the mean of the kernel's diagonal, not negative. With 0 the kernel must not be
+            singular. Or a rule that chooses a ridge between 1e-8 and 100: "loo" takes the one with the smallest
+            leave-one-out squared error (see `ntklib.loo`), "evidence" the one with the largest marginal likelihood (see
+            `ntklib.log_marginal_likelihood`).
         solver: "cholesky" for N up to 20,000 or so, or "cg" for conjugate gradients (`ntklib.cg_solve`), which needs a
             ridge and has no `predict_std`.
         max_memory: The bytes that "cg" may use; by default 2 GiB.
         memory: A folder or a `joblib.Memory` in which kernel matrices are kept, as in scikit-learn's `Pipeline`. A
-            search over ridges then computes each kernel once: one for training and one for testing a fold. With "cg"
-            only those for predictions are kept. By default nothing is kept.
+            search over ridges by cross-validation then computes two kernels for each fold, and none of them twice: that
+            of its training inputs, and that between its test and its training inputs. With "cg" only the second is
+            kept. By default nothing is kept.
 
     Raises:
         TypeError: From `fit`, if an argument has the wrong type.
@@ -307,20 +324,22 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
         >>> import numpy as np
         >>> x = np.linspace(-1, 1, 20)[:, None]
         >>> model = KernelRegressor(ridge=1e-6).fit(x, x[:, 0] ** 2)
-        >>> bool(abs(model.predict([[0.5]])[0] - 0.25) < 0.01), model.predict_std([[0.5], [5.0]]).round(2).tolist()
-        (True, [0.0, 0.47])
+        >>> bool(abs(model.predict([[0.5]])[0] - 0.25) < 0.01)  # 0.5² = 0.25
+        True
+        >>> model.predict_std([[0.5], [5.0]]).round(2).tolist()  # among the training inputs, and far from them
+        [0.0, 0.47]
 
     Note:
         Inputs are vectors [N, d] or images [N, H, W, C], and targets [N] or [N, K]. Neither targets nor inputs are
         centered or scaled: put a scaler before the estimator in a `Pipeline`. The estimator follows scikit-learn's
         rules (`clone`, `cross_val_score`, `GridSearchCV`, pickling). Results have double precision, whatever the
         settings of JAX.
-        "cholesky" takes N³/3 operations in float32 and N² numbers. It then refines the solution until it is that of
-        float64, to 1e-10. If the kernel is too ill-conditioned for that, or N is below 2,000, everything is in float64.
-        "cg" stops at a residual of 1e-8.
-        "loo" and "evidence" compute the kernel once and take its eigenvalues, some 9 N³ operations and 3 N² numbers.
+        "cholesky" takes N³/3 operations and N² numbers. From N = 2,000 it factors the kernel in float32, and then
+        refines the solution until it has the digits of float64, to 1e-10. For smaller N, and if the kernel is too
+        ill-conditioned for that, it factors the kernel in float64. "cg" stops at a relative residual of 1e-8.
+        "loo" and "evidence" compute the kernel once and its eigenvalues, some 9 N³ operations and 3 N² numbers.
         With "cholesky" and a number for `ridge`, `fit` warns if the kernel's rounding errors are not small compared to
-        its smallest eigenvalue with the ridge.
+        the smallest eigenvalue of the matrix that is inverted.
 
     References:
         Jacot et al. 2018; Lee et al. 2019.
@@ -356,9 +375,9 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
 class KernelClassifier(ClassifierMixin, _KernelMethod):
     """Classification by ridge regression on centered one-hot targets, as an estimator of scikit-learn.
 
-    The targets are 1 − 1/K for the class and −1/K for all others. The regression is that of `KernelRegressor`, and the
-    prediction is the class with the largest output. Labels [N] may be anything that can be sorted. After `fit` the
-    attribute `classes_` lists them.
+    For K classes the targets of an example are K numbers: 1 − 1/K for its class and −1/K for all others. The regression
+    is that of `KernelRegressor`, and the prediction is the class with the largest output. Labels [N] may be anything
+    that can be sorted. After `fit` the attribute `classes_` lists the classes in that order.
 
     Args:
         net: As in `KernelRegressor`.
@@ -388,8 +407,8 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
         True
 
     Note:
-        There is no `predict_proba`: outputs of a regression on one-hot targets are not probabilities. Where these are
-        needed, scikit-learn's `CalibratedClassifierCV` fits them on held-out data.
+        There is no `predict_proba`: outputs of a regression on one-hot targets are not probabilities. If you need
+        probabilities, scikit-learn's `CalibratedClassifierCV` fits them on held-out data.
 
     See Also:
         `ntklib.cross_entropy_flow`, for training on the cross-entropy, which has no closed form.
@@ -414,7 +433,7 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
         return self._fit(X, np.asarray(one_hot_centered(labels, len(self.classes_)), np.float64))
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
-        """Return the outputs [M, K] at test inputs; for two classes [M], which is positive for the second class."""
+        """Return the outputs [M, K] at test inputs. For two classes, [M]: the second output minus the first."""
         outputs = self._outputs(self._validated(X))
         return outputs if len(self.classes_) > 2 else outputs[:, 1] - outputs[:, 0]
 
@@ -425,7 +444,7 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
 
 
 def _refuse(estimator: object, **values: Any) -> None:
-    """Refuse arrays that scikit-learn's own checks would let through: masked ones, and tracers."""
+    """Refuse masked and traced arrays, which scikit-learn's own checks would let through."""
     name = type(estimator).__name__
     _checks.outside_jit(name, "Fit outside; the outputs can be differentiated through `net.kernel`.", values)
     for argument, value in values.items():
@@ -434,4 +453,5 @@ def _refuse(estimator: object, **values: Any) -> None:
 
 
 def _parts(x: np.ndarray) -> list[np.ndarray]:
+    """Divide test inputs into parts of at most `_ROWS`."""
     return [x[i : i + _ROWS] for i in range(0, len(x), _ROWS)]
