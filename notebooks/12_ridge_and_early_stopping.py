@@ -596,7 +596,7 @@ for rule, kind in [(rule, "ridge") for rule in list(RULES)[:4]] + [(rule, "time"
 # **Prediction**: at the time that belongs to the best ridge the squared error is 1.025 times the ridge's, the number of the Gaussian world for 300 inputs.
 
 # %%
-NETS, WIDTH, FEWER = 6, 512, 100
+NETS, WIDTH, FEWER = sized(6, long=24), 512, 100
 STEPS = np.geomspace(3, 1000, 16).astype(int)[:14]
 
 

@@ -657,10 +657,14 @@ after_16 = np.stack([np.asarray(small_batches(starts[width], keys, data)) for wi
 ratio = after_16 / curve["distance"][:, 0, :, CURVE.index(EPOCH)]
 what = "kernel distance from the start after 16 steps, batches of 16 over batches of 64, rate 0.05"
 claim("T4", what=what, **told(ratio.mean(0)))
-slopes = np.polyfit(np.log(LAGS), np.log(curve["late"].reshape(-1, len(LAGS))).T, 1)[0].reshape(SHAPE)
-claim("T4", what="exponent of the kernel distance over the lag, from 6 epochs on", **told(slopes.mean((0, 1))))
+late = curve["late"].reshape(-1, len(LAGS))  # [networks, lags]
+moves = (late > 0).all(1)  # a network whose rectifiers are all off has a constant kernel, and no exponent
+slopes = np.full(len(late), np.nan)
+slopes[moves] = np.polyfit(np.log(LAGS), np.log(late[moves]).T, 1)[0]
+slopes = slopes.reshape(SHAPE)
+claim("T4", what="exponent of the kernel distance over the lag, from 6 epochs on", **told(np.nanmean(slopes, (0, 1))))
 for (width, rate), slope in zip(CELLS, slopes.reshape(-1, SEEDS), strict=True):
-    mean, error = plotting.mean_and_error(slope)
+    mean, error = plotting.mean_and_error(slope[np.isfinite(slope)])
     print(f"  width {width}, rate {rate}: exponent {mean:.2f} ± {error:.1g}")
 
 # %% [markdown]

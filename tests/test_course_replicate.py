@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -296,3 +297,22 @@ def test_a_build_is_everybodys(root, monkeypatch):
     for name in ("NTK_SCALE", "NTK_SEED", "NTK_CLAIMS"):
         monkeypatch.setenv(name, "long" if name == "NTK_SCALE" else "3")
     assert not {"NTK_SCALE", "NTK_SEED", "NTK_CLAIMS"} & set(execute.environment(root))
+
+
+def test_a_record_names_the_commit_and_whether_anything_but_the_records_was_changed(tmp_path):
+    def git(*arguments):
+        who = ("-c", "user.name=n", "-c", "user.email=e@x")
+        return subprocess.run(["git", "-C", tmp_path, *who, *arguments], capture_output=True, text=True, check=True)
+
+    assert replicate._commit(tmp_path) == "unknown"
+    git("init", "--quiet")
+    (tmp_path / "course").mkdir()
+    for name in ("course/claims.toml", "course/claims.md", "chapter.py"):
+        (tmp_path / name).write_text("before")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "m")
+    head = git("rev-parse", "--short", "HEAD").stdout.strip()
+    (tmp_path / "course" / "claims.toml").write_text("measured")
+    assert replicate._commit(tmp_path) == head
+    (tmp_path / "chapter.py").write_text("after")
+    assert replicate._commit(tmp_path) == head + "+"
