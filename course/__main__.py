@@ -156,7 +156,7 @@ def run(
     chapters: Annotated[list[str], typer.Argument(help="Numbers such as 03, or all.")],
     record: Annotated[bool, typer.Option("--record", help="Write what was measured into claims.toml.")] = False,
 ) -> None:
-    """Run chapters from their sources; NTK_SCALE=long takes half an hour each, NTK_SCALE=paper is the paper's size.
+    """Run chapters from their sources; NTK_SCALE=long takes up to 20 minutes each, NTK_SCALE=paper is the paper's size.
 
     No file is changed, but with --record, which writes what the claims measured (not what is claimed or predicted).
     """
