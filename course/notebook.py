@@ -15,7 +15,7 @@ _STRIDE = 100_003  # between the seeds of one value of NTK_SEED and the next
 def scale() -> str:
     """Return the size at which the experiments run, from `NTK_SCALE`.
 
-    "laptop" (the default: a minute on two cores), "long" (half an hour on two cores) or "paper" (the source's size).
+    "laptop" (the default: a minute on two cores), "long" (2 to 20 minutes on one core) or "paper" (the source's size).
     """
     value = os.environ.get("NTK_SCALE") or "laptop"
     if value not in SCALES:
