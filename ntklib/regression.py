@@ -179,8 +179,8 @@ class _KernelMethod(BaseEstimator):
             [M], in the units of the outputs. It is the same for each of the K outputs.
 
         Raises:
-            NotFittedError: Before `fit`.
-            ValueError: If solver="cg", which solves for the targets only.
+            ValueError: Before `fit` (as scikit-learn's NotFittedError), or if solver="cg", which solves for the targets
+                only.
 
         Note:
             A point takes some N² operations. For "ntk" each call also computes the NNGP kernel of the training inputs.
