@@ -340,9 +340,10 @@ def test_same_seed_same_network():
 def test_the_kernel_of_a_network_that_forgot_flatten_is_refused():
     images = normal(0, 2, 4, 4, 3)
     conv = ntk.Conv(3, 4, kernel_size=3, w_std=1.2, rngs=nnx.Rngs(0))
-    net = ntk.Serial(conv, ntk.Relu(), ntk.Dense(4, 1, w_std=1.0, rngs=nnx.Rngs(1)))
-    with pytest.raises(ValueError, match=r"Dense.*pixels.*Flatten"):
-        net.kernel(images)
+    dense = [ntk.Dense(4, 4, w_std=1.0, rngs=nnx.Rngs(seed)) for seed in (1, 2)]
+    for end in (dense[0], ntk.Sum(*dense), ntk.Residual(dense[0]), ntk.Serial(ntk.Residual(dense[0]))):
+        with pytest.raises(ValueError, match=r"Dense.*pixels.*Flatten"):
+            ntk.Serial(conv, ntk.Relu(), end).kernel(images)
     same = ntk.Serial(conv, ntk.Relu(), ntk.Conv(4, 1, kernel_size=1, w_std=1.0, rngs=nnx.Rngs(1)))
     assert same.kernel(images).ntk.shape == (2, 2, 4, 4)
 

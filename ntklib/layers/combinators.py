@@ -97,7 +97,7 @@ class Residual(Layer):
                 "`branch` must not pool: its outputs are added to images that are not pooled. Put the pooling layer "
                 "before or after the Residual."
             )
-        self.branch, self.scale = branch, scale
+        self.branch, self.scale, self.wants_vectors = branch, scale, branch.wants_vectors
 
     def __call__(self, x: Shaped[Array | np.ndarray, "N ..."]) -> Shaped[Array | np.ndarray, "N ..."]:
         out = self.branch(x)
@@ -151,6 +151,7 @@ class Sum(Layer):
                 )
         require_independent(branches, "branches")
         self.branches = nnx.List(branches)
+        self.wants_vectors = any(branch.wants_vectors for branch in branches)
         self.pools = branches[0].pools
         if any(branch.pools != self.pools for branch in branches):
             numbers = [branch.pools for branch in branches]
