@@ -98,31 +98,13 @@ class Kernel:
         x1 = _checks.inputs("x1", x1)
         x2 = x1 if x2 is None else _checks.inputs("x2", x2)
         _checks.same_inputs(x1, x2)
-        d = x1.shape[-1]
-        product = functools.partial(jnp.einsum, precision=HIGHEST)
-        if pools:
-            if x1.ndim != 4:
-                raise ValueError(f"A network with pooling takes images [N, H, W, C]; got inputs of shape {x1.shape}.")
-            nngp = product("nhwc,mijc->nmhwij", x1, x2) / d
-            q1, q2 = (product("nhwc,nijc->nhwij", x, x) / d for x in (x1, x2))
-            delta = between_pixels(x1[:, None, :, :, None, None], x2[None, :, None, None])
-            return cls(nngp, jnp.zeros_like(nngp), q1, q2, d, pools=pools, delta=delta)
-        nngp = product("n...c,m...c->nm...", x1, x2) / d
-        q1, q2 = (sum_in_groups(jnp.square(x)) / d for x in (x1, x2))
+        if pools and x1.ndim != 4:
+            raise ValueError(f"A network with pooling takes images [N, H, W, C]; got inputs of shape {x1.shape}.")
+        nngp, q1, q2, delta = _between_inputs(x1, None if x1 is x2 else x2, bool(pools))
         for argument, q in (("x1", q1), ("x2", q2)):
-            if not _checks.is_traced(q) and not bool(jnp.isfinite(q).all()):
+            if not pools and not _checks.is_traced(q) and not bool(jnp.isfinite(q).all()):
                 raise ValueError(_checks.too_large(argument, q.dtype))
-        if x1.ndim == 4:
-            delta = between_pixels(x1[:, None], x2[None])
-        else:
-            delta = between_vectors(x1, x2, x1 is x2)
-            # δ is more accurate than the product; derivatives go through the product.
-            better = sqrt(q1)[:, None] * sqrt(q2)[None] * correlation.rho(delta)
-            nngp = nngp + jax.lax.stop_gradient(better - nngp)
-        if x1 is x2:  # the diagonal must equal the variances to the last bit
-            diagonal = jnp.eye(len(x1), dtype=bool).reshape(len(x1), len(x1), *(1,) * (x1.ndim - 2))
-            nngp = jnp.where(diagonal, q1[:, None], nngp)
-        return cls(nngp, jnp.zeros_like(nngp), q1, q2, d, delta=delta)
+        return cls(nngp, jnp.zeros_like(nngp), q1, q2, x1.shape[-1], pools=pools, delta=delta)
 
     def variances(self) -> tuple[Array, Array]:
         """Return the variances of both units of each pair, with axes of length 1 so that they broadcast to `nngp`."""
@@ -233,16 +215,8 @@ class Kernel:
             raise ValueError(
                 f"Branches must have as many outputs as each other; got {self.features} and {other.features}."
             )
-        nngp, ntk, q1, q2 = (
-            getattr(self, name) + getattr(other, name) for name in ("nngp", "ntk", "q1", "q2")
-        )  # fmt: skip
         units = {name: getattr(self, name) and getattr(other, name) for name in ("gaussian", "equal_variances")}
-        total = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, **units, delta=self.delta)
-        v1, v2 = total.variances()
-        shares = [
-            tuple(sqrt(v * inverse(t)) for v, t in zip(k.variances(), (v1, v2), strict=True)) for k in (self, other)
-        ]
-        return total.with_delta(correlation.sum_of(shares, [self.delta, other.delta], (v1 == 0) | (v2 == 0)))  # type: ignore
+        return _sum(self, other.replace(features=0, gaussian=False, equal_variances=True)).replace(**units)
 
     def with_delta(self, delta: Array, acute: bool = False) -> "Kernel":
         """Return a copy with the given δ, through which no derivative passes."""
@@ -261,5 +235,66 @@ class Kernel:
         return dataclasses.replace(self, **changes)
 
 
+def one_program(*settings: int) -> Callable[[Callable[..., Kernel]], Callable[..., Kernel]]:
+    """Return a decorator that compiles a function of a kernel, the first argument, that returns a kernel.
+
+    Outside of `jit` each operation would otherwise be a program of its own, and inputs of a new shape would compile a
+    hundred of them. The program is the same for all layers with the same settings: what a kernel says of its units
+    besides the arrays is taken away before the call and given back after it.
+
+    Args:
+        *settings: The places of the arguments that are not arrays or numbers. They must be hashable.
+    """
+
+    def decorate(fn: Callable[..., Kernel]) -> Callable[..., Kernel]:
+        compiled = jax.jit(fn, static_argnums=settings)
+
+        @functools.wraps(fn)
+        def call(k: Kernel, *arguments: Any) -> Kernel:
+            bare = k.replace(features=0, gaussian=False, equal_variances=True)
+            new = compiled(bare, *arguments)
+            return new.replace(features=k.features, gaussian=k.gaussian, equal_variances=k.equal_variances)
+
+        return call
+
+    return decorate
+
+
 def _pixel_variances(q: Array) -> Array:
     return jnp.einsum("nhwhw->nhw", q)
+
+
+@one_program()
+def _sum(k: Kernel, other: Kernel) -> Kernel:
+    """Return the kernel of the sum of two sets of independent units."""
+    nngp, ntk, q1, q2 = (getattr(k, name) + getattr(other, name) for name in ("nngp", "ntk", "q1", "q2"))
+    total = k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=k.delta)
+    v1, v2 = total.variances()
+    shares = [tuple(sqrt(v * inverse(t)) for v, t in zip(of.variances(), (v1, v2), strict=True)) for of in (k, other)]
+    return total.with_delta(correlation.sum_of(shares, [k.delta, other.delta], (v1 == 0) | (v2 == 0)))  # type: ignore
+
+
+@functools.partial(jax.jit, static_argnames="pools")
+def _between_inputs(x1: Array, x2: Array | None, pools: bool) -> tuple[Array, Array, Array, Array]:
+    """Return Σ = x·x'/d of inputs, their variances q1 and q2, and δ; without x2, between `x1` and itself."""
+    same = x2 is None
+    x2 = x1 if x2 is None else x2
+    d = x1.shape[-1]
+    product = functools.partial(jnp.einsum, precision=HIGHEST)
+    if pools:
+        nngp = product("nhwc,mijc->nmhwij", x1, x2) / d
+        q1, q2 = (product("nhwc,nijc->nhwij", x, x) / d for x in (x1, x2))
+        return nngp, q1, q2, between_pixels(x1[:, None, :, :, None, None], x2[None, :, None, None])
+    nngp = product("n...c,m...c->nm...", x1, x2) / d
+    q1, q2 = (sum_in_groups(jnp.square(x)) / d for x in (x1, x2))
+    if x1.ndim == 4:
+        delta = between_pixels(x1[:, None], x2[None])
+    else:
+        delta = between_vectors(x1, x2, same)
+        # δ is more accurate than the product; derivatives go through the product.
+        better = sqrt(q1)[:, None] * sqrt(q2)[None] * correlation.rho(delta)
+        nngp = nngp + jax.lax.stop_gradient(better - nngp)
+    if same:  # the diagonal must equal the variances to the last bit
+        diagonal = jnp.eye(len(x1), dtype=bool).reshape(len(x1), len(x1), *(1,) * (x1.ndim - 2))
+        nngp = jnp.where(diagonal, q1[:, None], nngp)
+    return nngp, q1, q2, delta

@@ -74,8 +74,8 @@ def compilations() -> Iterator[list[str]]:
 
 
 def kernel(net, *inputs) -> ntk.Kernel:
-    """`net.kernel(*inputs)` as one program: operation by operation a hundred are compiled, six times as slowly."""
-    return jax.jit(net.kernel)(*inputs)
+    """`net.kernel(*inputs)`. Its programs, one a layer, are shared by all networks and inputs of the same shape."""
+    return net.kernel(*inputs)
 
 
 def small_net(seed=0, parameterization=ntk.NTK, n_in=3, width=7, n_out=2) -> Any:

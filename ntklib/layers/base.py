@@ -88,6 +88,8 @@ class Layer(nnx.Module):
             [[2.0, 0.3183], [0.3183, 2.0]]
 
         Note:
+            Each layer is a compiled program, which all networks share whose inputs have the same shape: another w_std,
+            width or depth compiles nothing.
             Memory: a few times N · M numbers. For images before they are flattened it is H · W times as much, and
             with pooling (H · W)² times. `ntklib.gram` computes large kernels in tiles.
             Accuracy in float32, relative to √(Θ(x, x) Θ(x', x')): 2e-6 up to depth 20, also for inputs that are nearly

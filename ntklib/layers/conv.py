@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ntklib import _checks
-from ntklib.kernel import Kernel
+from ntklib.kernel import Kernel, one_program
 from ntklib.layers._windows import HeightWidth, Padding, check_images, extent, height_and_width, patch_mean
 from ntklib.layers.base import Layer
 from ntklib.layers.dense import affine_kernel, check_affine, standard_normal
@@ -52,8 +52,14 @@ class _PatchLayer(Layer):
     def _over_patches(self, k: Kernel) -> Kernel:
         """Return the kernel of a `Dense` layer over patches, with the same weights at every pixel."""
         _checks.features(self.c_in, k.features)
-        patches = k.map(lambda a, axes: patch_mean(a, axes, self.kernel_size, self.strides, self.padding))
+        patches = _patch_means(k, self.kernel_size, self.strides, self.padding)
         return affine_kernel(patches, self.scales(), self.c_in * math.prod(self.kernel_size), self.c_out)
+
+
+@one_program(1, 2, 3)
+def _patch_means(k: Kernel, window: tuple[int, int], strides: tuple[int, int], padding: Padding) -> Kernel:
+    """Return the kernel averaged over the places of a patch, for each pixel at which a patch stands."""
+    return k.map(lambda a, axes: patch_mean(a, axes, window, strides, padding))
 
 
 class Conv(_PatchLayer):
@@ -256,6 +262,7 @@ class LocallyConnected(_PatchLayer):
             )
 
 
+@one_program()
 def _uncorrelated(k: Kernel) -> Kernel:
     """Return a kernel between all pairs of pixels in which different pixels have covariance and tangent kernel 0."""
     height, width = k.q1.shape[1:3]

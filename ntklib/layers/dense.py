@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from ntklib import _checks
 from ntklib.duals import correlation
 from ntklib.duals.correlation import sqrt
-from ntklib.kernel import Kernel
+from ntklib.kernel import Kernel, one_program
 from ntklib.layers.base import Layer
 from ntklib.parameterization import NTK, Parameterization, Role
 
@@ -119,14 +119,16 @@ def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_
     s, v, _ = scales["W"]
     s_b, v_b, _ = scales.get("b", (0.0, 0.0, 0.0))
     weights, bias = fan_in * s**2, s_b**2
-    w_var, b_var = weights * v**2, bias * v_b**2
+    new = _affine(k, weights, bias, weights * v**2, bias * v_b**2, bias * v_b**2 > 0.0)
+    return new.replace(features=features, gaussian=True, equal_variances=True)
+
+
+@one_program(5)
+def _affine(k: Kernel, weights: Array, bias: Array, w_var: Array, b_var: Array, shifted: bool) -> Kernel:
+    """Return Σ' = w_var Σ + b_var and Θ' = weights · Σ + bias + w_var Θ; `shifted` says that b_var > 0."""
     nngp, q1, q2 = (w_var * q + b_var for q in (k.nngp, k.q1, k.q2))
-    ntk = weights * k.nngp + bias + w_var * k.ntk
-    new = k.replace(
-        nngp=nngp, ntk=ntk, q1=q1, q2=q2, features=features, gaussian=True, equal_variances=True, delta=k.delta,
-        acute=k.acute,
-    )  # fmt: skip
-    if b_var == 0.0:
+    new = k.replace(nngp=nngp, ntk=weights * k.nngp + bias + w_var * k.ntk, q1=q1, q2=q2, delta=k.delta, acute=k.acute)
+    if not shifted:
         return new  # a factor changes no correlation
     before, after = k.variances(), new.variances()
     shares = [tuple(sqrt(part / q) for part, q in zip(parts, after, strict=True))

@@ -19,7 +19,7 @@ from ntklib.duals import correlation
 from ntklib.duals.activation import Activation
 from ntklib.duals.correlation import sqrt
 from ntklib.duals.integrals import LIMITS
-from ntklib.kernel import Kernel
+from ntklib.kernel import Kernel, one_program
 from ntklib.layers.base import Layer
 
 #: Inside `noting`, the list to which each activation adds its record and the range of its variances; otherwise None.
@@ -112,33 +112,39 @@ class Elementwise(Layer):
             noted.append((activation, jnp.min(v1), jnp.max(v1)))
             return k.replace(q1=activation.moment(k.q1), q2=activation.moment(k.q2), gaussian=False, delta=k.delta)
         check_variances(activation, v1, v2)
-        table = None if k.tables is None else k.tables.of(activation)
-        if table is not None:
-            moment = table.moment
-            slopes, delta = table.near(activation, k.delta, v1, v2)
-            values = _values(moment(v1), moment(v2), delta)
-        else:
-            moment = activation.moment
-            values, slopes, delta = _dual(activation, k.acute, k.nngp, v1, v2, k.delta)
-        limit = activation.limit(k.nngp.dtype)
-        if math.isfinite(limit):  # matters for traced variances, which `check_variances` lets pass
-            known = (v1 <= limit) & (v2 <= limit)
-            values, slopes = (jnp.where(known, a, jnp.nan) for a in (values, slopes))
-        if k.pools:
-            q1, q2 = (self._within_image(*arguments, table) for arguments in k.within())
-        else:
-            q1, q2 = moment(k.q1), moment(k.q2)
-        delta = jax.lax.stop_gradient(delta)
-        return k.replace(
-            nngp=values, ntk=k.ntk * slopes, q1=q1, q2=q2, gaussian=False, delta=delta, acute=activation.nonnegative
-        )
+        return _mapped(k, activation).replace(gaussian=False)
 
-    def _within_image(self, q12: Array, v1: Array, v2: Array, table: Any) -> Array:
-        """Return E[φ(u) φ(v)] for each pair of pixels of one image, given their covariances and variances."""
-        delta = correlation.from_covariance(q12, v1, v2)
-        if table is None:
-            return _dual(self.activation, False, q12, v1, v2, delta)[0]
-        return _values(table.moment(v1), table.moment(v2), table.near(self.activation, delta, v1, v2)[1])
+
+@one_program(1)
+def _mapped(k: Kernel, activation: Activation) -> Kernel:
+    """Return the kernel of φ(z) from that of the units z."""
+    v1, v2 = k.variances()
+    table = None if k.tables is None else k.tables.of(activation)
+    if table is not None:
+        moment = table.moment
+        slopes, delta = table.near(activation, k.delta, v1, v2)
+        values = _values(moment(v1), moment(v2), delta)
+    else:
+        moment = activation.moment
+        values, slopes, delta = _dual(activation, k.acute, k.nngp, v1, v2, k.delta)
+    limit = activation.limit(k.nngp.dtype)
+    if math.isfinite(limit):  # matters for traced variances, which `check_variances` lets pass
+        known = (v1 <= limit) & (v2 <= limit)
+        values, slopes = (jnp.where(known, a, jnp.nan) for a in (values, slopes))
+    if k.pools:
+        q1, q2 = (_within_image(activation, *arguments, table) for arguments in k.within())
+    else:
+        q1, q2 = moment(k.q1), moment(k.q2)
+    delta = jax.lax.stop_gradient(delta)
+    return k.replace(nngp=values, ntk=k.ntk * slopes, q1=q1, q2=q2, delta=delta, acute=activation.nonnegative)
+
+
+def _within_image(activation: Activation, q12: Array, v1: Array, v2: Array, table: Any) -> Array:
+    """Return E[φ(u) φ(v)] for each pair of pixels of one image, given their covariances and variances."""
+    delta = correlation.from_covariance(q12, v1, v2)
+    if table is None:
+        return _dual(activation, False, q12, v1, v2, delta)[0]
+    return _values(table.moment(v1), table.moment(v2), table.near(activation, delta, v1, v2)[1])
 
 
 def _values(k1: Array, k2: Array, delta: Array, acute: bool = False) -> Array:
@@ -178,10 +184,16 @@ def check_variances(activation: Activation, *variances: Array | np.ndarray) -> N
     for q in variances:
         if _checks.is_traced(q) or not q.size:
             continue
-        largest, smallest = float(jnp.max(q)), float(jnp.min(q, where=q > 0, initial=jnp.inf))
+        largest, smallest = map(float, _range(q))
         if not largest <= activation.limit(q.dtype):
             raise ValueError(_too_large(activation, largest, q.dtype))
         check_small(activation, smallest, q.dtype)
+
+
+@jax.jit
+def _range(q: Array) -> tuple[Array, Array]:
+    """Return the largest of some variances, and the smallest that is not zero."""
+    return jnp.max(q), jnp.min(q, where=q > 0, initial=jnp.inf)
 
 
 def smallest_variance(dtype: Any) -> float:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 
 from ntklib import _checks
 from ntklib.duals import correlation
-from ntklib.kernel import Kernel
+from ntklib.kernel import Kernel, one_program
 from ntklib.layers.base import Layer
 
 
@@ -51,11 +51,17 @@ class LayerNorm(Layer):
 
     def kernel_map(self, k: Kernel) -> Kernel:
         k.require_gaussian("LayerNorm")
-        v1, v2 = k.variances()
-        norm = jnp.sqrt(v1 + self.epsilon) * jnp.sqrt(v2 + self.epsilon)
-        q1, q2 = (q / (jnp.sqrt(a + self.epsilon) * jnp.sqrt(b + self.epsilon)) for q, a, b in k.within())
-        # A factor changes no correlation.
-        return k.replace(nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2, delta=k.delta)
+        return _normalized(k, self.epsilon)
+
+
+@one_program()
+def _normalized(k: Kernel, epsilon: Array) -> Kernel:
+    v1, v2 = k.variances()
+    norm = jnp.sqrt(v1 + epsilon) * jnp.sqrt(v2 + epsilon)
+    q1, q2 = (q / (jnp.sqrt(a + epsilon) * jnp.sqrt(b + epsilon)) for q, a, b in k.within())
+    return k.replace(
+        nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2, delta=k.delta
+    )  # a factor changes no correlation
 
 
 class Flatten(Layer):
@@ -82,15 +88,18 @@ class Flatten(Layer):
     def kernel_map(self, k: Kernel) -> Kernel:
         if k.pools:
             raise ValueError("Flatten must stand after the pooling layers: after it there are no pixels to pool.")
-        pixels = k.q1.shape[1:]
-        nngp, ntk = (a.mean(axis=tuple(range(2, a.ndim))) for a in (k.nngp, k.ntk))
-        q1, q2 = k.sizes()
-        minus, plus = (a.mean(axis=tuple(range(2, a.ndim))) for a in k.distances()) if pixels else k.distances()
-        none = (q1[:, None] == 0) | (q2[None] == 0)
-        delta = jnp.where(none, 1.0, correlation.signed(minus, plus))
-        features = k.features * math.prod(pixels)
-        equal = k.equal_variances and math.prod(pixels) == 1
-        return k.replace(
-            nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=jax.lax.stop_gradient(delta), features=features,
-            equal_variances=equal,
-        )  # fmt: skip
+        pixels = math.prod(k.q1.shape[1:])
+        return _flat(k).replace(features=k.features * pixels, equal_variances=k.equal_variances and pixels == 1)
+
+
+@one_program()
+def _flat(k: Kernel) -> Kernel:
+    """Return the means over pixels."""
+    nngp, ntk = (a.mean(axis=tuple(range(2, a.ndim))) for a in (k.nngp, k.ntk))
+    q1, q2 = k.sizes()
+    minus, plus = k.distances()
+    if k.q1.ndim > 1:
+        minus, plus = (a.mean(axis=tuple(range(2, a.ndim))) for a in (minus, plus))
+    none = (q1[:, None] == 0) | (q2[None] == 0)
+    delta = jnp.where(none, 1.0, correlation.signed(minus, plus))
+    return k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=jax.lax.stop_gradient(delta))

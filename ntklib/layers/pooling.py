@@ -1,7 +1,7 @@
 """Pooling over images [N, H, W, C]."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ntklib import _checks
-from ntklib.kernel import Kernel
+from ntklib.kernel import Kernel, one_program
 from ntklib.layers._windows import HeightWidth, Padding, check_images, height_and_width, windows
 from ntklib.layers.base import Layer
 
@@ -48,23 +48,35 @@ class AvgPool(Layer):
 
     def __call__(self, x: Array | np.ndarray) -> Float[Array, "N H W C"]:
         check_images(x.shape, x.ndim == 4)
-        return self._mean(jnp.asarray(x), ((1, 2),))
+        return _mean(jnp.asarray(x), [(1, 2)], self.window, self.strides, self.padding)
 
     def kernel_map(self, k: Kernel) -> Kernel:
         check_images(k.q1.shape, k.q1.ndim > 1)
-        return k.map(lambda a, axes: self._mean(a, zip(*axes, strict=True))).pooled()
+        return _pooled(k, self.window, self.strides, self.padding).pooled()
 
-    def _mean(self, a: Array, images: "Sequence[tuple[int, int]] | zip") -> Array:
-        """Return the mean over windows. `images` has a pair of axes (height, width) for each image of the array."""
-        for axes in images:
-            for axis, i in zip(axes, (0, 1), strict=True):
-                size = a.shape[axis]
-                total = windows(a, (axis,), self.window[i], self.strides[i], self.padding)
-                there = jnp.full(total.shape[axis], float(self.window[i]), a.dtype)
-                if self.padding == "SAME":
-                    there = windows(jnp.ones(size, a.dtype), (0,), self.window[i], self.strides[i], self.padding)
-                a = total / there.reshape([-1 if j == axis else 1 for j in range(a.ndim)])
-        return a
+
+@one_program(1, 2, 3)
+def _pooled(k: Kernel, window: tuple[int, int], strides: tuple[int, int], padding: Padding) -> Kernel:
+    return k.map(lambda a, axes: _mean(a, zip(*axes, strict=True), window, strides, padding))
+
+
+def _mean(
+    a: Array,
+    images: Iterable[tuple[int, int]],
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    padding: Padding,
+) -> Array:
+    """Return the mean over windows. `images` has a pair of axes (height, width) for each image of the array."""
+    for axes in images:
+        for axis, i in zip(axes, (0, 1), strict=True):
+            size = a.shape[axis]
+            total = windows(a, (axis,), window[i], strides[i], padding)
+            there = jnp.full(total.shape[axis], float(window[i]), a.dtype)
+            if padding == "SAME":
+                there = windows(jnp.ones(size, a.dtype), (0,), window[i], strides[i], padding)
+            a = total / there.reshape([-1 if j == axis else 1 for j in range(a.ndim)])
+    return a
 
 
 class GlobalAvgPool(Layer):
@@ -92,4 +104,9 @@ class GlobalAvgPool(Layer):
 
     def kernel_map(self, k: Kernel) -> Kernel:
         check_images(k.q1.shape, k.q1.ndim > 1)
-        return k.map(lambda a, axes: jnp.mean(a, axis=tuple(itertools.chain(*axes)))).pooled()
+        return _all_pooled(k).pooled()
+
+
+@one_program()
+def _all_pooled(k: Kernel) -> Kernel:
+    return k.map(lambda a, axes: jnp.mean(a, axis=tuple(itertools.chain(*axes))))
