@@ -251,12 +251,14 @@ def test_a_function_with_bends_is_computed_by_its_own_dual():
     assert_close(ntk.gram(accuracy.network(layer, 3, "bias"), x), want, rtol=1e-7)
 
 
-def test_variances_too_small_for_what_comes_behind_are_refused():
-    net = accuracy.network(ntk.Monomial(3), 1, "plain")
-    x = jnp.asarray(accuracy.inputs(1e-12))
+@pytest.mark.parametrize(("degree", "size"), [(3, 1e-12), (10, 3e-3)])
+@pytest.mark.parametrize("ask", [lambda net, x: net.kernel(x).ntk, ntk.gram], ids=["kernel", "gram"])
+def test_variances_too_small_for_what_comes_behind_are_refused(degree, size, ask):
+    net = accuracy.network(ntk.Monomial(degree), 1, "plain")
+    x = jnp.asarray(accuracy.inputs(size))
     with pytest.raises(ValueError, match=r"too small.*float32"), jax.enable_x64(False):
-        net.kernel(jnp.asarray(x, jnp.float32))
-    assert np.isfinite(net.kernel(jnp.asarray(x, jnp.float64)).ntk).all()
+        ask(net, jnp.asarray(x, jnp.float32))
+    assert np.isfinite(ask(net, jnp.asarray(x, jnp.float64))).all()
 
 
 def test_waves_of_one_direction_by_both_forms():

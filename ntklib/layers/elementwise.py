@@ -22,8 +22,8 @@ from ntklib.duals.integrals import LIMITS
 from ntklib.kernel import Kernel, one_program
 from ntklib.layers.base import Layer
 
-#: Inside `noting`, the list to which each activation adds its record and the range of its variances; otherwise None.
-_noted: contextvars.ContextVar[list[tuple[Activation, Array, Array]] | None] = contextvars.ContextVar(
+#: Inside `noting`, the list to which each activation adds its record and its variances; otherwise None.
+_noted: contextvars.ContextVar[list[tuple[Activation, np.ndarray]] | None] = contextvars.ContextVar(
     "noted", default=None
 )
 
@@ -40,8 +40,9 @@ class Elementwise(Layer):
     The two expectations are called the dual of φ.
 
     Args:
-        fn: φ, a JAX function of one number that works elementwise on arrays. It may bend or jump at zero, and should be
-            smooth elsewhere. If it is not, pass its `dual`.
+        fn: φ, a JAX function of one number that works elementwise on arrays. It must be pure: it is compiled once, and
+            numbers of yours that it reads keep the values that they had then. It may bend or jump at zero, and should
+            be smooth elsewhere. If it is not, pass its `dual`.
         dual: The dual in closed form: a differentiable function (q12, q1, q2) -> (E[φ(u) φ(v)], E[φ'(u) φ'(v)]) of
             arrays that broadcast. By default both are computed by quadrature.
         name: The name by which error messages call the layer; by default that of `fn`.
@@ -109,8 +110,8 @@ class Elementwise(Layer):
         activation = self.activation
         v1, v2 = k.variances()
         if (noted := _noted.get()) is not None:
-            noted.append((activation, jnp.min(v1), jnp.max(v1)))
-            return k.replace(q1=activation.moment(k.q1), q2=activation.moment(k.q2), gaussian=False, delta=k.delta)
+            noted.append((activation, np.asarray(v1)))
+            return k.replace(q1=_moment(k.q1, activation), gaussian=False, delta=k.delta)
         check_variances(activation, v1, v2)
         return _mapped(k, activation).replace(gaussian=False)
 
@@ -137,6 +138,9 @@ def _mapped(k: Kernel, activation: Activation) -> Kernel:
         q1, q2 = moment(k.q1), moment(k.q2)
     delta = jax.lax.stop_gradient(delta)
     return k.replace(nngp=values, ntk=k.ntk * slopes, q1=q1, q2=q2, delta=delta, acute=activation.nonnegative)
+
+
+_moment = jax.jit(lambda q, activation: activation.moment(q), static_argnums=1)
 
 
 def _within_image(activation: Activation, q12: Array, v1: Array, v2: Array, table: Any) -> Array:
@@ -185,8 +189,7 @@ def check_variances(activation: Activation, *variances: Array | np.ndarray) -> N
         if _checks.is_traced(q) or not q.size:
             continue
         largest, smallest = map(float, _range(q))
-        if not largest <= activation.limit(q.dtype):
-            raise ValueError(_too_large(activation, largest, q.dtype))
+        check_large(activation, largest, q.dtype)
         check_small(activation, smallest, q.dtype)
 
 
@@ -203,6 +206,12 @@ def smallest_variance(dtype: Any) -> float:
     changes a variance by less than its rounding error.
     """
     return float(jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps)
+
+
+def check_large(activation: Activation, q: float, dtype: Any) -> None:
+    """Refuse a variance for which an activation's accuracy is not known."""
+    if not q <= activation.limit(dtype):
+        raise ValueError(_too_large(activation, q, dtype))
 
 
 def check_small(activation: Activation, q: float, dtype: Any) -> None:
@@ -235,12 +244,12 @@ def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:
 
 
 @contextlib.contextmanager
-def noting() -> Iterator[list[tuple[Activation, Array, Array]]]:
+def noting() -> Iterator[list[tuple[Activation, np.ndarray]]]:
     """Return a context in which the kernel maps of activations compute variances only.
 
-    Each adds (record, smallest variance, largest variance) of its inputs to the list that the context returns.
+    Each adds its record and the variances of its inputs to the list that the context returns.
     """
-    found: list[tuple[Activation, Array, Array]] = []
+    found: list[tuple[Activation, np.ndarray]] = []
     token = _noted.set(found)
     try:
         yield found

@@ -1,13 +1,11 @@
 """What is computed before a kernel matrix: the range of variances before each activation, and tables for this range."""
 
-import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from ntklib import _checks
 from ntklib.duals import making
@@ -15,7 +13,7 @@ from ntklib.duals.activation import Activation
 from ntklib.duals.integrals import MODERATE
 from ntklib.duals.tables import Tables
 from ntklib.kernel import Kernel
-from ntklib.layers.elementwise import check_small, check_variances, noting, smallest_variance
+from ntklib.layers.elementwise import check_large, check_small, noting
 from ntklib.scale.fused import Network
 
 #: Up to this number of entries, duals at large variances are integrated for each entry instead of by a table.
@@ -32,20 +30,16 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
         ValueError: If a variance is larger than those for which an activation's accuracy is known, or too small for
             the type.
     """
-    activations = _activations(network, x[0].ndim)
-    small = np.concatenate([few_digits(argument, part, dtype) for argument, part in zip(("x1", "x2"), x, strict=False)])
-    if small.size and activations:
-        _refuse_small(network, x[0].shape[-1], small, activations, dtype)
-    if not any(a.tabulated or np.isfinite(a.limit(dtype)) for a in activations):
+    for argument, part in zip(("x1", "x2"), x, strict=False):
+        refuse_large(argument, part, dtype)
+    if not _has_activations(network.net):
         return None
     q = np.concatenate([np.square(part, dtype=np.float64).mean(-1) for part in x])
-    # A few variances are enough to find a range. Their number is fixed, so that the function compiles once.
-    ends = _ends(q)
-    with jax.enable_x64(True):
-        ranges = np.asarray(_ranges(network, x[0].shape[-1], ends))
     found: dict[Activation, tuple[float, float]] = {}
-    for activation, (low, high) in zip(activations, ranges, strict=True):
-        check_variances(activation, np.asarray([low, high], dtype))
+    for activation, v in _variances(network, x[0].shape[-1], _ends(q)):
+        low, high = float(v.min()), float(v.max())
+        check_large(activation, high, dtype)
+        check_small(activation, float(v.min(where=v > 0, initial=np.inf)), dtype)
         before = found.get(activation, (low, high))
         # After pooling a variance may be smaller than the mean of those before it: the range starts at 0.
         found[activation] = (min(before[0], low) if not network.net.pools else 0.0, max(before[1], high))
@@ -57,61 +51,35 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
     return Tables(tuple(wanted), tuple(making.made(a, *found[a], dtype) for a in wanted))
 
 
-def few_digits(argument: str, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return the mean squares of vectors that are not zero, but smaller than variances with all digits.
-
-    Refuse inputs, also images, whose mean squares are too large for the type.
-    """
+def refuse_large(argument: str, x: np.ndarray, dtype: np.dtype) -> None:
+    """Refuse inputs whose mean squares are too large for the type."""
     with np.errstate(over="ignore", under="ignore"):  # by a product, which makes no array of the size of x
         q = np.einsum("...c,...c->...", x, x, dtype=np.result_type(x.dtype, dtype)) / x.shape[-1]
     if not float(q.max()) <= float(np.finfo(dtype).max):
         raise ValueError(_checks.too_large(argument, dtype))
-    if q.ndim > 1:
-        return np.zeros(0)
-    q = np.square(x[q < smallest_variance(dtype)], dtype=np.float64).mean(-1)
-    return q[q > 0]
-
-
-def _refuse_small(
-    network: Network, features: int, q: np.ndarray, activations: list[Activation], dtype: np.dtype
-) -> None:
-    """Refuse inputs whose variance before an activation is too small for the type, as there is no bias before it."""
-    with jax.enable_x64(True):
-        ranges = np.asarray(_ranges(network, features, _ends(q)))
-    for activation, (low, _) in zip(activations, ranges, strict=True):
-        check_small(activation, low, dtype)
 
 
 def _ends(q: np.ndarray) -> np.ndarray:
-    """Return the smallest and largest variance of the inputs and some between; for images at each pixel."""
+    """Return the smallest and largest variance of the inputs and some between; for images at each pixel.
+
+    A few variances are enough to find a range. Their number is fixed, so that what is computed from them compiles once.
+    The smallest variance that is not zero is one of them.
+    """
     if q.ndim == 1:
-        return np.quantile(q, np.linspace(0, 1, 64))
+        return np.append(np.quantile(q, np.linspace(0, 1, 63)), q.min(where=q > 0, initial=q.max()))
     return np.stack([q.min(0), *np.quantile(q, [0.25, 0.5, 0.75], axis=0), q.max(0)])
 
 
-@functools.lru_cache(maxsize=64)
-def _activations(network: Network, rank: int) -> list[Activation]:
-    """Return the activations of a network in the order of the layers."""
-    found: list[Activation] = []
+def _has_activations(layer: Any) -> bool:
+    """Whether there is an activation anywhere in a network."""
+    parts = [*getattr(layer, "layers", ()), *getattr(layer, "branches", ()), getattr(layer, "branch", None)]
+    return hasattr(layer, "activation") or any(_has_activations(part) for part in parts if part is not None)
 
-    def walk(layer: Any) -> None:
-        for part in (
-            getattr(layer, "layers", None) or getattr(layer, "branches", None) or [getattr(layer, "branch", None)]
-        ):
-            if part is not None:
-                walk(part)
-        if hasattr(layer, "activation"):
-            found.append(layer.activation)
 
-    walk(network.net)
+def _variances(network: Network, features: int, q: np.ndarray) -> list[tuple[Activation, np.ndarray]]:
+    """Return each activation, in the order of the layers, with the variances of its inputs."""
+    with jax.enable_x64(True), noting() as found:
+        of_inputs = jnp.asarray(q)
+        none = jnp.zeros((len(q), 0, *q.shape[1:]), of_inputs.dtype)
+        network.net.kernel_map(Kernel(none, none, of_inputs, of_inputs[:0], features, delta=none))
     return found
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _ranges(network: Network, features: int, q: Array) -> Array:
-    """Return the smallest and largest variance before each activation, [activations, 2]."""
-    none = jnp.zeros((len(q), 0, *q.shape[1:]), q.dtype)
-    k = Kernel(none, none, q, q[:0], features, delta=none)
-    with noting() as found:
-        network.net.kernel_map(k)
-    return jnp.stack([jnp.stack([low, high]) for _, low, high in found])

@@ -143,7 +143,7 @@ def cg_solve(
     _checks.outside_jit("cg_solve", "Solve outside; `net.kernel(x1, x).ntk @ solution` can be differentiated.", x, y)
     known = np.asarray(_checks.host_inputs("x", x))
     n = len(known)
-    ahead.few_digits("x", known, jax.dtypes.canonicalize_dtype(known.dtype))  # named x1 by what follows
+    ahead.refuse_large("x", known, jax.dtypes.canonicalize_dtype(known.dtype))  # named x1 by what follows
     y = np.asarray(_checks.host_targets("y", y, n), np.float64)
     if preconditioner is None:
         preconditioner = int(min(n, 10 * math.sqrt(n), max_memory / 4 / (8 * n)))
