@@ -96,7 +96,7 @@ def _short(name: str) -> str:
     return re.sub(r" (?=(?:\d+-)+\d+)(?:\d+-)+\d+| 28×28| 8×8|, three of 32", "", name)
 
 
-def _wrapped(name: str, most: int = 30) -> list[str]:
+def _wrapped(name: str, most: int = 29) -> list[str]:
     """A name on one line, or on two."""
     if len(name) <= most:
         return [name]
