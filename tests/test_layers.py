@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import ACTIVATIONS, CLOSED_FORM, assert_close, kernel, normal, small_net
+from helpers import ACTIVATIONS, CLOSED_FORM, assert_close, compilations, kernel, normal, small_net
 
 import ntklib as ntk
 
@@ -300,6 +300,28 @@ def test_kernel_matrix_is_symmetric_positive_and_consistent_with_its_parts():
         part = compiled(x[:4], x[2:])
         assert_close(part.ntk, k.ntk[:4, 2:], rtol=1e-7)
         assert_close(jnp.diagonal(k.nngp), k.q1)
+
+
+def test_networks_share_the_programs_of_their_layers():
+    """Those of inputs of one shape: only the first kernel compiles anything, whatever w_std, width and depth are."""
+
+    def dense(widths, w_std):
+        return ntk.mlp([4, *widths, 1], activation=ntk.Gelu(), w_std=w_std, b_std=0.1, rngs=nnx.Rngs(0))
+
+    def conv(channels, w_std):
+        layers = [ntk.Conv(2, channels, kernel_size=3, w_std=w_std, rngs=nnx.Rngs(0)), ntk.LayerNorm(), ntk.Relu()]
+        same = ntk.Conv(channels, channels, kernel_size=3, w_std=w_std, rngs=nnx.Rngs(1))
+        readout = ntk.Dense(channels, 1, w_std=w_std, rngs=nnx.Rngs(2))
+        return ntk.Serial(*layers, ntk.Residual(same), ntk.AvgPool(2), ntk.GlobalAvgPool(), readout)
+
+    x, images = normal(0, 5, 4), normal(0, 3, 4, 4, 2)
+    first = dense((6, 6), 1.2).kernel(x), conv(3, 1.2).kernel(images)
+    others = dense((7,), 1.3), dense((5, 6, 7), 1.1), conv(8, 1.4), dense((9, 9), 1.2)
+    with compilations() as compiled:
+        found = [net.kernel(images if isinstance(net.layers[0], ntk.Conv) else x).ntk for net in others]
+        jax.block_until_ready(found)
+    assert compiled == []
+    assert_close(found[-1], first[0].ntk)
 
 
 def test_training_does_not_touch_the_kernel():

@@ -59,9 +59,8 @@ def _normalized(k: Kernel, epsilon: Array) -> Kernel:
     v1, v2 = k.variances()
     norm = jnp.sqrt(v1 + epsilon) * jnp.sqrt(v2 + epsilon)
     q1, q2 = (q / (jnp.sqrt(a + epsilon) * jnp.sqrt(b + epsilon)) for q, a, b in k.within())
-    return k.replace(
-        nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2, delta=k.delta
-    )  # a factor changes no correlation
+    # A factor changes no correlation.
+    return k.replace(nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2, delta=k.delta)
 
 
 class Flatten(Layer):
