@@ -26,6 +26,8 @@ What a source says, what we derive and what came out are kept apart. The verdict
 
 {rule}
 
+The commit and the date of the runs that are longer than the laptop's stand in [claims.toml](claims.toml).
+
 ![{alt}](claims.png)
 """
 COLUMNS = ("measured", "the source says", "we derive", "laptop", "long", "margin", "verdict", "our prediction")
@@ -78,8 +80,7 @@ def cells(claim: Claim, row: Row) -> tuple[str, ...]:
 
 def _came_out(row: Row) -> str:
     how = f"{row.seeds} {row.over}" if row.kind == "measured" or row.seeds else row.kind
-    when = f", {row.commit} of {row.date}" if row.commit else ""
-    return f"{row.result()} ({how}{when})"
+    return f"{row.result()} ({how})"
 
 
 def _table(columns: tuple[str, ...]) -> list[str]:
