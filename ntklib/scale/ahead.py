@@ -1,7 +1,6 @@
 """What is computed before a kernel matrix: the range of variances before each activation, and tables for this range."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +31,6 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
     """
     for argument, part in zip(("x1", "x2"), x, strict=False):
         refuse_large(argument, part, dtype)
-    if not _has_activations(network.net):
-        return None
     q = np.concatenate([np.square(part, dtype=np.float64).mean(-1) for part in x])
     found: dict[Activation, tuple[float, float]] = {}
     for activation, v in _variances(network, x[0].shape[-1], _ends(q)):
@@ -68,12 +65,6 @@ def _ends(q: np.ndarray) -> np.ndarray:
     if q.ndim == 1:
         return np.append(np.quantile(q, np.linspace(0, 1, 63)), q.min(where=q > 0, initial=q.max()))
     return np.stack([q.min(0), *np.quantile(q, [0.25, 0.5, 0.75], axis=0), q.max(0)])
-
-
-def _has_activations(layer: Any) -> bool:
-    """Whether there is an activation anywhere in a network."""
-    parts = [*getattr(layer, "layers", ()), *getattr(layer, "branches", ()), getattr(layer, "branch", None)]
-    return hasattr(layer, "activation") or any(_has_activations(part) for part in parts if part is not None)
 
 
 def _variances(network: Network, features: int, q: np.ndarray) -> list[tuple[Activation, np.ndarray]]:
