@@ -259,6 +259,8 @@ def test_variances_too_small_for_what_comes_behind_are_refused(degree, size, ask
     with pytest.raises(ValueError, match=r"too small.*float32"), jax.enable_x64(False):
         ask(net, jnp.asarray(x, jnp.float32))
     assert np.isfinite(ask(net, jnp.asarray(x, jnp.float64))).all()
+    nothing = accuracy.network(ntk.Elementwise(jnp.zeros_like), 1, "plain")
+    assert not np.asarray(ask(nothing, 1e-3 * x / size)).any()
 
 
 def test_waves_of_one_direction_by_both_forms():

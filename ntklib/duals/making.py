@@ -142,7 +142,8 @@ def _series(
         angles = 2 * angles
     _refuse_jumps(lines, drops, eta, activation)
     kept = [c[:n] for c, n in zip(coefficients, lengths, strict=True)]
-    along = max(_length(_chebyshev(np.moveaxis(c, 1, 0)), tolerance) for c in kept if len(c))
+    # Of φ = 0 nothing is kept.
+    along = max((_length(_chebyshev(np.moveaxis(c, 1, 0)), tolerance) for c in kept if len(c)), default=1)
     return kept, along
 
 

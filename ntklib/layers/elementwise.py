@@ -219,7 +219,8 @@ def check_small(activation: Activation, q: float, dtype: Any) -> None:
     if not 0 < q < 0.1:  # monomials of high degree lose digits first
         return
     least = smallest_variance(dtype)
-    if q < least or not _moment(jnp.asarray([q], dtype), activation)[0] > least:
+    after, at_one = map(float, _moment(jnp.asarray([q, 1.0], dtype), activation))
+    if q < least or (at_one != 0 and not after > least):  # φ = 0 has a kernel of zeros at any variance
         raise ValueError(
             f"The units before the activation {activation.name!r} have a variance of {q:.3g}. This variance, or the "
             f"mean square after the activation, is too small to keep all digits in {jnp.dtype(dtype).name}. "
