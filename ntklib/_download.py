@@ -132,7 +132,7 @@ def fetch(name: str) -> list[Path]:
     with _explained(folder):
         for file, known in files.items():
             if _is_there(folder / file) and not _is_right(folder / file, known):
-                (folder / file).unlink()
+                (folder / file).unlink(missing_ok=True)
                 reasons.append(f"{file} was there, but truncated or altered, and has been removed")
         missing = [file for file in files if not _is_there(folder / file)]
         if missing:
@@ -254,8 +254,9 @@ def _complete(url: str, output_file: str, _pooch: object, *, part: Path, size: i
             with open(output_file, "wb") as out:
                 shutil.copyfileobj(kept, out)
     finally:
-        if part.is_file() and part.stat().st_size == 0:
-            part.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process may have been faster
+            if part.is_file() and part.stat().st_size == 0:
+                part.unlink()
 
 
 def _read_on(url: str, kept: BinaryIO, size: int, pace: "_Pace", progress: Any) -> None:
@@ -310,7 +311,7 @@ class _Pace:
 
 def _open_part(part: Path) -> BinaryIO:
     """Open `part` for reading and writing. A link is removed first, as writing through it would change another file."""
-    if os.path.lexists(part):
+    with contextlib.suppress(FileNotFoundError):  # there is none yet, or another process has just removed it
         found = part.lstat()
         if stat.S_ISDIR(found.st_mode):
             raise OSError(f"{part.name} in it is a folder")

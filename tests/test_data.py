@@ -1042,6 +1042,25 @@ def test_two_at_once_get_the_same_file(host, source, files, tmp_path):
     assert names_in(tmp_path) == set(files)
 
 
+def test_another_process_may_remove_the_part_at_any_time(host, source, files, tmp_path, monkeypatch):
+    """As it does when it has the whole file: here just before each look at the part."""
+    source("mnist", [host.url], files)
+    host.files = files
+    (tmp_path / "mnist").mkdir()
+    for name in files:
+        (tmp_path / "mnist" / f"{name}.part").touch()
+    stat = Path.stat
+
+    def look(path, **flags):
+        if path.suffix == ".part" and sys._getframe(1).f_code.co_name in ("_complete", "lstat"):
+            path.unlink(missing_ok=True)
+        return stat(path, **flags)
+
+    monkeypatch.setattr(Path, "stat", look)
+    assert len(load("mnist").x_train) == 60
+    assert names_in(tmp_path) == set(files)
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 def test_every_source_has_digests_sizes_and_whole_addresses(name):
     mirrors, files = _download.SOURCES[name]
