@@ -31,7 +31,7 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
     """
     for argument, part in zip(("x1", "x2"), x, strict=False):
         refuse_large(argument, part, dtype)
-    q = np.concatenate([np.square(part, dtype=np.float64).mean(-1) for part in x])
+    q = np.concatenate([_mean_squares(part, np.dtype(np.float64)) for part in x])
     found: dict[Activation, tuple[float, float]] = {}
     for activation, v in _variances(network, x[0].shape[-1], _ends(q)):
         low, high = float(v.min()), float(v.max())
@@ -50,10 +50,15 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
 
 def refuse_large(argument: str, x: np.ndarray, dtype: np.dtype) -> None:
     """Refuse inputs whose mean squares are too large for the type."""
-    with np.errstate(over="ignore", under="ignore"):  # by a product, which makes no array of the size of x
-        q = np.einsum("...c,...c->...", x, x, dtype=np.result_type(x.dtype, dtype)) / x.shape[-1]
+    q = _mean_squares(x, np.result_type(x.dtype, dtype))
     if not float(q.max()) <= float(np.finfo(dtype).max):
         raise ValueError(_checks.too_large(argument, dtype))
+
+
+def _mean_squares(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return the mean squares over the last axis, by a product, which makes no array of the size of x."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.einsum("...c,...c->...", x, x, dtype=dtype) / x.shape[-1]
 
 
 def _ends(q: np.ndarray) -> np.ndarray:
