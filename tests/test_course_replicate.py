@@ -126,7 +126,7 @@ def test_a_chapter_is_recorded_repeated_and_recorded_at_length(root, monkeypatch
     first, both, *_ = records.load(root / "course" / "claims.toml")["A1"].rows
     assert (first, both.scale, both.seeds, both.verdict) == (slope, "pooled", 16, "undecided")
     assert "course/claims.md" not in claims_page.out_of_step(root)
-    assert f"with other seeds as well: {both.result()} (16 seeds, " in claims_page.markdown(
+    assert f"with other seeds as well: {both.result()} (16 seeds)" in claims_page.markdown(
         records.load(root / "course" / "claims.toml")
     )
     (root / "course" / "claims.toml").write_text(laptop, encoding="utf-8")
