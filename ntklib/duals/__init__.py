@@ -1,8 +1,14 @@
-"""Gaussian expectations of activations: one record for each, by closed forms, quadrature and tables.
+"""Gaussian expectations of activations: in closed form, by quadrature and from tables.
 
-`activation` has the record; `rectified`, `sigmoidal`, `oscillating` and `polynomials` the library's activations with
-their closed forms; `integrals` integrates any scalar function; `tables` has the fast way for these, and `making` makes
-the tables; `correlation` and `arccos` keep the digits near ρ = ±1.
+Let u and v be Gaussian with mean zero, variances q1 and q2 and covariance q12. The dual of an activation φ is the pair
+E[φ(u) φ(v)], E[φ'(u) φ'(v)]. A function with the name of an activation, such as `relu`, takes q12, q1 and q2 and
+returns the dual. The three arrays broadcast.
+
+- `activation` has the class `Activation`, which holds φ with its dual: the record of φ.
+- `rectified`, `sigmoidal`, `oscillating` and `polynomials` make the records of the library's activations.
+- `integrals` computes the dual of any scalar function by quadrature.
+- `making` computes a table of a dual, and `tables` evaluates it.
+- `correlation` and `arccos` have elementwise functions that stay accurate near ρ = ±1.
 """
 
 from ntklib.duals.activation import Activation

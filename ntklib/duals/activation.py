@@ -1,7 +1,6 @@
 """The record of an activation: all that the library knows about a scalar function φ, in one place.
 
-Layers, kernel matrices, signal propagation and the bridge to neural-tangents read the record. None of them has formulas
-of its own, and none asks which function it is.
+Layers, kernel matrices and signal propagation read the record, and have no formulas for single activations.
 """
 
 import dataclasses
@@ -19,7 +18,7 @@ from ntklib.duals import integrals
 from ntklib.duals.correlation import from_covariance, rho, signed, size, turned
 from ntklib.duals.integrals import Dual, ScalarFunction
 
-#: A function (δ, q1, q2) -> (E[φ'(u)φ'(v)], δ of φ(u) and φ(v)); see `ntklib.duals.correlation`.
+#: A function (δ, q1, q2) -> (E[φ'(u)φ'(v)], δ of φ(u) and φ(v)). `ntklib.duals.correlation` defines δ.
 Near = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
@@ -27,25 +26,27 @@ Near = Callable[[Array, Array, Array], tuple[Array, Array]]
 class Activation:
     """A scalar function φ with what is known about its Gaussian expectations.
 
-    For u, v centered Gaussian with variances q1, q2 and covariance q12, its dual is the pair E[φ(u)φ(v)] and
-    E[φ'(u)φ'(v)].
+    Let u and v be Gaussian with mean zero, variances q1 and q2, covariance q12 and correlation ρ. The dual of φ is the
+    pair E[φφ] = E[φ(u)φ(v)] and E[φ'φ'] = E[φ'(u)φ'(v)]. The correlation after φ is
+    ρ' = E[φφ]/√(E[φ(u)²] E[φ(v)²]). The module `ntklib.duals.correlation` defines δ, which stores a correlation.
 
     Args:
-        name: The name by which error messages call it.
+        name: The name of φ in error messages.
         fn: φ, a JAX function that works elementwise.
-        closed: The dual from covariances, (q12, q1, q2) -> (E[φφ], E[φ'φ']), differentiable, if a closed form is known.
-            If it is None, the dual is integrated numerically.
-        near_form: The dual from δ, (δ, q1, q2) -> (E[φ'φ'], δ of φ(u) and φ(v)), if a closed form is known in which
-            nothing cancels as ρ tends to ±1. It makes the δ by `Parts.joined`, or by `signed` of
-            `ntklib.duals.correlation`. If it is None, it is integrated numerically.
-        parts: For a φ of which only 1 − ρ' at ρ = 1 has no closed form: the rest of the near form, a function
-            (1 − abs(ρ), q1, q2) -> `Parts`. A table then holds 1 − ρ' at ρ = 1 only.
-        acute_form: The near form where δ ≥ 0 is known, if it takes less time.
-        homogeneous: Whether φ(ax) = a^p φ(x) for every a > 0. Correlations then do not depend on variances.
-        nonnegative: Whether φ(x) ≥ 0 for every x. Then no correlation after φ is negative.
-        limits: The largest variances in float32 and in float64 for which the accuracy is known. If it is None, they are
-            measured.
-        maker: "module:function", where the library makes this record, by which it is pickled.
+        closed: The dual in closed form: a differentiable function (q12, q1, q2) -> (E[φφ], E[φ'φ']). If it is None, the
+            dual is integrated numerically.
+        near_form: A closed form (δ, q1, q2) -> (E[φ'φ'], δ of φ(u) and φ(v)), in which nothing cancels as ρ tends to
+            ±1. It computes the new δ by `Parts.joined`, or by `signed` of `ntklib.duals.correlation`. If it is None,
+            `near` uses `parts`, `closed` or quadrature.
+        parts: A closed form (1 − abs(ρ), q1, q2) -> `Parts`, for a φ whose near form is known except for 1 − ρ' at
+            ρ = 1. This number is then integrated, or taken from a table.
+        acute_form: A faster near form that is valid for δ ≥ 0 only.
+        homogeneous: Whether φ(ax) = a^p φ(x) for every a > 0. Then ρ' does not depend on the variances.
+        nonnegative: Whether φ(x) ≥ 0 for every x. Then ρ' is never negative.
+        limits: The largest variances, in float32 and in float64, up to which the record is known to be accurate. If it
+            is None, they are measured.
+        maker: The function of the library that makes this record, as "module:function". A pickled record holds `maker`
+            and `arguments` in place of the functions.
         arguments: The arguments of that function.
     """
 
@@ -63,7 +64,7 @@ class Activation:
 
     @property
     def dual(self) -> Dual:
-        """The function (q12, q1, q2) -> (E[φφ], E[φ'φ']), differentiable, for arrays that broadcast."""
+        """The dual, a differentiable function (q12, q1, q2) -> (E[φφ], E[φ'φ']) of arrays that broadcast."""
         return self.closed or functools.partial(integrals.quadrature, self.fn)
 
     def moment(self, q: Array) -> Array:
@@ -71,9 +72,9 @@ class Activation:
         return self.closed(q, q, q)[0] if self.closed else integrals.moment(self.fn, q)
 
     def near(self, delta: Array, q1: Array, q2: Array, acute: bool = False) -> tuple[Array, Array]:
-        """Return (E[φ'φ'], δ of φ(u) and φ(v)) from the δ of u and v, without cancellation.
+        """Return (E[φ'φ'], δ of φ(u) and φ(v)) from the δ of u and v.
 
-        See `ntklib.duals.correlation`. `acute` says that no δ is negative.
+        Nothing cancels as ρ tends to ±1, unless `by_covariance` is true. `acute` says that no δ is negative.
         """
         if acute and self.acute_form is not None:
             return self.acute_form(delta, q1, q2)
@@ -89,7 +90,7 @@ class Activation:
         return integrals.near(self.fn, delta, q1, q2)
 
     def equal(self, delta: Array, q: Array) -> tuple[Array, Array]:
-        """Return `near` for units of one variance, in closed form. At ρ = 1, 1 − ρ' is then zero."""
+        """Return the result of `near` for q1 = q2 = q. The record must have a closed form, `near_form` or `parts`."""
         if self.parts is not None:
             return self.parts(size(delta), q, q).joined(delta, 0.0, (q == 0).astype(delta.dtype))
         assert self.near_form is not None
@@ -97,36 +98,36 @@ class Activation:
 
     @property
     def tabulated(self) -> bool:
-        """Whether kernel matrices use a table for this activation."""
+        """Whether `gram` can use a table for this activation."""
         return self.near_form is None and not self.by_covariance
 
     @property
     def by_covariance(self) -> bool:
-        """Whether only the dual given by a user is used, because φ cannot be integrated for all variances."""
+        """Whether a user has given `closed`, and quadrature is not accurate for φ up to `integrals.LIMITS`."""
         return self.limits is None and self.closed is not None and integrals.reach(self.fn) != integrals.LIMITS
 
     @property
     def measured(self) -> bool:
-        """Whether the limits are measured."""
+        """Whether `integrals.reach` measures the limits."""
         return self.limits is None
 
     def limit(self, dtype: Any) -> float:
-        """Return the largest variance for which the accuracy in a floating-point type is known."""
-        if self.by_covariance:
+        """Return the largest variance up to which the record is known to be accurate in a floating-point type."""
+        if self.by_covariance:  # the dual of a user counts as exact
             return math.inf
         limits = integrals.reach(self.fn) if self.limits is None else self.limits
         return limits[1] if dtype == jnp.float64 else limits[0]
 
     @functools.cached_property
     def _identity(self) -> tuple:
-        """A value that is equal for two records of the same activation, also after pickling."""
+        """A hashable value. Two records are equal if their values are."""
         if self.maker:
             return self.maker, self.arguments
         functions = (self.fn, self.closed)
         identity = (self.name, *map(_portable, functions))
         try:
             hash(identity)
-        except TypeError:  # a partial function of an array
+        except TypeError:  # a partial function of an array, which equals only itself
             return (self.name, *map(id, functions))
         return identity
 
@@ -146,15 +147,16 @@ class Activation:
 
 
 class Parts(NamedTuple):
-    """The dual of φ by its even and its odd part, for the acute angle θ between u and ±v, cos θ = abs(ρ).
+    """Expectations of the even part φ_0 and of the odd part φ_1 of φ, at an acute angle θ.
 
-    Let E_p(θ) be the expectation of part p of φ(u) times that of φ(±v), and k_1, k_2 the values of E[φ²] for u and v.
-    Each field has two entries, for the even and for the odd part. A part that is zero everywhere is the number 0.0.
+    Let cos θ = abs(ρ), let w be v for ρ ≥ 0 and −v for ρ < 0, and let E_p(θ) = E[φ_p(u) φ_p(w)]. k_1 and k_2 are E[φ²]
+    for u and v. Each field is a pair, for the even and for the odd part. If a part is zero everywhere, its entries may
+    be the number 0.0, which saves time.
 
     Args:
         drop: (E_p(0) − E_p(θ))/√(k_1 k_2).
         start: E_p(0)/√(k_1 k_2).
-        slope: The expectation of the product of the part's derivatives.
+        slope: E[φ_p'(u) φ_p'(w)].
     """
 
     drop: tuple[Any, Any]
@@ -164,12 +166,13 @@ class Parts(NamedTuple):
     def joined(self, delta: Array, apart: ArrayLike, none: Array) -> tuple[Array, Array]:
         """Return (E[φ'φ'], δ of φ(u) and φ(v)).
 
-        If ρ is negative, v is replaced by −v, for which the odd part changes its sign.
+        If ρ is negative, w = −v. Then E[φφ] = E_0 − E_1, and the slope of the even part changes its sign.
 
         Args:
             delta: The δ of u and v.
-            apart: 1 − ρ' at θ = 0, where only the variances differ.
-            none: 1 where a variance of φ is zero, so that no correlation is defined, and 0 elsewhere.
+            apart: 1 − ρ' at ρ = 1. It is zero for equal variances.
+            none: 1 where k_1 or k_2 is zero, so that ρ' is not defined, and 0 elsewhere. Where it is 1, the result has
+                δ = 1.
         """
         even, odd = self.drop
         acute = delta >= 0
@@ -197,7 +200,7 @@ def _rebuilt(name: str, fn: Any, closed: Any) -> Activation:
 
 @dataclasses.dataclass(frozen=True)
 class _Named:
-    """The name of a function, or of the function of a `functools.partial`. Functions compiled by JAX do not pickle."""
+    """The module and name of a function, and arguments bound to it. It pickles; functions compiled by JAX do not."""
 
     module: str
     name: str
@@ -206,7 +209,7 @@ class _Named:
 
 
 def _portable(fn: Any) -> Any:
-    """Return a function in a form that pickles, if it can be found again by its name."""
+    """Return a function as `_Named` if its module holds it under its name, and otherwise unchanged."""
     if isinstance(fn, functools.partial):
         inner = _portable(fn.func)
         if isinstance(inner, _Named):
@@ -219,6 +222,7 @@ def _portable(fn: Any) -> Any:
 
 
 def _found(form: Any) -> Any:
+    """Return the function from which `_portable` made `form`."""
     if not isinstance(form, _Named):
         return form
     fn = getattr(importlib.import_module(form.module), form.name)

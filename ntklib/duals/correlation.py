@@ -1,12 +1,12 @@
 """The correlation ρ of two Gaussian numbers, stored as δ = 1 − abs(ρ) with the sign of ρ.
 
-In deep networks, and for inputs that are nearly equal, ρ is so near to 1 that the floating-point number ρ keeps no
-digits of 1 − ρ. With odd functions the same happens near −1 for opposite inputs. Every layer therefore carries::
+In deep networks, and for inputs that are nearly equal, 1 − ρ can be smaller than the rounding error of the number ρ.
+With odd activations and nearly opposite inputs, 1 + ρ can be as small. A `Kernel` therefore holds::
 
     δ = 1 − ρ ∈ [0, 1] for ρ ≥ 0,   δ = −(1 + ρ) ∈ [−1, 0) for ρ < 0.
 
-At ρ = −1 it is minus the smallest positive number instead of 0, so that the sign is not lost. All functions here are
-elementwise. If a variance is zero, the correlation is not defined, and δ = 1 (ρ = 0) by convention.
+At ρ = −1, δ is minus the smallest positive normal number instead of 0, so that the sign of ρ is kept. If a variance is
+zero, ρ is not defined, and δ is set to 1 (ρ = 0). All functions here are elementwise.
 """
 
 import jax
@@ -15,7 +15,7 @@ from jax import Array
 
 
 def sqrt(x: Array) -> Array:
-    """Return √max(x, 0), whose derivative is 0 and not ∞ for x ≤ 0."""
+    """Return √max(x, 0), with the derivative 0 for x ≤ 0. At x = 0 the derivative of the plain root is infinite."""
     inside = x > 0
     return jnp.where(inside, jnp.sqrt(jnp.where(inside, x, 1.0)), 0.0)
 
@@ -26,10 +26,10 @@ def inverse(x: Array) -> Array:
 
 
 def once[Arrays](arrays: Arrays) -> Arrays:
-    """Return the same arrays, behind a barrier for the compiler.
+    """Return the same arrays, behind an optimization barrier.
 
-    A vector has an entry for each input. Without the barrier XLA would compute it again for each entry of the matrix in
-    which it is used.
+    A vector has an entry for each input. If a matrix is computed from a vector, XLA without the barrier would compute
+    the vector again for each entry of the matrix.
     """
     return jax.lax.optimization_barrier(arrays)
 
@@ -41,7 +41,7 @@ def signed(minus: Array, plus: Array) -> Array:
 
 
 def turned(d: Array, positive: Array) -> Array:
-    """Return δ from 1 − abs(ρ) and from whether ρ is positive."""
+    """Return δ from d = 1 − abs(ρ) and from whether ρ ≥ 0."""
     smallest = jnp.asarray(jnp.finfo(d.dtype).tiny, d.dtype)
     return jnp.where(positive, jnp.maximum(d, 0.0), -jnp.maximum(d, smallest))
 
@@ -67,10 +67,10 @@ def rho(delta: Array) -> Array:
 
 
 def from_covariance(q12: Array, q1: Array, q2: Array) -> Array:
-    """Return δ from a covariance and two variances. Near ρ = ±1 it has half of the digits.
+    """Return δ from a covariance and two variances. Its absolute error is a few ε, the spacing of numbers next to 1.
 
-    If 1 − abs(ρ) is as small as a few rounding errors, it is set to 0. Otherwise equal inputs, whose covariance differs
-    from their variances in the last bit, would be treated as inputs at an angle of √ε.
+    If 1 − abs(ρ) is at most 2ε, it is set to 0. Without this rule two equal inputs would get an angle of about √ε if
+    rounding has made their covariance and their variances differ in the last bit.
     """
     correlation = inverse(sqrt(q1)) * q12 * inverse(sqrt(q2))
     rounding = 2 * jnp.finfo(correlation.dtype).eps
@@ -79,18 +79,19 @@ def from_covariance(q12: Array, q1: Array, q2: Array) -> Array:
 
 
 def sum_of(weights: list[tuple[Array, Array]], deltas: list[Array], none: Array) -> Array:
-    """Return δ of a sum of independent terms.
+    """Return δ of a sum of independent terms, from the δ of each term.
 
-    Let (r_1, r_2) be the standard deviations of a term divided by those of the sum, so that Σ r² = 1. Then::
+    For input i let r_i be the standard deviation of a term divided by that of the sum. Then Σ r_i² = 1, and with the
+    correlations ρ of the terms and ρ' of the sum::
 
         1 ∓ ρ' = Σ r_1 r_2 (1 ∓ ρ) + ½ Σ (r_1 − r_2)².
 
-    All terms are positive, so that nothing cancels.
+    No summand is negative, so nothing cancels.
 
     Args:
-        weights: The pairs (r_1, r_2).
+        weights: The pair (r_1, r_2) of each term.
         deltas: δ of each term.
-        none: Whether a variance is zero.
+        none: Whether the sum has variance zero for one of the inputs. Then δ is 1.
     """
     minus = plus = sum((jnp.square(r1 - r2) for r1, r2 in weights), start=jnp.zeros_like(deltas[0])) / 2
     for (r1, r2), delta in zip(weights, deltas, strict=True):
@@ -100,14 +101,14 @@ def sum_of(weights: list[tuple[Array, Array]], deltas: list[Array], none: Array)
 
 
 def with_bias(delta: Array, weight: tuple[Array, Array], bias: tuple[Array, Array], acute: bool = False) -> Array:
-    """Return δ of a sum with a bias, a second term that has ρ = 1.
+    """Return δ of the sum of a term with the given δ and a bias, whose correlation is 1.
 
-    `weight` and `bias` are the pairs (r_1, r_2) of the two terms, as in `sum_of`. `acute` says that no δ is negative.
+    `weight` and `bias` are the pairs (r_1, r_2) of the two, as in `sum_of`. `acute` says that no δ is negative.
     """
     (r1, r2), (b1, b2) = weight, bias
     apart = (jnp.square(r1 - r2) + jnp.square(b1 - b2)) / 2
     both, shared = r1 * r2, 2 * (b1 * b2)
     if acute:
         return both * delta + apart
-    near = both * size(delta) + apart  # 1 − ρ' for ρ ≥ 0, and 1 + ρ' without the bias for ρ < 0
+    near = both * size(delta) + apart  # 1 − ρ' for ρ ≥ 0; for ρ < 0 it is 1 + ρ' − 2 b_1 b_2
     return jnp.where(delta < 0, signed(both * (2 + delta) + apart, near + shared), near)
