@@ -1,16 +1,18 @@
-"""Gaussian expectations of any scalar function, by quadrature. They are slow, and the reference for all fast methods.
+"""Gaussian expectations of any scalar function, by quadrature: slow, and the reference for all fast methods.
 
-For (u, v) centered Gaussian with variances q1, q2 and covariance q12, the dual of φ is the pair::
+Let u and v be Gaussian with mean zero, variances q1 and q2, covariance q12 and correlation ρ. The dual of φ is the
+pair::
 
     E[φ(u) φ(v)],  E[φ'(u) φ'(v)].
 
-These are the two numbers that an infinitely wide layer needs (Cho & Saul 2009; Daniely et al. 2016). The second is the
-derivative of the first with respect to q12 (Price's theorem).
+An infinitely wide layer needs these two numbers (Cho & Saul 2009; Daniely et al. 2016). If φ does not jump, the second
+is the derivative of the first with respect to q12 (Price's theorem).
 
-In polar coordinates u = √q1 r cos(α − θ/2) and v = √q2 r cos(α + θ/2), with cos θ = ρ. The lines u = 0 and v = 0 are
-rays. Gauss–Legendre rules in r and in each of the sectors between the rays never meet a kink or a jump of φ at zero.
-Near zero φ may change on the scale 1/√q. The nodes are therefore denser there, by mapping the rules with sinh (radii)
-and tanh (angles), and the more so the larger the variance.
+In polar coordinates r and α, u = √q1 r cos(α + θ/2) and v = √q2 r cos(α − θ/2), with cos θ = ρ. The lines u = 0 and
+v = 0 divide the plane into four sectors. In each sector the integral is a sum over Gauss–Legendre nodes in r and in α,
+so a kink or a jump of φ at zero lies between sectors and does no harm. Near these lines φ may change within a distance
+of 1/√q in r or α. The nodes are therefore denser there, and the more so the larger the variance: sinh maps the nodes in
+r, and tanh the nodes in α.
 """
 
 import functools
@@ -30,18 +32,19 @@ ScalarFunction = Callable[[Array], Array]
 #: A function (q12, q1, q2) -> (E[φ(u)φ(v)], E[φ'(u)φ'(v)]).
 Dual = Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Array, Array]]
 
-#: The largest variance for which the rules below have the stated accuracy, in float32 and in float64.
+#: The largest variance for which quadrature is as accurate as `expectation` says, in float32 and in float64.
 LIMITS = (1e4, 1e4)
-#: (radii, angles in each sector) for variances up to `MODERATE`, and for larger ones.
+#: Variances up to this one need fewer nodes.
 MODERATE = 12.0
+#: The numbers of radii and of angles in each sector: for variances up to `MODERATE`, and for larger ones.
 NODES = {"float32": ((32, 20), (64, 48)), "float64": ((48, 32), (128, 96))}
-_RADIUS = 9.0  # the weight of larger radii is exp(−40)
-#: The lower end of the rule on a line, and the distance of its nodes.
+_RADIUS = 9.0  # larger radii have the probability exp(−40)
+#: The arguments of `line`.
 _LINE = {"float32": (1e-9, 0.22), "float64": (1e-15, 0.12)}
 
 
 def float_arrays(*values: ArrayLike) -> tuple[Array, ...]:
-    """Return the values as arrays of one floating-point type."""
+    """Return the values as arrays of their common floating-point type; integers get JAX's default one."""
     dtype = jnp.result_type(*values)
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
     return tuple(jnp.asarray(v, dtype) for v in values)
@@ -50,7 +53,9 @@ def float_arrays(*values: ArrayLike) -> tuple[Array, ...]:
 def quadrature(
     f: ScalarFunction, q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, nodes: tuple[int, int] | None = None
 ) -> tuple[Array, Array]:
-    """Return the dual of any scalar function by quadrature, (E[f f], E[f' f']). For accuracy see `expectation`.
+    """Return the dual of f by quadrature: E[f(u) f(v)] and E[f'(u) f'(v)].
+
+    `expectation` describes the arguments, the errors that are raised, and the accuracy. f' has no term for a jump of f.
 
     Example:
         >>> [round(float(e), 4) for e in quadrature(jnp.tanh, 0.5, 1.0, 1.0)]
@@ -71,24 +76,32 @@ def expectation(
 ) -> Array:
     """Return the expectation E[f(u) g(v)] by quadrature, for f and g that are smooth on either side of zero.
 
-    A kink or a jump at zero does no harm. Derivatives use only f' and g', also at kinks:
-    ∂/∂q12 = E[f'(u) g'(v)], and ∂/∂q1 = (E[u f'(u) g(v)] − q12 E[f'(u) g'(v)])/(2 q1), which is set to 0 at q1 = 0.
+    The value stays accurate if f and g have a kink or a jump at zero. The derivatives use f' and g', which have no term
+    for a jump: they are right for a kink and wrong for a jump. At q1 = 0, ∂/∂q1 is set to 0. Elsewhere::
+
+        ∂/∂q12 = E[f'(u) g'(v)],   ∂/∂q1 = (E[u f'(u) g(v)] − q12 E[f'(u) g'(v)])/(2 q1).
 
     Args:
-        f: A scalar function.
-        g: A scalar function.
+        f: A JAX function that works elementwise.
+        g: A JAX function that works elementwise.
         q12: The covariance of u and v.
         q1: The variance of u.
         q2: The variance of v. The three arrays broadcast.
-        nodes: The numbers of nodes (radial, angular). By default they are chosen by the largest variance.
+        nodes: The numbers of radii and of angles in each sector. By default the largest variance and the type choose
+            them.
 
     Returns:
-        The expectations, of the broadcast shape.
+        The expectations, of the broadcast shape; NaN where a variance is larger than 1e4.
+
+    Raises:
+        TypeError: If `f` or `g` is not a function, a variance or covariance is not real, or `nodes` are not whole.
+        ValueError: If the three arrays do not broadcast, or `nodes` is not a tuple of positive numbers.
 
     Note:
-        For the library's activations and their slopes, and for variances up to 1e4, the error relative to
-        √(E[f(u)²] E[g(v)²]) is below 1e-11 in float64 and 1e-6 in float32. Beyond, the result is NaN. Memory: about
-        eight times that of the result, whatever the nodes.
+        For piecewise linear functions, sign, erf, GELU, tanh, SiLU, ELU, the sigmoid, and for the slopes of all these,
+        the error relative to √(E[f(u)²] E[g(v)²]) is below 1e-11 in float64 and 1e-6 in float32. Near ρ = ±1 the
+        rounding error of q12 adds to this error. Functions that oscillate, have a narrow peak or grow fast can have
+        larger errors. Memory: about 13 arrays of the shape of the result, whatever the nodes.
     """
     arrays = jnp.broadcast_arrays(*float_arrays(q12, q1, q2))
     return _expectation(f, g, nodes, *arrays)
@@ -122,13 +135,14 @@ def _expectation_jvp(
 
 @functools.partial(jax.jit, static_argnums=0)
 def near(f: ScalarFunction, delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
-    """Return (E[f'(u) f'(v)], δ of f(u) and f(v)) from the δ of u and v (see `ntklib.duals.correlation`).
+    """Return (E[f'(u) f'(v)], δ of f(u) and f(v)) from the δ of u and v. `ntklib.duals.correlation` defines δ.
 
-    With k = E[f²]::
+    With k_1 = E[f(u)²] and k_2 = E[f(v)²], the correlation ρ' of f(u) and f(v) satisfies::
 
         1 ∓ ρ' = ½ E[(f(u)/√k_1 ∓ f(v)/√k_2)²].
 
-    It is a mean of squares, so that a small 1 ∓ ρ' keeps all digits. Accuracy and range are those of `expectation`.
+    A mean of squares keeps its digits, however small 1 ∓ ρ' is. The nodes and the largest variance are those of
+    `expectation`.
     """
     delta, q1, q2 = jnp.broadcast_arrays(delta, q1, q2)
     r1, r2 = (inverse(sqrt(moment(f, q))) for q in (q1, q2))
@@ -149,16 +163,17 @@ def _over_plane(
     q2: Array,
     nodes: tuple[int, int] | None,
 ) -> tuple[Array, ...]:
-    """Return the expectations of several functions of u and v."""
+    """Return the expectation of each number of the tuple `terms(u, v)`."""
     dtype = delta.dtype
-    # If ρ is negative, take the angle between u and −v, which is small near ρ = −1 and keeps its digits.
+    # If ρ is negative, θ is the angle between u and −v. Near ρ = −1 this angle is small and keeps its digits.
     sign = jnp.where(delta < 0, -1.0, 1.0).astype(dtype)
     theta = 2 * jnp.arcsin(jnp.minimum(sqrt(size(delta) / 2), 1.0))
     s1, s2 = sqrt(q1), sign * sqrt(q2)
     largest = jnp.maximum(jnp.max(q1, initial=0.0), jnp.max(q2, initial=0.0))
     (radii, radial), (places, shares) = _rules(largest, nodes, dtype)
     pi = jnp.asarray(np.pi, dtype)
-    # Sectors, by the angle α: u > 0 < v around α = 0; v > 0 > u around α = π/2; their mirror images are (−u, −v).
+    # Two sectors (start, width) in α. For ρ ≥ 0, u and v are positive in the first, and u < 0 < v in the second. For
+    # ρ < 0, v has the opposite sign. In the other two sectors are the points (−u, −v).
     sectors = [(-(pi - theta) / 2, pi - theta), ((pi - theta) / 2, theta)]
     zero = jnp.zeros_like(delta)
     count = len(jax.eval_shape(terms, zero, zero))
@@ -187,7 +202,7 @@ def _over_plane(
 def _rules(largest: Array, nodes: tuple[int, int] | None, dtype: Any) -> tuple[tuple[Array, Array], ...]:
     """Return radii with weights, and places within a sector with weights.
 
-    They are padded with zeros, so that one program serves all variances.
+    The shorter rules are padded with zeros, so that one compiled program serves all variances.
     """
     few, many = (nodes, nodes) if nodes else NODES[dtype.name]
     moderate = largest <= MODERATE
@@ -202,11 +217,13 @@ def _rules(largest: Array, nodes: tuple[int, int] | None, dtype: Any) -> tuple[t
 
 
 def crowded(radii: tuple[Any, Any], angles: tuple[Any, Any], largest: Any, xp: Any) -> tuple[tuple[Any, Any], ...]:
-    """Map Gauss–Legendre rules (nodes, weights) to radii and to places within a sector.
+    """Map two Gauss–Legendre rules (nodes, weights) to (radii, weights) and to (places, weights) within a sector.
 
-    The nodes become denser near the ends, and the more so the larger the largest variance. `xp` is NumPy or jax.numpy.
+    A place is a number in [0, 1]. The weights of the radii contain the Gaussian density. The larger the largest
+    variance, the denser are the radii near 0, and the places near 0 and 1. `xp` is NumPy or jax.numpy.
     """
-    width = xp.log(2 * xp.sqrt(xp.maximum(largest, 1.0))) + 1  # the nodes near the ends are e^width times denser
+    # The radii near 0 are about e^width/2 times denser than the largest ones.
+    width = xp.log(2 * xp.sqrt(xp.maximum(largest, 1.0))) + 1
     x, w = radii
     stretch = _RADIUS / xp.sinh(width)
     r = stretch * xp.sinh(width * (x + 1) / 2)
@@ -222,13 +239,13 @@ def crowded(radii: tuple[Any, Any], angles: tuple[Any, Any], largest: Any, xp: A
 
 
 def line(low: float, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return nodes z > 0 and weights of E[f(z)] for even f; `low` is the smallest z.
+    """Return nodes z > 0 and weights for the expectation E[f(z)] of an even f, with z ~ N(0, 1).
 
-    It is a trapezoid rule in x with z = log(1 + e^x). The nodes are dense near zero on every scale, and evenly spaced
-    where z is large.
+    The nodes z = log(1 + e^x) are those of the trapezoid rule in x with the given step. The smallest is `low`. Small
+    nodes are evenly spaced in log z, and large ones in z.
     """
     count = int((12.0 - np.log(low)) / step)
-    x = np.log(low) + step * np.arange(count)  # np.arange of these three numbers rounds the step
+    x = np.log(low) + step * np.arange(count)  # np.arange(start, stop, step) would round the step
     z = np.log1p(np.exp(x))
     return z, step / (1 + np.exp(-x)) * np.exp(-(z**2) / 2) * np.sqrt(2 / np.pi)
 
@@ -239,7 +256,10 @@ def _line(dtype: Any) -> tuple[Array, Array]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def moment(f: ScalarFunction, q: Array) -> Array:
-    """Return E[f(u)²] for the variance q of u by quadrature, with a relative error below 1e-12 (float32: 1e-7)."""
+    """Return E[f(u)²] for the variance q of u, by quadrature.
+
+    For the functions in the note of `expectation` the relative error is below 1e-12 in float64 and 1e-6 in float32.
+    """
     z, weights = _line(q.dtype)
     roots = jnp.sqrt(weights / 2)
 
@@ -247,7 +267,7 @@ def moment(f: ScalarFunction, q: Array) -> Array:
         x = sqrt(q) * z[i]
         return jnp.maximum(largest, roots[i] * jnp.maximum(jnp.abs(f(x)), jnp.abs(f(-x))))
 
-    # In units of the power of two next to the largest term, no square that counts is too small or too large a number.
+    # Each term is divided by a power of two next to the largest one. Then no square that counts over- or underflows.
     largest = jax.lax.stop_gradient(jax.lax.fori_loop(0, len(z), larger, jnp.zeros_like(q)))
     unit = jnp.ldexp(jnp.ones_like(q), jnp.frexp(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0))[1])
 
@@ -260,9 +280,10 @@ def moment(f: ScalarFunction, q: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def collinear(f: ScalarFunction, q1: Array, q2: Array) -> Array:
-    """Return 1 − ρ' of f(√q1 z) and f(√q2 z), where ρ = 1.
+    """Return 1 − ρ' for ρ = 1, where ρ' is the correlation of f(√q1 z) and f(√q2 z) with z ~ N(0, 1).
 
-    It is ½ E[(f(√q1 z)/√k_1 − f(√q2 z)/√k_2)²] with k = E[f²], and zero for equal variances and for homogeneous f.
+    With k_i = E[f(√q_i z)²] the result is ½ E[(f(√q1 z)/√k_1 − f(√q2 z)/√k_2)²]. It is zero for equal variances and for
+    homogeneous f.
     """
     z, weights = _line(q1.dtype)
     (s1, r1), (s2, r2) = ((sqrt(q), inverse(sqrt(moment(f, q)))) for q in (q1, q2))
@@ -278,7 +299,7 @@ def collinear(f: ScalarFunction, q1: Array, q2: Array) -> Array:
 
 
 def sampler(fn: Callable) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function of NumPy arrays that computes in double precision, whatever the settings, and compiles once."""
+    """Return a function that applies `fn` to NumPy arrays in float64, whatever JAX's settings. It compiles once."""
     size = 2**16
     compiled = jax.jit(fn)
 
@@ -296,11 +317,12 @@ def sampler(fn: Callable) -> Callable[[np.ndarray], np.ndarray]:
 
 @functools.lru_cache(maxsize=256)
 def reach(f: ScalarFunction) -> tuple[float, float]:
-    """Return the largest variances, in float32 and float64, for which the quadrature rules can be trusted for f.
+    """Return the largest variances, in float32 and float64, up to which quadrature is accurate for f.
 
-    Up to these variances E[f²] and E[f'²] by the rule in the plane and by the rule on a line agree, to 1e-6 with the
-    nodes of float32 and to 1e-10 with those of float64. They are at most `LIMITS`, and 0 if the rules never agree. The
-    rules are not accurate for kinks and jumps away from zero, and for functions that oscillate many times.
+    For the variances 1e-6, 1e-5, ..., 1e4 in turn, E[f²] and E[f'²] are computed by the rule in the plane and by the
+    rule on a line. The result is the last variance before the rules disagree: relatively by more than 1e-6 with the
+    nodes of float32, and by more than 1e-10 with the nodes of float64. It is 0 if they disagree at 1e-6, and `LIMITS`
+    if f contains traced values. Kinks and jumps away from zero and many oscillations make the rules inaccurate.
     """
     scales = [0.0, *10.0 ** np.arange(-6, round(math.log10(LIMITS[0])) + 1)]
     sampled = sampler(f), sampler(derivative(f))
@@ -308,14 +330,14 @@ def reach(f: ScalarFunction) -> tuple[float, float]:
     for name, tolerance in (("float32", 1e-6), ("float64", 1e-10)):
         try:
             agree = [all(_difference(g, q, name) <= tolerance for g in sampled) for q in scales[1:]]
-        except jax.errors.TracerArrayConversionError:  # f contains traced values, which are not known
+        except jax.errors.TracerArrayConversionError:  # f contains traced values, so it cannot be evaluated
             return LIMITS
         found.append(float(scales[[*agree, False].index(False)]))
     return found[0], found[1]
 
 
 def _difference(f: Callable[[np.ndarray], np.ndarray], q: float, name: str) -> float:
-    """Return the relative difference of E[f(u)²] by the two rules."""
+    """Return the relative difference of E[f(u)²] between the rule in the plane and the rule on a line."""
     radial, angular = NODES[name][0 if q <= MODERATE else 1]
     rules = [np.polynomial.legendre.leggauss(n) for n in (radial, angular)]
     (r, wr), (places, shares) = crowded(rules[0], rules[1], q, np)
@@ -334,7 +356,7 @@ def _difference(f: Callable[[np.ndarray], np.ndarray], q: float, name: str) -> f
 
 @functools.cache
 def derivative(f: ScalarFunction) -> ScalarFunction:
-    """Return the derivative f' of a scalar function, elementwise on arrays. It is cached, so that it compiles once."""
+    """Return the derivative f', a function that works elementwise. The same f gets the same f', which compiles once."""
 
     def df(x: Array) -> Array:
         return jax.jvp(f, (x,), (jnp.ones_like(x),))[1]
