@@ -1,4 +1,4 @@
-"""How the tables of `ntklib.duals.tables` are made: integrals at Chebyshev nodes, and their factors, in NumPy."""
+"""Making the tables of `ntklib.duals.tables` in NumPy: integrals at Chebyshev nodes, and their factorization."""
 
 import functools
 from collections.abc import Callable
@@ -10,17 +10,19 @@ from ntklib.duals.activation import Activation
 from ntklib.duals.integrals import MODERATE, NODES, crowded, derivative, line, sampler
 from ntklib.duals.tables import Table, coordinate
 
+#: Coefficients and remainders of about this size are left out.
 _TOLERANCE = {"float32": 2e-8, "float64": 1e-12}
+#: Once there are so many nodes in θ or in y, no more are tried.
 _MOST_ANGLES, _MOST_VARIANCES = 512, 192
 
 
 def made(activation: Activation, low: float, high: float, dtype: Any) -> Table:
     """Return the table of an activation for variances from `low` to `high`.
 
-    The range is widened to the next multiples of 1/64 in y, so that similar ranges share a table.
+    The range of y (see `ntklib.duals.tables`) is widened to multiples of 1/64, so that similar ranges share a table.
 
     Raises:
-        ValueError: If the integrals do not converge, for instance for a function with a kink away from zero.
+        ValueError: If φ jumps, or if its slope changes so abruptly away from zero that the integrals are wrong by 1e-3.
     """
     ends = coordinate(np.array([low, high], np.float64), np)
     grid = 64.0
@@ -60,7 +62,7 @@ def _nodes(n: int) -> np.ndarray:
 
 
 def _chebyshev(values: np.ndarray) -> np.ndarray:
-    """Return the coefficients of the interpolant at Chebyshev nodes, along the first axis."""
+    """Return the Chebyshev coefficients of the polynomials with the given values at `_nodes`, along the first axis."""
     n = len(values)
     matrix = np.cos(np.pi * np.outer(np.arange(n), np.arange(n) + 0.5) / n) * 2 / n
     matrix[0] /= 2
@@ -68,20 +70,23 @@ def _chebyshev(values: np.ndarray) -> np.ndarray:
 
 
 def _length(coefficients: np.ndarray, tolerance: float) -> int:
-    """Return the number of coefficients up to the last one above the tolerance."""
+    """Return how many coefficients remain if those after the last one above the tolerance are dropped."""
     size = np.abs(coefficients).reshape(len(coefficients), -1).max(1, initial=0.0)
     return int(np.max(np.nonzero(size > tolerance)[0], initial=-1)) + 1
 
 
 class _Lines:
-    """The functions of one variance at Chebyshev nodes in y: E[φ²], E[φ'²] and the coordinates e."""
+    """The values of E[φ²], of E[φ'²] and of the coordinates e_r at `size` Chebyshev nodes in y.
+
+    `enough` says whether these nodes determine the functions to the tolerance.
+    """
 
     def __init__(self, functions: list[Callable], start: float, span: float, size: int, tolerance: float) -> None:
         y = start + span * (_nodes(size) + 1) / 2
         self.s = 1 / np.square(1 - y) - 1
         self.q = np.square(self.s)
         z, weights = line(1e-15, 0.1)
-        weights = weights / 2  # of each sign
+        weights = weights / 2  # for z and for −z
         (plus, minus), (slope_plus, slope_minus) = (
             [f(sign * self.s[:, None] * z) for sign in (1.0, -1.0)] for f in functions
         )
@@ -98,7 +103,10 @@ class _Lines:
 
 
 def _power(values: np.ndarray, q: np.ndarray) -> tuple[tuple[int, float, float], np.ndarray]:
-    """Return (m, n, a) and the logarithm of values · q^(−m) (1 + q)^n/a, with m and n such that it is small."""
+    """Return (m, n, a) and c with values = a q^m (1 + q)^(−n) e^c, where m and n keep c small.
+
+    If a value is not positive, a and c are 0.
+    """
     if not (values > 0).all():
         return (0, 0.0, 0.0), np.zeros_like(values)
     order = np.argsort(q)
@@ -112,10 +120,10 @@ def _power(values: np.ndarray, q: np.ndarray) -> tuple[tuple[int, float, float],
 
 
 def _low_rank(rows: np.ndarray, tolerance: float) -> np.ndarray:
-    """Return the coordinates of rows in as few directions as possible, with errors of at most `tolerance` a row."""
+    """Return the coordinates of rows in the fewest directions that leave an error of at most `tolerance` in each."""
     u, s, _ = np.linalg.svd(rows, full_matrices=False)
     scaled = u * s
-    left = np.sqrt(np.cumsum(np.square(scaled)[:, ::-1], 1)[:, ::-1])  # the error without columns from k on
+    left = np.sqrt(np.cumsum(np.square(scaled)[:, ::-1], 1)[:, ::-1])  # errors of the rows without columns from k on
     rank = int(np.argmax(np.append(left.max(0) <= tolerance, True)))
     return scaled[:, :rank]
 
@@ -123,11 +131,14 @@ def _low_rank(rows: np.ndarray, tolerance: float) -> np.ndarray:
 def _series(
     slope: Callable, lines: _Lines, tolerance: float, few: bool, activation: Activation
 ) -> tuple[list[np.ndarray], int]:
-    """Return the Chebyshev coefficients in θ of the four F, [degrees, size, size], and their length as series in y."""
+    """Return the Chebyshev coefficients in θ of the four F, and the length of their series in y.
+
+    The four are drop even, drop odd, slope even and slope odd. Each is [degrees, size, size].
+    """
     angles = _angles(slope, lines, tolerance, few)
     while True:
         theta = (_nodes(angles) + 1) * np.pi / 4
-        even, odd = _slopes(slope, lines.s, theta, few)  # of φ'; φ's even part has an odd derivative
+        even, odd = _slopes(slope, lines.s, theta, few)  # parts of φ'; the even part of φ has an odd derivative
         slopes = [odd, even]
         scale = 1 / np.sqrt(np.where(lines.slope > 0, lines.slope, 1.0))
         normalized = [a * (scale[:, None] * scale) for a in slopes]
@@ -142,13 +153,13 @@ def _series(
         angles = 2 * angles
     _refuse_jumps(lines, drops, eta, activation)
     kept = [c[:n] for c, n in zip(coefficients, lengths, strict=True)]
-    # Of φ = 0 nothing is kept.
+    # For φ = 0 all four series are empty.
     along = max((_length(_chebyshev(np.moveaxis(c, 1, 0)), tolerance) for c in kept if len(c)), default=1)
     return kept, along
 
 
 def _angles(slope: Callable, lines: _Lines, tolerance: float, few: bool) -> int:
-    """Return a number of angles that is enough for the smallest and the two largest variances."""
+    """Return a number of angles that resolves the slopes of the smallest and of the two largest variances."""
     some = np.argsort(lines.s)[[0, -2, -1]]
     angles = 24
     while angles < _MOST_ANGLES:
@@ -162,10 +173,10 @@ def _angles(slope: Callable, lines: _Lines, tolerance: float, few: bool) -> int:
 
 
 def _slopes(slope: Callable, s: np.ndarray, theta: np.ndarray, few: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return E[g(u) g(v)] of the even and of the odd part of g = φ' at all angles, [angles, size, size].
+    """Return E[g(u) g(v)] for the even part g of φ', and for its odd part, each [angles, size, size].
 
-    The rule is the polar one of `ntklib.duals.integrals`. In each sector v takes the places of u in reverse order, and
-    in the second sector also with the opposite sign.
+    The rule is the polar one of `ntklib.duals.integrals`. In each sector v/√q2 takes the values of u/√q1 in reverse
+    order, and in the second sector also with the opposite sign. `few` asks for the nodes of float32.
     """
     radial, angular = NODES["float32" if few else "float64"][0 if s.max() <= np.sqrt(MODERATE) else 1]
     rules = [np.polynomial.legendre.leggauss(n) for n in (radial, angular)]
@@ -187,7 +198,7 @@ def _slopes(slope: Callable, s: np.ndarray, theta: np.ndarray, few: bool) -> tup
 
 @functools.lru_cache(maxsize=16)
 def _integral(angles: int) -> np.ndarray:
-    """Return the matrix that maps the values of f at the nodes θ to ∫_0^θ sin θ' f(θ') dθ'."""
+    """Return the matrix that maps the values of f at the nodes θ to ∫_0^θ sin θ' f(θ') dθ' at the same nodes."""
     theta = (_nodes(angles) + 1) * np.pi / 4
     x, w = np.polynomial.legendre.leggauss(angles // 2 + 12)
     inner = np.outer(theta, (x + 1) / 2)  # [angles, rule]
@@ -197,25 +208,29 @@ def _integral(angles: int) -> np.ndarray:
 
 
 def _refuse_jumps(lines: _Lines, drops: list[np.ndarray], eta: np.ndarray, activation: Activation) -> None:
-    """Refuse functions that jump.
+    """Raise if φ jumps.
 
-    The expectation of the odd part must be 0 at a right angle. If φ jumps, the integral of its slope misses the jump.
+    At θ = π/2 the expectation of the odd part is 0. So from θ = 0 to π/2 it must drop by its value at θ = 0, which is
+    the sum of e_r(q1) e_r(q2) over the odd coordinates. The drop is computed as an integral of φ', which misses a jump.
     """
     values = np.polynomial.chebyshev.chebval(1.0, _chebyshev(drops[1])) / (1 + eta)
     odd = lines.coordinates[:, lines.counts[0] :]
     if np.abs(values - odd @ odd.T).max() > 1e-3:
         raise ValueError(
-            f"The activation {activation.name!r} jumps, or bends so sharply away from zero that its expectations could "
-            f"not be integrated: `gram` has no fast way for it. Use `net.kernel`, or give `Elementwise` its `dual`."
+            f"The activation {activation.name!r} jumps, or its slope changes too abruptly away from zero. Its "
+            f"expectations could not be integrated, so `gram` has no table for it. Use `net.kernel`, or give "
+            f"`Elementwise` its `dual`."
         )
 
 
 def _products(
     series: list[np.ndarray], lines: _Lines, tolerance: float
 ) -> tuple[tuple[tuple[int, ...], ...], list[np.ndarray], np.ndarray]:
-    """Factorize the coefficients as sums of products.
+    """Write each matrix of coefficients as a sum of products of a function of q1 and the same function of q2.
 
-    Returns: ranks for each series and degree, factors at the nodes in the order in which they are summed, and signs.
+    Returns:
+        The number of products for each series and degree; the functions at the nodes in y, in the order in which
+        `Table` sums them; and the sign of each product.
     """
     ranks: list[list[int]] = [[] for _ in range(4)]
     factors: list[np.ndarray] = []

@@ -1,24 +1,27 @@
-"""Tables of the dual of any scalar function, made once for the variances in use, and nearly as fast as a closed form.
+"""Tables of the dual of any scalar function φ: made once for the variances in use, nearly as fast as a closed form.
 
-At fixed variances the dual is a smooth function of the angle θ between u and ±v, and therefore a short Chebyshev series
-in θ. Its coefficients are smooth in the two variances, and therefore short sums of products of a function of q1 and a
-function of q2::
+Let u and v have the variances q1 and q2 and the correlation ρ, and let cos θ = abs(ρ). At fixed variances the dual is a
+smooth function of θ, and therefore a short Chebyshev series in θ. Its coefficients are smooth in the two variances, and
+therefore short sums of products of a function of q1 and a function of q2::
 
     F(θ; q1, q2) = Σ_k T_k(4θ/π − 1) Σ_r ± a_kr(q1) a_kr(q2),   0 ≤ θ ≤ π/2.
 
-On a tile of a kernel matrix a_kr are vectors, one for the rows and one for the columns, and an entry takes about a
-hundred multiplications. There are two such F for the even part of φ and two for the odd part. They are chosen so that
-nothing cancels, and that a bound on their absolute error is enough::
+In a tile of a kernel matrix, a_kr(q1) is a vector over the rows and a_kr(q2) a vector over the columns. An entry takes
+about a hundred multiplications.
 
-    slope:  E[φ_p'(u) φ_p'(v)] / √(E[φ'(u)²] E[φ'(v)²]),
+There are four such F: a slope and a drop for the even part φ_0 of φ, and a slope and a drop for the odd part φ_1. Let
+E_p(θ) = E[φ_p(u) φ_p(±v)] with the sign of ρ, k_1 = E[φ(u)²] and k_2 = E[φ(v)²]. Then::
+
+    slope:  E[φ_p'(u) φ_p'(±v)] / √(E[φ'(u)²] E[φ'(v)²]),
     drop:   (E_p(0) − E_p(θ)) / √(k_1 k_2) · (1 + η/d),   d = 1 − cos θ,   η = ½ (1/(1 + q1) + 1/(1 + q2)).
 
-The drop is computed as an integral of the slope, E_p(0) − E_p(θ) = √(q1 q2) ∫_0^θ sin θ' E[φ_p' φ_p'] dθ', so that it
-keeps its relative precision as θ → 0. A φ that is smooth on the scale 1 has a drop that bends near θ = 0; the factor
-d/(d + η) has a bend of the same width.
+E_p(0) − E_p(θ) is computed as √(q1 q2) ∫_0^θ sin θ' E[φ_p'(u) φ_p'(±v)] dθ', so nothing cancels as θ → 0. If φ is
+smooth on the scale 1, this difference grows like d for d < η and more slowly beyond. So does d/(d + η). The drop is in
+effect the quotient of the two. It is therefore smooth, and a bound on its absolute error is enough.
 
-For two inputs in one direction and of different variance ρ' is not 1, but 1 − ρ' = ½ Σ_r (e_r(q1) − e_r(q2))². Here e
-are the coordinates of the unit vector φ(√q z)/√k in the space of functions of a standard normal z.
+For two inputs in one direction, θ = 0, but ρ' may differ from 1 if their variances differ:
+1 − ρ' = ½ Σ_r (e_r(q1) − e_r(q2))². Here e_r(q) are the coordinates of the unit vector φ(√q z)/√k in the space of
+functions of z ~ N(0, 1), with k = E[φ(√q z)²].
 
 All functions of a variance are Chebyshev series in y = 1 − (1 + √q)^(−1/2), which is 0 at q = 0 and 1 at infinity.
 """
@@ -35,14 +38,14 @@ from ntklib.duals import arccos
 from ntklib.duals.activation import Activation, Parts
 from ntklib.duals.correlation import size
 
-#: With more products than this, the sums of a few rows at a time are one matrix product, which compiles much faster.
+#: A table with more products than this uses `Table._long_sums`, which compiles much faster.
 _LONG = 320
 
 
 class Vectors(NamedTuple):
     """The functions of one variance: E[φ²], E[φ'²], the coordinates e_r, and the factors a_kr.
 
-    Coordinates and factors lie along a first axis.
+    The first axis of `coordinates` is r, and the first axis of `factors` all pairs of k and r.
     """
 
     moment: Array
@@ -54,17 +57,18 @@ class Vectors(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The dual of one activation for variances in a range; see the docstring of this module.
+    """The dual of one activation for variances in a range. The docstring of this module has the equations.
 
     Args:
         low: The lower end of the range of y.
         span: The length of the range of y.
         values: The Chebyshev coefficients in y of all functions of one variance, [degree, columns].
-        powers: (m, n, a) for E[φ²] and for E[φ'²], which are a q^m (1 + q)^(−n) e^c, with c from the first two columns.
-        coordinates: The numbers of coordinates e_r of the even and of the odd part.
-        ranks: The number of products for each degree k, for each of the four series (drop even and odd, slope even and
-            odd).
-        signs: The signs of the products.
+        powers: (m, n, a) for E[φ²] and for E[φ'²]. Each of these is a q^m (1 + q)^(−n) e^c. The first two columns of
+            `values` give their c.
+        coordinates: The number of coordinates e_r of the even part, and of the odd part.
+        ranks: For each of the four series drop even, drop odd, slope even and slope odd: the number of products for
+            each degree k.
+        signs: The sign of each product.
     """
 
     low: Any
@@ -76,7 +80,7 @@ class Table:
     signs: Any
 
     def vectors(self, q: Array) -> Vectors:
-        """Return all functions of one variance; they are NaN outside the range."""
+        """Return all functions of one variance at the variances q. They are NaN outside the range of the table."""
         y = coordinate(q, jnp)
         x = jnp.clip(2 * (y - self.low) / self.span - 1, -1.0, 1.0)
         series = [jnp.ones_like(x), x]
@@ -92,7 +96,7 @@ class Table:
             for i, (m, n, scale) in enumerate(self.powers)
         ]
         end = 2 + sum(self.coordinates)
-        # A barrier, because otherwise XLA would compute these vectors again for each entry of the matrix.
+        # Without the barrier XLA would compute these vectors again for each entry of the matrix.
         return Vectors(*jax.lax.optimization_barrier((sizes[0], sizes[1], columns[2:end], columns[end:])))
 
     def moment(self, q: Array) -> Array:
@@ -100,7 +104,7 @@ class Table:
         return self.vectors(q).moment
 
     def near(self, activation: Activation, delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
-        """Return (E[φ'(u)φ'(v)], δ of φ(u) and φ(v)) from the δ of u and v, as `Activation.near`."""
+        """Return (E[φ'(u)φ'(v)], δ of φ(u) and φ(v)) from the δ of u and v, as `Activation.near` does."""
         v1, v2 = self.vectors(q1), self.vectors(q2)
         none = jnp.maximum((v1.moment == 0).astype(delta.dtype), (v2.moment == 0).astype(delta.dtype))
         e1, e2 = v1.coordinates, v2.coordinates
@@ -123,7 +127,7 @@ class Table:
         return parts.joined(delta, apart, none)
 
     def _sums(self, x: Array, a: Array, b: Array) -> list[Any]:
-        """Return the four series at each entry."""
+        """Return the four series at x = 4θ/π − 1, from the factors a of q1 and b of q2."""
         if sum(map(sum, self.ranks)) > _LONG and x.ndim == 2:
             return self._long_sums(x, a[:, :, 0].T, b[:, 0].T)
         a = a * self.signs.reshape(-1, *(1,) * (a.ndim - 1))
@@ -141,9 +145,9 @@ class Table:
         return totals
 
     def _long_sums(self, x: Array, a: Array, b: Array) -> list[Array]:
-        """Return the same for many products, by matrix products for a few rows at a time.
+        """Return the result of `_sums` by matrix products, for a few rows of x at a time.
 
-        All ranks are padded with zeros to the largest.
+        The sums over r are padded with zeros to one length. a is [N, products], and b is [M, products].
         """
         degrees, rank = max(map(len, self.ranks)), max(max(r, default=0) for r in self.ranks)
         index = np.full((4, degrees, rank), a.shape[-1])  # the place of a zero
