@@ -1,4 +1,4 @@
-"""Sines and cosines, exponentials and Gaussians: functions whose duals are exponentials of the variances."""
+"""Sines and cosines, exponentials and Gaussians, with their duals in closed form."""
 
 import functools
 import math
@@ -27,11 +27,10 @@ def sin(
 ) -> tuple[Array, Array]:
     """Return the dual of a sin(ωx + b), with amplitude a, frequency ω and phase b.
 
-    The first number is::
+    The dual is::
 
-        E[φφ] = (a²/2) e^(−ω²(q1 + q2)/2) (e^(ω² q12) − cos 2b · e^(−ω² q12)).
-
-    E[φ'φ'] is ω² times the same with + in the place of −.
+        E[φφ]   = (a²/2) e^(−ω²(q1 + q2)/2) (e^(ω² q12) − cos 2b · e^(−ω² q12)),
+        E[φ'φ'] = ω² (a²/2) e^(−ω²(q1 + q2)/2) (e^(ω² q12) + cos 2b · e^(−ω² q12)).
 
     Example:
         >>> [round(float(e), 4) for e in sin(0.5, 1.0, 1.0)]
@@ -39,14 +38,14 @@ def sin(
     """
     w2, turned = frequency**2, math.cos(2 * phase)
     q12, q1, q2 = float_arrays(q12, q1, q2)
-    # Two exponentials instead of exp(−q) sinh(q), in which sinh overflows long before the product is large.
+    # The exponents are summed first: e^(ω² q12) alone could overflow, although the product is at most 1.
     minus, plus = (jnp.exp(-w2 * ((q1 + q2) / 2 + sign * q12)) for sign in (-1, 1))
     scale = amplitude**2 / 2
     return scale * (minus - turned * plus), scale * w2 * (minus + turned * plus)
 
 
-#: Up to Q = ω²q = `_SHORT` collinear waves are compared by their first `_COUNT` coordinates. Beyond, κ e^(−2Q) is
-#: negligible compared to 1.
+#: At ρ = 1, `long_waves` computes 1 − ρ' from `_COUNT` coordinates if Q = ω²q is at most `_SHORT` for both variances.
+#: Beyond, `short_waves` computes it: there cos 2b · e^(−2Q) is so small that its rounding error does no harm.
 _SHORT, _COUNT = 8.0, 44
 
 
@@ -54,8 +53,9 @@ _SHORT, _COUNT = 8.0, 44
 def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
     """Return the near form of a sin(ωx + b).
 
-    Let t_i = ω √q_i, P = t_1 t_2, x = P d and G = e^(−(t_1 − t_2)²/2). In units of a², the expectations of sin and of
-    cos at the acute angle are G (e^(−x) ∓ e^(x − 2P))/2. Their drops from θ = 0 are G (1 − e^(−x)) (1 ± e^(x − 2P))/2.
+    The odd part of sin(ωx + b) is cos b sin ωx, and the even part is sin b cos ωx. Let t_i = ω √q_i, P = t_1 t_2,
+    d = 1 − cos θ, x = P d and G = e^(−(t_1 − t_2)²/2). At the acute angle θ the expectations of sin ωx (upper sign) and
+    of cos ωx (lower sign) are G (e^(−x) ∓ e^(x − 2P))/2. Their drops from θ = 0 are G (1 − e^(−x)) (1 ± e^(x − 2P))/2.
     """
     odd, even = math.cos(phase) ** 2, math.sin(phase) ** 2
 
@@ -77,7 +77,7 @@ def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
             start=(even * unit * (1 + jnp.exp(-2 * p)), odd * unit * -jnp.expm1(-2 * p)),
             slope=(even * scale * (waves - far), odd * scale * (waves + far)),
         )
-        some1, some2 = (jnp.where(m == 0, 1.0, t) for m, t in ((m1, t1), (m2, t2)))  # without a variance 1 − κ is 0
+        some1, some2 = (jnp.where(m == 0, 1.0, t) for m, t in ((m1, t1), (m2, t2)))  # no log 0 in `short_waves`
         apart = jnp.where(jnp.maximum(t1, t2) ** 2 <= _SHORT, long_waves(t1, t2), short_waves(some1, some2))
         none = jnp.maximum((m1 == 0).astype(d.dtype), (m2 == 0).astype(d.dtype))
         return parts.joined(delta, apart, none)
@@ -86,8 +86,8 @@ def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
     def long_waves(t1: Array, t2: Array) -> Array:
         """Return 1 − ρ' at θ = 0 as ½ Σ_n (e_n(t_1) − e_n(t_2))².
 
-        e_n are the coordinates of sin(t z + b) in Hermite polynomials, e_n = w_n t^n e^(−t²/2)/√(n! k), with
-        w_n² = cos² b for odd n and sin² b for even n.
+        e_n(t) = w_n t^n e^(−t²/2)/√(n! k) are, up to signs, the coordinates of sin(t z + b)/√k in normalized Hermite
+        polynomials of z ~ N(0, 1). Here k = E[sin²(t z + b)], and w_n is cos b for odd n and sin b for even n.
         """
         t1, t2 = (jnp.minimum(t, math.sqrt(_SHORT)) for t in (t1, t2))
         start = [jnp.exp(-(t**2) / 2) * inverse(sqrt(moment(t))) for t in (t1, t2)]
@@ -101,7 +101,10 @@ def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
         return jax.lax.fori_loop(0, _COUNT, add, (*start, jnp.zeros_like(t1 * t2)))[2] / 2
 
     def short_waves(t1: Array, t2: Array) -> Array:
-        """Return 1 − ρ' at θ = 0 as 1 − G (1 − κe^(−2P))/√((1 − κe^(−2Q_1)) (1 − κe^(−2Q_2))) with κ = cos 2b."""
+        """Return 1 − ρ' at θ = 0 as 1 − G (1 − κe^(−2P))/√((1 − κe^(−2Q_1)) (1 − κe^(−2Q_2))).
+
+        Here κ = cos 2b and Q_i = t_i².
+        """
         p, big1, big2 = (jnp.log1p(-math.cos(2 * phase) * jnp.exp(-2 * a)) for a in (t1 * t2, t1**2, t2**2))
         return -jnp.expm1(-jnp.square(t1 - t2) / 2 + p - (big1 + big2) / 2)
 
@@ -114,7 +117,10 @@ def _wave(x: Array, frequency: float, amplitude: float, phase: float) -> Array:
 
 @functools.cache
 def sine_record(frequency: float, amplitude: float, phase: float, name: str = "sin") -> Activation:
-    """The record of a sin(ωx + b). ωx must be known to a few digits, so that Q = ω²q is at most 100 in float32."""
+    """Return the record of a sin(ωx + b).
+
+    The limits keep Q = ω²q below 100 in float32 and 1e10 in float64. Rounding then changes ωx by about 1e-6 and 1e-11.
+    """
     arguments = {"frequency": frequency, "amplitude": amplitude, "phase": phase}
     return Activation(
         name, functools.partial(_wave, **arguments), functools.partial(sin, **arguments),
@@ -127,7 +133,7 @@ def sine_record(frequency: float, amplitude: float, phase: float, name: str = "s
 
 
 def exp(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, rate: float = 1.0) -> tuple[Array, Array]:
-    """Return the dual of e^(ax) with a = `rate`: E[φφ] = e^(a²((q1 + q2)/2 + q12)), and a² times the same.
+    """Return the dual of e^(ax) with a = `rate`: E[φφ] = e^(a²((q1 + q2)/2 + q12)), and E[φ'φ'] = a² E[φφ].
 
     Example:
         >>> [round(float(e), 4) for e in exp(0.5, 1.0, 1.0)]
@@ -142,7 +148,7 @@ def exp(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, rate: float = 1.0) -> t
 def _exp_near(rate: float) -> Near:
     """Return the near form of e^(ax).
 
-    ρ' = e^(−a²h), with half of the squared distance h = ½ E[(u − v)²] = ½(√q1 − √q2)² + √(q1 q2) (1 − ρ).
+    It uses ρ' = e^(−a²h), where h = ½ E[(u − v)²] = ½(√q1 − √q2)² + √(q1 q2) (1 − ρ) is half of the squared distance.
     """
 
     def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
@@ -160,7 +166,7 @@ def _exponential(x: Array, rate: float) -> Array:
 
 @functools.cache
 def exp_record(rate: float) -> Activation:
-    """The record of e^(ax). The limits keep its moments e^(2a²q) in the range of numbers."""
+    """Return the record of e^(ax). The limits keep E[φ²] = e^(2a²q) in the range of numbers."""
     fn, closed = functools.partial(_exponential, rate=rate), functools.partial(exp, rate=rate)
     limits = (20 / rate**2, 150 / rate**2)
     return Activation(
@@ -192,8 +198,8 @@ def gaussian(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, rate: float = 1.0)
 def _gaussian_near(rate: float) -> Near:
     """Return the near form of e^(−bx²).
 
-    With A_i = 1 + 4bq_i, E[φ²] is k_i = A_i^(−1/2). At θ = 0, D is D_0 = (A_1 + A_2)/2, and ρ' is
-    √(√(A_1 A_2)/D_0). At other angles D − D_0 = 4b² q1 q2 d (2 − d).
+    `gaussian` defines D. Let A_i = 1 + 4bq_i, so that E[φ²] = A_i^(−1/2). At θ = 0, D has the value
+    D_0 = (A_1 + A_2)/2, and ρ' = √(√(A_1 A_2)/D_0). At other angles D = D_0 + 4b² q1 q2 d (2 − d), with d = 1 − cos θ.
     """
 
     def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
@@ -223,7 +229,7 @@ def _bell(x: Array, rate: float) -> Array:
 
 @functools.cache
 def gaussian_record(rate: float) -> Activation:
-    """The record of e^(−bx²)."""
+    """Return the record of e^(−bx²)."""
     fn, closed, limits = functools.partial(_bell, rate=rate), functools.partial(gaussian, rate=rate), (1e30, 1e150)
     return Activation(
         "gaussian", fn, closed, _gaussian_near(rate), limits=limits,

@@ -1,4 +1,4 @@
-"""Polynomials. By their expansion in Hermite polynomials, their duals are polynomials in the correlation."""
+"""Polynomials. An expansion in Hermite polynomials gives their duals in closed form."""
 
 import functools
 import math
@@ -20,12 +20,11 @@ def polynomial(
 ) -> tuple[Array, Array]:
     """Return the dual of φ(x) = Σ_j c_j x^j, with the coefficients c from degree 0 on.
 
-    From the expansion φ(√q z) = Σ_m a_m(q) He_m(z)/√m! follows::
+    The expansion φ(√q z) = Σ_m a_m(q) He_m(z)/√m! in the probabilists' Hermite polynomials gives::
 
         E[φφ] = Σ_m a_m(q1) a_m(q2) ρ^m,  a_m(q) = √m! Σ_i c_{m+2i} (m + 2i)!/(m! i! 2^i) q^(m/2 + i).
 
-    The factors q^(m/2) are combined with ρ^m to q12^m, which makes it a polynomial in q12. E[φ'φ'] is the first number
-    of the dual of φ'.
+    Since q1^(m/2) q2^(m/2) ρ^m = q12^m, E[φφ] is a polynomial in q12, q1 and q2. The same sum for φ' gives E[φ'φ'].
 
     Example:
         >>> [round(float(e), 4) for e in polynomial(0.5, 1.0, 1.0, coefficients=(0.0, 0.0, 1.0))]  # 1 + 2 q12², 4 q12
@@ -47,7 +46,7 @@ def _slope(c: Coefficients) -> Coefficients:
 
 
 def _reduced(c: Coefficients, m: int, q: Array) -> Array:
-    """Return a_m(q)/q^(m/2), a polynomial in q."""
+    """Return a_m(q)/q^(m/2), which is a polynomial in q."""
     total = jnp.zeros_like(q)
     for i in range((len(c) - 1 - m) // 2, -1, -1):
         weight = math.sqrt(math.factorial(m)) * math.factorial(m + 2 * i) / (
@@ -61,10 +60,11 @@ def _reduced(c: Coefficients, m: int, q: Array) -> Array:
 def _polynomial_near(coefficients: Coefficients) -> Near:
     """Return the near form of a polynomial.
 
-    For each of the two inputs let e_m = a_m/√k with k = Σ a_m², which is a unit vector. Then 1 − ρ' is the sum of two
-    terms: its value at ρ = 1, which is half of the squared distance of the two vectors, and Σ e_1m e_2m (1 − ρ^m) with
-    1 − ρ^m = (1 − ρ)(1 + ρ + ... + ρ^(m−1)). 1 + ρ' is the same with −e_2m, and for negative ρ the odd entries of e_2m
-    change their sign.
+    For input i let e_im = a_m(q_i)/√k_i, with k_i = Σ_m a_m(q_i)². For ρ ≥ 0::
+
+        1 ∓ ρ' = ½ Σ_m (e_1m ∓ e_2m)² ± Σ_m e_1m e_2m (1 − ρ^m),   1 − ρ^m = (1 − ρ)(1 + ρ + ... + ρ^(m−1)).
+
+    For ρ < 0, abs(ρ) takes the place of ρ, and e_2m changes its sign for odd m.
     """
 
     def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
@@ -109,7 +109,7 @@ def _value(x: Array, coefficients: Coefficients) -> Array:
 
 @functools.cache
 def polynomial_record(coefficients: Coefficients, name: str = "polynomial") -> Activation:
-    """The record of Σ_j c_j x^j. The limits keep its moments, which grow like q^degree, in the range of numbers."""
+    """Return the record of Σ_j c_j x^j. The limits keep E[φ²], which grows like q^degree, in the range of numbers."""
     fn = functools.partial(_value, coefficients=coefficients)
     closed = functools.partial(polynomial, coefficients=coefficients)
     degree = max(len(coefficients) - 1, 1)
@@ -121,6 +121,6 @@ def polynomial_record(coefficients: Coefficients, name: str = "polynomial") -> A
 
 
 def hermite(degree: int) -> Coefficients:
-    """Return the coefficients of the probabilists' He_n(x)/√(n!), which has variance 1 for inputs of variance 1."""
+    """Return the coefficients of the probabilists' He_n(x)/√(n!) with n = `degree`; E[φ²] is 1 for x ~ N(0, 1)."""
     power = np.polynomial.hermite_e.herme2poly([0.0] * degree + [1.0])
     return tuple(float(c) for c in power / math.sqrt(math.factorial(degree)))

@@ -1,6 +1,6 @@
-"""Piecewise linear functions and powers: leaky ReLU and its relatives, identity, step and sign, rectified monomials.
+"""Leaky ReLU with ReLU, the absolute value and the identity as special cases; sign; rectified monomials.
 
-All are homogeneous, φ(ax) = a^p φ(x) for a > 0. Correlations after them therefore do not depend on variances.
+All are homogeneous: φ(ax) = a^p φ(x) for a > 0. The correlation ρ' after φ therefore does not depend on variances.
 """
 
 import functools
@@ -19,12 +19,12 @@ from ntklib.duals.integrals import float_arrays
 
 
 def sine_and_angle(q12: Array, q1: Array, q2: Array) -> tuple[Array, Array, Array]:
-    """Return ρ, sin θ and θ = arccos ρ in [0, π].
+    """Return ρ, sin θ and θ = arccos ρ in [0, π]. If a variance is zero, θ is π/2.
 
-    No product of variances is formed, since it could leave the range of numbers. sin² is a difference with a rounding
-    error of a few ε; values below that are set to 0. Otherwise equal inputs, whose q12 differs from their variances in
-    the last bit, would get θ ≈ √ε (3e-4 in float32) instead of 0. The derivative of θ is infinite at ρ = ±1, and is
-    replaced by 0 there. If a variance is zero, θ is π/2.
+    q1 and q2 are never multiplied, since the product could leave the range of numbers. The rounding error of sin² θ is
+    a few ε, so a value up to 4ε is set to 0. Without this rule two equal inputs would get θ ≈ √ε (3e-4 in float32) if
+    rounding has made q12 and the variances differ in the last bit. At ρ = ±1 the infinite derivative of θ is replaced
+    by 0.
     """
     s1, s2 = (jnp.where(q > 0, sqrt(q), 1.0) for q in (q1, q2))
     rho = jnp.where((q1 > 0) & (q2 > 0), q12 / s1 / s2, 0.0)
@@ -42,11 +42,16 @@ def sine_and_angle(q12: Array, q1: Array, q2: Array) -> tuple[Array, Array, Arra
 def leaky_relu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, slope: float = 0.0) -> tuple[Array, Array]:
     """Return the dual of φ(x) = x for x ≥ 0 and a · x for x < 0, with a = `slope`.
 
-    The slope 0 is ReLU, −1 the absolute value, and 1 the identity. With θ = arccos(q12/√(q1 q2)) the dual of ReLU is
-    √(q1 q2) (sin θ + (π − θ) cos θ)/2π and (π − θ)/2π. Since φ(x) = relu(x) − a · relu(−x), the first number of the
-    dual of φ is (1 + a²) r(q12) − 2a r(−q12), with r(q12) the first number of the dual of ReLU. The second is the same
-    of the second number of ReLU, with + 2a. The second number has a square-root cusp at ρ = ±1. It is exact there, and
-    has errors of √ε for pairs as near as 1 − ρ = ε.
+    The slope 0 gives ReLU, −1 the absolute value, and 1 the identity. Let θ = arccos(q12/√(q1 q2)). The dual of ReLU
+    is::
+
+        r(θ) = √(q1 q2) (sin θ + (π − θ) cos θ)/2π,   s(θ) = (π − θ)/2π.
+
+    Since φ(x) = relu(x) − a · relu(−x), the dual of φ is::
+
+        E[φφ] = (1 + a²) r(θ) − 2a r(π − θ),   E[φ'φ'] = (1 + a²) s(θ) + 2a s(π − θ).
+
+    At ρ = ±1, E[φ'φ'] has a square-root cusp and is exact. Where 1 − abs(ρ) is as small as ε, its error is about √ε.
 
     Example:
         >>> [round(float(e), 4) for e in leaky_relu(0.5, 1.0, 1.0)]
@@ -78,7 +83,7 @@ def abs(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
 def identity(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
     """Return the dual of φ(x) = x: the covariance itself, and 1."""
     q12, q1, q2 = float_arrays(q12, q1, q2)
-    q12 = q12 + jnp.zeros_like(q1 + q2)  # the shape that the others return
+    q12 = q12 + jnp.zeros_like(q1 + q2)  # the broadcast shape
     return q12, jnp.ones_like(q12)
 
 
@@ -86,12 +91,13 @@ def identity(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array
 def _leaky_near(slope: float, acute: bool = False) -> Near:
     """Return the near form of leaky ReLU.
 
-    With a the slope, α = (1 + a)/2 and γ = (1 − a)/2, φ(x) = αx + γ abs(x). With the acute angle θ and d = 1 − cos θ,
-    the expectations of the two parts in units of √(q1 q2) are::
+    Let a be the slope, α = (1 + a)/2 and γ = (1 − a)/2. Then φ(x) = αx + γ abs(x). At the acute angle θ, the `slope` of
+    `Parts` and E_p(θ)/√(q1 q2) are::
 
-        odd part   α² cos θ,  slope α²;      even part   γ² (cos θ + (2/π)(sin θ − θ cos θ)),  slope γ² (1 − 2θ/π).
+        odd part   α²,  α² cos θ;      even part   γ² (1 − 2θ/π),  γ² (cos θ + (2/π)(sin θ − θ cos θ)).
 
-    `Parts` needs them divided by κ = α² + γ². `acute` says that δ ≥ 0: then the two parts just add.
+    For `drop` and `start` the second number is divided by κ = α² + γ², since E[φ²] = κq. `acute` says that δ ≥ 0: then
+    the new δ is the sum of the two drops.
     """
     odd, even = ((1 + slope) / 2) ** 2, ((1 - slope) / 2) ** 2
     kappa = odd + even
@@ -114,7 +120,7 @@ def _leaky_near(slope: float, acute: bool = False) -> Near:
 
 @functools.cache
 def leaky(slope: float) -> Activation:
-    """The record of leaky ReLU."""
+    """Return the record of leaky ReLU."""
     fn = functools.partial(jax.nn.leaky_relu, negative_slope=slope)
     closed = functools.partial(leaky_relu, slope=slope)
     return _linear("leaky_relu", fn, closed, slope, "leaky", (slope,))
@@ -129,19 +135,19 @@ def _linear(name, fn, closed, slope: float, maker: str, arguments: tuple[float, 
 
 @functools.cache
 def relu_record() -> Activation:
-    """The record of ReLU."""
+    """Return the record of ReLU."""
     return _linear("relu", jax.nn.relu, relu, 0.0, "relu_record")
 
 
 @functools.cache
 def abs_record() -> Activation:
-    """The record of the absolute value."""
+    """Return the record of the absolute value."""
     return _linear("abs", jnp.abs, abs, -1.0, "abs_record")
 
 
 @functools.cache
 def identity_record() -> Activation:
-    """The record of the identity."""
+    """Return the record of the identity."""
     return _linear("identity", _identity, identity, 1.0, "identity_record")
 
 
@@ -153,7 +159,7 @@ def _identity(x: Array) -> Array:
 
 
 def sign(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
-    """Return the dual of sign(x): 1 − 2θ/π, and 0, because the derivative is 0 wherever it exists.
+    """Return the dual of sign(x): 1 − 2θ/π with θ = arccos ρ, and 0, because the derivative is 0 wherever it exists.
 
     Example:
         >>> [round(float(e), 4) for e in sign(0.5, 1.0, 1.0)]
@@ -175,7 +181,7 @@ def _sign_near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
 
 @functools.cache
 def sign_record() -> Activation:
-    """The record of sign(x)."""
+    """Return the record of sign(x)."""
     limits = (math.inf, math.inf)
     return Activation(
         "sign", jnp.sign, sign, _sign_near, homogeneous=True, limits=limits, maker=f"{__name__}:sign_record"
@@ -184,10 +190,11 @@ def sign_record() -> Activation:
 
 @functools.cache
 def _arccosine(degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return P_p and Q_p of J_p(θ) = (π − θ) P_p(c) + sin θ Q_p(c), with c = cos θ, as coefficients from degree 0 on.
+    """Return the coefficients of P_p and of Q_p, from degree 0 on, for p = `degree`.
 
-    J_p = sin^(2p+1) θ (d/dc)^p ((π − θ)/sin θ). One more derivative gives P_{p+1} = (1 − c²) P' + (2p + 1) c P and
-    Q_{p+1} = P + (1 − c²) Q' + 2p c Q.
+    With c = cos θ, the two polynomials give J_p(θ) = sin^(2p+1) θ (d/dc)^p ((π − θ)/sin θ) as
+    (π − θ) P_p(c) + sin θ Q_p(c). They start from P_0 = 1 and Q_0 = 0. One more derivative gives
+    P_{p+1} = (1 − c²) P_p' + (2p + 1) c P_p and Q_{p+1} = P_p + (1 − c²) Q_p' + 2p c Q_p.
     """
     square, c = np.polynomial.Polynomial([1.0, 0.0, -1.0]), np.polynomial.Polynomial([0.0, 1.0])
     p, q = np.polynomial.Polynomial([1.0]), np.polynomial.Polynomial([0.0])
@@ -199,18 +206,18 @@ def _arccosine(degree: int) -> tuple[np.ndarray, np.ndarray]:
 def _polynomial(coefficients: np.ndarray, x: Array) -> Array:
     total = jnp.full_like(x, coefficients[-1])
     for c in coefficients[-2::-1]:
-        total = total * x + float(c)  # a NumPy number would change the precision
+        total = total * x + float(c)  # a NumPy number would turn float32 into float64
     return total
 
 
 def rectified_monomial(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, degree: int = 1) -> tuple[Array, Array]:
-    """Return the dual of max(x, 0)^p with p = `degree` ≥ 0; p = 0 is the step.
+    """Return the dual of max(x, 0)^p with p = `degree` ≥ 0. For p = 0 the function is the step from 0 to 1.
 
-    The first number is the arc-cosine kernel of order p (Cho & Saul 2009)::
+    E[φφ] is half of the arc-cosine kernel of order p (Cho & Saul 2009)::
 
-        E = (q1 q2)^(p/2) J_p(θ)/2π,  J_0 = π − θ,  J_1 = sin θ + (π − θ) cos θ,  ...
+        E[φφ] = (q1 q2)^(p/2) J_p(θ)/2π,  J_0 = π − θ,  J_1 = sin θ + (π − θ) cos θ,  ...
 
-    The second number is p² times the first one of degree p − 1, and 0 for the step.
+    E[φ'φ'] is p² times E[φφ] of degree p − 1, and 0 for the step.
 
     Example:
         >>> [round(float(e), 4) for e in rectified_monomial(0.5, 1.0, 1.0, degree=2)]
@@ -232,13 +239,14 @@ def rectified_monomial(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, degree: 
 def _monomial_near(degree: int) -> Near:
     """Return the near form of max(x, 0)^p.
 
-    The function is the sum of x^p/2 and of abs(x)^p sign(x)^(p+1)/2, of which one is even and the other odd. With
-    W = θP − sin θ Q, J_p(π − θ) is (−1)^p W. In units of (q1 q2)^(p/2)/2π the expectations of the two parts are
-    therefore πP/2 and πP/2 − W.
+    The function is the sum of x^p/2 and abs(x)^p sign(x)^(p+1)/2. One of these parts is even and the other odd. With P
+    and Q of `_arccosine` and W = θP − sin θ Q, J_p(π − θ) = (−1)^p W. In units of (q1 q2)^(p/2)/2π the expectations of
+    the two parts are therefore πP/2 and πP/2 − W. Near θ = 0 the two terms of W cancel, and the new δ has a relative
+    error of about ε/θ.
     """
 
     def halves(p: int, d: Array, theta: Array) -> tuple[Array, Array, Array, float]:
-        """Return the drops of the two parts divided by πP(1), W, and P(1)."""
+        """Return the drops of x^p/2 and of the other part in units of πP(1); then W, and P(1)."""
         even, odd = _arccosine(p)
         c, one = 1 - d, float(even.sum())
         # P(1) − P(c) is a polynomial in d without a constant term, so that nothing cancels.
@@ -257,7 +265,7 @@ def _monomial_near(degree: int) -> Near:
             low_plain, low_kinked, _, one = halves(degree - 1, d, theta)
             scale = degree**2 * one / 2 * (sqrt(q1) * sqrt(q2)) ** (degree - 1)
             low = (scale * (0.5 - low_plain), scale * (0.5 - low_kinked))
-            # The derivative of the even half is odd: x^(p−1) is odd for even p.
+            # For even p the even part is x^p/2, and its derivative is p x^(p−1)/2.
             slope = (low[0], low[1]) if (degree - 1) % 2 else (low[1], low[0])
         none = jnp.maximum((q1 == 0).astype(d.dtype), (q2 == 0).astype(d.dtype))
         return Parts(drop, (0.5, 0.5), slope).joined(delta, 0.0, none)
@@ -271,7 +279,7 @@ def _rectified(x: Array, degree: int) -> Array:
 
 @functools.cache
 def rectified_record(degree: int) -> Activation:
-    """The record of max(x, 0)^degree."""
+    """Return the record of max(x, 0)^degree. The limits keep E[φ²] ∝ q^degree in the range of numbers."""
     fn = functools.partial(_rectified, degree=degree)
     closed = functools.partial(rectified_monomial, degree=degree)
     power = 1 / max(degree, 1)

@@ -1,8 +1,8 @@
-"""erf and GELU, whose duals are arcsines; tanh, SiLU, ELU and the sigmoid, whose duals have no closed form.
+"""erf and GELU, with duals in closed form; tanh, SiLU, ELU and the sigmoid, with duals by quadrature.
 
-With a_i = 1/(1 + 2q_i) and r_i = √(1 − a_i), the dual of erf is the arcsine of c = r_1 r_2 cos θ (Williams 1997). This
-c is the correlation of u and v after independent noise of variance ½ is added to each. For GELU the noise has variance
-1, and a_i = 1/(1 + q_i).
+For erf let a_i = 1/(1 + 2q_i), r_i = √(1 − a_i), cos θ = ρ and c = r_1 r_2 cos θ. Then E[φφ] = (2/π) arcsin c (Williams
+1997). If independent noise of variance ½ is added to u and to v, their correlation becomes c. For GELU the noise has
+variance 1, and a_i = 1/(1 + q_i).
 """
 
 import functools
@@ -23,17 +23,17 @@ from ntklib.duals.rectified import sine_and_angle
 
 
 def noisy(q12: Array, q1: Array, q2: Array, noise: float) -> tuple[Array, Array, Array]:
-    """Return (a_1 a_2, c, 1 − c²) with a = noise/(noise + q).
+    """Return (a_1 a_2, c, 1 − c²) with a_i = noise/(noise + q_i) and c = q12/√((noise + q1)(noise + q2)).
 
-    No product of variances is formed, since it could leave the range of numbers. 1 − c² is computed without
-    cancellation as a_1 + a_2 − a_1 a_2 + (1 − a_1)(1 − a_2) sin² θ.
+    q1 and q2 are never multiplied, since the product could leave the range of numbers. Nothing cancels in
+    1 − c² = a_1 + a_2 (1 − a_1) + (1 − a_1)(1 − a_2) sin² θ.
     """
     a1, a2 = (noise / (noise + q) for q in (q1, q2))
     b1, b2 = (q / (noise + q) for q in (q1, q2))
-    scaled = q12 / (noise + q1) * sqrt((noise + q1) / (noise + q2))  # q12/√((noise + q1)(noise + q2))
+    scaled = q12 / (noise + q1) * sqrt((noise + q1) / (noise + q2))
     rho, _, _ = sine_and_angle(q12, q1, q2)
     squared = (1 - rho) * (1 + rho)
-    # A value that is only a rounding error is set to zero. It keeps its derivative, since nothing is singular here.
+    # A value of sin² θ that may be only a rounding error is set to zero, but keeps its derivative, which is finite.
     exact = squared - jax.lax.stop_gradient(squared)
     squared = jnp.where(squared > 4 * jnp.finfo(rho.dtype).eps, squared, exact)
     rest = jnp.where((q1 > 0) & (q2 > 0), b1 * b2 * squared, 0.0)
@@ -41,7 +41,7 @@ def noisy(q12: Array, q1: Array, q2: Array, noise: float) -> tuple[Array, Array,
 
 
 def erf(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
-    """Return the dual of erf(x); not of erf(x/√2).
+    """Return the dual of erf(x), and not that of erf(x/√2).
 
     With D = (1 + 2 q1)(1 + 2 q2) − 4 q12²::
 
@@ -56,20 +56,19 @@ def erf(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
     both, c, squared = noisy(q12, q1, q2, 0.5)
-    # arctan2 of (c, √(1 − c²)) is the arcsine, without its cancellation near ±1.
+    # arctan2(c, √(1 − c²)) is arcsin c, and keeps the digits that arcsin loses near c = ±1.
     return 2 / jnp.pi * jnp.arctan2(c, jnp.sqrt(squared)), 4 / jnp.pi * jnp.sqrt(both) / jnp.sqrt(squared)
 
 
 def gelu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
-    """Return the dual of x Φ(x), with Φ the distribution function of N(0, 1). It is the exact GELU.
+    """Return the dual of the exact GELU, x Φ(x), with Φ the distribution function of N(0, 1).
 
     With D = (1 + q1)(1 + q2) − q12² and P = E[Φ(u)Φ(v)] = 1/4 + arcsin(q12/√((1 + q1)(1 + q2)))/2π::
 
         E[φφ] = q12 P + (q1 q2 − q12² + q12²/(1 + q1) + q12²/(1 + q2)) / (2π√D),
         E[φ'φ'] = P + q12 (1/(1 + q1) + 1/(1 + q2) + 1/D) / (2π√D).
 
-    Stein's identity reduces both to Gaussian integrals of densities, whose factors e^(−u²/2) and e^(−v²/2) add one to
-    the inverse covariance in their direction.
+    In the derivation, Stein's identity turns the factors u and v into derivatives of Φ.
 
     Example:
         >>> [round(float(e), 4) for e in gelu(0.5, 1.0, 1.0)]
@@ -87,23 +86,22 @@ def gelu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
 
 
 class _Arcs(NamedTuple):
-    """With cos ψ = c and cos ψ_0 = p its value at θ = 0: p, c, sin ψ, 1/sin ψ, sin ψ_0, √(a_1 a_2) and ψ − ψ_0."""
+    """Functions of c = p cos θ, with p = r_1 r_2. The angles ψ and ψ_0 have cos ψ = c and cos ψ_0 = p."""
 
     p: Array
     c: Array
-    sine: Array
-    per_sine: Array
-    sine0: Array
-    root: Array
-    arc: Array
+    sine: Array  # sin ψ
+    per_sine: Array  # 1/sin ψ
+    sine0: Array  # sin ψ_0
+    root: Array  # √(a_1 a_2)
+    arc: Array  # ψ − ψ_0
 
 
 def _arcs(d: Array, q1: Array, q2: Array, noise: float) -> _Arcs:
     """Return the `_Arcs` for 1 − cos θ = d.
 
-    ψ − ψ_0 comes from tan((ψ − ψ_0)/2) = (p − c)/(sin ψ + sin ψ_0) with p − c = p d, in which nothing cancels. Roots
-    and divisions are most of the cost, and XLA makes a pass over all entries for each that is used twice. Here this is
-    1/sin ψ alone: sin ψ is computed as its product with sin² ψ.
+    ψ − ψ_0 is computed from tan((ψ − ψ_0)/2) = (p − c)/(sin ψ + sin ψ_0) with p − c = p d, so that nothing cancels.
+    Roots and divisions take most of the time, so sin ψ is computed as sin² ψ times 1/sin ψ, without a second root.
     """
     (r1, b1), (r2, b2) = once([(jnp.sqrt(q / (q + noise)), jnp.sqrt(noise / (q + noise))) for q in (q1, q2)])
     p, root = r1 * r2, b1 * b2
@@ -133,12 +131,12 @@ def _erf_parts(d: Array, q1: Array, q2: Array) -> Parts:
 def _gelu_parts(d: Array, q1: Array, q2: Array) -> Parts:
     """Return the parts of GELU, φ = x/2 + x erf(x/√2)/2.
 
-    The odd part is linear. The expectation of the even part is √(q1 q2)/2π times::
+    The odd part is x/2. With the symbols of `_Arcs`, the expectation of the even part is √(q1 q2)/2π times::
 
-        e(θ) = cos θ arcsin c + p sin ψ + p cos² θ a_1 a_2/sin ψ,  c = p cos θ,  sin ψ = √(1 − c²).
+        e(θ) = cos θ arcsin c + p sin ψ + p cos² θ a_1 a_2/sin ψ.
 
-    For large variances e(θ) tends to cos θ (π/2 − θ) + sin θ, the value of abs(x)/2. With x = 1 − cos² θ = d (2 − d)
-    and sin ψ − sin ψ_0 = p² x/(sin ψ + sin ψ_0), the drop e(0) − e(θ) is computed without cancellation as::
+    For large variances e(θ) tends to cos θ (π/2 − θ) + sin θ, as for abs(x)/2. Let x = 1 − cos² θ = d (2 − d). Since
+    sin ψ − sin ψ_0 = p² x/(sin ψ + sin ψ_0), the drop e(0) − e(θ) is computed without cancellation as::
 
         ψ − ψ_0 + d arcsin c − p³ x/(sin ψ + sin ψ_0) + p a_1 a_2 x (1 + p²/((sin ψ + sin ψ_0) sin ψ_0))/sin ψ.
     """
@@ -162,37 +160,37 @@ def _gelu_parts(d: Array, q1: Array, q2: Array) -> Parts:
 
 @functools.cache
 def erf_record() -> Activation:
-    """The record of erf(x)."""
+    """Return the record of erf(x)."""
     fn, limits = jax.scipy.special.erf, (math.inf, math.inf)
     return Activation("erf", fn, erf, parts=_erf_parts, limits=limits, maker=f"{__name__}:erf_record")
 
 
 @functools.cache
 def gelu_record() -> Activation:
-    """The record of GELU, x Φ(x)."""
+    """Return the record of GELU, x Φ(x)."""
     fn, limits = functools.partial(jax.nn.gelu, approximate=False), (math.inf, math.inf)
     return Activation("gelu", fn, gelu, parts=_gelu_parts, limits=limits, maker=f"{__name__}:gelu_record")
 
 
 @functools.cache
 def tanh_record() -> Activation:
-    """The record of tanh(x)."""
+    """Return the record of tanh(x)."""
     return Activation("tanh", jnp.tanh, maker=f"{__name__}:tanh_record")
 
 
 @functools.cache
 def silu_record() -> Activation:
-    """The record of SiLU, x/(1 + exp(−x))."""
+    """Return the record of SiLU, x/(1 + exp(−x))."""
     return Activation("silu", jax.nn.silu, maker=f"{__name__}:silu_record")
 
 
 @functools.cache
 def elu_record() -> Activation:
-    """The record of ELU, x for x > 0 and exp(x) − 1 otherwise."""
+    """Return the record of ELU, which is x for x > 0 and exp(x) − 1 for x ≤ 0."""
     return Activation("elu", jax.nn.elu, maker=f"{__name__}:elu_record")
 
 
 @functools.cache
 def sigmoid_record() -> Activation:
-    """The record of the sigmoid, 1/(1 + exp(−x))."""
+    """Return the record of the sigmoid, 1/(1 + exp(−x))."""
     return Activation("sigmoid", jax.nn.sigmoid, maker=f"{__name__}:sigmoid_record")
