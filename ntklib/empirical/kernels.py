@@ -1,6 +1,4 @@
-"""Kernels of finite networks: the empirical NTK, by Jacobian contraction or by NTK-vector products, and the
-empirical NNGP.
-"""
+"""Kernels of one finite network: the empirical NTK and the empirical NNGP kernel."""
 
 from collections.abc import Callable
 
@@ -40,61 +38,68 @@ def empirical_ntk(
 
         Θ_kl(x, x') = Σ_p ∂f_k(x)/∂θ_p ∂f_l(x')/∂θ_p.
 
-    All parameters have the same weight: learning rates of single layers do not enter. A complex parameter counts as two
-    real ones, its real and its imaginary part, so that Θ = Re(J Jᴴ) with J the gradients of JAX.
+    Each parameter has the weight 1: learning rates of single layers do not enter. A complex parameter counts as two
+    real ones, its real and its imaginary part: Θ = Re(J Jᴴ), where J are the gradients of JAX.
 
     Args:
         model: An `nnx.Module`, a Linen module with its variables, or (apply_fn, params); see `ntklib.functional`.
-            The outputs of an example must not depend on other examples (BatchNorm and Dropout in evaluation mode), and
-            must be real. For a complex f pass real and imaginary part as outputs side by side. For a holomorphic f
-            the kernel is then J Jᴴ = ½ (Θ_rr + Θ_ii + i (Θ_ir − Θ_ri)), made of the blocks of the full kernel.
+            The outputs of an example must not depend on other examples: BatchNorm and Dropout must be in evaluation
+            mode, which an `nnx.Module` always is here. Outputs must be real; for complex ones see the note.
         x1: Inputs, [N, ...], of any type that the model takes: also bytes, booleans, and integers for embeddings.
         x2: Inputs, [M, ...]. By default they are `x1`, and only the upper triangle of the kernel is computed.
-        outputs: "mean" for (1/K) Σ_k Θ_kk, which tends to `net.kernel(x1, x2).ntk`; "full" for Θ_kl; "diagonal" for
-            Θ_kk.
-        method: "layerwise", "jacobian", "products", or "auto". All give the same numbers; see the note.
-        max_memory: The bytes to work in, besides inputs, parameters and the result; by default 2 GiB. Less is used
-            where less is as fast. With more, several blocks of examples are held at a time, and blocks of x2 are
-            computed less often. Inside `jit` the compiler decides what is in memory, and the bound is not kept.
-        tile: The largest number of rows and columns to compute at a time; by default what `max_memory` allows.
-        mesh: A `jax.sharding.Mesh`. Each device computes N/devices of the rows, at the same time as the others and
-            within `max_memory`, and compiles a program of its own. The result is sharded by rows, as that of
-            `ntklib.gram`. Since tiles have other sizes, it differs from the result of one device by rounding (1e-6 of
-            the largest entry in float32). Under `jax.distributed` each process computes the rows of its devices.
+        outputs: "mean" for (1/K) Σ_k Θ_kk, which tends to `net.kernel(x1, x2).ntk` as the width grows; "full" for Θ_kl;
+            "diagonal" for Θ_kk.
+        method: "layerwise", "jacobian", "products", or "auto". All give the same numbers up to rounding; see the note.
+        max_memory: The bytes to work in, besides inputs, parameters and the result; by default 2 GiB. The function uses
+            less if more would not be faster. Inside `jit` the compiler allocates memory, and the bound does not hold.
+        tile: The largest number of rows, and of columns, to compute at a time; by default at most 256, or at most
+            max(8, 640/K) for "full". Tiles are smaller if `max_memory` requires it.
+        mesh: A `jax.sharding.Mesh` whose number of devices divides N. The devices compute at the same time, each within
+            `max_memory` and by a program of its own. The result is sharded by rows, like that of `ntklib.gram`. It
+            differs from the result of one device by rounding (1e-6 of the largest entry in float32), because tiles
+            have other sizes. Under `jax.distributed` each process computes the rows of its devices.
 
     Returns:
         [N, M] for "mean", [N, M, K, K] for "full", [N, M, K] for "diagonal", in the precision of the outputs.
-        Floating-point inputs, parameters and outputs of fewer than 32 bits are converted to float32; a model that
-        computes in half precision inside has no more digits than that.
+        Floating-point inputs, parameters and outputs of fewer than 32 bits are converted to float32. If the model
+        computes in half precision inside, the kernel has only the digits of half precision.
 
     Raises:
-        ValueError: If inputs or outputs have the wrong shape, if parameters or outputs are not finite, if the outputs
-            of an example depend on other examples, if an option is unknown, or if `max_memory` is too small for a pair
-            of inputs (the message says what is enough).
-        TypeError: If inputs are not arrays, or parameters not floating-point or complex numbers.
-        FloatingPointError: If the model has no derivative at some input.
+        ValueError: If inputs or outputs have the wrong shape, if inputs, parameters or outputs are not finite, if the
+            outputs of an example depend on other examples, if the model has no parameters, if an option is unknown or
+            out of range, or if `max_memory` is too small for a pair of inputs (the message says what is enough). For a
+            `mesh`: if its number of devices does not divide N, if this process has no device in it, or if the call is
+            inside `jit`, `grad` or `vmap`.
+        TypeError: If inputs are not arrays, if parameters are not floating-point or complex numbers, if outputs are not
+            real, if `model`, `max_memory`, `tile` or `mesh` has the wrong type, or if `method` is "products" and the
+            model has no forward derivatives (`jax.custom_vjp`).
+        FloatingPointError: If the model has no derivative at some input, or one that is too large for its type.
 
     Note:
-        The methods are these. F is the number of operations of one evaluation, P the number of parameters.
+        F is the number of operations of one evaluation, and P the number of parameters.
 
-        - "layerwise" forms no Jacobian. A dense layer with inputs a, and with derivatives δ of the outputs with respect
-          to the layer's outputs, contributes (a·a' + 1)(δ·δ'). That takes about 2 (n_in + K n_out) operations for each
-          pair of inputs, or 2 (n_in + K² n_out) for "full". A layer that is used at T positions (a convolution, a
-          sequence) contributes the sum over the T² pairs of positions; if its Jacobian takes fewer operations, that is
-          used. Layers are found in any model (see `ntklib.empirical.affine`). Weights that are used twice or in a loop,
-          and parameters that belong to no affine layer (scales of norms, embeddings), contribute by their Jacobians.
-          Nothing is approximated.
-        - "jacobian" computes the Jacobians of all parameters, [B, K, P], and contracts them: about 2 K P operations for
-          each pair, or 2 K² P for "full".
-        - "products" pulls each output back through x2 and pushes the result forward through x1: about 3 K F operations
-          for each pair. It never holds a Jacobian of x1.
-        - "auto" counts the operations of all three for these N, M and K, and takes the method with the fewest. That is
-          nearly always "layerwise"; it is "products" where K is large and many positions share weights.
+        - "layerwise" finds the affine layers of any model (see `ntklib.empirical.affine`). A dense layer z = a W + b
+          contributes (a·a' + 1)(δ·δ'), where δ are the derivatives of the outputs with respect to z. No Jacobian is
+          formed. That takes about 2 (n_in + K n_out) operations for each pair of inputs, or 2 (n_in + K² n_out) for
+          "full". A layer that is used at T positions (in a convolution or a sequence) contributes the sum over the T²
+          pairs of positions, or the product of its Jacobians if this takes fewer operations. Weights that are used
+          twice or in a loop, and parameters that belong to no affine layer (scales of norms, embeddings), contribute
+          by their Jacobians. Nothing is approximated.
+        - "jacobian" computes the Jacobians of B examples at a time, [B, K, P], and multiplies them: about 2 K P
+          operations for each pair, or 2 K² P for "full".
+        - "products" computes the derivative ∂f_l(x')/∂θ of each output of each input in x2 by a backward pass, and its
+          products with ∂f(x)/∂θ by forward passes through x1: at most about 3 K F operations for each pair. No Jacobian
+          of x1 is held.
+        - "auto" counts the operations of all three for these N, M and K, and takes the method with the fewest: nearly
+          always "layerwise", but "products" if K is large and many positions share weights.
+
+        For complex outputs f, pass their real and imaginary parts side by side. If f is holomorphic in the parameters,
+        the blocks of the full kernel give J Jᴴ = ½ (Θ_rr + Θ_ii + i (Θ_ir − Θ_ri)), where J is the Jacobian of f.
 
         Models of one architecture compile once, so that this function can be called in a loop over seeds or training
-        steps. It works inside `jit`, `vmap` and `jax.shard_map` (where each shard computes its rows); there, values are
-        not checked. Arrays sharded over explicit axes of a mesh are gathered first. Long runs show a progress bar,
-        unless the environment variable CI is set.
+        steps. It works inside `jit`, `vmap` and `jax.shard_map` (where each shard computes its rows). Traced values are
+        not checked. Arrays sharded over explicit axes of a mesh are first copied to each of its devices. Long runs show
+        a progress bar, unless the environment variable CI is set.
 
     References:
         Jacot et al. 2018; Novak et al. 2022 for "products" and for the use of a layer's structure.
@@ -102,7 +107,7 @@ def empirical_ntk(
     Example:
         >>> import ntklib as ntk
         >>> from flax import nnx
-        >>> net = ntk.Dense(3, 2, w_std=1.0, use_bias=False, rngs=nnx.Rngs(0))  # linear: Θ = x·x'/d for all weights
+        >>> net = ntk.Dense(3, 2, w_std=1.0, use_bias=False, rngs=nnx.Rngs(0))  # linear: Θ = x·x'/d
         >>> empirical_ntk(net, jnp.eye(3)).round(3).tolist()[0]
         [0.333..., 0.0, 0.0]
     """
@@ -124,10 +129,10 @@ def empirical_ntk(
 
 
 def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> Float[Array, "N M"]:
-    """Return the estimate that one network gives of the NNGP kernel E[f_k(x) f_k(x')] over initializations.
+    """Return an estimate, made from one network, of the NNGP kernel E[f_k(x) f_k(x')] over initializations.
 
-    For a `Serial` network that ends in `Dense` and whose layers share no weights, the expectation over the readout is
-    taken exactly. In the NTK parameterization, with the last hidden layer h of n units::
+    For a `Serial` network that ends in `Dense` and whose layers share no weights, the expectation over the parameters
+    of the last layer is exact. In the NTK parameterization, with the last hidden layer h of n units, the estimate is::
 
         σ_w² h(x)·h(x')/n + σ_b².
 
@@ -135,8 +140,8 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
 
         (1/K) Σ_k f_k(x) f_k(x').
 
-    Both have the right mean at every width, the second if the outputs have mean zero. The diagonal of the second has a
-    relative noise of √(2/K) even in wide networks: average it over networks.
+    Both have the right mean at every width. The diagonal of the second has a relative noise of √(2/K) even in wide
+    networks: average it over networks.
 
     Args:
         model: A model as in `empirical_ntk`.
@@ -144,11 +149,11 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
         x2: Inputs, [M, ...]; by default `x1`.
 
     Returns:
-        [N, M].
+        The estimate, [N, M].
 
     Raises:
-        ValueError: As for `empirical_ntk`.
-        TypeError: As for `empirical_ntk`.
+        ValueError: As for `empirical_ntk`, for `model`, `x1` and `x2`.
+        TypeError: As for `empirical_ntk`, for `model`, `x1` and `x2`.
 
     Example:
         >>> import ntklib as ntk
@@ -167,10 +172,11 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
 
 
 def by_representation(model: Model) -> tuple[Model, Callable[[Array, Array | None], Array]]:
-    """Return what `empirical_nngp` needs of a model: a representation of the inputs, and the kernel made of it.
+    """Return (represented, kernel), with which `empirical_nngp` makes its estimate.
 
-    Returns: a model with outputs [N, p], which are the last hidden layer or the outputs of `model`, and the function
-    that makes the kernel of these for one or two sets of inputs.
+    `represented` is a model with outputs h [N, p]: the last hidden layer of `model` if the expectation over the last
+    layer is exact, and the outputs of `model` if not. kernel(h1, h2) makes the estimate [N, M] from h for x1 and h for
+    x2; h2 is None if x2 is x1.
     """
     if not (isinstance(model, Serial) and isinstance(model.layers[-1], Dense)) or shared_parameter(model):
         return model, _mean_product

@@ -26,7 +26,7 @@ class LearningRateLimit:
 
     Args:
         learning_rate: η_max = 2(1 + μ)N/λ_max; ∞ for a kernel of zeros.
-        error: A bound on the error of `learning_rate`; see the note there.
+        error: A bound on the error of `learning_rate`; see the note of `empirical_max_learning_rate`.
         eigenvalue: λ_max, the largest eigenvalue of the full kernel.
         products: The number of products with the kernel that were computed.
     """
@@ -52,14 +52,14 @@ def empirical_max_learning_rate(
 
         η_max = 2(1 + μ)N/λ_max(Θ).
 
-    It is the limit for the network linearized at its present parameters. The kernel is never formed: Lanczos' method
-    finds λ_max from products Θ v. To train at half the limit, take `0.5 * limit.learning_rate`.
+    This is the limit for the network linearized at its present parameters. The kernel is never formed: Lanczos' method
+    finds λ_max from products Θ v. To train at half the limit, take `0.5 * limit.learning_rate` of the result `limit`.
 
     Args:
         model: A model as in `ntklib.empirical_ntk`.
         x: All training inputs, [N, ...].
         momentum: μ of the heavy ball, 0 ≤ μ < 1.
-        rtol: The relative error at which the iteration stops.
+        rtol: The bound on the relative error at which the iteration stops.
         max_products: The largest number of products, at least 1.
         key: A JAX random key for the vector at the start; by default `jax.random.key(0)`.
 
@@ -67,27 +67,29 @@ def empirical_max_learning_rate(
         A `LearningRateLimit`: the rate, a bound on its error, λ_max, and the number of products.
 
     Raises:
-        ValueError: As for `ntklib.ntk_vector_product`; if `momentum`, `rtol` or `max_products` is out of range.
-        TypeError: As for `ntklib.ntk_vector_product`.
+        ValueError: As for `ntklib.ntk_vector_product`; if `momentum`, `rtol` or `max_products` is out of range, or if
+            `key` holds several keys.
+        TypeError: As for `ntklib.ntk_vector_product`; if `momentum` or `rtol` is not a number, `max_products` not a
+            whole number, or `key` not a JAX random key.
         FloatingPointError: As for `ntklib.ntk_vector_product`.
 
     Warns:
-        UserWarning: If the error is still larger than `rtol` after `max_products`.
+        UserWarning: If the bound on the relative error is still larger than `rtol` after `max_products` products.
 
     Note:
-        After m products the Ritz pair (λ, u), the best in the span of the vectors so far, has the residual
-        r = ‖Θu − λu‖, and there is an eigenvalue within r of λ. λ itself is never above λ_max. The iteration stops at
-        r ≤ rtol · λ, and `error` is η_max r/λ. The true error is of order r², mostly much smaller. The bound holds if
-        that eigenvalue is the largest one. It is, unless the random vector at the start has almost no component
-        along the eigenvector of the largest. To be sure, compare with another `key`.
+        After m products the method has the best approximation (λ, u) of the largest eigenvalue and its eigenvector
+        in the span of m vectors. Some eigenvalue lies within r = ‖Θu − λu‖ of λ, and λ is never above λ_max. The
+        iteration stops at r ≤ rtol · λ, and `error` is η_max r/λ. The true error is of order r², mostly much smaller.
+        The bound holds if the eigenvalue near λ is the largest. It is, unless the random vector at the start has almost
+        no component along the eigenvector of λ_max. To be sure, compare with another `key`.
 
-        About ten products are enough as a rule, 3 F N operations each, where F is the number of one evaluation. The
-        memory is that of `ntk_vector_product`, and `max_products` · N · K numbers. On a CPU convolutions are products
-        of matrices here, which is several times as fast; the patches of one layer then take its inputs' memory times
-        the size of the window.
+        As a rule about ten products are enough, each of about 6 F N operations, where F is the number of one
+        evaluation. The memory is that of `ntk_vector_product`, and `max_products` · N · K numbers. On a CPU,
+        convolutions are computed as products of matrices, which is several times as fast here. The patches of one
+        layer then take the memory of its inputs times the size of the window.
 
-        It compiles once for models of one architecture and inputs of one shape, and works inside `jit` and `vmap`,
-        e.g. over the members of an `ensemble`. There it does not warn: look at `error`.
+        The function compiles once for models of one architecture and inputs of one shape. It works inside `jit` and
+        `vmap`, e.g. over the members of an `ensemble`. There it does not warn: look at `error`.
 
     References:
         Lee et al. 2019, §2.2; Golub & Van Loan 2013, §10.1 (Lanczos' method with reorthogonalization).
@@ -122,8 +124,8 @@ def empirical_max_learning_rate(
     check_finite_result(residual)
     if not _checks.is_traced(residual) and float(residual) > rtol * float(value):
         _checks.warn(
-            f"After {int(products)} products the largest eigenvalue is known to {float(residual / value):.1g}, not to "
-            f"`rtol` = {rtol:g}: allow more by `max_products`, or a larger `rtol`."
+            f"After {int(products)} products the bound on the relative error of the largest eigenvalue is "
+            f"{float(residual / value):.1g}, above `rtol` = {rtol:g}: increase `max_products` or `rtol`."
         )
     limit = 2 * (1 + jnp.asarray(momentum).astype(value.dtype)) * len(x) / value
     relative = jnp.where(value > 0, residual / jnp.where(value > 0, value, 1.0), 0.0)
@@ -134,7 +136,7 @@ def empirical_max_learning_rate(
 def _lanczos(
     function: Function, arguments: Arguments, x: Array, start: Array, rtol: Array, most: int
 ) -> tuple[Array, Array, Array]:
-    """Return the largest Ritz value, its residual, and the number of products."""
+    """Return the approximation λ of λ_max after at most `most` products, its residual r, and the number of products."""
     n, dtype = start.size, start.dtype
     number = functools.partial(jnp.asarray, dtype=dtype)
 
@@ -150,10 +152,10 @@ def _lanczos(
         basis = basis.at[i].set(v)
         w = product(v)
         diagonal = diagonal.at[i].set(jnp.vdot(v, w))
-        for _ in range(2):  # once is not enough: rounding turns vectors back towards those that have converged
+        for _ in range(2):  # after one pass, rounding errors would leave components along earlier vectors
             w = w - (basis @ w) @ basis
         beta = jnp.linalg.norm(w)
-        # The rows that are not computed yet are zero. They add eigenvalues 0, and λ_max is at least 0.
+        # Rows that are not computed yet are zero. They add eigenvalues 0, and λ_max is at least 0.
         values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(beside[:-1], 1) + jnp.diag(beside[:-1], -1))
         residual = beta * jnp.abs(vectors[i, -1])
         v = w / jnp.where(beta > 0, beta, number(1.0))

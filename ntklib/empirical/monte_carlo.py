@@ -57,23 +57,23 @@ def monte_carlo_kernel(
 ) -> MonteCarloKernel:
     """Return mean and standard error of the empirical kernels of a network over independent initializations.
 
-    With Θ_d = `empirical_ntk(build(rngs_d), x1, x2)`, the mean over outputs, for the networks d = 1, ..., D::
+    With the kernels Θ_d = `empirical_ntk(build(rngs_d), x1, x2)` (means over outputs) of networks d = 1, ..., D::
 
         Θ̄ = (1/D) Σ_d Θ_d,    with the standard error √( Σ_d (Θ_d − Θ̄)² / (D (D − 1)) ), entry by entry,
 
-    and likewise for `empirical_nngp`. As the width grows, the means tend to `net.kernel(x1, x2)`. For an architecture
-    without `kernel` this function estimates its kernels, up to noise and to the effect of a finite width.
+    and likewise for `empirical_nngp`. As the width grows, the expectations of both means tend to `net.kernel(x1, x2)`.
+    So this function estimates the kernels of an architecture that has no method `kernel`.
 
     Args:
         build: A function of `nnx.Rngs` that makes a network, e.g. `lambda rngs: nnx.Sequential(...)`. It is called
-            with `nnx.Rngs(k)`, where k is a different key for each network. All networks must have one structure.
+            with `nnx.Rngs(k)`, where k is a different key for each network. All networks must have the same structure.
         x1: Inputs, [N, ...], as in `empirical_ntk`.
         x2: Inputs, [M, ...]; by default `x1`.
         draws: D, the number of networks, at least 2.
         key: A JAX random key; the same key gives the same numbers.
         method: As in `empirical_ntk`.
-        max_memory: The bytes to work in, as in `empirical_ntk`. Networks are drawn one after the other, so that memory
-            does not grow with their number. There are also six arrays of the size of the result.
+        max_memory: The bytes to work in, as in `empirical_ntk`. There are also six arrays [N, M]. Networks are drawn
+            one after the other, so that memory does not grow with their number.
         progress: Whether to show a bar over the networks. By default it is shown, unless the environment variable CI
             is set.
 
@@ -82,12 +82,13 @@ def monte_carlo_kernel(
 
     Raises:
         ValueError: As for `empirical_ntk`; if `draws` is below 2, or if the networks differ in structure.
-        TypeError: As for `empirical_ntk`; if `build` is not such a function, or `key` not one key.
+        TypeError: As for `empirical_ntk`; if `build` is not a function of one argument that makes a network; if `draws`
+            is not a whole number; or if `key` is not one JAX random key.
         FloatingPointError: As for `empirical_ntk`.
 
     Note:
-        It takes D times the time of one kernel, and compiles once for all networks. `build` is compiled as well if JAX
-        can trace it; a `build` that needs the values of its random numbers is called as it is.
+        The time is D times the time of one kernel. Programs compile once for all networks, also `build` if JAX can
+        trace it. A `build` that needs the values of its random numbers is called without compilation.
 
     References:
         Novak et al. 2019, §4.
@@ -120,7 +121,7 @@ def monte_carlo_kernel(
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _add(moments: Any, drawn: Any, count: ArrayLike) -> Any:
-    """Add a network to means and sums of squared deviations, without subtracting large numbers (Welford 1962)."""
+    """Add a network to means and sums of squared deviations, without differences of large numbers (Welford 1962)."""
     means, squares = moments
     steps = jax.tree.map(jnp.subtract, drawn, means)
     means = jax.tree.map(lambda mean, step: mean + step / count, means, steps)
@@ -153,7 +154,7 @@ def _split(key: Any, draws: int) -> Array:
 def _kernels(
     build: Callable[[nnx.Rngs], Model], x1: Any, x2: Any, keys: Array, method: Method, max_memory: float
 ) -> Iterator[tuple[Array, Array]]:
-    """Yield NTK and NNGP of each network."""
+    """Yield the NTK and the NNGP kernel of each network, both [N, M]."""
     first = _built(build, keys[0])
     given, hidden = ready(first, x1, x2), ready(by_representation(first)[0], x1, x2)
     plan = planned(given, outputs="mean", method=method, max_memory=max_memory, tile=None)
@@ -179,13 +180,13 @@ def _built(build: Callable[[nnx.Rngs], Model], key: Array) -> Model:
 def _draw(
     build: Callable[[nnx.Rngs], Model], whole: Function, part: Function, key: Array
 ) -> tuple[Arguments, Arguments]:
-    """Draw a network. Return its arrays, and the arrays of the part of it whose outputs make its NNGP."""
+    """Draw a network. Return its arrays, and the arrays of the part that `by_representation` takes of it."""
     model = _built(build, key)
     (function, arguments), (hidden, others) = (pure(*functional(m)) for m in (model, by_representation(model)[0]))
     if (function, hidden) != (whole, part):
         raise ValueError(
-            "`build` must make networks of one structure; two draws differ in theirs. Create sizes, activations and "
-            "functions outside of `build` (a `lambda` is a new function each time), and parameters inside."
+            "`build` must make networks of one structure; two networks differ in structure. Create sizes, activations "
+            "and functions outside of `build` (a `lambda` is a new function each time), and parameters inside."
         )
     return arguments, others
 
@@ -194,16 +195,16 @@ _draw_compiled = jax.jit(_draw, static_argnums=(0, 1, 2))
 
 
 def _drawing(build: Callable[[nnx.Rngs], Model], given: Ready, hidden: Ready, key: Array) -> Callable[..., Any]:
-    """Return `_draw`, compiled unless `build` needs the values of its random numbers."""
+    """Return `_draw` in compiled form, or as it is if `build` needs the values of its random numbers."""
     try:
         jax.eval_shape(functools.partial(_draw_compiled, build, given.function, hidden.function), key)
-    except Exception:  # any other error shows again when `build` is called
+    except Exception:  # an error with another cause occurs again when `build` is called
         return _draw
     return _draw_compiled
 
 
 def _in_parts(hidden: Ready, arguments: Arguments, x: Array, max_memory: float) -> Array:
-    """Return the outputs for many inputs, in batches as large as `max_memory` allows."""
+    """Return the outputs for all inputs, computed in batches that are as large as `max_memory` allows."""
     used = costs.of(hidden.function, arguments, costs.example(x), "mean").bytes_of_example
     size = int(max(1, min(len(x), max_memory // used)))
     parts = [batched(hidden.function, arguments, x[i : i + size]) for i in range(0, len(x), size)]

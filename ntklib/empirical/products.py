@@ -1,4 +1,4 @@
-"""The product Θ(x1, x2) v without forming Θ: a pull back through x2, then a push forward through x1."""
+"""The product Θ(x1, x2) v without forming Θ: a backward pass through x2, then a forward pass through x1."""
 
 import functools
 from typing import Any
@@ -22,8 +22,7 @@ def ntk_vector_product(
 ) -> Float[Array, "N K"] | Float[Array, " N"]:
     """Return the empirical NTK times a vector, without forming the kernel.
 
-    With v [M, K] it is the full kernel that multiplies v, and with v [M] its mean over outputs, which is
-    `empirical_ntk(outputs="mean")`::
+    A v [M, K] is multiplied by the full kernel, and a v [M] by its mean over outputs, `empirical_ntk(outputs="mean")`::
 
         (Θ v)_k(x) = Σ_x' Σ_l Θ_kl(x, x') v_l(x'),    (Θ v)(x) = (1/K) Σ_k Σ_x' Θ_kk(x, x') v(x').
 
@@ -34,18 +33,20 @@ def ntk_vector_product(
         v: Real numbers, [M, K] or [M].
 
     Returns:
-        [N, K] or [N].
+        The product, [N, K] for v [M, K], and [N] for v [M].
 
     Raises:
-        ValueError: As for `ntklib.empirical_ntk`; and if `v` does not fit x2 and K.
-        TypeError: As for `ntklib.empirical_ntk`; and if `v` is not real.
+        ValueError: As for `ntklib.empirical_ntk`; and if `v` is not finite, or does not fit x2 and K.
+        TypeError: As for `ntklib.empirical_ntk`; if `v` is not an array of real numbers, or if the model has no
+            forward derivatives (`jax.custom_vjp`).
         FloatingPointError: As for `ntklib.empirical_ntk`.
 
     Note:
         For v [M, K] one backward pass through x2 gives the derivative Σ_x' v(x')ᵀ ∂f(x')/∂θ, and one forward pass
         through x1 its product with ∂f(x)/∂θ. That takes about 3 F (N + M) operations, where F is the number of one
-        evaluation. For v [M] there are K times as many, one output after the other. The memory is that of one backward
-        pass through all of x2 and one forward pass through x1. More inputs can be taken in parts:
+        evaluation. For v [M] there are two such passes for each output, one output after the other: about
+        (2 K + 1) F (N + M) operations. The memory is that of one backward pass through all of x2 and one forward pass
+        through x1, which for v [M] also keeps its intermediate values. More inputs can be taken in parts:
         Θ(x1, x2) v = Σ_i Θ(x1, x2_i) v_i.
 
         The function compiles once for models of one architecture and inputs of one shape, so that a solver can call it
@@ -92,8 +93,8 @@ def kernel_product(
 ) -> Array:
     """Return Θ(x1, x2) v for a model with k outputs.
 
-    `in_loop` says that it is called in a loop of one program. There, and in the loop over outputs below, convolutions
-    must be products of matrices to be fast on a CPU.
+    `in_loop` says whether the call is inside a loop of a compiled program. In such a loop, and in the loop over outputs
+    below, convolutions are slow on a CPU. They are computed as products of matrices there.
     """
     batch = by_products(function.batch) if in_loop or v.ndim == 1 else function.batch
 
