@@ -1,7 +1,7 @@
-"""Affine layers of any function, found by reading its program.
+"""Affine layers of any model, found by reading its program (see `program`).
 
 A layer is a matrix product or a convolution of data with a weight that is used nowhere else, and the bias that is added
-to the result.
+to the result. Data are values that depend on the example.
 """
 
 import collections
@@ -20,13 +20,13 @@ from ntklib.empirical.pure import Arguments
 
 
 class Scaled(NamedTuple):
-    """A value that equals a parameter up to scalar factors, transposition and broadcasting.
+    """A value that equals a parameter up to sign, scalar factors, reshaping, transposition and broadcasting.
 
     Args:
-        leaf: The number of the parameter.
-        factors: The scalar factors, each as a value and whether it divides.
-        axes: The axes along which the entries of the parameter lie, none of size 1. The value is constant along all
-            other axes.
+        leaf: The number of the parameter among the leaves.
+        factors: For each scalar factor the number of its value, and whether it divides.
+        axes: The axes of the value, none of size 1, along which the entries of the parameter lie. Along all other axes
+            the value is constant.
     """
 
     leaf: int
@@ -36,13 +36,13 @@ class Scaled(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AffineLayer:
-    """z = s·W a + s_b·b for T positions of the input a. `equation` multiplies W by a, and z is the value `tap`."""
+    """A layer z = s·a W + s_b·b, where a are inputs at T positions. Operation number `equation` multiplies a and W."""
 
     equation: int
-    side: int  # which operand is the weight
+    side: int  # which operand is the weight, 0 or 1
     weight: Scaled
-    tap: int
-    factors: tuple[tuple[int, bool], ...] = ()  # of z, on top of the weight's
+    tap: int  # the number of the value z
+    factors: tuple[tuple[int, bool], ...] = ()  # s is the product of these and the factors of `weight`
     bias: Scaled | None = None
 
 
@@ -60,15 +60,15 @@ class Division(NamedTuple):
 
 
 def division(program: Program) -> Division:
-    """Find the parameters that belong to an affine layer.
+    """Find the affine layers of a program, and the parameters that belong to none.
 
-    A weight belongs to one if it is used once, in an ordinary `dot_general` or `conv_general_dilated` with data. Before
-    that it may be multiplied by constants, transposed or reshaped. A bias belongs to one if it is used once, and is
-    added to the output of such a layer over all of its feature axes. All other parameters are `plain`.
+    The weight of a layer is used once, in an ordinary `dot_general` or `conv_general_dilated` with data (see
+    `_is_affine`). Before that it may be multiplied by constant numbers, transposed or reshaped. A bias is used once,
+    and is added to the output of a layer along all feature axes. All other parameters with an effect are `plain`.
     """
     search = _Search(program)
     for place, equation in enumerate(program.equations):
-        for side, value in enumerate(equation.inputs if equation.outputs else ()):  # `jax.debug.print` has none
+        for side, value in enumerate(equation.inputs if equation.outputs else ()):  # `jax.debug.print` has no outputs
             if value in search.scaled:
                 search.follow_parameter(place, side)
             elif value in search.outputs and search.uses[value] == 1:
@@ -81,7 +81,7 @@ def division(program: Program) -> Division:
 
 
 class _Search:
-    """What is known about the values of a program while its operations are visited one after the other."""
+    """What is known about the values of a program while its operations are visited in order."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -90,16 +90,16 @@ class _Search:
         self.uses[program.output] += 1
         self.data = program.depending_on(program.x)
         self.variable = self.data | program.depending_on(*program.leaves)
-        #: Values that are `Scaled` parameters, for parameters that are used once.
+        #: By number, the values that are `Scaled` parameters, for parameters that are used once.
         self.scaled = {
             v: Scaled(i, (), _long_axes(self.shape[v])) for i, v in enumerate(program.leaves) if self.uses[v] == 1
         }
         self.layers: list[AffineLayer] = []
-        #: Values that are the output of a layer times numbers, with the place of the layer in `layers`.
+        #: For each value that is the output of a layer, up to scalar factors, the place of the layer in `layers`.
         self.outputs: dict[int, int] = {}
 
     def follow_parameter(self, place: int, side: int) -> None:
-        """Follow a parameter through an operation. The result is a `Scaled` parameter, a layer, or neither."""
+        """Record the result of an operation on a `Scaled` parameter: another `Scaled` value, a layer, or neither."""
         eqn, inputs, (out, *_) = self.program.equations[place]
         v, value = inputs[side], self.scaled[inputs[side]]
         moved = _follow(eqn, value, self.shape[v], self.shape[out]) or self._times(value, place, side)
@@ -110,7 +110,7 @@ class _Search:
             self.layers.append(AffineLayer(place, side, value, out))
 
     def follow_output(self, place: int, side: int) -> None:
-        """Follow the output of a layer through an operation that multiplies it by a number or adds a bias."""
+        """Record the result of an operation on the output of a layer if it multiplies by a number or adds a bias."""
         eqn, inputs, (out, *_) = self.program.equations[place]
         v, number = inputs[side], self.outputs[inputs[side]]
         layer, other = self.layers[number], self._other(place, side)
@@ -130,9 +130,9 @@ class _Search:
         return inputs[1 - side] if len(inputs) == 2 else -1
 
     def _times(self, value: Scaled, place: int, side: int) -> Scaled | None:
-        """Return the result if the operation multiplies the value by a constant number, or divides it by one.
+        """Return the result if the operation multiplies or divides the value by a constant number, and None if not.
 
-        Otherwise return None. A constant divided by the value is not linear in it.
+        A constant divided by the value is not linear in the value.
         """
         eqn, inputs, (out, *_) = self.program.equations[place]
         name, factor = eqn.primitive.name, self._other(place, side)
@@ -153,12 +153,12 @@ def _long_axes(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _is_whole(value: Scaled, shape: Sequence[int]) -> bool:
-    """Whether all axes carry entries of the parameter, and none repeats them."""
+    """Whether the value has each entry of the parameter once: no axis repeats entries."""
     return size_of(value.axes, shape) == math.prod(shape)
 
 
 def _follow(eqn: core.JaxprEqn, value: Scaled, before: tuple[int, ...], after: tuple[int, ...]) -> Scaled | None:
-    """Return the result of an operation on a `Scaled` value if it is still one, otherwise None."""
+    """Return the result of an operation on a `Scaled` value if the result is a `Scaled` value, and None if not."""
     name = eqn.primitive.name
     if name in ("neg", "copy", "copy_p"):
         return value  # a sign cancels in every product of two derivatives
@@ -176,7 +176,10 @@ def _follow(eqn: core.JaxprEqn, value: Scaled, before: tuple[int, ...], after: t
 
 
 def _is_affine(eqn: core.JaxprEqn, side: int) -> bool:
-    """Whether the operand is the weight of an ordinary matrix product or convolution, in real numbers."""
+    """Whether the operand can be the weight of an affine layer of real numbers.
+
+    The operation must be a matrix product without batch axes, or a convolution without groups and dilated inputs.
+    """
     if not jnp.issubdtype(cast(Any, eqn.outvars[0].aval).dtype, jnp.floating):
         return False
     if eqn.primitive.name == "dot_general":
@@ -204,10 +207,10 @@ def feature_axes(program: Program, layer: AffineLayer) -> tuple[int, ...]:
 def evaluate(
     program: Program, arguments: Arguments, x: Array, layers: Sequence[AffineLayer] = (), shifts: Sequence[Array] = ()
 ) -> tuple[Array, list[Array]]:
-    """Return f(x) with `shifts` added to the outputs of the layers, and the inputs a of the layers, [n, T].
+    """Return f(x) with `shifts` added to the outputs z of the layers, and the inputs of the layers, [n, T].
 
-    The inputs are multiplied by the factors of the weight, and a last input s_b stands for the bias. The derivative
-    with respect to the parameters of a layer is then a ⊗ δ, where δ is the derivative with respect to the shift.
+    The inputs are s·a, and as the last one s_b for a bias. The derivative of f with respect to the parameters of a
+    layer is then the matrix product of its inputs and δ [T, units], the derivative of f with respect to the shift.
     """
     added = {layer.tap: shift for layer, shift in zip(layers, shifts, strict=True)}
     values = values_of(program, arguments, x, added)
@@ -218,7 +221,7 @@ def evaluate(
 def values_of(program: Program, arguments: Arguments, x: Array, added: dict[int, Array]) -> dict[int, Any]:
     """Run a program, and return all of its values by their numbers.
 
-    The arrays in `added` are added to the values of those numbers, before other operations read these.
+    `added` has arrays by the numbers of values. Each is added to its value before other operations read the value.
     """
     values: dict[int, Any] = {**program.constants, program.x: x}
     values |= zip((*program.leaves, *program.fixed), (*arguments.leaves, *arguments.fixed), strict=True)
@@ -242,7 +245,7 @@ def _scale(factors: Sequence[tuple[int, bool]], values: dict[int, Any], dtype: A
 
 def _inputs(program: Program, layer: AffineLayer, values: dict[int, Any], dtype: Any) -> Array:
     eqn, inputs, _ = program.equations[layer.equation]
-    # A product may take bytes or booleans as data. They must be converted before they are scaled.
+    # The data of a product may be bytes or booleans, which must be converted before they are scaled.
     a = values[inputs[1 - layer.side]].astype(dtype)
     a = a * _scale(layer.weight.factors + layer.factors, values, dtype)
     if eqn.primitive.name == "conv_general_dilated":
@@ -257,15 +260,15 @@ def _inputs(program: Program, layer: AffineLayer, values: dict[int, Any], dtype:
 
 
 def _patches(x: Array, p: dict[str, Any], window: tuple[int, ...], out: tuple[int, ...]) -> list[Array]:
-    """Return the patch of each output pixel, in parts of [places · channels, T].
+    """Return the patch of each of the T output pixels, as parts [places · channels, T] to be concatenated.
 
-    They are made by strided slices along one axis after the other. Channels come first, so that whole rows of pixels
-    are copied at a time.
+    A place is a position in the window of the convolution. The patches are made by strided slices along one axis after
+    the other. The axes of pixels are the last ones, so that whole rows of pixels are copied at a time.
     """
     numbers = p["dimension_numbers"]
     x = x.transpose(numbers.lhs_spec[1], numbers.lhs_spec[0], *numbers.lhs_spec[2:])  # [channels, batch, pixels...]
     parts = [jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * 2 + [(lo, hi, 0) for lo, hi in p["padding"]])]
-    for axis in range(len(p["padding"]) + 1, 1, -1):  # the last axis first: its places are next to each other
+    for axis in range(len(p["padding"]) + 1, 1, -1):  # the last axis first: its pixels are next to each other in memory
         x = jnp.concatenate(parts)
         size, stride = out[numbers.out_spec[axis]], p["window_strides"][axis - 2]
         starts = [i * p["rhs_dilation"][axis - 2] for i in range(window[numbers.rhs_spec[axis]])]
@@ -274,7 +277,7 @@ def _patches(x: Array, p: dict[str, Any], window: tuple[int, ...], out: tuple[in
 
 
 def positions_first(program: Program, layer: AffineLayer, delta: Array) -> Array:
-    """Return a derivative with respect to a layer's output as [T, units], with positions in the order of its inputs."""
+    """Return a derivative with respect to a layer's output as [T, units], with positions as in the layer's inputs."""
     units = feature_axes(program, layer)
     eqn = program.equations[layer.equation].eqn
     first = [a for a in range(delta.ndim) if a not in units]

@@ -1,7 +1,8 @@
 """The empirical NTK as a sum over affine layers.
 
-A layer contributes Σ_ts (a_t · a'_s)(δ_kt · δ'_ls), where a are its inputs and δ the derivatives with respect to its
-outputs, at the positions t and s. No Jacobian of a dense layer is formed.
+A layer contributes Σ_ts (a_t · a'_s)(δ_kt · δ'_ls) to Θ_kl(x, x'), where a_t are the inputs of the layer at position
+t, and δ_kt the derivatives of output k with respect to the outputs of the layer at t. No Jacobian of a dense layer is
+formed.
 """
 
 import functools
@@ -21,14 +22,14 @@ from ntklib.empirical.program import Program
 from ntklib.empirical.pure import Arguments, Function, vary, varying_axes
 from ntklib.empirical.terms import Term
 
-# The time of a multiplication and addition outside of a matrix product, relative to one inside.
+# The time of a multiplication and an addition outside of a matrix product, relative to the time inside of one.
 _ELEMENTWISE = 8
 
 
 class Sizes(NamedTuple):
-    """The sizes of a layer: positions, inputs (one more for a bias), units.
+    """The sizes of a layer: positions T, inputs n (one more for a bias), units o.
 
-    `factors` says whether the two factors of the layer are kept, or its Jacobian.
+    `factors` says whether the factors a and δ of the layer are kept. If not, its Jacobian is kept.
     """
 
     positions: int
@@ -40,12 +41,13 @@ class Sizes(NamedTuple):
 def sizes(program: Program, layer: AffineLayer, k: int, outputs: str) -> Sizes:
     """Return the sizes of a layer. Choose its factors or its Jacobian by the number of operations.
 
-    The factors take Gram matrices over T² pairs of positions, the Jacobian takes one Gram matrix.
+    Factors need the products a·a' and δ·δ' of T² pairs of positions. A Jacobian [n, K, o] needs one product.
     """
     shape = program.shapes[layer.tap].shape
     o = math.prod(shape[a] for a in affine.feature_axes(program, layer))
     t = math.prod(shape) // o
     n = math.prod(program.shapes[program.leaves[layer.weight.leaf]].shape) // o + (layer.bias is not None)
+    # The numbers of pairs of outputs in the products δ·δ', and in their results.
     matrix, count = {"mean": (k, 1), "diagonal": (k, k), "full": (k * k, k * k)}[outputs]
     return Sizes(t, n, o, t == 1 or t * t * (n + matrix * o + count * _ELEMENTWISE) < matrix * n * o)
 
@@ -54,7 +56,7 @@ def sizes(program: Program, layer: AffineLayer, k: int, outputs: str) -> Sizes:
 def features(function: Function, outputs: str, arguments: Arguments, x: Array, basis: Array) -> list[Term]:
     """Return the terms for a batch of examples and some of the outputs.
 
-    The outputs are given by `basis` [k, K], which are rows of the identity.
+    `basis` [k, K] has the rows of the identity for these outputs.
     """
     program = programs.read(function, arguments, jax.eval_shape(lambda x: x[0], x))
     division = affine.division(program)
@@ -74,9 +76,9 @@ def features(function: Function, outputs: str, arguments: Arguments, x: Array, b
 def _over_examples(
     of_one: Callable[..., list[Array]], arguments: Arguments, basis: Array, x: Array
 ) -> tuple[list[Array], list[bool]]:
-    """Return the arrays of all examples, and which of them are the same for all examples.
+    """Return the arrays of all examples, and for each array whether it is the same for all examples.
 
-    An array that is the same for all has no axis of examples. Such are the δ of all layers after the last nonlinearity.
+    An array that is the same has no axis of examples, for instance the δ of all layers after the last nonlinearity.
     """
     closed = jax.make_jaxpr(of_one)(arguments, basis, jax.eval_shape(lambda x: x[0], x))
     varies = _depends(closed, len(closed.jaxpr.invars) - 1)
@@ -95,14 +97,14 @@ def _of_one(
     basis: Array,
     x: Array,
 ) -> list[Array]:
-    """Return the arrays of one example: a [T, n] and δ [k, T, o] of layers with factors, then Jacobians [C, R, p]."""
+    """Return the arrays of one example: a [T, n] and δ [k, T, o] of layers with factors, then Jacobians after `cut`."""
     inputs, deltas, jacobians = _derivatives(program, division, arguments, basis, x)
     pairs, wide = [], []
     for size, a, delta in zip(kinds, inputs, deltas, strict=True):
         if size.factors:
             pairs += [a.T, delta]
             continue
-        # Without the barrier XLA would compute δ, with all residual branches before it, again for the transposition.
+        # Without the barrier XLA would compute δ, and all residual branches before it, a second time to transpose it.
         flat = jax.lax.optimization_barrier(delta).swapaxes(0, 1).reshape(size.positions, -1)
         entries = jnp.matmul(a, flat, precision=jax.lax.Precision.HIGHEST)
         wide.append(terms.cut(outputs, entries.reshape(size.inputs, len(basis), size.units)))
@@ -114,7 +116,7 @@ def _derivatives(
 ) -> tuple[list[Array], list[Array], list[Array]]:
     """Return, for one example, the inputs [n, T] and the δ [k, T, o] of each layer, and the other Jacobians [k, p].
 
-    They come from one evaluation and one backward pass for all outputs together.
+    All come from one evaluation, and one backward pass for all outputs together.
     """
     (layers, plain), leaves = division, arguments.leaves
 
@@ -135,7 +137,7 @@ def _derivatives(
 
 
 def _depends(closed: Any, argument: int) -> list[bool]:
-    """Return which results of a jaxpr depend on an argument."""
+    """Return for each result of a jaxpr whether it depends on an argument."""
     found = {closed.jaxpr.invars[argument]}
     for eqn in closed.jaxpr.eqns:
         if any(not isinstance(v, core.Literal) and v in found for v in eqn.invars):

@@ -1,4 +1,4 @@
-"""The methods for an empirical NTK: how each computes a block of examples, and the kernel between two blocks."""
+"""The methods for an empirical NTK: how each computes a block, and from two blocks a tile (see `blocks`)."""
 
 import functools
 from typing import Any
@@ -15,14 +15,14 @@ from ntklib.empirical.terms import Term
 
 
 def strategy(method: str, function: Function, outputs: str, count: int) -> Strategy:
-    """Return the strategy of one of the `METHODS` for a model with `count` outputs."""
+    """Return the strategy by which one of the `METHODS` computes the kernel of a model with `count` outputs."""
     features, written_at, contract = METHODS[method]
     return Strategy(features, written_at, contract, function, outputs, count)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _jacobians(function: Function, outputs: str, arguments: Arguments, x: Array, basis: Array) -> list[Term]:
-    """Return ∂f_k(x)/∂θ for each example and some outputs."""
+    """Return ∂f_k(x)/∂θ for each example and the outputs k whose rows of the identity are in `basis` [k, K]."""
 
     def of_one(one: Array) -> list[Array]:
         _, pull = jax.vjp(lambda leaves: function(arguments._replace(leaves=leaves), one), arguments.leaves)
@@ -49,17 +49,17 @@ def _products(function: Function, outputs: str, arguments: Arguments, left: tupl
         return function(arguments._replace(leaves=leaves), one)
 
     def column(one: Array) -> Array:
-        """Return Θ_kl(x1, one) for all l: pull output l back to a direction in parameters, and push it through x1."""
+        """Return the kernel between all of x1 and one example of x2: Θ_kl [B, k, l] for "full", or else Θ_ll [B, l]."""
         _, pull = jax.vjp(lambda leaves: of(leaves, one), arguments.leaves)
 
         def push(unit: Array) -> Array:
-            (direction,) = pull(unit)
-            moved = jax.vmap(lambda x: jax.jvp(lambda p: of(p, x), (arguments.leaves,), (direction,))[1])(x1)  # [N, K]
+            (direction,) = pull(unit)  # ∂f_l(one)/∂θ
+            moved = jax.vmap(lambda x: jax.jvp(lambda p: of(p, x), (arguments.leaves,), (direction,))[1])(x1)  # [B, K]
             return jnp.matmul(moved, basis1.T if outputs == "full" else unit, precision=jax.lax.Precision.HIGHEST)
 
         return jax.vmap(push, out_axes=-1)(basis2)
 
-    theta = jnp.moveaxis(jax.lax.map(column, x2), 0, 1)  # one column after the other; [N, M, K] or [N, M, K, K]
+    theta = jnp.moveaxis(jax.lax.map(column, x2), 0, 1)  # [B, B', l], or [B, B', k, l] for "full"
     return theta.sum(-1) if outputs == "mean" else theta
 
 
@@ -67,5 +67,5 @@ def _products(function: Function, outputs: str, arguments: Arguments, left: tupl
 METHODS: dict[str, Any] = {
     "layerwise": (layerwise.features, terms.written_at, _contract),
     "jacobian": (_jacobians, terms.written_at, _contract),
-    "products": (_inputs, terms.written_at, _products),  # blocks are never computed in chunks
+    "products": (_inputs, terms.written_at, _products),  # a block is its inputs, and is never written in chunks
 }

@@ -1,4 +1,4 @@
-"""A function of one example as a list of operations on numbered values: its jaxpr, with calls replaced by bodies."""
+"""A model of one example as a list of operations on numbered values: its jaxpr, with calls replaced by their bodies."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from jax.extend import core
 from ntklib import _checks
 from ntklib.empirical.pure import Arguments, Function
 
-# Calls that are replaced by their bodies. Calls with a derivative of their own (custom_jvp, custom_vjp) are kept.
+# Calls that are replaced by their bodies. Calls with derivatives of their own (custom_jvp, custom_vjp) are kept.
 _INLINED = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
 
 
@@ -25,9 +25,12 @@ class Equation(NamedTuple):
 
 @dataclasses.dataclass
 class Program:
-    """f(leaves, fixed, x) for one example x, as a list of operations on numbered values without calls."""
+    """A function f(leaves, fixed, x) of one example x, as a list of operations on numbered values.
 
-    shapes: list[Any] = dataclasses.field(default_factory=list)  # of each value: something with .shape and .dtype
+    Values are given by their numbers: `leaves`, `fixed`, `x`, `output`, and the keys of `constants`.
+    """
+
+    shapes: list[Any] = dataclasses.field(default_factory=list)  # for each value an object with .shape and .dtype
     constants: dict[int, Any] = dataclasses.field(default_factory=dict)
     equations: list[Equation] = dataclasses.field(default_factory=list)
     leaves: list[int] = dataclasses.field(default_factory=list)
@@ -41,7 +44,7 @@ class Program:
         return len(self.shapes) - 1
 
     def depending_on(self, *values: int) -> set[int]:
-        """Return all values that are computed from one of these."""
+        """Return these values and all values that are computed from one of them."""
         found = set(values)
         for _, inputs, outputs in self.equations:
             if not found.isdisjoint(inputs):
@@ -55,15 +58,16 @@ _traced = jax.jit(Function.__call__, static_argnums=0)
 def read(
     function: Function, arguments: Arguments, example: Any, opened: Callable[[core.JaxprEqn], Any] | None = None
 ) -> Program:
-    """Return the program of a model for one example. Only the types of the given values are used.
+    """Return the program of a model for one example. Only shapes and types of the given arrays are used.
 
-    `opened` returns the body of a further call that is to be replaced by it, or None. Such a program has other
-    derivatives than the model if that call has derivatives of its own.
+    `opened` is a function of an equation. It returns the body if the equation is a further call to be replaced, and
+    None if not. If that call has derivatives of its own, the program has the derivatives of the body instead.
     """
     given = types((arguments, example))
     closed: Any = _traced.trace(function, *given).jaxpr
     if len(closed.jaxpr.invars) != len(jax.tree.leaves(given)):
-        # A function made under `vmap` or `jit` holds traced values. `jit` makes them arguments, `make_jaxpr` constants.
+        # A function made under `vmap` or `jit` closes over traced values. `jit` makes them arguments, and `make_jaxpr`
+        # constants.
         closed = jax.make_jaxpr(function)(*given)
     program = Program()
     inputs = [program.new(v.aval) for v in closed.jaxpr.invars]
@@ -75,7 +79,7 @@ def read(
 
 
 def types(values: Any) -> Any:
-    """Return shapes and types in place of arrays. For traced arrays they include how these differ between devices."""
+    """Return a `jax.ShapeDtypeStruct` for each array, which for a traced array has the axes over which it varies."""
     if _checks.is_traced(*jax.tree.leaves(values)):
         return jax.eval_shape(lambda values: values, values)
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), values)

@@ -1,8 +1,8 @@
-"""The terms whose sum is an empirical NTK: Jacobians, and affine layers by their factors.
+"""The terms whose sum is an empirical NTK: Jacobians, and the factors of affine layers.
 
-They are laid out so that the kernel between two blocks of examples is one batched matrix product for each term, for all
-choices of `outputs`. Axes: B examples; G and C groups, within which rows are multiplied with rows; R outputs that have
-rows of their own; p the numbers that are summed over.
+They are laid out so that the terms of two blocks of examples are multiplied by batched matrix products, for all choices
+of `outputs`. Axes: B examples; C parts, of p numbers each, into which a sum is cut; G outputs k that are multiplied
+only with the same output; R outputs k that are multiplied with all outputs l.
 
 ===============  =  =  ======================
 outputs          G  R  summed over
@@ -21,30 +21,33 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# The length of sums for which matrix products are fast. On a CPU longer sums take three to five times as long as sums
-# in parts of this length, because neither factor stays in the cache. Jacobians of fewer entries are joined.
+# The longest sum over p for which matrix products are fast. On a CPU a longer sum takes three to five times as long as
+# the same sum in parts of this length, because neither factor stays in the cache.
 _LONG = 4096
 
 
 class Factors(NamedTuple):
-    """The factors of a layer with T positions.
+    """The factors of a layer with n inputs and o outputs at each of T positions.
 
     Args:
         a: The inputs of the layer, [B, T, n].
-        delta: The derivatives with respect to its outputs, [B, K, T, o], or [1, K, 1, o] if they are the same for all
-            examples.
+        delta: The derivatives of the network's outputs with respect to the outputs of the layer, [B, K, T, o], or
+            [1, K, 1, o] if they are the same for all examples.
     """
 
     a: Array
     delta: Array
 
 
-#: Factors, or a Jacobian [C, G, B, R, p], whose entries are divided into C parts of p.
+#: The factors of a layer, or Jacobians [C, G, B, R, p].
 Term = Factors | Array
 
 
 def parts(outputs: str, inputs: int, k: int, units: int) -> int:
-    """Return the number of parts of one length into which the entries of a Jacobian [inputs, K, units] are cut."""
+    """Return C, the number of equal parts into which the sum over a Jacobian [inputs, K, units] is cut.
+
+    Parts have at most max(`_LONG`, units) numbers. If they would have fewer than a quarter of this, the sum is not cut.
+    """
     rows, length = (inputs * k * units, 1) if outputs == "mean" else (inputs, units)
     fit = (g for g in range(min(rows, _LONG // length), 0, -1) if rows % g == 0)
     most = next(fit, 1)
@@ -52,7 +55,7 @@ def parts(outputs: str, inputs: int, k: int, units: int) -> int:
 
 
 def cut(outputs: str, entries: Array) -> Array:
-    """Return a Jacobian [inputs, K, units] as [C, R, p]. For the mean the order of the entries does not matter."""
+    """Return a Jacobian [inputs, K, units] as [C, K, p], for "mean" as [C, 1, p] with its entries in any order."""
     n, k, o = entries.shape
     c = parts(outputs, n, k, o)
     if outputs == "mean":
@@ -61,7 +64,7 @@ def cut(outputs: str, entries: Array) -> Array:
 
 
 def joined(outputs: str, jacobians: Sequence[Array]) -> list[Array]:
-    """Return Jacobians [K, p] as [C, R, p]: large ones are cut, and all small ones are joined to one."""
+    """Return Jacobians [K, p] after `cut`. Those of at most `_LONG` parameters are first joined to one."""
     small = [entries for entries in jacobians if entries.shape[1] <= _LONG]
     large = [entries for entries in jacobians if entries.shape[1] > _LONG]
     whole = [entries[None] if outputs == "mean" else entries.T[:, :, None] for entries in large]
@@ -71,14 +74,14 @@ def joined(outputs: str, jacobians: Sequence[Array]) -> list[Array]:
 
 
 def groups(outputs: str, k: int, sizes: Sequence[int]) -> int:
-    """Return the number of products of `joined` Jacobians of these sizes, plus one for the sum of each."""
+    """Return the number of products of parts of `joined` Jacobians of these sizes, plus one sum for each Jacobian."""
     small, large = sum(p for p in sizes if p <= _LONG), [p for p in sizes if p > _LONG]
     counts = [parts(outputs, 1, k, p) if outputs == "mean" else parts(outputs, p, k, 1) for p in large]
     return sum(counts) + len(counts) + parts(outputs, 1, k, max(small, 1)) + 1
 
 
 def jacobian(outputs: str, entries: Array) -> Array:
-    """Return the Jacobians [B, C, R, p] of a batch as a term."""
+    """Return the Jacobians of B examples, [B, C, K, p] or for "mean" [B, C, 1, p], as a term [C, G, B, R, p]."""
     if outputs == "diagonal":
         return entries.transpose(1, 2, 0, 3)[:, :, :, None]
     return entries.swapaxes(0, 1)[:, None]
@@ -100,9 +103,9 @@ def written_at(block: list[Term], chunk: list[Term], start: Array) -> list[Term]
 
 
 def contract(outputs: str, left: list[Term], right: list[Term]) -> Array:
-    """Contract the terms of two blocks, and sum them.
+    """Contract two blocks: multiply their terms, and return the sum of the products.
 
-    Returns: Σ_k Θ_kk, [B, B'], for "mean"; [B, B', K, K'] for "full"; [B, B', K] for "diagonal".
+    It is Σ_k Θ_kk, [B, B'], for "mean"; [B, B', K, K'] for "full"; [B, B', K] for "diagonal".
     """
     total, *others = map(functools.partial(_pairs, outputs), left, right)
     total = sum(others, start=total)
@@ -112,7 +115,7 @@ def contract(outputs: str, left: list[Term], right: list[Term]) -> Array:
 
 
 def _pairs(outputs: str, left: Term, right: Any) -> Array:
-    """Contract one term of two blocks to [G, B, R, B', R']."""
+    """Multiply one term of two blocks, and return the product [G, B, R, B', R']."""
     if not isinstance(left, Factors):
         (c, g, *rows, p), (*_, b, r, _) = left.shape, right.shape
         products = _products(left.reshape(c * g, -1, p), right.reshape(c * g, -1, p))
@@ -127,7 +130,7 @@ def _pairs(outputs: str, left: Term, right: Any) -> Array:
 
 
 def _grouped(outputs: str, delta: Array) -> Array:
-    """Return [B, K, T, o] as [G, B, R, T, p]."""
+    """Return δ [B, K, T, o] as [G, B, R, T, p]."""
     b, k, t, o = delta.shape
     if outputs == "mean":
         return delta.swapaxes(1, 2).reshape(1, b, 1, t, k * o)
@@ -135,5 +138,5 @@ def _grouped(outputs: str, delta: Array) -> Array:
 
 
 def _products(u: Array, v: Array) -> Array:
-    """Multiply all rows of u with all rows of v: [G, rows, p], [G, columns, p] -> [G, rows, columns]."""
+    """Multiply all rows of u with all rows of v within each group: [G, i, p] and [G, j, p] to [G, i, j]."""
     return jax.lax.dot_general(u, v, (((2,), (2,)), ((0,), (0,))), precision=jax.lax.Precision.HIGHEST)
