@@ -1,8 +1,8 @@
 """Kernels of a finite network in tiles, under a bound on memory.
 
-A tile is the part of the kernel between some examples of x1 and some of x2. It is computed from two blocks. A block is
-what the method computes from each of these sets of examples, for instance their Jacobians, and it is used for several
-tiles. If a block of one example needs too much memory, it has some of the outputs only.
+A tile is the part of the kernel between some examples of x1 and some of x2. For each of these two sets the method
+computes a block, for instance the Jacobians of the examples. It then contracts both blocks to the tile. A block is used
+for several tiles. If the block of one example needs too much memory, a block has only some of the outputs.
 """
 
 import functools
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ntklib import _checks
 from ntklib.empirical.pure import Arguments, Function, alike
 
-#: The order in which the axes of a tile stand in its mirror image, on the other side of the diagonal, by `outputs`.
+#: For each `outputs`, the transposition of a tile to its mirror image on the other side of the diagonal.
 MIRROR = {"mean": (1, 0), "diagonal": (1, 0, 2), "full": (1, 0, 3, 2)}
 
 
@@ -28,8 +28,8 @@ class Memory(NamedTuple):
 
     Args:
         kept: The bytes of the block itself.
-        computing: What is needed to compute it, including the block itself.
-        contracting: What is needed, beside two blocks, to contract them to a tile.
+        computing: The bytes needed to compute the block, including the block itself.
+        contracting: The bytes needed, besides two blocks, to contract them to a tile.
     """
 
     kept: int
@@ -38,17 +38,17 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The bytes for a tile: one block is kept while a second one is computed, and then both are contracted."""
+        """The bytes for a tile: one block is kept while the other is computed, and then both are contracted."""
         return self.kept + max(self.computing, self.kept + self.contracting)
 
 
 class Strategy(NamedTuple):
-    """How to compute a kernel. It is a static argument of `jit`: equal strategies share compiled programs.
+    """How to compute a kernel. A strategy is a static argument of `jit`: equal strategies share compiled programs.
 
     Args:
         features: features(function, outputs, arguments, x [B, ...], basis [k, K]) computes the block of B examples and
-            k outputs. The rows of `basis` are those of the identity that belong to these outputs.
-        written_at: written_at(block, chunk, start) returns a block with one chunk of examples written at `start`.
+            k outputs. `basis` has the rows of the identity for these outputs.
+        written_at: written_at(block, chunk, start) returns the block with a chunk written from example `start` on.
         contract: contract(function, outputs, arguments, left, right) contracts two blocks to a tile: [B, B'] for "mean"
             (Σ_k Θ_kk over the outputs of the block), [B, B', k, k'] for "full", [B, B', k] for "diagonal".
         function: The model.
@@ -87,14 +87,17 @@ def choose(
 
     A block gets all outputs and the largest number of examples, up to `most`, with which a tile needs at most a third
     of the bound, so that several blocks can be held. If even one example needs more, the block gets one. If that
-    exceeds the bound itself, the block gets fewer outputs.
+    exceeds the bound itself, the block gets fewer outputs: the largest divisor of K that fits.
 
     Args:
-        memory: The `Memory` of a block with b examples and k outputs.
-        chunk: The number of examples to compute at a time, for k outputs.
+        memory: memory(b, k) is the `Memory` of a block with b examples and k outputs.
+        chunk: chunk(k) is the number of examples to compute at a time, for k outputs.
         count: K, the number of outputs of the model.
         most: The largest number of examples in a block.
         max_memory: The bound in bytes.
+
+    Raises:
+        ValueError: If one output of one example exceeds the bound.
     """
     fits = (b for b in range(most, 0, -1) if memory(b, count).total <= max_memory / 3)
     examples, outputs = next(fits, 1), count
@@ -124,7 +127,7 @@ def _empty(strategy: Strategy, size: int, arguments: Arguments, x: Array, basis:
 def add_chunk(
     strategy: Strategy, size: int, block: Any, arguments: Arguments, x: Array, basis: Array, at: Array
 ) -> Any:
-    """Compute the chunk of the `size` examples of x from at[0] on, and write it to the block at example at[1]."""
+    """Compute the chunk of the `size` examples from x[at[0]] on, and write it to the block, from example at[1] on."""
     part = jax.lax.dynamic_slice_in_dim(x, at[0], size)
     chunk = strategy.features(strategy.function, strategy.outputs, arguments, part, basis)
     return strategy.written_at(block, chunk, at[1])
@@ -133,10 +136,10 @@ def add_chunk(
 def _with_tile(
     strategy: Strategy, mirror: bool, kernel: Array, arguments: Arguments, left: Any, right: Any, at: Array
 ) -> Array:
-    """Compute a tile and write it to the kernel, and with `mirror` also to its mirror image.
+    """Compute a tile and write it to the kernel, with `mirror` also to the other side of the diagonal.
 
-    `at` has the first row, the first column, and the first output of each block. For the mean, tiles of different
-    outputs are added up.
+    `at` has the first row, the first column, and the first output of each block. For the mean over outputs, tiles of
+    different outputs are added up.
     """
     tile = strategy.contract(strategy.function, strategy.outputs, arguments, left, right).astype(kernel.dtype)
     i, j, left_output, right_output = at
@@ -146,8 +149,8 @@ def _with_tile(
         "full": ((i, j, left_output, right_output), (j, i, right_output, left_output)),
     }[strategy.outputs]
     if strategy.outputs == "mean":
-        # What was written for earlier outputs. Neighboring tiles have not added to it: tiles overlap only if all
-        # outputs are in one block (see `choose`).
+        # The sum over earlier outputs. Neighboring tiles have not added to it: tiles overlap only if blocks have
+        # several examples, and then they have all outputs (see `choose`).
         before = jax.lax.dynamic_slice(kernel, start, tile.shape)
         tile = tile / strategy.count + jnp.where(left_output == 0, 0, before)
     kernel = jax.lax.dynamic_update_slice(kernel, tile, start)
@@ -157,7 +160,7 @@ def _with_tile(
 
 
 add_tile = jax.jit(_with_tile, static_argnums=(0, 1), donate_argnums=2)
-#: The same for traced values: under `vmap` the kernel grows by an axis, so that its memory cannot be used again.
+#: The same for traced values: under `vmap` the result has one more axis than the kernel, and cannot reuse its memory.
 _add_traced_tile = jax.jit(_with_tile, static_argnums=(0, 1))
 
 
@@ -165,9 +168,9 @@ def _keep_freed_memory() -> None:
     """Make the allocator of Linux (glibc) keep freed memory.
 
     By default it returns the memory of a freed block to the system, which clears and maps each page again for the next
-    block. That takes a fifth of the time of a small model. Here an array of almost 32 MiB is made and freed at once.
-    From then on the allocator keeps up to twice this size. A larger array would have no effect. With other allocators
-    nothing changes.
+    block. That takes a fifth of the time of a small model. An array of almost 32 MiB is made here and freed at once.
+    From then on the allocator keeps up to twice the size of this array. A larger array would have no effect. With other
+    allocators nothing changes.
     """
     np.empty(2**25 - 2**16, np.uint8)
 
@@ -184,19 +187,19 @@ def compute(
 ) -> Array:
     """Compute a kernel tile by tile.
 
-    Without `x2` only the tiles of the upper triangle are computed, and each is also written at its mirror place.
+    Without `x2` only the tiles of the upper triangle are computed, and each is also written to the lower triangle.
     """
     (kernel,) = together([steps(strategy, arguments, x1, x2, dtype, tiling, quiet=quiet)])
     return kernel
 
 
 def together[T](computations: Sequence[Generator[Any, None, T]]) -> list[T]:
-    """Run several computations like `steps` at the same time, each on its own device, and return their results."""
+    """Run several generators such as `steps` at the same time, each on its own device, and return their results."""
     results: list[Any] = [None] * len(computations)
     going = {i: next(computation) for i, computation in enumerate(computations)}
     while going:
         for i, begun in list(going.items()):
-            # Wait for an operation before starting the next one on its device: a queued program would hold memory.
+            # Wait for an operation before the next one starts on its device: a program in the queue would hold memory.
             jax.block_until_ready(begun)
             try:
                 going[i] = next(computations[i])
@@ -216,9 +219,9 @@ def steps(
     *,
     quiet: bool = False,
 ) -> Generator[Any, None, Array]:
-    """Compute a kernel as `compute` does, but yield each array as soon as its computation has started.
+    """Compute a kernel like `compute`, but yield each array as soon as its computation has started.
 
-    The caller waits for the array before it resumes this generator, which returns the kernel at the end.
+    The caller must wait for the array before it resumes this generator. The generator returns the kernel at the end.
     """
     _keep_freed_memory()
     symmetric, outputs, count = x2 is None, strategy.outputs, strategy.count
@@ -229,7 +232,7 @@ def steps(
     grid = _Grid(rows, columns, range(0, count, tiling.outputs), tiling.resident, symmetric, full=outputs == "full")
     traced = _checks.is_traced(x1, x2, *jax.tree.leaves(arguments))
     add = _add_traced_tile if traced else add_tile
-    chunk = 2**31 if traced else tiling.chunk  # traced, a block is one chunk: `jit` would unroll the loop
+    chunk = 2**31 if traced else tiling.chunk  # `jit` would unroll the loop over chunks
 
     def block(x: Array, parts: _Parts, i: int, output_start: int) -> Generator[Any, None, Any]:
         basis = eye[output_start : output_start + tiling.outputs]
@@ -257,7 +260,7 @@ def steps(
 def _block(
     strategy: Strategy, arguments: Arguments, x: Array, start: int, size: int, basis: Array, chunk: int
 ) -> Generator[Any, None, Any]:
-    """Compute the block of `size` examples from `start` on, at most `chunk` examples at a time."""
+    """Compute the block of the `size` examples that begin at `start`, at most `chunk` examples at a time."""
     if size <= chunk:
         part = x if size == x.shape[0] else x[start : start + size]
         made = strategy.features(strategy.function, strategy.outputs, arguments, part, basis)
@@ -272,7 +275,7 @@ def _block(
 
 
 class _Parts(NamedTuple):
-    """A division of examples into parts of one size, which start at the examples `starts` and may overlap a little."""
+    """A division of examples into parts of `size` examples, which begin at `starts` and may overlap."""
 
     starts: list[int]
     size: int
@@ -281,7 +284,7 @@ class _Parts(NamedTuple):
 def _parts(n: int, most: int) -> _Parts:
     """Divide `n` examples into as few parts as possible with at most `most` examples in each.
 
-    All parts have one size, so that one compiled program serves all.
+    All parts have the same size, so that one compiled program serves all.
     """
     count = -(-n // most)
     size = -(-n // count)
@@ -289,7 +292,10 @@ def _parts(n: int, most: int) -> _Parts:
 
 
 class _Grid(NamedTuple):
-    """The order in which blocks of rows and columns are contracted. They are numbered as in `rows` and `columns`."""
+    """The order in which blocks of rows are contracted with blocks of columns.
+
+    A block is given by its place in `rows` or `columns`, and by the first of its outputs, one of `output_starts`.
+    """
 
     rows: _Parts
     columns: _Parts
@@ -299,16 +305,15 @@ class _Grid(NamedTuple):
     full: bool
 
     def residents(self) -> Iterator[tuple[range, int]]:
-        """Yield the blocks of rows that are held at the same time, with their first output."""
+        """Yield the blocks of rows that are held at the same time, and their first output."""
         for top in range(0, len(self.rows.starts), self.most_resident):
             for output_start in self.output_starts:
                 yield range(top, min(top + self.most_resident, len(self.rows.starts))), output_start
 
     def columns_for(self, resident: range, left_output: int) -> Iterator[tuple[int, int, range]]:
-        """Yield each block of columns that is contracted with some of the resident blocks of rows.
+        """Yield each block of columns, its first output, and the resident blocks of rows to contract it with.
 
-        With it come its first output and these blocks of rows. If the kernel is symmetric, the number of a block of
-        rows is at most that of the block of columns.
+        If the kernel is symmetric, block i of rows is contracted with block j of columns only for i ≤ j.
         """
         for j in range(resident.start if self.symmetric else 0, len(self.columns.starts)):
             partners = range(resident.start, min(j + 1, resident.stop)) if self.symmetric else resident

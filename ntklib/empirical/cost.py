@@ -1,4 +1,4 @@
-"""The cost of each method for an empirical NTK: operations, to choose a method, and bytes, to keep a bound."""
+"""The cost of each method for an empirical NTK: operations, to choose a method, and bytes, to choose sizes of tiles."""
 
 import dataclasses
 import functools
@@ -20,20 +20,20 @@ Method = Literal["layerwise", "jacobian", "products"]
 
 #: The error message if a method needs forward derivatives and the model has none.
 NO_PUSH = (
-    "`model` holds a function with derivatives of its own that only go backwards (`jax.custom_vjp`), and products of "
-    'the kernel need forward ones. Use `empirical_ntk` with method="layerwise" or "jacobian", or `jax.custom_jvp`.'
+    "`model` contains a function with `jax.custom_vjp`, which has no forward derivatives; products with the kernel "
+    'need them. Use `empirical_ntk` with method="layerwise" or "jacobian", or define the function by `jax.custom_jvp`.'
 )
 
-# The approximate size of a CPU's cache in bytes, 40 MiB. With half or twice as much a convolutional network took 3 to
-# 8 % longer.
+# The approximate size of a CPU's cache in bytes, 40 MiB. With half or twice this number, a convolutional network took 3
+# to 8 % longer.
 _CACHE = 5 * 2**23
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Counts of operations and bytes for a model with k outputs and for `outputs` as in `empirical_ntk`.
+    """Counts of operations and bytes for a model, and for `outputs` as in `empirical_ntk`.
 
-    Memory is an upper bound on the arrays that can exist at the same time. A test compares it with what XLA reports.
+    Bytes are an upper bound on the arrays that can exist at the same time. A test compares them with what XLA reports.
     """
 
     program: Program
@@ -48,18 +48,18 @@ class Cost:
 
     @property
     def dtype(self) -> Any:
-        """The type of the outputs."""
+        """The type of the outputs, and of the kernel."""
         return self.program.shapes[self.program.output].dtype
 
     @property
     def bytes_of_example(self) -> int:
-        """An upper bound on the bytes of all values of one evaluation."""
+        """An upper bound on the bytes of all values that are computed from one example."""
         values, _, example = self._activations
         return self._item * (values + example)
 
     @property
     def precision(self) -> float:
-        """The rounding of the least precise numbers that the model computes with."""
+        """The machine epsilon of the least precise floating-point type in the program."""
         types = {shape.dtype for shape in self.program.shapes if jnp.issubdtype(shape.dtype, jnp.floating)}
         return max(float(jnp.finfo(dtype).eps) for dtype in types)
 
@@ -79,9 +79,9 @@ class Cost:
         return [layerwise.sizes(self.program, layer, self.k, self.outputs) for layer in self.division.layers]
 
     def operations(self, method: str, n: int, m: int) -> float:
-        """Return the number of operations for a kernel [N, M]: those for each example, and those for each pair."""
+        """Return the number of operations for a kernel [N, M]: those of all examples plus those of all pairs."""
         k, p, f = self.k, sum(self.leaf_sizes), self.evaluation
-        products = k * k if self.outputs == "full" else k  # of two derivatives, for each pair of examples
+        products = k * k if self.outputs == "full" else k  # the pairs of outputs whose derivatives are multiplied
         if method == "products":
             return m * 2 * k * f + n * m * 3 * k * f
         if method == "jacobian":
@@ -95,11 +95,11 @@ class Cost:
 
     @functools.cached_property
     def pushes_forward(self) -> bool:
-        """Whether the model has forward derivatives: a function with a `custom_vjp` has none."""
+        """Whether the model has forward derivatives: a function with `jax.custom_vjp` has none."""
         return not any(map(_only_pulls_back, (e.eqn for e in self.program.equations)))
 
     def cheapest(self, n: int, m: int) -> Method:
-        """The method with the smallest count for a kernel [N, M]."""
+        """Return the method with the fewest operations for a kernel [N, M]."""
         methods: tuple[Method, ...] = ("layerwise", "jacobian", "products")
         return min(methods[: 2 + self.pushes_forward], key=lambda method: self.operations(method, n, m))
 
@@ -109,13 +109,13 @@ class Cost:
         if method == "products":
             return self._memory_of_products(b, k, tile)
         kept, chunk = self._kept(method, k), min(b, self.chunk(method, k))
-        # Twice the parameters, for scaled and for transposed weights.
+        # Twice the parameters, for scaled and for transposed copies of weights.
         computing = 2 * sum(self.leaf_sizes) + chunk * (self.working(method, k) + kept)
         if method == "jacobian":
             computing += chunk**2 * k * self._convolved
-        if chunk < b:  # a block is filled chunk by chunk
+        if chunk < b:  # the block, which is then filled chunk by chunk
             computing += b * kept
-        contracting = self._joining(method, b, k, tile) + b * kept + 1024  # products may copy an operand
+        contracting = self._joining(method, b, k, tile) + b * kept + 1024  # a matrix product may copy an operand
         return Memory(item * b * kept, item * computing, item * contracting)
 
     def _memory_of_products(self, b: int, k: int, tile: int) -> Memory:
@@ -124,14 +124,14 @@ class Cost:
         return Memory(self._item * (b * example + k * self.k), 0, self._item * working)
 
     def _kept(self, method: str, k: int) -> int:
-        """Return how many numbers are kept of one example."""
+        """Return how many numbers of one example a block holds."""
         kept = k * sum(self._plain(method))
         for t, inputs, o, factors in self._by_layers(method):
             kept += t * (inputs + k * o) if factors else k * inputs * o
         return kept
 
     def _joining(self, method: str, b: int, k: int, tile: int) -> int:
-        """Return how many numbers are in the products of two blocks before they are summed."""
+        """Return how many numbers are in the products of the terms of two blocks before they are summed."""
         products, contracting = terms.groups(self.outputs, k, self._plain(method)), 2 * tile
         for t, inputs, o, factors in self._by_layers(method):
             if not factors:
@@ -143,16 +143,17 @@ class Cost:
     def chunk(self, method: str, k: int) -> int:
         """Return how many examples to compute at a time so that all intermediate values stay in the cache."""
         if method == "products" or jax.default_backend() != "cpu":
-            return 2**31
+            return 2**31  # no limit
         working = self.working(method, k)
         fit = self.cache // (self._item * working)
-        # On a CPU, XLA merges the kernels' gradients of B examples to one convolution that does B times the work.
+        # On a CPU, XLA merges the Jacobians of B examples by the weights of a convolution to one convolution, which
+        # takes B times the work.
         if method == "jacobian" and self._convolved:
             fit = min(fit, working // (k * self._convolved))
         return max(1, fit)
 
     def working(self, method: str, k: int) -> int:
-        """Return how many intermediate numbers are computed from one example."""
+        """Return how many numbers are in the intermediate values of one example."""
         values, largest, _ = self._activations
         working = 2 * values + k * (2 * largest + sum(self._plain(method)))
         for t, inputs, o, factors in self._by_layers(method):
@@ -160,27 +161,27 @@ class Cost:
         return working
 
     def _by_layers(self, method: str) -> list[layerwise.Sizes]:
-        """The layers that a method treats as affine layers."""
+        """Return the sizes of the layers whose structure a method uses."""
         return self.layers if method == "layerwise" else []
 
     def _plain(self, method: str) -> list[int]:
-        """The sizes of the parameters whose Jacobians are computed."""
+        """Return the sizes of the parameters whose Jacobians a method computes without regard to layers."""
         return self.leaf_sizes if method == "jacobian" else [self.leaf_sizes[i] for i in self.division.plain]
 
     @functools.cached_property
     def _item(self) -> int:
-        """The number of bytes of a number."""
+        """The bytes of one number."""
         return max(self.program.shapes[v].dtype.itemsize for v in (*self.program.leaves, self.program.output))
 
     @functools.cached_property
     def _convolved(self) -> int:
-        """How many numbers are in the largest output of a convolution; 0 if there are no convolutions."""
+        """The size of the largest output of a convolution; 0 if there are no convolutions."""
         found = (e.outputs[0] for e in self.program.equations if e.eqn.primitive.name == "conv_general_dilated")
         return max((math.prod(self.program.shapes[v].shape) for v in found), default=0)
 
     @functools.cached_property
     def _activations(self) -> tuple[int, int, int]:
-        """How many numbers are in all values computed from one example, in the largest of them, and in the example."""
+        """The total size of the values that depend on one example, the size of the largest, and the example's size."""
         made = self.program.depending_on(self.program.x)
         sizes = [math.prod(self.program.shapes[v].shape) for v in made]
         return sum(sizes), max(sizes), math.prod(self.program.shapes[self.program.x].shape)
@@ -189,7 +190,8 @@ class Cost:
 def _operations(eqn: Any) -> float:
     """Return the number of operations of one equation.
 
-    They are 2 for each product in a matrix product or a convolution, and 1 for each entry of any other result.
+    A matrix product or a convolution has 2 for each product of two numbers. A call or a loop has those of its bodies,
+    times the length of a scan. Any other equation has 1 for each entry of its results.
     """
     out = sum(math.prod(v.aval.shape) for v in eqn.outvars)
     if eqn.primitive.name == "dot_general":
@@ -203,7 +205,7 @@ def _operations(eqn: Any) -> float:
 
 
 def example(x: Any) -> Any:
-    """Return shape and type of one example."""
+    """Return the shape and type of one example."""
     return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
 
 
@@ -214,7 +216,7 @@ def _only_pulls_back(eqn: Any) -> bool:
 
 
 def of(function: Function, arguments: Arguments, example: Any, outputs: str) -> Cost:
-    """Return the counts of a model. For models of one structure they are computed once."""
+    """Return the `Cost` of a model. It is made once for all models of one structure."""
     if function.closes_over_something:  # do not cache a program that would keep these arrays alive
         return _counted(function, arguments, example, outputs)
     leaves, tree = jax.tree.flatten(programs.types((arguments, example)))

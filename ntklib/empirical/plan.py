@@ -1,4 +1,4 @@
-"""The plan of a kernel: by which method and in which tiles it is computed."""
+"""The plan of an empirical NTK: the method that computes it, and the sizes of its tiles."""
 
 import functools
 from typing import Any, Literal, NamedTuple
@@ -14,7 +14,10 @@ METHODS: tuple[Method, ...] = ("auto", "layerwise", "jacobian", "products")
 
 
 class Plan(NamedTuple):
-    """How a kernel is computed. It serves all models of one structure and inputs of one shape."""
+    """How to compute a kernel. Models of one structure with inputs of one shape have the same plan.
+
+    `dtype` is the type of the kernel, and `precision` the relative rounding error of the numbers in the model.
+    """
 
     strategy: blocks.Strategy
     tiling: blocks.Tiling
@@ -23,7 +26,7 @@ class Plan(NamedTuple):
 
 
 def planned(given: Ready, *, outputs: Outputs, method: Method, max_memory: float, tile: int | None) -> Plan:
-    """Choose the method and the tiles for a model and its inputs."""
+    """Return the plan for a model and its inputs. Options and errors are those of `empirical_ntk`."""
     function, arguments, x1, x2, k = given
     n, m = x1.shape[0], (x1 if x2 is None else x2).shape[0]
     cost = costs.of(function, arguments, costs.example(x1), outputs)
@@ -31,7 +34,8 @@ def planned(given: Ready, *, outputs: Outputs, method: Method, max_memory: float
         method = cost.cheapest(n, m)
     if method == "products" and not cost.pushes_forward:
         raise TypeError(costs.NO_PUSH)
-    # Tiles must be large enough for fast matrix products, and small enough that most of the lower triangle is skipped.
+    # Large tiles make matrix products fast; more tiles skip more of the lower triangle of a symmetric kernel. There are
+    # at least two along the rows, unless they would be smaller than a quarter of `widest`.
     widest = max(8, 640 // k) if outputs == "full" else 256
     most = min(max(n, m), tile or min(widest, max(-(-n // 2), widest // 4)))
     memory, chunk = functools.partial(cost.memory, method), functools.partial(cost.chunk, method)
