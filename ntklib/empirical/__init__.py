@@ -1,10 +1,13 @@
-"""Kernels of finite networks: empirical NTK and NNGP, and averages over networks.
+"""Kernels of finite networks: the empirical NTK, the empirical NNGP kernel, and their averages over networks.
 
-`kernels`, `products`, `learning_rate` and `monte_carlo` have the public functions. `pure` makes a model a static
-function of arrays, and `checks` checks the arguments. `plan` chooses a method (`methods`) by counting operations and
-bytes (`cost`). `blocks` computes the tiles, and `sharded` does so on several devices. `program` reads a model as a
-list of operations, `affine` finds its affine layers in it, and `layerwise` computes the `terms` whose sum is the
-kernel.
+The public functions are in `kernels`, `products`, `learning_rate` and `monte_carlo`. They use the other modules in
+this order:
+
+- `checks` checks model and inputs, and `pure` splits a model into a function and its arrays.
+- `program` reads the function as a list of operations, in which `affine` finds the affine layers.
+- `cost` counts the operations and bytes of each of the `methods`, and `plan` chooses one, with the sizes of tiles.
+- `blocks` computes the kernel tile by tile, and `sharded` does so on several devices.
+- `layerwise` computes the derivatives for one of the methods, and `terms` multiplies derivatives to a tile.
 """
 
 from ntklib.empirical.kernels import empirical_nngp, empirical_ntk

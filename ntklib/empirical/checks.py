@@ -1,7 +1,7 @@
-"""Checks before a kernel of a finite network is computed.
+"""Checks of a model and its inputs before a kernel is computed, and of the kernel itself.
 
-Model and inputs must fit, and the outputs of an example must not depend on other examples. The kernel is between single
-examples. For a model that uses the other examples of its batch it would be wrong, and nothing would show it.
+If the outputs of an example depended on other examples, as with the statistics of a batch, the kernel would be wrong
+without any sign of it.
 """
 
 import functools
@@ -17,14 +17,15 @@ from ntklib import _checks
 from ntklib.empirical.pure import Arguments, Function, batched, outside_of_mesh, prepared, pure
 from ntklib.models import Model, check_finite, check_output, functional
 
-#: The number of examples that are tried.
+#: The number of examples for which `check_outputs` evaluates a model.
 _SOME = 4
-#: Functions that have passed the check. Whether one treats each example by itself depends on its structure only.
+#: Functions that have passed `check_outputs`. Whether a function treats each example by itself depends on its structure
+#: only, so that no function is checked twice.
 _separate: weakref.WeakSet[Function] = weakref.WeakSet()
 
 
 class Ready(NamedTuple):
-    """A checked model with inputs that go together; K is the number of outputs."""
+    """A checked model, its arrays, inputs that go together, and its number of outputs k."""
 
     function: Function
     arguments: Arguments
@@ -34,7 +35,7 @@ class Ready(NamedTuple):
 
 
 def ready(model: Model, x1: Any, x2: Any = None) -> Ready:
-    """Check model and inputs, and return them in the form that the computation needs."""
+    """Check model and inputs, and return them in the form that the methods need."""
     apply_fn, params = functional(model)
     x1 = _checks.model_inputs("x1", x1)
     if x2 is not None:
@@ -49,7 +50,7 @@ def ready(model: Model, x1: Any, x2: Any = None) -> Ready:
 
 
 def _count_outputs(function: Function, arguments: Arguments, x: Array) -> int:
-    """Return K by tracing one example. Refuse a model that only takes batches of a certain size."""
+    """Return K, found by tracing one example. Refuse a model that takes only batches of a certain size."""
 
     def of(count: int) -> int:
         examples = jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype)
@@ -70,16 +71,15 @@ def _count_outputs(function: Function, arguments: Arguments, x: Array) -> int:
 def check_outputs(function: Function, arguments: Arguments, x1: Array, x2: Array | None, precision: float) -> None:
     """Refuse a model whose outputs are not finite, or depend on other examples, the place in the batch, or chance.
 
-    Traced values are not checked.
+    The outputs of a few examples in one batch are compared with those of each by itself, unless values are traced.
 
     Args:
         function: The model.
         arguments: Its arrays.
         x1: Inputs.
         x2: Inputs, or None.
-        precision: The relative rounding error of the numbers that the model computes with. Outputs count as equal if
-            they differ by at most its square root, relative to the largest, or by at most 30 times what they change by
-            when the parameters move by rounding errors.
+        precision: The relative rounding error ε of the numbers that the model computes with. Outputs count as equal if
+            they differ by at most √ε times the largest, or by at most 30 times what `_noise` returns.
     """
     if function in _separate or is_staged(arguments, x1, x2):
         return
@@ -93,8 +93,8 @@ def check_outputs(function: Function, arguments: Arguments, x1: Array, x2: Array
         ) from error
     if not (np.isfinite(alone).all() or np.isfinite(together).all()):
         raise ValueError(
-            f"`model` must have finite outputs; of {x.shape[0]} finite inputs that were tried "
-            f"{int((~np.isfinite(alone)).any(1).sum())} give NaN or infinite ones. Are its running statistics finite?"
+            f"`model` must have finite outputs; for {int((~np.isfinite(alone)).any(1).sum())} of the {x.shape[0]} "
+            f"inputs that were tried they are NaN or infinite. Are the running statistics of `model` finite?"
         )
     difference, largest = np.abs(together - alone).max(), np.abs(alone).max()
     rounding = precision**0.5 * largest
@@ -103,9 +103,9 @@ def check_outputs(function: Function, arguments: Arguments, x1: Array, x2: Array
             _separate.add(function)
         return
     raise ValueError(
-        f"`model` must treat each example by itself; its outputs for the same {x.shape[0]} inputs differ by "
-        f"{difference:.2g} (of {largest:.2g}) between a batch of them and one at a time. Batch statistics: use running "
-        f"averages (evaluation mode, `use_running_average=True`). Dropout or noise: `deterministic=True`."
+        f"`model` must treat each example by itself; its outputs for {x.shape[0]} inputs in one batch differ by up to "
+        f"{difference:.2g} from its outputs for one input at a time, which are up to {largest:.2g}. Batch statistics: "
+        f"use running averages (evaluation mode, `use_running_average=True`). Dropout or noise: `deterministic=True`."
     )
 
 
@@ -115,7 +115,7 @@ def is_staged(*values: Any) -> bool:
 
 
 def check_kernel(kernel: Array) -> Array:
-    """Return the kernel. Refuse one that is not finite although parameters and outputs are."""
+    """Return the kernel. Raise FloatingPointError if it is NaN or infinite although the outputs are finite."""
     if _checks.is_traced(kernel):
         return kernel
     with outside_of_mesh():
@@ -125,24 +125,25 @@ def check_kernel(kernel: Array) -> Array:
 
 
 def _check_shard(kernel: Array, first: int) -> None:
-    """Check the first row and column. They are enough, because an example without derivatives spoils its whole row."""
+    """Check the first row and column of a shard: a derivative that is not finite spoils all of its row or column."""
     if all(np.asarray(edge).all() for edge in _finite_edges(kernel)):
         return
     finite = np.isfinite(np.asarray(kernel)).reshape(*kernel.shape[:2], -1).all(-1)
     (row, column), *_ = np.argwhere(~finite)
     raise FloatingPointError(
         f"The kernel of inputs {row + first} and {column} is NaN or infinite, though the outputs of `model` are "
-        f"finite: it has no derivative there (a root, a norm or a logarithm of zero, say), or one too large for "
-        f"{kernel.dtype}."
+        f"finite: `model` has no derivative there (a root, a norm or a logarithm of zero, say), or a derivative that "
+        f"is too large for {kernel.dtype}."
     )
 
 
 def check_finite_result(result: Array) -> Array:
-    """Return the product with a kernel. Refuse one that is not finite."""
+    """Return the product with a kernel. Raise FloatingPointError if it is NaN or infinite."""
     if not _checks.is_traced(result) and not np.isfinite(np.asarray(result)).all():
         raise FloatingPointError(
-            f"The product is NaN or infinite, though the outputs of `model` are finite: it has no derivative at some "
-            f"input (a root, a norm or a logarithm of zero, say), or one too large for {result.dtype}."
+            f"The product is NaN or infinite, though the outputs of `model` are finite: `model` has no derivative at "
+            f"some input (a root, a norm or a logarithm of zero, say), or a derivative that is too large for "
+            f"{result.dtype}."
         )
     return result
 
@@ -153,7 +154,10 @@ def _finite_edges(kernel: Array) -> tuple[Array, Array]:
 
 
 def _some(x1: Array, x2: Array | None) -> tuple[Array, bool]:
-    """Return a few examples, and whether they differ. They do if any of the inputs differ."""
+    """Return a few examples, and whether they differ. x2 is used only if x1 has fewer than `_SOME` examples.
+
+    If the examples at equal distances are all equal, one that differs from them replaces the last.
+    """
     known = x1 if x2 is None or len(x1) >= _SOME else jnp.concatenate([x1, x2.astype(x1.dtype)])
     rows = np.unique(np.linspace(0, len(known) - 1, _SOME).astype(int))
     if not _differ(known[rows]):
@@ -169,14 +173,14 @@ def _differ(x: Array) -> bool:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _outputs(function: Function, arguments: Arguments, x: Array) -> tuple[Array, Array]:
-    """Return the outputs of examples in one batch, and those of each by itself."""
+    """Return the outputs of all examples in one batch, and the outputs of each example by itself."""
     return function.batch(arguments, x), jax.vmap(lambda one: function(arguments, one))(x)
 
 
 def _noise(function: Function, arguments: Arguments, x: Array, alone: Any, precision: float) -> float:
-    """Return how much the outputs change when each parameter changes by its rounding error.
+    """Return how much the outputs change when each parameter moves by four rounding errors, up or down at random.
 
-    In a deep chaotic network that can be as much as the outputs themselves.
+    In a deep chaotic network this can be as much as the outputs themselves.
     """
     keys = jax.random.split(jax.random.key(0), len(arguments.leaves))
     signs = [jax.random.rademacher(key, a.shape, a.dtype) for key, a in zip(keys, arguments.leaves, strict=True)]

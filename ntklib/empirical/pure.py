@@ -1,6 +1,7 @@
-"""A model as a static function of arrays, whose arguments are parameters, state and inputs.
+"""A model as a function and its arrays.
 
-Models of one structure have equal functions, so that what is compiled for the first serves them all.
+The function is a static argument of `jax.jit`. Models of one structure have equal functions, so that a program that was
+compiled for one of them serves all.
 """
 
 import contextlib
@@ -22,8 +23,9 @@ class Arguments(NamedTuple):
     """The arrays of a model.
 
     Args:
-        leaves: The arrays with respect to which it is differentiated, real and of at least 32 bits.
-        fixed: Its other state.
+        leaves: The parameters, by which the model is differentiated: real arrays of at least 32 bits. A complex
+            parameter is two of them, its real part and its imaginary part.
+        fixed: All other arrays, such as running statistics and random keys.
     """
 
     leaves: list[Array]
@@ -32,15 +34,12 @@ class Arguments(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """The function f(arguments, x) -> [K] of one example x, in at least 32 bits.
-
-    A complex parameter is two real arrays among the `leaves`, its real and its imaginary part, as it is for gradient
-    descent. Then Θ = Re(J Jᴴ) with J the gradients of JAX with respect to the complex parameters.
+    """The function f(arguments, x) -> [K] of one example x, with outputs of at least 32 bits.
 
     Args:
-        apply_fn: The structure of the model's function as a pytree, and its leaves that are not arrays, by their place.
-        params: The structure of the parameters.
-        is_complex: Whether each parameter is complex.
+        apply_fn: The structure of the model's function as a pytree, and each leaf that is not an array, with its place.
+        params: The structure of the parameters as a pytree.
+        is_complex: For each parameter, whether it is complex.
     """
 
     apply_fn: Static
@@ -52,7 +51,7 @@ class Function:
 
     @property
     def closes_over_something(self) -> bool:
-        """Whether it has parts that are not arrays, for instance a function of the user."""
+        """Whether a leaf of the model's function is not an array but, for instance, a Python function of the user."""
         return bool(self.apply_fn.value[1])
 
     def batch(self, arguments: Arguments, x: Array) -> Array:
@@ -67,15 +66,15 @@ class Function:
         return jax.tree.map(_wide, apply_fn(jax.tree.unflatten(self.params.value, leaves), x))
 
 
-#: `Function.batch`, compiled, and traced once for all models of one structure.
+#: `Function.batch`, compiled. It is compiled once for all models of one structure and inputs of one shape.
 batched = jax.jit(Function.batch, static_argnums=0)
 
 
 def pure(apply_fn: ApplyFn, params: Params) -> tuple[Function, Arguments]:
-    """Return the static function of a model, and its arrays.
+    """Return the function of a model, and its arrays.
 
-    The arrays of an `apply_fn` that is a pytree (from `functional`, or a `jax.tree_util.Partial`) become arguments. Any
-    other function is kept as it is, with all values that it closes over.
+    If `apply_fn` is a pytree (from `functional`, or a `jax.tree_util.Partial`), its arrays become arguments. Any other
+    `apply_fn` is kept as it is, with all values that it closes over.
     """
     held, structure = jax.tree.flatten(apply_fn)
     others = tuple((i, Static(leaf)) for i, leaf in enumerate(held) if not isinstance(leaf, (jax.Array, np.ndarray)))
@@ -91,23 +90,24 @@ def pure(apply_fn: ApplyFn, params: Params) -> tuple[Function, Arguments]:
 def _first_equal(function: Function) -> Function:
     """Return the same object for all equal functions.
 
-    Compiled code is looked up by the function for each tile, and to compare the graphs of two large modules takes long.
+    JAX looks up the compiled program of each tile by the function. An equal function that is another object would be
+    compared each time, and comparing the graphs of two large modules takes long.
     """
     return function
 
 
 def _wide(x: Array) -> Array:
-    """Convert floating-point numbers of fewer than 32 bits to float32, as their products and sums lose most digits."""
+    """Convert floating-point numbers of fewer than 32 bits to float32: sums of their products lose most digits."""
     return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4 else x
 
 
 def prepared(*values: Any) -> tuple[Any, ...]:
     """Return parameters and inputs as the methods need them: of at least 32 bits, and on the same devices.
 
-    If one of them lies on a mesh with explicit axes (JAX's sharding in types), all are put there, in full on each
-    device, because tiles are not multiples of the shards. Inside `jax.shard_map` all are made to vary over the axes
-    that one of them varies over. Otherwise JAX would sum derivatives with respect to a value that is the same on all
-    devices over the devices.
+    If an array is sharded over a mesh with explicit axes (`AxisType.Explicit`), all arrays are copied in full to each
+    device of this mesh, because the sizes of tiles are not multiples of the sizes of shards. If an array varies over an
+    axis of `jax.shard_map`, all arrays are marked as varying over this axis. JAX would sum the derivatives with respect
+    to an array without this mark over the devices.
     """
     leaves = jax.tree.leaves(values)
     meshes = (_explicit_mesh(leaf) for leaf in leaves)
@@ -118,20 +118,20 @@ def prepared(*values: Any) -> tuple[Any, ...]:
 
 
 def alike(values: Any, x: Array) -> Any:
-    """Return new arrays on the same devices as x, which must be `prepared`."""
+    """Return new arrays placed and marked as `prepared` has placed and marked x."""
     mesh = _explicit_mesh(x)
     return vary(values if mesh is None else _replicated(values, mesh), varying_axes(jax.typeof(x)))
 
 
 def _explicit_mesh(x: Array) -> Any:
-    """Return the mesh of an array whose type says how it is sharded, or None."""
+    """Return the mesh of an array if it has explicit axes, or None."""
     sharding = getattr(jax.typeof(x), "sharding", None) if _checks.is_traced(x) else getattr(x, "sharding", None)
     mesh: Any = getattr(sharding, "mesh", None)
     return mesh if mesh is not None and AxisType.Explicit in mesh.axis_types else None
 
 
 def on_one_device(values: Any) -> Any:
-    """Return, for arrays that are in full on each device, their copies on one device."""
+    """Return one device's copy of each array that is in full on each device of a mesh, and any other array itself."""
     return jax.tree.map(lambda leaf: leaf if _explicit_mesh(leaf) is None else leaf.addressable_data(0), values)
 
 
@@ -140,18 +140,18 @@ def _replicated(values: Any, mesh: Any) -> Any:
 
 
 def outside_of_mesh() -> contextlib.AbstractContextManager[Any]:
-    """Return a context for computations on single devices, in which no mesh is set."""
+    """Return a context manager under which no mesh is set, for computations on single devices."""
     return contextlib.nullcontext() if jax.sharding.get_mesh().empty else jax.set_mesh(None)
 
 
 def varying_axes(aval: Any) -> frozenset:
-    """Return the axes of `jax.shard_map` over which values of a type (`jax.typeof`) differ between devices."""
+    """Return the axes of `jax.shard_map` over which an array of the type `aval` (`jax.typeof`) varies."""
     manual = getattr(aval, "manual_axis_type", None)
     return getattr(aval, "vma", frozenset()) if manual is None else manual.varying  # `vma` before JAX 0.12
 
 
 def vary(values: Any, axes: frozenset) -> Any:
-    """Mark values as ones that may differ between devices along some axes."""
+    """Mark arrays as varying over some axes of `jax.shard_map`: their values may differ between devices."""
 
     def one(leaf: Array) -> Array:
         missing = tuple(axes - varying_axes(jax.typeof(leaf)))
