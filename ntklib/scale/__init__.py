@@ -1,8 +1,9 @@
 """Kernels of infinitely wide networks, and regression with them, at any size.
 
-`fused` computes one tile, and `tiles` all of them on all devices. `gram_matrix` puts them together, in memory or on
-disk (`store`, with `fingerprint` to say what a folder belongs to). `cholesky` solves by a factor of the whole matrix;
-`conjugate_gradients` without the whole, with `pivoted_cholesky` as its preconditioner.
+A tile is a block of rows and columns of a kernel matrix. `ahead` makes tables of the activations, `fused` computes one
+tile, and `tiles` computes all tiles on all devices. `gram_matrix` joins the tiles, in memory or in files. `store`
+writes the files, with a record of the run that `fingerprint` makes. `cholesky` solves a regression with a factor of the
+whole matrix. `conjugate_gradients` solves it without storing the matrix; `pivoted_cholesky` is its preconditioner.
 """
 
 from ntklib.scale.conjugate_gradients import CGSolution, NotConvergedError, cg_solve

@@ -1,4 +1,7 @@
-"""What is computed before a kernel matrix: the range of variances before each activation, and tables for this range."""
+"""Tables of the duals of a network's activations, made for the range of variances before each activation.
+
+The dual of φ is the pair of expectations E[φ(u)φ(v)] and E[φ'(u)φ'(v)] over Gaussian u and v.
+"""
 
 import math
 
@@ -15,19 +18,19 @@ from ntklib.kernel import Kernel
 from ntklib.layers.elementwise import check_large, check_small, noting
 from ntklib.scale.fused import Network
 
-#: Up to this number of entries, duals at large variances are integrated for each entry instead of by a table.
+#: Up to this number of entries, duals at variances above `MODERATE` are integrated for each entry, without a table.
 _FEW = 10_000
 
 
 def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | None:
-    """Return the tables for the activations of a network that need one, for the variances of the given inputs.
+    """Return the tables of all activations of a network that need one, or None if none does.
 
-    Returns:
-        The tables, or None if no activation needs one.
+    `x` holds the inputs of the rows and, unless the matrix is symmetric, the inputs of the columns.
 
     Raises:
-        ValueError: If a variance is larger than those for which an activation's accuracy is known, or too small for
-            the type.
+        ValueError: If a mean square of the inputs is too large for `dtype`, if a layer has no kernel where it stands,
+            if a variance is too small for `dtype` or larger than those for which an activation's accuracy is known, or
+            if an activation jumps.
     """
     for argument, part in zip(("x1", "x2"), x, strict=False):
         refuse_large(argument, part, dtype)
@@ -38,9 +41,10 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
         check_large(activation, high, dtype)
         check_small(activation, float(v.min(where=v > 0, initial=np.inf)), dtype)
         before = found.get(activation, (low, high))
-        # After pooling a variance may be smaller than the mean of those before it: the range starts at 0.
+        # `_variances` returns the mean of the variances of pooled pixels. The variance of their mean lies between 0 and
+        # this value, so with pooling the range starts at 0.
         found[activation] = (min(before[0], low) if not network.net.pools else 0.0, max(before[1], high))
-    # A table for large variances takes seconds to make, and a few entries are integrated in less time.
+    # A table for large variances takes seconds to make. To integrate the dual for a few entries takes less time.
     few = math.prod(len(part) for part in (x if len(x) > 1 else 2 * x)) <= _FEW
     wanted = [a for a in found if a.tabulated and not (few and found[a][1] > MODERATE)]
     if not wanted:
@@ -49,23 +53,23 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
 
 
 def refuse_large(argument: str, x: np.ndarray, dtype: np.dtype) -> None:
-    """Refuse inputs whose mean squares are too large for the type."""
+    """Raise ValueError if a mean square of the inputs is too large for a type."""
     q = _mean_squares(x, np.result_type(x.dtype, dtype))
     if not float(q.max()) <= float(np.finfo(dtype).max):
         raise ValueError(_checks.too_large(argument, dtype))
 
 
 def _mean_squares(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return the mean squares over the last axis, by a product, which makes no array of the size of x."""
+    """Return the mean squares of x over the last axis. `einsum` makes no array of the size of x."""
     with np.errstate(over="ignore", under="ignore"):
         return np.einsum("...c,...c->...", x, x, dtype=dtype) / x.shape[-1]
 
 
 def _ends(q: np.ndarray) -> np.ndarray:
-    """Return the smallest and largest variance of the inputs and some between; for images at each pixel.
+    """Return the smallest and the largest variance of the inputs, and some in between.
 
-    A few variances are enough to find a range. Their number is fixed, so that what is computed from them compiles once.
-    The smallest variance that is not zero is one of them.
+    For vectors, q [N], these are 63 quantiles and the smallest variance that is not zero; for images, q [N, H, W], five
+    quantiles at each pixel. Their number is fixed, so that `_variances` compiles its programs once.
     """
     if q.ndim == 1:
         return np.append(np.quantile(q, np.linspace(0, 1, 63)), q.min(where=q > 0, initial=q.max()))
@@ -73,9 +77,9 @@ def _ends(q: np.ndarray) -> np.ndarray:
 
 
 def _variances(network: Network, features: int, q: np.ndarray) -> list[tuple[Activation, np.ndarray]]:
-    """Return each activation, in the order of the layers, with the variances of its inputs."""
+    """Return the pairs (activation, variances before it), in the order of the layers, for inputs with variances q."""
     with jax.enable_x64(True), noting() as found:
         of_inputs = jnp.asarray(q)
-        none = jnp.zeros((len(q), 0, *q.shape[1:]), of_inputs.dtype)
+        none = jnp.zeros((len(q), 0, *q.shape[1:]), of_inputs.dtype)  # no second inputs: the covariances are empty
         network.net.kernel_map(Kernel(none, none, of_inputs, of_inputs[:0], features, delta=none))
     return found

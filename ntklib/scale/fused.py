@@ -18,12 +18,13 @@ from ntklib.kernel import Kernel
 from ntklib.layers import Layer, Serial
 
 Which = Literal["ntk", "nngp"]
-#: By default XLA uses vectors of 256 bits also on processors with 512. With 512 the layers take two thirds of the time.
+#: XLA uses vectors of 256 bits by default, even if the processor has vectors of 512 bits. With 512 bits the layers take
+#: two thirds of the time.
 _OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 
 class Network:
-    """A network that is equal to others with the same hyperparameters, so that they share compiled programs."""
+    """A network as the key of a cache: networks with equal hyperparameters are equal, and share compiled programs."""
 
     def __init__(self, net: Layer) -> None:
         self.net, self.graph = net, nnx.split(net)[0]
@@ -36,16 +37,16 @@ class Network:
 
 
 class Side(NamedTuple):
-    """The inputs of a tile's rows or columns.
+    """The inputs of the rows or of the columns of a tile.
 
-    For vectors a center is subtracted from the directions √d·x/‖x‖. Their products then have both signs, and sums of
-    such products have a tenth of the rounding error of sums of positive ones.
+    A vector x is stored as its direction √d·x/‖x‖ minus a center, the same for all vectors. The products of features
+    then have both signs. For pixels their sum has a tenth of the rounding error of a sum of positive products.
 
     Args:
-        x: The images; or the centered directions of the vectors.
-        q: The mean squares of the inputs before they were made directions; None for images.
-        norms: The mean squares of `x`; None for images.
-        exact: The directions in double precision, from which differences of near ones are computed, or None.
+        x: The centered directions of vectors, or the images themselves.
+        q: The mean squares ‖x‖²/d of the vectors; None for images.
+        norms: The mean squares of the centered directions; None for images.
+        exact: For the `careful` function of `compiled`, the directions in float64, not centered; otherwise None.
     """
 
     x: Any
@@ -55,17 +56,17 @@ class Side(NamedTuple):
 
 
 def directions(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return √d·x/‖x‖ for vectors [N, d], which is zero if x is zero, and the mean squares ‖x‖²/d."""
+    """Return the directions √d·x/‖x‖ of vectors x [N, d], and the mean squares ‖x‖²/d. The direction of 0 is 0."""
     largest = np.abs(x).max(1, initial=0.0)
     safe = np.where(largest == 0, 1, largest)[:, None]
-    scaled = x / safe  # no square leaves the range of numbers
+    scaled = x / safe  # all entries are now at most 1, and no square overflows
     squares = np.square(scaled).mean(1)  # `mean` sums in pairs; `np.vecdot` has three times the rounding error
     scaled /= np.sqrt(np.where(squares == 0, 1, squares))[:, None]
     return scaled, squares * np.square(safe[:, 0])
 
 
 def side(x: np.ndarray, center: np.ndarray | None, out: np.ndarray) -> Side:
-    """Prepare inputs on the host for all tiles that they belong to, and write them to `out`. Images have no center."""
+    """Return the `Side` of inputs x, with its field `x` written to `out`. For images `center` is None."""
     if center is None:
         out[...] = x
         return Side(out)
@@ -77,11 +78,12 @@ def side(x: np.ndarray, center: np.ndarray | None, out: np.ndarray) -> Side:
 def compiled(
     network: Network, which: Which, shape: tuple[int, ...], dtype: str, device: Any, careful: bool, tables: "Form"
 ) -> Any:
-    """Compile the function of one tile for a device: (rows, columns, limits, tables) -> (entries, near).
+    """Return the compiled function of one tile: (rows, columns, limits, tables) -> (entries, near).
 
-    `limits` has the numbers of rows and columns without padding, and 1 if both are the same inputs, otherwise 0. `near`
-    says whether some pairs are so near in direction that 1 − abs(ρ) has lost digits. The `careful` function must then
-    compute the tile again; it takes longer to compile. `tables` is the form of the activations' tables.
+    `rows` and `columns` are a `Side` each. `limits` holds the numbers of rows and columns without padding, and 1 if
+    both are the same inputs, or else 0. `near` says whether 1 − abs(ρ) has lost digits for some pair of inputs, because
+    their directions are nearly the same or opposite. The tile must then be computed again by the `careful` function,
+    which takes longer to compile.
     """
     with jax.enable_x64(careful or dtype == "float64"):
         place = jax.sharding.SingleDeviceSharding(device)
@@ -92,30 +94,31 @@ def compiled(
         lowered = function.lower(block, block, of((3,), np.int32), tables.filled(of))
         try:
             return lowered.compile(compiler_options=_OPTIONS if device.platform == "cpu" else None)
-        except jax.errors.JaxRuntimeError:  # no such option in this version
+        except jax.errors.JaxRuntimeError:  # this version of XLA does not have the option
             return lowered.compile()
 
 
 class Form(NamedTuple):
-    """The structure, shapes and types of some tables."""
+    """The structure of some tables, and the shapes and types of their arrays."""
 
     tree: Any
     shapes: tuple[tuple[tuple[int, ...], str], ...]
 
     @classmethod
     def of(cls, tables: Tables | None) -> "Form":
-        """Return the form of some tables."""
+        """Return the form of some tables, or of None."""
         leaves, tree = jax.tree.flatten(tables)
         return cls(tree, tuple((leaf.shape, leaf.dtype.name) for leaf in leaves))
 
     def filled(self, of: Any) -> Any:
-        """Return tables whose arrays are `of(shape, dtype)`."""
+        """Return tables of this form, in which `of(shape, dtype)` makes each array."""
         return jax.tree.unflatten(self.tree, [of(*leaf) for leaf in self.shapes])
 
 
 def _entries(
     net: Layer, which: Which, careful: bool, a: Side, b: Side, limits: Array, tables: Tables | None
 ) -> tuple[Array, Array]:
+    """Return the entries of a tile and `near`, as `compiled` describes them."""
     near = jnp.zeros((), bool)
     if a.x.ndim > 2:
         k = Kernel.from_inputs(a.x, b.x, pools=net.pools)
@@ -125,7 +128,7 @@ def _entries(
         delta = correlation.signed(minus, 2 - minus)
         delta = _by_differences(delta, beyond < 0, a.exact, b.exact) if careful else delta
         none = jnp.maximum((a.q == 0).astype(delta.dtype)[:, None], (b.q == 0).astype(delta.dtype)[None])
-        delta = correlation.once(jnp.where(none > 0, none, delta))  # a zero input has no direction
+        delta = correlation.once(jnp.where(none > 0, none, delta))  # a zero input has ρ = 0
         s1, s2 = correlation.once((jnp.sqrt(a.q), jnp.sqrt(b.q)))
         nngp = s1[:, None] * s2[None] * correlation.rho(delta)
         k = Kernel(nngp, jnp.zeros_like(nngp), a.q, b.q, a.x.shape[-1], delta=delta)
@@ -134,16 +137,17 @@ def _entries(
 
 
 def _distances(a: Side, b: Side, limits: Array) -> tuple[Array, Array]:
-    """Return 1 − ρ by products, and 1 − abs(ρ) minus the value below which it loses digits.
+    """Return 1 − ρ for all pairs of vectors, and 1 − abs(ρ) minus the threshold below which it has lost digits.
 
-    The distance of an input from itself is set to 0.
+    With the centered directions u and v of two vectors 1 − ρ is (‖u‖² + ‖v‖²)/2d − u·v/d, and the threshold is
+    16√ε (‖u‖² + ‖v‖²)/d. For a vector and itself the results are 0 and ∞.
     """
     products = products_in_groups(a.x, b.x) / a.x.shape[-1]
     place = jnp.arange(len(a.norms), dtype=jnp.int32)
     same = (place[:, None] == place[None]) & (limits[2] == 1)
     minus = jnp.where(same, 0.0, (a.norms[:, None] + b.norms[None]) / 2 - products)
-    # Padding and zero inputs are near nothing. The thresholds are computed for rows and columns and not for each entry,
-    # because a pass over the tile takes as long as half a layer.
+    # Padding and zero inputs are near no input: their threshold is −∞. It is set for rows and columns, because a pass
+    # over all entries of the tile takes as long as half a layer.
     few = 16 * math.sqrt(jnp.finfo(minus.dtype).eps)
     row, column = (
         jnp.where((place < limits[i]) & (side.q > 0), few * side.norms, -jnp.inf) for i, side in ((0, a), (1, b))
@@ -153,7 +157,11 @@ def _distances(a: Side, b: Side, limits: Array) -> tuple[Array, Array]:
 
 
 def _by_differences(delta: Array, near: Array, a: Array, b: Array) -> Array:
-    """Compute δ without cancellation, for the near pairs only or, if there are many, for all pairs."""
+    """Return δ with the entries of near pairs computed from differences, in which nothing cancels.
+
+    δ is 1 − abs(ρ) with the sign of ρ. For directions u and v it is ½ mean((u − v)²), or −½ mean((u + v)²) if ρ < 0. If
+    there are more near pairs than rows, the differences of all pairs are computed, and those of near pairs are used.
+    """
     count, some = jnp.count_nonzero(near), len(a)
 
     def exact(u: Array, v: Array, turned: Array) -> Array:
@@ -161,7 +169,7 @@ def _by_differences(delta: Array, near: Array, a: Array, b: Array) -> Array:
         return correlation.turned(d.astype(delta.dtype), ~turned)
 
     def few() -> Array:
-        # The fill value is out of bounds, so that it is not written.
+        # Unused places of `i` and `j` are filled with an index that is out of bounds, which `set` drops.
         i, j = jnp.nonzero(near, size=some, fill_value=some)
         return delta.at[i, j].set(exact(a[i], b[j], delta[i, j] < 0), mode="drop")
 
@@ -173,14 +181,15 @@ def _by_differences(delta: Array, near: Array, a: Array, b: Array) -> Array:
 
 
 def propagate(net: Layer, k: Kernel, tables: Tables | None = None) -> Kernel:
-    """Return `net.kernel_map(k)`, with a loop over repeated layers.
+    """Return `net.kernel_map(k)`, with a loop over a block of layers that occurs more than twice in a row.
 
-    The loop compiles in the time of one repetition, and also runs faster.
+    The loop compiles in the time of one block, and also runs faster.
     """
 
     def through(layer: Layer, k: Kernel) -> Kernel:
         k = layer.kernel_map(k.replace(tables=tables)).replace(tables=None)
-        # The next layer uses each of these in several places. Without a barrier XLA would compute it again each time.
+        # The next layer uses each of these arrays in several places. Without a barrier XLA would compute the array
+        # again in each place.
         q1, q2, delta, ntk = correlation.once((k.q1, k.q2, k.delta, k.ntk))
         ntk = ntk if hasattr(layer, "activation") else k.ntk
         return k.replace(q1=q1, q2=q2, delta=delta, ntk=ntk, acute=k.acute)
@@ -203,7 +212,7 @@ def propagate(net: Layer, k: Kernel, tables: Tables | None = None) -> Kernel:
 
 
 def _repetition(names: list[Any]) -> tuple[int, int]:
-    """Return the length of the block whose repetitions cover most of the start of a list, and their number."""
+    """Return (length, repetitions) of the block whose repetitions are the longest start of a list; at least (1, 1)."""
     best = (1, 1)
     for period in range(1, len(names) // 2 + 1):
         times = 1
@@ -215,7 +224,7 @@ def _repetition(names: list[Any]) -> tuple[int, int]:
 
 
 def _repeats(block: Callable[[Kernel], Kernel], k: Kernel) -> bool:
-    """Whether a block returns a kernel of the same form as its input."""
+    """Return whether a block maps k to a kernel of the same structure, shapes and types, as a loop must."""
     forms = [jax.tree.structure(k)]
 
     def step(k: Kernel) -> list[Array]:

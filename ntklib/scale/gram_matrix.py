@@ -1,4 +1,4 @@
-"""Kernel matrices of any size: in memory, sharded over devices and hosts, or in a file."""
+"""Kernel matrices of any size: in memory, sharded over devices and hosts, or on disk."""
 
 import os
 from pathlib import Path
@@ -65,9 +65,9 @@ def gram(
 ) -> "Float[Array, 'N M'] | TensorStore":
     """Return the kernel matrix of an infinitely wide network, at any size.
 
-    The matrix is `net.kernel(x1, x2).ntk`. It is computed several times faster, and more accurately in float32, in
-    tiles that stay in the cache, on all cores. Without `x2` only one side of the diagonal is computed. Activations with
-    a closed form use it. Others use tables, which are made at the first call for the variances in use.
+    The matrix is `net.kernel(x1, x2).ntk`, computed several times faster: on all cores, in tiles (blocks of rows and
+    columns) that stay in the cache. Without `x2` only one side of the diagonal is computed. Activations without a
+    closed form use tables, which are made at the first call for the variances that occur.
 
     Args:
         net: The network.
@@ -78,23 +78,24 @@ def gram(
         tile: The number of rows and columns of a tile; by default some 300 on a CPU and 4,000 on a GPU in float32, and
             fewer in float64 or for images.
         mesh: A `jax.sharding.Mesh`, whose devices share the work. The result is sharded over them by rows, N/devices
-            each. Under `jax.distributed` each process computes the rows of its own devices; without a mesh it computes
-            all rows.
+            each. Under `jax.distributed` each process computes the rows of its own devices. Without a mesh each process
+            computes all rows.
         store: A folder on this machine. It is made if it does not exist. The result is written to it tile by tile
             (zarr, through tensorstore); see the note.
         max_memory: The bytes that this call may hold at a time; by default there is no bound. The result counts unless
-            it is stored; the given inputs do not count.
+                it is stored. The given inputs do not count; their copies on devices do.
         progress: Whether long runs show a bar with the time left. By default they do, unless the environment variable
             CI is set.
 
     Returns:
-        [N, M]; with `store` a `tensorstore.TensorStore`, of which `np.asarray(k[:100])` reads a part.
+        The matrix, [N, M]. With `store` it is a `tensorstore.TensorStore` k, and `np.asarray(k[:100])` reads 100 rows.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If inputs do not fit, if two layers share a parameter, if the size of the mesh does not divide N, if
-            there is too little memory for one tile, if variances leave the range in which an activation's accuracy is
-            known, or if the store belongs to another run or is damaged.
+        TypeError: If an argument has the wrong type, or is traced by `jit`, `grad` or `vmap`.
+        ValueError: If an argument has a wrong value, if inputs do not fit, if outputs are images, if two layers share a
+            parameter, if a layer has no kernel where it stands, if the size of the mesh does not divide N, if there is
+            too little memory for one tile, if variances leave the range in which an activation's accuracy is known, or
+            if the store belongs to another run or is damaged.
 
     Example:
         >>> import jax.numpy as jnp, ntklib as ntk
@@ -106,26 +107,27 @@ def gram(
     Note:
         Accuracy: the error of an entry relative to √(Θ(x, x) Θ(x', x')) is below 2e-6 in float32 and 1e-10 in float64.
         This holds to depth 20, and also for inputs that are zero, equal, nearly equal, opposite or of very different
-        size. Each further layer adds 1e-7 in float32. Deep networks can magnify rounding errors: by 30 at depth 20 and
-        by 240 at depth 50 where the variance is near one that repels (GELU with w_std 1.45; errors 6e-6 and 7e-5), and
-        without bound in the chaotic phase for inputs that are nearly the same (see `Layer.kernel`). Use float64 there.
-        With pooling the error is up to 3e-4 and 3e-8 for pairs of color pixels that are nearly equal.
-        Inputs in float16 and bfloat16 are converted to float32.
+        size. Each further layer adds 1e-7 in float32. Deep networks can magnify rounding errors. Near an unstable fixed
+        point of the variance map (GELU with w_std 1.45) the factor is 30 at depth 20 and 240 at depth 50, with errors
+        of 6e-6 and 7e-5 in float32. In the chaotic phase the factor has no bound for inputs that are nearly the same
+        (see `Layer.kernel`). Use float64 in both cases. With pooling, pairs of nearly equal color pixels have errors up
+        to 3e-4 in float32 and 3e-8 in float64. Inputs in float16 and bfloat16 are converted to float32.
 
-        Range: piecewise linear functions, erf, GELU and Gaussians allow all variances q before the activation.
-        Functions sin(ωx) allow ω²q up to 100 (1e10 in float64). tanh, SiLU, ELU, the sigmoid and functions of your own
-        allow q up to 1e4. Larger variances raise an error.
+        Range: piecewise linear functions, sign, erf and GELU allow all variances q before the activation. The largest q
+        is 1e4 for tanh, SiLU, ELU and the sigmoid, and 1e4 or less for functions of your own without a `dual`. In
+        float32 (float64) sin(ωx) allows ω²q ≤ 100 (1e10), e^(ax) a²q ≤ 20 (150), e^(−bx²) q ≤ 1e30 (1e150), and a
+        polynomial of degree p q^p ≤ 1e30 (1e280). Larger variances raise an error.
 
-        Cost: N·M·d multiplications for the first layer, and about 20 for each further layer and entry with ReLU; half
-        of both without `x2`. Memory: the result, some 25 MB for each core, and up to 1 GiB for the inputs on the
-        device. Larger inputs are passed to the device tile by tile. The function is not differentiable: for gradients
-        use `net.kernel`.
+        Cost: N·M·d multiplications for the first layer, and about 20 for each further layer and entry with ReLU.
+        Without `x2` half as many are needed. Memory: the result, some 25 MB for each core, and up to 1 GiB for the
+        inputs on the devices. Larger inputs are passed to a device tile by tile. The function is not differentiable:
+        for gradients use `net.kernel`.
 
-        Store: an interrupted run continues from the tiles that are in the folder, and ends with the same bytes. A
-        folder that holds something else, or was made with other inputs, another network (widths count) or other
-        settings, raises an error and is not changed. Tiles have checksums. Tiles that are already there are read once,
-        and the error about a damaged one names its file. Two processes may fill one store at the same time without
-        knowing of each other. Under `jax.distributed` they share the tiles, and all processes must see the folder.
+        Store: an interrupted run continues from the tiles that are in the folder, and ends with the same bytes. If the
+        folder holds something else, or was made with other inputs, another network (widths count) or other settings, an
+        error is raised and nothing is changed. Tiles have checksums. Tiles that are already there are read once, and
+        the error about a damaged tile names its file. Under `jax.distributed` the processes share the tiles, and all
+        must see the folder. Other processes may fill the same store at the same time without knowing of each other.
 
     References:
         Jacot et al. 2018, Theorem 1.
@@ -137,9 +139,9 @@ def gram(
     path = None if store is None else local_path("store", store)
     if path is not None and tile is None:
         tile = Store.tile_of(path)
-    n, m = ((np.shape(x) or (1,))[0] for x in (x1, x1 if x2 is None else x2))  # `Tiles` checks the rest
+    n, m = ((np.shape(x) or (1,))[0] for x in (x1, x1 if x2 is None else x2))  # `Tiles` checks the inputs
     rows = _rows(mesh, n)
-    itemsize = max(4, jax.dtypes.canonicalize_dtype(getattr(x1, "dtype", float)).itemsize)  # half precision is not kept
+    itemsize = max(4, jax.dtypes.canonicalize_dtype(getattr(x1, "dtype", float)).itemsize)  # float16 becomes float32
     held = 0 if path is not None else (rows.stop - rows.start) * m * itemsize
     tiles = Tiles(net, x1, x2, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=held)
     if path is not None:
@@ -157,11 +159,11 @@ def gram(
 
 
 def _in_memory(tiles: Tiles, rows: slice, progress: bool | None) -> np.ndarray:
-    """Compute the rows of the matrix that belong to this process."""
+    """Return the rows `rows` of the matrix, which belong to this process."""
     (n, m), size = tiles.shape, tiles.tile
     out = aligned((rows.stop - rows.start, m), tiles.dtype)
     owned = range(rows.start // size, -(-rows.stop // size))
-    # A tile below the diagonal is the mirror image of one above it, and is not computed if this process has that one.
+    # A tile (i, j) below the diagonal is the transpose of (j, i), and is not computed if this process computes (j, i).
     pairs = [(i, j) for i in owned for j in range(-(-m // size)) if not (tiles.symmetric and j < i and j in owned)]
 
     def put(i: int, j: int, entries: np.ndarray) -> None:
@@ -175,7 +177,7 @@ def _in_memory(tiles: Tiles, rows: slice, progress: bool | None) -> np.ndarray:
 
 
 def _place(out: np.ndarray, rows: slice, high: slice, wide: slice, entries: np.ndarray) -> None:
-    """Write those rows of a tile that belong to `rows`."""
+    """Write those entries of a tile with rows `high` and columns `wide` to `out` whose rows belong to `rows`."""
     start, stop = max(high.start, rows.start), min(high.stop, rows.stop)
     if start < stop:
         out[start - rows.start : stop - rows.start, wide] = entries[start - high.start : stop - high.start]
@@ -186,7 +188,7 @@ def _stored(tiles: Tiles, path: Path, progress: bool | None) -> "TensorStore":
     ours = tiles.pairs()[jax.process_index() :: jax.process_count()]
 
     def places(i: int, j: int) -> set[TileIndex]:
-        """Return the places of a tile in the store, where its mirror image is another chunk."""
+        """Return the places of a tile and, for a symmetric matrix, of its transpose: the store holds both."""
         return {(i, j), (j, i)} if tiles.symmetric else {(i, j)}
 
     wanted = {place for pair in ours for place in places(*pair)}
@@ -205,7 +207,7 @@ def _stored(tiles: Tiles, path: Path, progress: bool | None) -> "TensorStore":
 
 
 def mesh_devices(mesh: Mesh | None) -> list[Any]:
-    """Return the devices of this process that take part."""
+    """Return the devices of a mesh that belong to this process; without a mesh, the first device of this process."""
     if mesh is None:
         return jax.local_devices()[:1]
     _checks.instance("mesh", mesh, Mesh, "e.g. jax.make_mesh((jax.device_count(),), ('rows',))")

@@ -1,8 +1,8 @@
-"""Kernel matrices in tiles, which `gram` and `cg_solve` share.
+"""Kernel matrices in tiles, for `gram`, `cg_solve` and the estimators.
 
-A tile stays in the cache from the first layer to the last, while a whole matrix would be read from memory and written
-back at every layer. Tiles are computed on all cores or devices at once. Of a symmetric matrix only the tiles on one
-side of the diagonal are computed.
+A tile is a block of rows and columns that stays in the cache from the first layer to the last. A whole matrix would be
+read from memory and written back at every layer. All cores or devices compute tiles at the same time. If the matrix is
+symmetric, only tiles on one side of the diagonal are computed.
 """
 
 import copy
@@ -29,25 +29,25 @@ from ntklib.scale.fused import Form, Network, Side, Which, compiled, directions,
 
 TileIndex = tuple[int, int]
 Work = Callable[[int, int, Any], Callable[[], None]]
-#: The bytes of one array of a tile, on a CPU and elsewhere. On a CPU the arrays of a layer then stay in the cache.
+#: The bytes of one array of a tile, on a CPU and elsewhere. With 448 KiB the arrays of a layer stay in a CPU's cache.
 _CPU, _OTHER = 7 * 2**16, 2**26
-#: The overhead of dispatching a tile and handing it out, measured in entries.
+#: The time to start a tile and to hand it out, as the number of entries that are computed in this time.
 _CALL = 2**14
-#: The number of further arrays of a tile that are needed to compute near pairs again, besides two copies of the inputs.
-#: A test compares it with what the compiler reports.
+#: To compute a tile again for near pairs (see `fused.compiled`) takes this many arrays of its size, and two copies of
+#: its inputs. A test compares this number with what the compiler reports.
 _AGAIN = 4
 
 
 class Tiles:
     """The tiles of a kernel matrix Θ(x1, x2), [N, M].
 
-    `tiles(i, j)` computes rows i·tile to (i + 1)·tile against columns j·tile to (j + 1)·tile, and returns a NumPy array
-    without padding.
+    `tiles(i, j)` returns the rows i·tile to (i + 1)·tile and columns j·tile to (j + 1)·tile of the matrix, as a NumPy
+    array.
 
     Args:
         net: The network.
-        x1: NumPy or JAX arrays, which stay on the host. Devices get a copy or, if that is too large, the inputs of a
-            tile at a time.
+        x1: The inputs of the rows, [N, d] or [N, H, W, C], which stay on the host. Each device gets a copy of them or,
+            if the copies are too large, the inputs of one tile at a time.
         x2: The inputs of the columns; by default `x1`.
         kernel: "ntk" or "nngp".
         tile: The number of rows and columns of a tile. By default one array of a tile takes less than half a MiB on a
@@ -56,6 +56,11 @@ class Tiles:
         max_memory: The bytes for tiles that are being computed, inputs on devices, and `reserved` together. If needed,
             fewer threads and smaller tiles are used.
         reserved: The bytes that the caller needs.
+
+    Raises:
+        TypeError: If an argument has the wrong type, or is traced.
+        ValueError: If an argument has a wrong value, if inputs do not fit, if two layers share a parameter, if there is
+            too little memory for one tile, or if `ahead.tables` refuses a variance.
     """
 
     def __init__(
@@ -95,13 +100,13 @@ class Tiles:
         self._center = directions(first)[0].mean(0, keepdims=True) if first.ndim == 2 else None
 
     def _fit(self, tile: int | None, max_memory: float | None, reserved: float) -> None:
-        """Choose the tile, the number of threads, and whether inputs stay on the devices, within the bound."""
+        """Choose the tile size, the number of threads, and whether inputs stay on devices, within `max_memory`."""
         if tile is not None:
             _checks.count("tile", tile)
         if max_memory is not None:
             _checks.real("max_memory", max_memory, above=0.0)
         on_cpu = self.devices[0].platform == "cpu"
-        self.tile = min(tile, self._few()) if tile else self._default_tile(_CPU if on_cpu else _OTHER)
+        self.tile = min(tile, self._largest_tile()) if tile else self._default_tile(_CPU if on_cpu else _OTHER)
         self.threads = len(self.devices) * (max(1, _cores() // len(self.devices)) if on_cpu else 1)
         inputs = self.x1.nbytes + (0 if self.symmetric else self.x2.nbytes)
         bound = math.inf if max_memory is None else max_memory - reserved
@@ -115,35 +120,35 @@ class Tiles:
                 f"{workspace + reserved:.3g} with what else must be held. Allow at least that"
                 + (", or use a smaller `tile`." if bound > 0 and self.tile > 16 else ".")
             )
-        #: The number of tiles that a thread has at a time. If there is room for two, one is computed while the other is
-        #: handed out.
+        #: The number of tiles that a thread has at a time. If there is room for two, the thread hands out one while the
+        #: device computes the other.
         self.at_hand = int(min(2, bound / workspace))
         self.threads = int(max(1, min(self.threads, bound / workspace / 2)))
         working, copies = self.threads * self.at_hand * workspace, len(self.devices) * inputs
         self._keeps_inputs = copies <= min(2**30, bound - working)
-        #: The bytes in use while tiles are computed, without the results that were handed out.
+        #: The bytes in use while tiles are computed, without the tiles that were handed out.
         self.memory = reserved + working + (copies if self._keeps_inputs else 0)
 
     def _default_tile(self, size: int) -> int:
         pixels = math.prod(self.x1.shape[1:-1])
-        numbers = pixels**2 if self.net.pools else pixels  # for each pair of inputs
+        numbers = pixels**2 if self.net.pools else pixels  # in one array, for each pair of inputs
         most = max(1, math.isqrt(size // (self.dtype.itemsize * numbers)))
-        few = self._few()
-        if most < 128 or few <= most:
-            return min(most, few)
-        # Of the multiples of 8 (the vectors of a processor) near `most` choose the one with the least work, which
-        # includes padding and the overhead of each tile.
+        largest = self._largest_tile()
+        if most < 128 or largest <= most:
+            return min(most, largest)
+        # From the multiples of 8 (the vectors of a processor) between `most`/2 and a little above `most`, choose the
+        # one with the least work. Padding and the overhead of each tile count as work.
         near, n = range(8 * (most // 8 + most // 128), most // 2, -8), max(self.shape)
         return min(near, key=lambda tile: (strips := -(-n // tile)) * (strips + 1) * (tile**2 + _CALL))
 
-    def _few(self) -> int:
-        """Return the next power of two, so that input sets of similar sizes share compiled programs."""
+    def _largest_tile(self) -> int:
+        """Return the number of inputs, rounded up to a power of two so that sets of similar sizes share programs."""
         return 2 ** (max(self.shape) - 1).bit_length()
 
     def _workspace(self) -> int:
-        """Return the bytes that one tile takes while it is computed: inputs, intermediate arrays and result."""
+        """Return the bytes that one tile takes while it is computed: its inputs, intermediate arrays and result."""
         known = _bytes(self._executable(self.devices[0]))
-        again = _AGAIN * known[1] + 2 * known[2] if self.x1.ndim == 2 else 0  # to compute near pairs again
+        again = _AGAIN * known[1] + 2 * known[2] if self.x1.ndim == 2 else 0  # for near pairs
         return sum(known) + known[1] + again  # the second `known[1]` is the result on the host
 
     def _executable(self, device: Any, careful: bool = False) -> Any:
@@ -155,7 +160,7 @@ class Tiles:
         return self._executables[key]
 
     def against(self, x2: np.ndarray) -> "Tiles":
-        """Return the tiles of Θ(x1, x2) for other columns. They share the rows that are on a device."""
+        """Return the tiles of Θ(x1, x2) for other columns. Copies of x1 on devices are used again."""
         other = copy.copy(self)
         other.x2, other.symmetric, other.shape = x2, False, (self.shape[0], len(x2))
         other._resident = {key: block for key, block in self._resident.items() if key[0] != 2}
@@ -165,16 +170,16 @@ class Tiles:
         return other
 
     def pairs(self) -> list[TileIndex]:
-        """Return (i, j) of the tiles to compute: all tiles, or for a symmetric matrix those with j ≥ i."""
+        """Return the indices (i, j) of the tiles to compute: all tiles or, for a symmetric matrix, those with j ≥ i."""
         rows, columns = (-(-n // self.tile) for n in self.shape)
         return [(i, j) for i in range(rows) for j in range(i if self.symmetric else 0, columns)]
 
     def span(self, i: int, n: int) -> slice:
-        """Return the rows (or columns) of tile i, of n in all."""
+        """Return the rows (or columns) of tile i as a slice, for a matrix of n rows (or columns)."""
         return slice(i * self.tile, min((i + 1) * self.tile, n))
 
     def __call__(self, i: int, j: int, device: Any = None) -> np.ndarray:
-        if self.symmetric and j < i:  # the mirror image, to the last bit
+        if self.symmetric and j < i:  # the transpose, equal to the last bit
             return self(j, i, device).T
         return self._cut(i, j, self.begin(i, j, device or self.devices[0])())
 
@@ -183,9 +188,9 @@ class Tiles:
         return np.concatenate([self(i, i).diagonal() for i in range(-(-self.shape[0] // self.tile))])
 
     def begin(self, i: int, j: int, device: Any) -> Callable[[], Array]:
-        """Start to compute a tile in the background. Return a function that waits for it.
+        """Start to compute a tile in the background. Return a function that waits for the tile and returns it.
 
-        That function returns the tile with its padding, on the device.
+        The tile then has its padding, and lies on the device.
         """
         x64 = functools.partial(jax.enable_x64, self.dtype == np.float64)  # a setting of each thread, off by default
         sizes = [min(self.tile, n - k * self.tile) for k, n in zip((i, j), self.shape, strict=True)]
@@ -216,6 +221,7 @@ class Tiles:
         return self._resident[key]
 
     def _cut(self, i: int, j: int, padded: Array) -> np.ndarray:
+        """Return a tile on the host without its padding, and exactly symmetric if it lies on the diagonal."""
         if padded.ndim > 2:
             raise ValueError(
                 "`net` must return vectors, but its outputs are images: the kernel has entries for each pixel. Put a "
@@ -226,14 +232,14 @@ class Tiles:
         return np.where(np.tri(len(entries), dtype=bool), entries.T, entries) if self.symmetric and i == j else entries
 
     def _part(self, x: Any, i: int) -> np.ndarray:
-        """Return the inputs of a tile on the host, padded with zeros to a full tile, so that one shape is compiled."""
+        """Return the inputs of a tile on the host, padded with zeros to a full tile: all tiles share one program."""
         part = np.asarray(x[self.span(i, len(x))], self.dtype)
         if len(part) < self.tile:
             part = np.concatenate([part, np.zeros((self.tile - len(part), *part.shape[1:]), part.dtype)])
         return part
 
     def _block(self, which: int, i: int, device: Any) -> Side:
-        """Return the inputs of a tile on the device."""
+        """Return the inputs of a tile on a device: block i of x1 (`which` = 1) or of x2 (`which` = 2)."""
         x = self.x1 if which == 1 else self.x2
         if not self._keeps_inputs:
             part = self._part(x, i)
@@ -264,13 +270,14 @@ class Tiles:
     def each(self, work: Work, pairs: Iterable[TileIndex], *, progress: bool | None = None) -> None:
         """Call `work(i, j, device)` for each pair, on all devices and in several threads.
 
-        `work` starts something and returns a function that finishes it. A thread starts the next pair before it
-        finishes the last one. An interrupt (Ctrl-C) waits for the pairs that have been started.
+        A thread starts the next pair before it finishes the last one, if there is room for two tiles. An interrupt
+        (Ctrl-C) waits for the pairs that have been started.
 
         Args:
-            work: See above.
+            work: A function that starts to work on a pair, and returns a function that finishes this work.
             pairs: The pairs (i, j).
-            progress: Whether to show a bar with the time left; by default unless CI is set in the environment.
+            progress: Whether to show a bar with the time left. By default it is shown, unless the environment variable
+                CI is set.
         """
         pairs = list(pairs)
         for device in self.devices if pairs else ():  # compile and copy before the threads start
@@ -304,14 +311,14 @@ class Tiles:
             try:
                 for done in as_completed(workers):
                     done.result()
-            finally:  # after an error or an interrupt no other pair is started
+            finally:  # after an error or an interrupt no further pair is started
                 with lock:
                     list(todo)
 
 
 @functools.lru_cache(maxsize=64)
 def _bytes(executable: Any) -> tuple[int, int, int]:
-    """Return the bytes of intermediate arrays, result and arguments. Cached: the compiler takes 2 ms to answer."""
+    """Return the bytes of intermediate arrays, result and arguments. They are cached, as XLA takes 2 ms to answer."""
     memory = executable.memory_analysis()
     return memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.argument_size_in_bytes
 
@@ -322,7 +329,7 @@ def _cores() -> int:
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an empty array that starts at a multiple of 64 bytes, so that JAX uses it on the CPU without copying."""
+    """Return an uninitialized array, which starts at a multiple of 64 bytes: JAX uses it on a CPU without a copy."""
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
