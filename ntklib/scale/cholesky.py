@@ -1,10 +1,10 @@
 """Kernel regression by Cholesky, with the factor in float32 and the solution refined in float64.
 
-Nearly all of the time goes into the factor, N³/3 operations, and in float32 they take half as long. A factor in float32
-gives a solution with a relative error of about κ · 1e-7, where κ is the condition number. The residual is then computed
-in float64 from the kernel in float64. Solving for it with the same factor gives a correction, which multiplies the
-error by about κ · 1e-7. Two or three corrections are usually enough. If κ is too large for that, the factor is computed
-in float64.
+Nearly all of the time goes into the factor: N³/3 operations, which take half as long in float32 as in float64. A factor
+in float32 gives a solution with a relative error of about κ · 1e-7, where κ is the condition number. The residual is
+then computed in float64, from the kernel in float64. The system is solved for the residual with the same factor, and
+the result is added to the solution. This correction multiplies the error by about κ · 1e-7. Two or three corrections
+are usually enough. If κ is too large for them, the factor is computed in float64.
 """
 
 import functools
@@ -17,13 +17,14 @@ import numpy as np
 
 from ntklib.scale.tiles import TileIndex, Tiles
 
-#: For fewer inputs than this float32 is not tried: a factor in float64 takes less than a tenth of a second.
+#: With fewer inputs than this, only the factor in float64 is computed: it takes less than a tenth of a second.
 FEW = 2000
-#: If a correction is larger than this share of the one before, the factor in float32 is given up.
+#: If a correction is larger than this share of the correction before it, the factor in float32 is given up.
 _RATE = 0.1
-#: The relative error of the solution at which to stop. Predictions, sums over its entries, are more accurate.
+#: The corrections end when the next one would be smaller than this, relative to the solution. Predictions, which are
+#: sums over the entries of the solution, are more accurate.
 _ERROR = 1e-10
-#: The error of an entry of the kernel in float64, relative to the largest entry (see `gram`).
+#: The usual rounding error of an entry of the kernel in float64, relative to the largest entry.
 _ROUNDING = 1e-14
 
 
@@ -31,7 +32,7 @@ _ROUNDING = 1e-14
 def _lapack(dtype: type[np.floating]) -> Any:
     """Return LAPACK's `potrf`, which computes the Cholesky factor, and `potrs`, which solves with it.
 
-    SciPy is imported here, because with it the import of `ntklib` would take half as long again.
+    SciPy is imported here, to keep the import of `ntklib` short.
     """
     import scipy.linalg
 
@@ -41,8 +42,11 @@ def _lapack(dtype: type[np.floating]) -> Any:
 class ShiftedKernel:
     """The matrix Θ + λ in float64, with λ = ridge · tr(Θ)/N.
 
-    `diagonal` [N] is its diagonal. `parts` has those of its tiles that are computed and kept: first the tiles on the
-    diagonal, and after `write(..., keep=True)` all on one side of the diagonal, N²/2 numbers.
+    `diagonal` [N] is its diagonal. `parts` holds the tiles that are kept: at first those on the diagonal, and after
+    `write(..., keep=True)` all tiles on one side of the diagonal, N²/2 numbers.
+
+    Raises:
+        ValueError: If the diagonal is not finite.
     """
 
     def __init__(self, tiles: Tiles, ridge: float) -> None:
@@ -70,7 +74,7 @@ class ShiftedKernel:
         Args:
             out: The array to write into.
             scale: s, [N].
-            keep: Whether to keep the tiles for products (`@`). Otherwise each is dropped after it has been written.
+            keep: Whether to keep the tiles for products (`@`). If not, each tile is dropped after it has been written.
         """
 
         def put(i: int, j: int, entries: np.ndarray) -> None:
@@ -96,17 +100,18 @@ class ShiftedKernel:
 
 
 def solve(tiles: Tiles, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray | None]:
-    """Solve (Θ + λ) α = y for targets [N, K] as accurately as in float64, with λ = ridge · tr(Θ)/N.
+    """Solve (Θ + λ) α = y for targets y [N, K] as accurately as in float64, with λ = ridge · tr(Θ)/N.
 
     Returns:
-        α, [N, K], and the factor in float64 if it was computed, otherwise None (see `factor`).
+        α, [N, K], and the factor in float64 (see `factor`), or None if this factor was not needed.
 
     Raises:
-        ValueError: If the matrix is singular or not finite.
+        ValueError: If the matrix is singular or its diagonal is not finite.
 
     Note:
         Memory: N²/2 numbers in float64 and N² in float32. If a factor in float64 is needed, N² numbers in float64.
-        With a factor in float64, a warning is given if rounding errors of the kernel leave few digits of the solution.
+        With a factor in float64, a warning is given if the rounding errors of the kernel leave fewer than three digits
+        of the solution.
 
     References:
         Higham 2002, Accuracy and Stability of Numerical Algorithms, §12.
@@ -121,16 +126,19 @@ def solve(tiles: Tiles, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.nda
 
 
 def factor(matrix: ShiftedKernel) -> np.ndarray:
-    """Return L in float64, [N, N], with Θ + λ = L Lᵀ.
+    """Return L in float64, [N, N], with Θ + λ = L Lᵀ. Entries above the diagonal are arbitrary.
 
-    Entries above its diagonal are arbitrary. The tiles of the matrix are dropped.
+    The tiles that `matrix` kept are dropped.
+
+    Raises:
+        ValueError: If the matrix is singular.
     """
     out = np.empty((matrix.n, matrix.n))
     matrix.write(out, np.ones(matrix.n), keep=False)
-    # LAPACK stores columns where NumPy stores rows, so that NumPy's upper triangle is LAPACK's lower triangle.
+    # LAPACK stores a matrix by columns, and NumPy by rows. An upper triangle in NumPy is a lower one in LAPACK.
     potrf, _ = _lapack(np.float64)
     low, failed = potrf(out.T, lower=True, overwrite_a=True, clean=False)
-    # A pivot no larger than its rounding error may be zero.
+    # A pivot L_ii² that is no larger than its rounding error may be zero in exact arithmetic.
     if failed or low.diagonal().min() ** 2 <= matrix.n * np.finfo(float).eps * matrix.diagonal.max():
         raise ValueError(
             f"The kernel of the training inputs is singular with `ridge` = {matrix.ridge:g}: inputs that are equal "
@@ -146,7 +154,7 @@ def cho_solve(low: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _refined(matrix: ShiftedKernel, y: np.ndarray) -> np.ndarray | None:
-    """Return the solution by a factor in float32, or None if that fails or the corrections shrink too slowly."""
+    """Return α by a factor in float32 and corrections, or None if the factor fails or the corrections shrink slowly."""
     approximate = _approximate_solver(matrix)
     if approximate is None:
         return None
@@ -155,10 +163,10 @@ def _refined(matrix: ShiftedKernel, y: np.ndarray) -> np.ndarray | None:
         correction = approximate(y - matrix @ a)
         a += correction
         change = float((np.abs(correction).max(0) / _nonzero(np.abs(a).max(0))).max())
-        # Errors by rounding to float32 have a part along every eigenvector. So this is the rate of the slowest of them,
-        # whatever the targets are.
+        # The rounding errors of float32 have a part along every eigenvector. The rate is that of the part that shrinks
+        # most slowly, whatever the targets are.
         rate = change / last
-        if not rate <= _RATE:  # rather than `rate > _RATE`, which is False for NaN
+        if not rate <= _RATE:  # also for NaN, unlike `rate > _RATE`
             return None
         if rate * change <= _ERROR:  # an estimate of the next correction
             return a
@@ -166,7 +174,10 @@ def _refined(matrix: ShiftedKernel, y: np.ndarray) -> np.ndarray | None:
 
 
 def _approximate_solver(matrix: ShiftedKernel) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Return the map r ↦ (Θ + λ)⁻¹ r by a factor in float32, with errors of κ · 1e-7, or None if there is no factor."""
+    """Return the map r ↦ (Θ + λ)⁻¹ r by a factor in float32, or None if the matrix has no such factor.
+
+    The relative error of the map is about κ · 1e-7.
+    """
     # The range of float32 is small: scale the matrix to ones on its diagonal, and each vector to a largest entry of 1.
     scale = 1.0 / np.sqrt(_nonzero(matrix.diagonal))
     out = np.empty((matrix.n, matrix.n), np.float32)
@@ -186,12 +197,12 @@ def _approximate_solver(matrix: ShiftedKernel) -> Callable[[np.ndarray], np.ndar
 
 
 def _warn_if_ill_conditioned(matrix: ShiftedKernel, low: np.ndarray) -> None:
-    """Warn if the rounding errors of the kernel are not small compared to its smallest eigenvalue."""
+    """Warn if the rounding errors of the kernel are not small compared to the smallest eigenvalue of Θ + λ."""
     v = np.random.default_rng(0).normal(size=matrix.n)
-    for _ in range(4):  # inverse iteration
+    for _ in range(4):  # inverse iteration: v tends to the eigenvector of the smallest eigenvalue
         v = cho_solve(low, v / np.linalg.norm(v))
     smallest = 1.0 / np.linalg.norm(v)
-    # The norm of a matrix of N² independent errors is about √N times one of them.
+    # If the N² errors are independent, the norm of their matrix is about √N times the size of an error.
     rounding = _ROUNDING * math.sqrt(matrix.n) * matrix.diagonal.max()
     if rounding > 1e-3 * smallest:
         digits, enough = max(0.0, math.log10(smallest / rounding)), 1e6 * rounding / matrix.diagonal.mean()
@@ -205,5 +216,5 @@ def _warn_if_ill_conditioned(matrix: ShiftedKernel, low: np.ndarray) -> None:
 
 
 def _nonzero(a: np.ndarray) -> np.ndarray:
-    """Return `a` with ones in the place of zeros, to divide by."""
+    """Return a divisor: `a` with ones in the place of zeros."""
     return np.where(a == 0, 1.0, a)

@@ -1,4 +1,4 @@
-"""Kernel regression without a kernel matrix: conjugate gradients over tiles that are computed when they are needed."""
+"""Kernel regression by conjugate gradients, which apply the kernel matrix tile by tile and need not store it."""
 
 import dataclasses
 import functools
@@ -33,8 +33,8 @@ class CGSolution:
     Args:
         solution: α, [N, K], in float64.
         residuals: ‖y − (Θ + λ)α‖/‖y‖ for each output, [K], computed from α itself.
-        iterations: The number of iterations.
-        history: The largest residual before the first and after each iteration, [iterations + 1].
+        iterations: The number of iterations, including those before a checkpoint.
+        history: The largest residual of an output before the first and after each iteration, [iterations + 1].
         rank: The rank of the preconditioner.
         kept: The share of the tiles that stayed in memory.
     """
@@ -75,14 +75,14 @@ def cg_solve(
     seed: int = 0,
     progress: bool | None = None,
 ) -> CGSolution:
-    """Solve for kernel regression by conjugate gradients, without storing the kernel matrix.
+    """Solve a kernel regression by conjugate gradients, without storing the kernel matrix.
 
-    For all K outputs at once it solves::
+    The system of equations for all K outputs is::
 
         (Θ(x, x) + λ·1) α = y,   λ = ridge · tr(Θ)/N.
 
-    Predictions are `gram(net, x_test, x) @ solution`. Each iteration applies Θ tile by tile. As many tiles are kept as
-    fit into `max_memory`; all others are computed again in each iteration.
+    Predictions are `gram(net, x_test, x) @ result.solution`. Each iteration applies Θ tile by tile. As many tiles are
+    kept as fit into `max_memory`. All other tiles are computed again in each iteration.
 
     Args:
         net: The network.
@@ -90,18 +90,18 @@ def cg_solve(
         y: Targets, [N, K].
         ridge: Above zero, relative to the mean of the kernel's diagonal.
         kernel: "ntk" or "nngp".
-        tol: The relative residual ‖y − (Θ + λ)α‖/‖y‖ of each output at which to stop. Before the solution is returned,
-            the residual is computed from α itself. If it is above `tol`, the iteration continues from there.
+        tol: The relative residual ‖y − (Θ + λ)α‖/‖y‖ that no output may exceed. Before the solution is returned, the
+            residual is computed from α itself. If it is above `tol`, the iteration continues from α.
         max_iterations: The largest number of iterations.
         preconditioner: The rank r of the approximation Θ ≈ FFᵀ by randomly pivoted Cholesky. Each iteration applies
-            (FFᵀ + λ)⁻¹. 0 is for none. The default is 10 √N, or less if that would need more than a quarter of
-            `max_memory`.
+            (FFᵀ + λ)⁻¹. With 0 there is no preconditioner. The default is 10 √N, or less if F would need more than a
+            quarter of `max_memory`.
         tile: The number of rows and columns of a tile, as in `gram`.
-        mesh: As in `gram`: its devices share the tiles, and so do the processes under `jax.distributed`.
+        mesh: A `jax.sharding.Mesh`, whose devices share the tiles. Under `jax.distributed` the processes share them.
         max_memory: The bytes for tiles, preconditioner and vectors together; by default 2 GiB.
-        checkpoint: A file (.npz) on this machine, which is written every minute, at the end, and at an interrupt. The
-            same call continues from it. A file that belongs to another problem (inputs, targets, network, settings) or
-            is damaged raises an error and is not changed.
+        checkpoint: A file (.npz) on this machine, which is written at the start, every minute, at the end, and at an
+            interrupt. The same call continues from it. If the file belongs to another problem (inputs, targets,
+            network, settings) or is damaged, an error is raised and the file is not changed.
         seed: An integer that chooses the pivots of the preconditioner.
         progress: Whether to show a bar with the residual. By default it is shown, unless the environment variable CI is
             set.
@@ -110,10 +110,11 @@ def cg_solve(
         A `CGSolution`.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If `ridge` is not positive, if there is too little memory, if inputs and targets do not fit, or if
-            the checkpoint belongs to another problem or is damaged.
-        NotConvergedError: If the residual is above `tol` after `max_iterations`. It holds the result so far.
+        TypeError: If an argument has the wrong type, or is traced by `jit`, `grad` or `vmap`.
+        ValueError: If `ridge` is not positive, if another argument has a wrong value, if inputs and targets do not fit,
+            if the kernel cannot be computed (see `gram`), is not finite or is zero, if there is too little memory, or
+            if the checkpoint belongs to another problem, is damaged or is in use.
+        NotConvergedError: If the residual is above `tol` after `max_iterations`. Its `result` is the solution so far.
 
     Example:
         >>> import ntklib as ntk
@@ -128,7 +129,7 @@ def cg_solve(
 
     Note:
         An iteration takes N² K multiplications, and the time of `gram` for the tiles that are not kept. The
-        preconditioner takes r columns of the kernel, N r² operations and N r numbers. Vectors, sums and the
+        preconditioner takes r columns of the kernel or more, N r² operations and N r numbers. Vectors, sums and the
         preconditioner are in float64, whatever the type of `x`.
 
     References:
@@ -143,11 +144,11 @@ def cg_solve(
     _checks.outside_jit("cg_solve", "Solve outside; `net.kernel(x1, x).ntk @ solution` can be differentiated.", x, y)
     known = np.asarray(_checks.host_inputs("x", x))
     n = len(known)
-    ahead.refuse_large("x", known, jax.dtypes.canonicalize_dtype(known.dtype))  # named x1 by what follows
+    ahead.refuse_large("x", known, jax.dtypes.canonicalize_dtype(known.dtype))  # `Tiles` would name it x1
     y = np.asarray(_checks.host_targets("y", y, n), np.float64)
     if preconditioner is None:
         preconditioner = int(min(n, 10 * math.sqrt(n), max_memory / 4 / (8 * n)))
-    # Ten arrays of vectors, the factor with its Gram matrix, and four blocks of columns while the factor is computed.
+    # In float64: ten arrays [N, K], F [N, r], FᵀF and its factor, and four blocks of columns while F is computed.
     reserved = 8 * (n * (10 * y.shape[1] + preconditioner + 4 * min(n, tile or BLOCK, BLOCK)) + 2 * preconditioner**2)
     devices = mesh_devices(mesh)
     tiles = Tiles(net, x, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=reserved)
@@ -185,11 +186,11 @@ class _Iterate(NamedTuple):
     """The state of an iteration.
 
     Args:
-        a: The solution so far.
-        r: Its residual, as the iteration computes it.
-        p: The direction of the next step.
-        rz: r·z of each column, with z the preconditioned residual.
-        history: The largest relative residual after each step.
+        a: The solution α so far, [N, K].
+        r: The residual of α, [N, K], as the iteration updates it.
+        p: The direction of the next step, [N, K].
+        rz: r·z of each column, [K], with z the preconditioned residual.
+        history: The largest relative residual of a column before the first and after each step.
     """
 
     a: np.ndarray
@@ -200,7 +201,7 @@ class _Iterate(NamedTuple):
 
     @staticmethod
     def shapes(n: int, outputs: int) -> dict[str, tuple[int | None, ...]]:
-        """Return the names and shapes of the arrays of a checkpoint."""
+        """Return the names and shapes of the arrays of a checkpoint, with None for an unknown length."""
         return {**dict.fromkeys("arp", (n, outputs)), "rz": (outputs,), "history": (None,)}
 
 
@@ -208,9 +209,9 @@ def _iterate(operator: "_Operator", inverse: PivotedCholesky, y: np.ndarray, shi
              most: int, saved: Checkpoint, bar: tqdm) -> tuple[np.ndarray, np.ndarray, list[float]]:  # fmt: skip
     """Run conjugate gradients (Hestenes & Stiefel 1952), and return (α, residuals, history).
 
-    Each column takes steps of its own size. The residual r of the iteration drifts away from y − (Θ + λ)α by rounding,
-    and the r of a checkpoint may be wrong altogether. The residual is therefore computed from α at the start and at the
-    end. If it is too large at the end, the iteration starts again from it.
+    Each column takes steps of its own size. By rounding the residual r of the iteration drifts away from y − (Θ + λ)α,
+    and the r of a checkpoint may be wrong altogether. The residual is therefore computed from α for a checkpoint and at
+    the end. If it is too large at the end, the iteration starts again from α.
     """
     scale = _nonzero(_norms(y))
 
@@ -221,7 +222,7 @@ def _iterate(operator: "_Operator", inverse: PivotedCholesky, y: np.ndarray, shi
         return float((_norms(r) / scale).max())
 
     def towards(a: np.ndarray, r: np.ndarray, history: list[float]) -> _Iterate:
-        """Return the first state of an iteration from α with the residual r."""
+        """Return the first state of an iteration that starts from α with the residual r."""
         z = inverse(r)
         return _Iterate(a, r, z, np.sum(r * z, 0), [*history, largest(r)])
 
@@ -239,24 +240,24 @@ def _iterate(operator: "_Operator", inverse: PivotedCholesky, y: np.ndarray, shi
     try:
         while True:
             while now.history[-1] > tol and len(now.history) <= most:
-                now = step(now)  # one assignment, so that an interrupt leaves the last state or this one
+                now = step(now)  # one assignment: an interrupt leaves either the old or the new state
                 bar.set_postfix_str(f"{now.history[-1]:.2e}")
                 bar.update()
                 saved.save(False, **now._asdict())
             r = y - apply(now.a)
             history = [*now.history[:-1], largest(r)]
-            if not history[-1] > tol or len(history) > most:  # `not`: NaN ends it too
+            if not history[-1] > tol or len(history) > most:  # `not`: NaN ends the loop, too
                 return now.a, _norms(r) / scale, history
             now = towards(now.a, r, history[:-1])
-    finally:  # also on an interrupt
+    finally:  # also after an error or an interrupt
         saved.save(True, **now._asdict())
 
 
 def _resumed(saved: Checkpoint, y: np.ndarray, apply: Callable[[np.ndarray], np.ndarray],
              towards: Callable[[np.ndarray, np.ndarray, list[float]], _Iterate]) -> _Iterate:  # fmt: skip
-    """Return the first state, or that of a checkpoint.
+    """Return the state of the checkpoint or, if there is no checkpoint, the first state.
 
-    The arrays of a checkpoint are tested against its solution. If they do not fit, the iteration starts again from it.
+    The arrays of a checkpoint are tested against its solution α. If they do not fit, the iteration starts again from α.
     """
     state = saved.load()
     if state is None:
@@ -264,7 +265,7 @@ def _resumed(saved: Checkpoint, y: np.ndarray, apply: Callable[[np.ndarray], np.
     now = _Iterate(**state)
     r = y - apply(now.a)
     anew = towards(now.a, r, list(now.history[:-1]))
-    # In exact arithmetic r is the residual, and r·z is both what the preconditioner gives and r·p.
+    # In exact arithmetic now.r is r, and now.rz is both r·z with the preconditioned residual z, and r·p.
     with np.errstate(over="ignore", invalid="ignore"):
         fits = (_norms(r - now.r) <= 0.1 * _norms(r)) & np.isclose(now.rz, anew.rz, rtol=0.1, atol=0.0)
         fits &= np.isclose(np.sum(now.r * now.p, 0), now.rz, rtol=0.1, atol=0.0)
@@ -272,7 +273,7 @@ def _resumed(saved: Checkpoint, y: np.ndarray, apply: Callable[[np.ndarray], np.
 
 
 class _Operator:
-    """The map v ↦ Θ v. The first call keeps as many tiles as there is room for, and later calls use them."""
+    """The map v ↦ Θ v. The first call keeps as many tiles as fit into `room` bytes, and later calls use these tiles."""
 
     def __init__(self, tiles: Tiles, room: float) -> None:
         self.tiles, self.room = tiles, room
@@ -320,18 +321,19 @@ class _Operator:
 
 @jax.jit
 def _products(entries: Array, right: Array, left: Array) -> tuple[Array, Array]:
-    """Return Θ v and Θᵀ v for a tile in any precision, with vectors [K, tile] and sums in float64."""
+    """Return T v and Tᵀ u for a tile T of Θ in any precision, with v = `right` and u = `left`, [K, tile] in float64."""
     exact = entries.astype(right.dtype)
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     return product("ij,kj->ki", exact, right), product("ij,ki->kj", exact, left)
 
 
 def _sum_over_processes(part: np.ndarray) -> np.ndarray:
+    """Return the sum of the arrays `part` of all processes."""
     if jax.process_count() == 1:
         return part
     from jax.experimental import multihost_utils
 
-    # A sum over processes fails if one is half a minute slower than another. This waits for all of them first.
+    # `process_allgather` fails if one process calls it half a minute after another. This waits for all of them first.
     multihost_utils.sync_global_devices("ntklib.cg_solve")
     with jax.enable_x64(True):
         return np.asarray(multihost_utils.process_allgather(part)).sum(0)

@@ -1,6 +1,6 @@
-"""Randomly pivoted Cholesky: an approximation of a kernel matrix by a few of its columns, used as a preconditioner.
+"""Randomly pivoted Cholesky: an approximation of a kernel matrix from a few of its columns, used as a preconditioner.
 
-Chen, Epperly, Tropp & Webber 2022; by blocks with rejection: Epperly, Tropp & Webber 2024.
+References: Chen, Epperly, Tropp & Webber 2022, and for blocks with rejection Epperly, Tropp & Webber 2024.
 """
 
 import math
@@ -9,21 +9,20 @@ import numpy as np
 
 from ntklib.scale.tiles import Tiles
 
-#: The number of columns computed at a time. A few arrays of this many columns exist at the same time, in float64.
+#: The most columns that are computed at a time. A few arrays of so many columns exist at the same time, in float64.
 BLOCK = 256
 
 
 class PivotedCholesky:
     """The map r ↦ (FFᵀ + λ)⁻¹ r, where Θ ≈ FFᵀ with F [N, rank].
 
-    F is built column by column. Each time, a column of the residual Θ − FFᵀ is drawn with a probability proportional to
-    the diagonal of the residual. Columns are proposed in blocks of at most `BLOCK`. A proposal is accepted with a
-    probability that corrects for the columns accepted before it in the same block, so that the law of the result is
-    that of drawing the columns one by one.
+    F is built from columns of the residual Θ − FFᵀ. At most `BLOCK` columns are proposed at a time, with probabilities
+    proportional to the diagonal d of the residual. A proposal i is accepted with probability d'_i/d_i, where d' is the
+    diagonal of the residual after the proposals that were accepted before i.
     """
 
     def __init__(self, tiles: Tiles, diagonal: np.ndarray, rank: int, shift: float, rng: np.random.Generator) -> None:
-        import scipy.linalg  # here, because it takes as long to import as the rest of the library
+        import scipy.linalg  # here, to keep the import of `ntklib` short
 
         n, self.shift, self.rank = len(diagonal), shift, 0
         left, factor = diagonal.copy(), np.zeros((n, rank))
@@ -53,14 +52,15 @@ class PivotedCholesky:
 
         if not self.rank:
             return r / self.shift
+        # Woodbury: (FFᵀ + λ)⁻¹ = (1 − F (FᵀF + λ)⁻¹ Fᵀ)/λ.
         inner = scipy.linalg.cho_solve(self.cholesky, self.factor.T @ r, check_finite=False)
         return (r - self.factor @ inner) / self.shift
 
 
 def _accept(left: np.ndarray, proposed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Choose from a block of proposals.
+    """Return the indices of the proposals in a block that are accepted.
 
-    `left` is the residual of the kernel among them, `proposed` its diagonal when they were proposed.
+    `left` is the residual between the proposals, and `proposed` its diagonal.
     """
     left, taken = left.copy(), []
     for i in range(len(left)):
