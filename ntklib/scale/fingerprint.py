@@ -1,9 +1,9 @@
 """A record of the inputs, the network and the settings of a kernel matrix on disk, made of plain values.
 
-The record must differ for any two networks, and must be the same in another process, on another machine and in another
-version of JAX. It therefore holds no Python hash, no address and no name of a module. Hyperparameters are compared
-exactly. Functions cannot be compared. Instead the kernels that they give for a few fixed inputs are compared, up to
-rounding.
+Different networks must have different records. The record of one network must be the same in another process, on
+another machine and in another version of JAX. A record therefore holds no Python hash, no address and no name of a
+module. Hyperparameters are compared exactly. Functions cannot be compared. Instead the kernels of the networks that use
+them are compared for three fixed inputs, up to rounding.
 """
 
 import dataclasses
@@ -25,7 +25,8 @@ TYPES = {
     "kernel": str, "shape": list, "tile": int, "dtype": str, "symmetric": bool, "inputs": str, "network": dict,
     "values": list,
 }  # fmt: skip
-#: Relative error up to which kernels are the same. In float64 they agree to 1e-13 or better from machine to machine.
+#: The relative difference up to which two kernels count as the same. In float64 the kernels of one network on different
+#: machines agree to 1e-13 or better.
 _ROUNDING = 1e-10
 
 
@@ -33,8 +34,8 @@ def fingerprint(tiles: Tiles) -> dict[str, Any]:
     """Return the record of a kernel matrix.
 
     The entry "network" has the class of each layer and all of its hyperparameters, widths included (see `describe`).
-    The entry "values" is the kernel of a few fixed inputs, which differs for different functions of a user, and for
-    layers whose code has changed.
+    The entry "values" is the kernel of three fixed inputs. It tells different functions of a user apart, and layers
+    whose code has changed.
     """
     return {
         "kernel": tiles.kernel,
@@ -49,9 +50,9 @@ def fingerprint(tiles: Tiles) -> dict[str, Any]:
 
 
 def identity(net: Layer, shape: tuple[int, ...]) -> str:
-    """Return a text that differs for two networks with different kernels, for inputs of a shape.
+    """Return a text for a network and a shape of inputs. Networks with different kernels have different texts.
 
-    It holds what `describe` says, and the kernels of three fixed inputs, by which functions of a user are told apart.
+    It holds the result of `describe`, and the kernels of three fixed inputs, which tell functions of a user apart.
     """
     fixed = _fixed(shape)
     values = []
@@ -65,7 +66,7 @@ def identity(net: Layer, shape: tuple[int, ...]) -> str:
 
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
-    """Say in words how the first of two records differs from the second; None if they belong to one run."""
+    """Return in words the first difference between two records, or None if they belong to the same run."""
     for name, here in ours.items():
         there: Any = theirs.get(name)
         if name == "network":
@@ -85,7 +86,7 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None
 
 
 def describe(net: Layer) -> dict[str, Any]:
-    """Return the classes of layers and their hyperparameters by the path in the network.
+    """Return the class and the hyperparameters of each layer as plain values, by their paths in the network.
 
     Example:
         >>> from ntklib.layers import LayerNorm, Serial
@@ -98,12 +99,12 @@ def describe(net: Layer) -> dict[str, Any]:
 
 
 def _walk(path: str, value: Any, inside: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-    """Yield (path, plain value) of all that a kernel can depend on.
+    """Yield (path, plain value) for `value` and for its parts, if a kernel can depend on them.
 
     `inside` has the identities of the objects that contain `value`.
     """
     if isinstance(value, (nnx.Variable, nnx.Rngs, nnx.RngStream)) or id(value) in inside:
-        return  # the kernel does not depend on parameters and random keys; an object inside itself has been described
+        return  # no kernel depends on parameters and random keys; an object inside itself has been described
     parts: Mapping[str, Any] = {}
     plain: Any = type(value).__name__
     if value is None or isinstance(value, (str, bool, int, float)):
@@ -130,7 +131,7 @@ def _walk(path: str, value: Any, inside: tuple[int, ...]) -> Iterator[tuple[str,
 
 
 def _digest(tiles: Tiles) -> str:
-    """Return a hash of all inputs, in the type in which the kernel is computed."""
+    """Return a hash of all inputs after conversion to the type in which the kernel is computed."""
     digest = hashlib.sha256()
     for part in _parts(tiles):
         digest.update(repr(part.shape).encode())
@@ -139,7 +140,7 @@ def _digest(tiles: Tiles) -> str:
 
 
 def _parts(tiles: Tiles) -> Iterator[np.ndarray]:
-    """Yield the inputs in parts, since they may be in a file larger than memory."""
+    """Yield the inputs in parts of 1,024, because they may be in a file larger than memory."""
     for x in (tiles.x1,) if tiles.symmetric else (tiles.x1, tiles.x2):
         yield from (x[i : i + 1024] for i in range(0, len(x), 1024))
 
@@ -149,7 +150,7 @@ def _hash(array: np.ndarray) -> str:
 
 
 def _values(tiles: Tiles) -> list[float]:
-    """Return the kernel of three fixed inputs in float64, for the smallest, the median and the largest input norm."""
+    """Return the float64 kernel of three fixed inputs, scaled to the smallest, median and largest norm of an input."""
     fixed = _fixed(tiles.x1.shape[1:])
     norms = np.concatenate([_root_mean_square(part) for part in _parts(tiles)])
     out, values = np.zeros((3, 3)), []
@@ -162,13 +163,13 @@ def _values(tiles: Tiles) -> list[float]:
 
 
 def _fixed(shape: tuple[int, ...]) -> np.ndarray:
-    """Return three inputs that are like random numbers, with a mean square of about 1."""
+    """Return three inputs of a shape, with entries √2 sin k² for k = 1, 2, ...: scattered, with mean squares near 1."""
     numbers = np.arange(1, 3 * math.prod(shape) + 1, dtype=float)
     return np.sqrt(2) * np.sin(numbers**2).reshape(3, *shape)
 
 
 def _root_mean_square(x: np.ndarray) -> np.ndarray:
-    """Return √(‖x‖²/d) of each input, which is first divided by its largest number to keep squares in range."""
+    """Return √(‖x‖²/d) of each input x. To keep squares in range, x is first divided by its largest absolute entry."""
     flat = np.abs(np.asarray(x, float)).reshape(len(x), -1)
     largest = flat.max(1)
     return largest * np.sqrt(np.square(flat / np.where(largest > 0, largest, 1.0)[:, None]).mean(1))
@@ -179,7 +180,7 @@ def _keep(tiles: Tiles, out: np.ndarray, i: int, j: int, entries: np.ndarray) ->
 
 
 def _close(theirs: Any, ours: Sequence[float]) -> bool:
-    """Whether kernel values are equal up to rounding errors relative to √(Θ(x, x) Θ(x', x'))."""
+    """Return whether two lists of kernel values are equal up to rounding, relative to √(Θ(x, x) Θ(x', x'))."""
     if len(theirs) != len(ours) or not all(isinstance(value, (int, float)) for value in theirs):
         return False
     there, here = (np.zeros((3, 3, 3)) for _ in range(2))

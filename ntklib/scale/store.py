@@ -1,7 +1,7 @@
 """Files that survive an interrupt: a kernel matrix on disk, and the state of an iteration.
 
-Each file is first written under another name beside its place, and then renamed, so that it is either complete or not
-there. A run may therefore be killed at any moment, and the next run continues from the files that are there.
+Each file is first written under another name in the same folder, and is then renamed. So a file is either complete or
+not there. A run may be killed at any moment, and the next run continues from the files that are there.
 """
 
 import hashlib
@@ -26,19 +26,24 @@ if TYPE_CHECKING:
     import tensorstore
 
 _MANIFEST = "ntklib.json"
-#: Format 2 has checksums, and a fingerprint that differs for all networks. In format 1 the fingerprint was the kernel
-#: of two inputs.
+#: In format 1 the fingerprint was the kernel of two inputs, and tiles had no checksums. In format 2 tiles have
+#: checksums, and different networks have different fingerprints.
 _FORMAT = 2
 #: The number of tiles that are read at a time to test their checksums.
 _AT_A_TIME = 64
 
 
 def local_path(argument: str, value: Any) -> Path:
-    """Return the path on this machine given as a string, a path or a `file://` address; `~` is the home folder."""
+    """Return the path that a string, a path object or a `file://` address names; `~` is the home folder.
+
+    Raises:
+        TypeError: If `value` is of another type, or empty.
+        ValueError: If the path is not on this machine, or its home folder is not known.
+    """
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or not os.fspath(value):
         raise TypeError(f"`{argument}` must be a path, such as 'runs/kernel'; got {type(value).__name__} {value!r}.")
     text = os.fspath(value)
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text)  # two letters or more: C:/ is a drive
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text)  # at least two letters, because C:/ is a drive
     if scheme and scheme[1].lower() == "file":
         address = urllib.parse.urlparse(text)
         if address.netloc in ("", "localhost"):
@@ -52,16 +57,19 @@ def local_path(argument: str, value: Any) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise ValueError(
-            f"`{argument}` is {text!r}, and that home folder is not known: write it out. ({error})"
+            f"`{argument}` is {text!r}, and this home folder is not known. Pass the whole path. ({error})"
         ) from error
 
 
 class Store:
     """The folder of one run of `gram`. Each tile is a chunk, and each chunk is a file with a checksum (crc32c).
 
-    The manifest says which run the folder belongs to (see `fingerprint`). It is the first file, and written by one
-    process only. If another process uses the same folder, it writes the same tiles, or it belongs to another run and
-    is refused.
+    The first file is the manifest, which says which run the folder belongs to (see `fingerprint`). One process writes
+    it. Other processes of the same run may use the folder at the same time, and write the same tiles. Processes of
+    another run are refused.
+
+    Raises:
+        ValueError: If the folder cannot be made, holds something else, belongs to another run, or is damaged.
     """
 
     def __init__(self, path: Path, tiles: Tiles) -> None:
@@ -70,7 +78,7 @@ class Store:
         ours = {"format": _FORMAT, **fingerprint(tiles)}
         if found is None:
             self._begin(ours)
-            found = _manifest(path) or {}  # that of the process that was first
+            found = _manifest(path) or {}  # the manifest of the process that was first
         _same_run("store", path, found, ours)
         self.array = self._open()
 
@@ -122,7 +130,7 @@ class Store:
         return None if found is None else found["tile"]
 
     def done(self, pairs: Iterable[TileIndex]) -> set[TileIndex]:
-        """Return those of the tiles that exist. Each is read once; raise ValueError if one of them is damaged."""
+        """Return the tiles of `pairs` that exist. Each of them is read once. Raise ValueError if one is damaged."""
         there = [pair for pair in pairs if os.path.lexists(self._chunk(*pair))]
         damaged = []
         for first in range(0, len(there), _AT_A_TIME):
@@ -141,7 +149,7 @@ class Store:
         return set(there)
 
     def write(self, i: int, j: int, entries: np.ndarray) -> None:
-        """Write one tile; it is on disk when this returns."""
+        """Write one tile, and return when it is on disk."""
         n, m = self.tiles.shape
         self.array[self.tiles.span(i, n), self.tiles.span(j, m)].write(np.ascontiguousarray(entries)).result()
 
@@ -152,8 +160,11 @@ class Store:
 class Checkpoint:
     """The state of an iteration in a file, with a record of the problem that it belongs to.
 
-    Without a path nothing is saved. `arrays` has the names of the arrays of a state with their shapes; a length that is
-    not known is None.
+    Without a path nothing is saved. `arrays` has the names and shapes of the arrays of a state, with None for a length
+    that is not known.
+
+    Raises:
+        ValueError: If the folder of the file does not exist, or if the file belongs to another problem or is damaged.
     """
 
     def __init__(
@@ -182,7 +193,7 @@ class Checkpoint:
             with path.open("rb") as file, np.load(file) as arrays:
                 state = {name: arrays[name] for name in arrays.files}
             found = json.loads(str(state.pop("settings")))
-        except Exception as error:  # each kind of damage raises another type of error
+        except Exception as error:  # different kinds of damage raise different types of errors
             raise self._damaged(path, f"{type(error).__name__}: {error}") from error
         _same_run("checkpoint", path, _complete("checkpoint", path, found), self.settings)
         for name, shape in self.arrays.items():
@@ -202,19 +213,24 @@ class Checkpoint:
         )
 
     def load(self) -> dict[str, np.ndarray] | None:
-        """Return the state that the file held at the start, or None if there was no file."""
+        """Return the state that the file held when this object was made, or None if there was no file."""
         return self.state
 
     def claim(self, **state: Any) -> None:
         """Write the first state, so that another run finds the place taken.
 
-        This is not done under `jax.distributed`: a process of the same run that reads later would find the file.
+        Under `jax.distributed` nothing is written: a slower process of the same run would take the file for that of an
+        earlier run.
         """
         if self.path is not None and not self.exists and jax.process_count() == 1:
             self.save(True, **state)
 
     def save(self, now: bool, **state: Any) -> None:
-        """Write the state if a minute has passed or `now` is set. The first time, the file must not exist yet."""
+        """Write the state if `now` is set or a minute has passed since the last time. Only the first process writes.
+
+        Raises:
+            ValueError: If there was no file when this object was made, and another process has written one since.
+        """
         if self.path is None or jax.process_index() or not (now or time.monotonic() - self.at > 60):
             return
         settings = json.dumps(self.settings)
@@ -227,9 +243,10 @@ class Checkpoint:
 
 
 def put(path: Path, write: Callable[[IO[bytes]], Any], *, replace: bool) -> bool:
-    """Write a file beside its place, move it there when it is complete, and return whether it was moved.
+    """Write a file under a temporary name, rename it to `path` when it is complete, and return whether it was renamed.
 
-    Without `replace` an existing file is never changed, even if another process creates it at this moment.
+    Without `replace` an existing file is never changed. If the file system has hard links, this holds even for a file
+    that another process creates at the same moment.
     """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -244,7 +261,7 @@ def put(path: Path, write: Callable[[IO[bytes]], Any], *, replace: bool) -> bool
             os.link(beside, path)  # unlike renaming, this fails if the file exists
         except FileExistsError:
             return False
-        except OSError:  # a file system without links
+        except OSError:  # the file system has no hard links
             if path.exists():
                 return False
             os.replace(beside, path)
@@ -254,12 +271,12 @@ def put(path: Path, write: Callable[[IO[bytes]], Any], *, replace: bool) -> bool
 
 
 def _is_beside(path: Path, name: str) -> bool:
-    """Whether a file is a temporary file of `put`, which a run that was killed may leave."""
+    """Return whether `path` is a temporary file of `put` for the file `name`. A run that is killed may leave one."""
     return path.name.startswith(f".{name}.")
 
 
 def _same_run(argument: str, path: Path, found: dict, ours: dict) -> None:
-    """Refuse to continue a run that was started with other inputs, another network or other settings."""
+    """Raise ValueError if the record `found` is of a run with other inputs, another network or other settings."""
     words = difference(found, ours)
     if words is not None:
         raise ValueError(
@@ -269,7 +286,7 @@ def _same_run(argument: str, path: Path, found: dict, ours: dict) -> None:
 
 
 def _complete(argument: str, path: Path, found: Any) -> dict[str, Any]:
-    """Return the record that was found. Refuse one that lacks an entry or was written by another version."""
+    """Return the record that was found. Raise ValueError if it lacks an entry, or was written by another version."""
     record = found if isinstance(found, dict) else {}
     if record.get("format") == 1:
         raise ValueError(
