@@ -1,1 +1,1 @@
-"""Bridges to other libraries. Each is an optional extra, loaded only when its module is imported by name."""
+"""Bridges to other libraries. A bridge needs an optional dependency, and is loaded only if it is imported by name."""

@@ -1,14 +1,15 @@
 """The changes that neural-tangents 0.6.5 needs to run on JAX 0.11 and 0.12.
 
-neural-tangents was written for JAX up to 0.4.25, and its sources are not changed. There are three obstacles, each with
-a section below:
+neural-tangents was written for JAX up to 0.4.25. Its files are not changed. There are three obstacles, each with a
+section below:
 
-1. It imports names that JAX has since moved or dropped. They are put back while it is imported, and then removed.
-2. Some of its functions rely on internals of older JAX. They are replaced in its modules by functions that use public
-   names of JAX.
-3. Its TensorFlow module imports hundreds of megabytes for one converter. A stand-in says that it is left out.
+1. neural-tangents imports names that JAX has since moved or dropped. They are put back while it is imported, and then
+   removed.
+2. Some functions of neural-tangents rely on internals of older JAX. In its loaded modules they are replaced by
+   functions that use public names of JAX.
+3. `neural_tangents.experimental`, for TensorFlow models, imports hundreds of megabytes. A stand-in takes its place.
 
-JAX itself is the same before and after.
+JAX itself is the same before and after the import.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ import jax.extend.core
 import jax.numpy
 from jax.interpreters import ad
 
-JAX_FROM, JAX_BELOW = (0, 11), (0, 13)  # the tests pass on 0.11 and 0.12; each release so far moved something
+JAX_FROM, JAX_BELOW = (0, 11), (0, 13)  # the tests pass on 0.11 and 0.12; each release moves some names
 NEURAL_TANGENTS = "0.6.5"  # the last release
 
 INSTALL = f"`pip install --no-deps neural-tangents=={NEURAL_TANGENTS} frozendict`"
@@ -34,11 +35,14 @@ INSTALL = f"`pip install --no-deps neural-tangents=={NEURAL_TANGENTS} frozendict
 
 @contextlib.contextmanager
 def on_current_jax() -> Iterator[None]:
-    """Return a context in which `import neural_tangents` works on JAX 0.11 and 0.12. It stays adapted afterwards.
+    """Return a context in which `import neural_tangents` works on JAX 0.11 and 0.12.
+
+    After the context the imported package still works.
 
     Raises:
-        ImportError: If JAX or neural-tangents is of another version, if neural-tangents is missing, or if it was
-            imported before through another adapter.
+        ImportError: If JAX or neural-tangents has another version, or if neural-tangents was imported before, through
+            another adapter.
+        ModuleNotFoundError: If neural-tangents or frozendict is not installed.
     """
     check_versions()
     loaded = sys.modules.get("neural_tangents")
@@ -52,7 +56,7 @@ def on_current_jax() -> Iterator[None]:
         yield
         return
 
-    _forget()  # what an earlier, failed `import neural_tangents` left behind
+    _forget()  # remove what a failed `import neural_tangents` has left behind
     try:
         with _former_jax_names():
             sys.modules["neural_tangents.experimental"] = _LeftOut("neural_tangents.experimental")
@@ -64,7 +68,7 @@ def on_current_jax() -> Iterator[None]:
 
 
 def check_versions() -> None:
-    """Refuse the versions that this bridge was not made for."""
+    """Raise ImportError if JAX or neural-tangents has a version for which this bridge was not made, or is missing."""
     if not JAX_FROM <= jax.__version_info__[:2] < JAX_BELOW:
         lower, upper = (".".join(map(str, v)) for v in (JAX_FROM, JAX_BELOW))
         raise ImportError(
@@ -89,7 +93,7 @@ def check_versions() -> None:
 
 
 def _forget() -> None:
-    """Remove every trace of neural-tangents, so that a half-finished import is not taken for a finished one."""
+    """Remove all modules of neural-tangents, so that a half-finished import is not taken for a finished one."""
     for name in [n for n in sys.modules if n.split(".")[0] == "neural_tangents"]:
         del sys.modules[name]
 
@@ -99,7 +103,7 @@ def _forget() -> None:
 
 @contextlib.contextmanager
 def _former_jax_names() -> Iterator[None]:
-    """Put back the names that neural-tangents imports from JAX, and that JAX has moved or dropped."""
+    """Return a context in which JAX has the moved and dropped names that neural-tangents imports."""
     moved = ("Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var")
     names: list[tuple[Any, str, Any]] = [(jax.core, name, getattr(jax.extend.core, name)) for name in moved]
     # neural-tangents adds a rule for this primitive to a table. Nothing uses the primitive any more.
@@ -110,7 +114,7 @@ def _former_jax_names() -> Iterator[None]:
 
     with contextlib.ExitStack() as undo:
         for module, name, value in names:
-            if name not in vars(module):  # a patch of another package is neither overwritten nor removed
+            if name not in vars(module):  # a name that another package has put back is left alone
                 setattr(module, name, value)
                 undo.callback(delattr, module, name)
         if "jax.util" not in sys.modules:
@@ -120,12 +124,12 @@ def _former_jax_names() -> Iterator[None]:
 
 
 def _safe_map(f: Callable, *args: Any) -> list:
-    """`jax.util.safe_map`: eager, and strict about lengths."""
+    """Return the list of f(x, y, ...), for arguments of equal length, as `jax.util.safe_map` did."""
     return [f(*xs) for xs in zip(*args, strict=True)]
 
 
 def _safe_zip(*args: Any) -> list[tuple]:
-    """`jax.util.safe_zip`: eager, and strict about lengths."""
+    """Return the list of tuples (x, y, ...), for arguments of equal length, as `jax.util.safe_zip` did."""
     return list(zip(*args, strict=True))
 
 
@@ -133,7 +137,7 @@ def _safe_zip(*args: Any) -> list[tuple]:
 
 
 class _View(types.ModuleType):
-    """A module as neural-tangents is to see it: some names as given here, all others as they are."""
+    """A stand-in for a module, with some names replaced. All other names are looked up in the module."""
 
     def __init__(self, module: types.ModuleType, **names: Any):
         super().__init__(module.__name__)
@@ -144,14 +148,14 @@ class _View(types.ModuleType):
 
 
 class _Never:
-    """A class that JAX no longer has: nothing is an instance of it."""
+    """A stand-in for a class that JAX no longer has. Nothing is an instance of it."""
 
 
 def _adapt() -> None:
-    """Replace what relied on JAX's former inner workings, in neural-tangents' own modules."""
+    """Replace the parts of the loaded modules of neural-tangents that rely on internals of older JAX."""
     empirical, predict = _source("empirical"), _source("predict")
 
-    # Structured derivatives (`implementation=3`) and the choice between implementations (`AUTO`)
+    # For structured derivatives (`implementation=3`) and the choice between implementations (`AUTO`)
     empirical._get_primals_out_and_pullback = _primals_out_and_pullback
     empirical._eqn_vjp_fn = _equation_vjp
     empirical._get_flops = _flops
@@ -161,33 +165,35 @@ def _adapt() -> None:
         source_info_util=types.SimpleNamespace(transform_name_stack=jax.named_scope),
         config=types.SimpleNamespace(jax_enable_checks=False),
     )
-    # It asks `jax.numpy` for sizes of shapes without values and for types of arrays; both are about to be refused.
+    # `empirical` calls `jnp.size` with shapes that have no values, and `jnp.dtype` with arrays. JAX warns that it will
+    # refuse both.
     empirical.jnp = _View(jax.numpy, size=lambda x: math.prod(x.shape), dtype=lambda x: x.dtype)
 
-    # `predict` factorizes a kernel once, outside of the traces around it. `eval_context` has come to refuse a kernel
-    # that is itself traced (made inside jit, vmap, grad); its successor computes what is known and traces the rest.
+    # `predict` factorizes a kernel once, outside of the traces around it, in an `eval_context`, which now refuses
+    # kernels that are themselves traced (made inside jit, vmap, grad). Its successor traces what is done with them.
     predict.jax = _View(jax, core=_View(jax.core, eval_context=jax.ensure_compile_time_eval))
-    # On the CPU `max_learning_rate` calls SciPy with an argument that SciPy 1.14 dropped; elsewhere it calls JAX.
+    # `max_learning_rate` calls JAX, but on a CPU it calls SciPy, with an argument that SciPy 1.14 dropped.
     predict._is_on_cpu = lambda x: False
 
     vars(sys.modules["neural_tangents"])["_adapted_by_ntklib"] = True
 
 
 def _source(name: str) -> Any:
-    """A module of neural-tangents' sources, of which a type checker need not know that we change it."""
+    """Return a module of neural-tangents. Its type is `Any`, so that a type checker lets us change it."""
     return importlib.import_module(f"neural_tangents._src.{name}")
 
 
 def _primals_out_and_pullback(
     fn: Callable, mode: Any, _j_rules: bool, _s_rules: bool, _fwd: bool | None, *primals: Any
 ) -> tuple[Any, Callable]:
-    """`fn(*primals)`, and neural-tangents' backward pass through the linear program of `fn` at `primals`.
+    """Return `fn(*primals)`, and a function that maps cotangents of the outputs to cotangents of `primals`.
 
-    The original took that program from `ad.linearize`; here it is the jaxpr of the function `jax.linearize` gives.
+    The function is neural-tangents' backward pass through the jaxpr of `fn` linearized at `primals`. The original took
+    this jaxpr from `ad.linearize`. Here it is made from the function that `jax.linearize` returns.
     """
-    with jax.disable_jit():  # one flat program: the rules of neural-tangents know no calls
+    with jax.disable_jit():  # a jaxpr without calls of other jaxprs, for which neural-tangents has no rules
         primals_out, jvp = jax.linearize(fn, *primals)
-        linear = jax.make_jaxpr(jvp)(*primals)  # only shapes and types of its arguments matter
+        linear = jax.make_jaxpr(jvp)(*primals)  # only the shapes and types of `primals` matter
     structure = jax.tree.structure(primals)
 
     def pullback(*cotangents: Any) -> Any:
@@ -207,11 +213,11 @@ def _primals_out_and_pullback(
 
 
 def _equation_vjp(eqn: Any, cotangent: Any, *inputs: Any) -> Sequence[Any]:
-    """Cotangents of the inputs of one linear equation: None for the known ones.
+    """Return the cotangents of the inputs of one linear equation of a jaxpr, with None for inputs that are known.
 
-    The original looked up the primitive's transposition rule, whose form differs from primitive to primitive by now.
+    The original looked up the transposition rule of the primitive. Such rules now have different forms.
     """
-    if eqn is None:  # the identity, as neural-tangents writes it
+    if eqn is None:  # for neural-tangents, this is the identity
         return (cotangent,)
     unknown = [i for i, x in enumerate(inputs) if ad.is_undefined_primal(x)]
     out: list[Any] = [None] * len(inputs)
@@ -231,7 +237,10 @@ def _equation_vjp(eqn: Any, cotangent: Any, *inputs: Any) -> Sequence[Any]:
 
 
 def _flops(f: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
-    """Floating-point operations of `f`, as the compiler counts them: a dictionary by now, once a list of one."""
+    """Return the number of floating-point operations of `f`, as counted by the compiler.
+
+    For a compiled program `cost_analysis` once returned a list with one dictionary, and now returns the dictionary.
+    """
     lowered = jax.jit(f).lower(*args, **kwargs)
     analysis: Any = (lowered.compile() if optimize else lowered).cost_analysis()
     return analysis["flops"]
@@ -241,7 +250,7 @@ def _flops(f: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
 
 
 class _LeftOut(types.ModuleType):
-    """Stands for `neural_tangents.experimental`, the kernels of TensorFlow models."""
+    """A stand-in for `neural_tangents.experimental`, which has the kernels of TensorFlow models."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(

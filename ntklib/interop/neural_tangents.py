@@ -1,11 +1,11 @@
-"""neural-tangents 0.6.5 on current JAX, and ntklib networks written in it.
+"""neural-tangents 0.6.5 on current JAX, and networks of ntklib as networks of neural-tangents.
 
 `import ntklib.interop.neural_tangents as nt` gives what `import neural_tangents as nt` gave on older JAX: `nt.stax`,
-`nt.predict`, `nt.empirical_ntk_fn`, `nt.batch` and so on. After that, `import neural_tangents` gives the same. It works
-only with jax>=0.11,<0.13 and neural-tangents 0.6.5, and raises ImportError otherwise. TensorFlow is never loaded. To
+`nt.predict`, `nt.empirical_ntk_fn`, `nt.batch` and so on. After that, `import neural_tangents` works, too. With other
+versions than jax>=0.11,<0.13 and neural-tangents 0.6.5 the import raises ImportError. TensorFlow is never loaded. To
 install: `pip install --no-deps neural-tangents==0.6.5 frozendict`.
 
-The two libraries write some things differently (N inputs, K outputs, Θ the NTK on the training inputs):
+The two libraries write some things differently (N inputs, K outputs, Θ the NTK on the training inputs, δ a ridge):
 
 ===========================  =======================  =================================================================
 quantity                     ntklib                   neural-tangents
@@ -14,14 +14,14 @@ loss                         1/(2N) Σᵢ ‖f(xᵢ) − yᵢ‖²  1/(2NK) Σ�
 gradient flow                df/dt = −Θ (f − y)/N     df/dt = −η Θ (f − y)/(NK), η the ``learning_rate`` of ``predict``
 for the same curve           ``t``                    ``t`` and ``learning_rate=K``, or K times the ``t``
 largest learning rate        2N/λ_max(Θ)              2NK/λ_max(Θ), as ``predict.max_learning_rate(Θ, y.size)``
-ρ · tr(Θ)/N on the diagonal  ``ridge=ρ``              ``diag_reg=ρ``; ``diag_reg_absolute_scale=True`` adds ρ itself
+δ · tr(Θ)/N on the diagonal  ``ridge=δ``              ``diag_reg=δ``; ``diag_reg_absolute_scale=True`` adds δ itself
 empirical NTK, [N, M]        ``outputs="mean"``       ``trace_axes=(-1,)``: in spite of the name, the mean over outputs
 [N, M, K, K]                 ``outputs="full"``       ``trace_axes=()``
 [N, M, K]                    ``outputs="diagonal"``   ``trace_axes=(), diagonal_axes=(-1,)``
 no bias                      ``use_bias=False``       ``b_std=None``
 ===========================  =======================  =================================================================
 
-In `predict`, `diag_reg` acts on test predictions; predictions at the training inputs still reach the targets.
+In `predict`, `diag_reg` acts on test predictions only. Predictions at the training inputs still reach the targets.
 """
 
 import warnings
@@ -74,7 +74,7 @@ __all__ = [
 #: kernel_fn(x1, x2, "ntk" or "nngp").
 StaxLayer = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 
-# The key is the function that makes an activation's record, not its name, which a function of a user may share.
+# A key is the name of the function that makes an activation's record. A function of a user cannot have it by chance.
 _CLOSED_FORMS: dict[str, Callable[..., StaxLayer]] = {
     "relu_record": stax.Relu,
     "leaky": lambda slope: stax.LeakyRelu(slope),
@@ -89,23 +89,23 @@ _CLOSED_FORMS: dict[str, Callable[..., StaxLayer]] = {
 def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = None) -> StaxLayer:
     """Return the network of neural-tangents with the same architecture as a network of ntklib.
 
-    `kernel_fn(x1, x2, "ntk")` is a second opinion on `net.kernel(x1, x2).ntk`: the two libraries share no formula. Only
-    the architecture is carried over, and `init_fn` draws new weights. For the finite network with its weights take
+    `kernel_fn(x1, x2, "ntk")` checks `net.kernel(x1, x2).ntk` independently: the two libraries share no code. Only the
+    architecture is carried over, and `init_fn` draws new weights. For the finite network with its own weights call
     `apply_fn, params = ntk.functional(net)`, and then `nt.empirical_ntk_fn(apply_fn)(x1, x2, params)`.
 
     Args:
         net: A network of Dense and Conv (under NTK or STANDARD), AvgPool, GlobalAvgPool, Flatten, the activations,
             LayerNorm, Serial, Residual and Sum.
-        quadrature_degree: The nodes per axis of the Gauss–Hermite rule in `nt.stax.ElementwiseNumerical`. It is needed
-            for activations without a closed form in neural-tangents; see the note.
+        quadrature_degree: The number of nodes per axis of the Gauss–Hermite rule in `nt.stax.ElementwiseNumerical`. It
+            is needed if neural-tangents has no closed form for an activation; see the note.
 
     Returns:
         (init_fn, apply_fn, kernel_fn) of neural-tangents.
 
     Raises:
-        TypeError: If `net` is not a layer of ntklib.
-        ValueError: If a layer or a parameterization has no counterpart, if two layers share a parameter, or if an
-            activation needs `quadrature_degree`.
+        TypeError: If `net` is not a layer of ntklib, or `quadrature_degree` is not a whole number.
+        ValueError: If a layer or a parameterization has no counterpart, if two layers share a parameter, if
+            `quadrature_degree` is below 1, or if an activation needs it and it is not given.
 
     Example:
         >>> import ntklib as ntk
@@ -114,14 +114,15 @@ def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = Non
         >>> init_fn, apply_fn, kernel_fn = to_neural_tangents(net)
 
     Note:
-        Quadrature takes degree² times the memory of the kernel. With 40 nodes and the variances 0.5 and 4, the errors
-        of NNGP and NTK relative to the largest entry are below 1e-13 and 1e-5 for sigmoid and SiLU, 2e-8 and 2e-2 for
-        tanh, 1e-6 and 2e-2 for arctan. With 80 nodes and the variance 4 they are 1e-8, 1e-3 and 2e-3. If φ or φ' has a
-        kink, they decrease only like 1/degree (ELU: 4e-3 and 2e-2 with 40 nodes).
+        Quadrature takes degree² times the memory of the kernel. The errors of NNGP and NTK, relative to the largest
+        entry, depend on the variance before the activation. With 40 nodes and the variance 0.5 they are below 1e-13 for
+        sigmoid and SiLU, 2e-8 for tanh, and 1e-6 for arctan. For the variance 4 these errors are 1e-5, 2e-2 and 2e-2;
+        80 nodes make them 1e-8, 1e-3 and 2e-3. If φ or φ' has a kink, the errors decrease only like 1/degree. For ELU
+        with 40 nodes they are 4e-3 for the variance 0.5, and 2e-2 for the variance 4.
 
-        Where branches are summed, neural-tangents warns that it does not check their independence; ntklib has checked
-        it. neural-tangents does not add units that are not Gaussian, such as Residual around the inputs or an
-        activation: `kernel_fn` raises NotImplementedError.
+        If branches are summed, neural-tangents warns that it does not check their independence. ntklib has checked it.
+        neural-tangents does not add units that are not Gaussian, such as Residual around the inputs or an activation:
+        `kernel_fn` raises NotImplementedError.
     """
     if quadrature_degree is not None:
         _checks.count("quadrature_degree", quadrature_degree)
@@ -159,7 +160,7 @@ def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = Non
 
 
 def _affine(layer: layers.Dense | layers.Conv) -> dict[str, Any]:
-    """Return the arguments of an affine layer.
+    """Return the arguments of the affine `stax` layer that is the counterpart of `layer`.
 
     In both parameterizations the two libraries put σ_w and σ_b in the same place, and have the same NTK.
     """
@@ -170,7 +171,7 @@ def _affine(layer: layers.Dense | layers.Conv) -> dict[str, Any]:
             f"layer under {layer.parameterization.name}. `ntklib.convert(net, ntklib.NTK)` is the same function under "
             f"NTK."
         )
-    b_std = layer.b_std if layer.use_bias else None  # b_std=0.0 keeps the bias, which under STANDARD has an NTK
+    b_std = layer.b_std if layer.use_bias else None  # with b_std=0.0 the bias stays: under STANDARD it adds to the NTK
     return {"W_std": layer.w_std, "b_std": b_std, "parameterization": names[layer.parameterization]}
 
 
@@ -184,7 +185,7 @@ def _elementwise(layer: layers.Elementwise, degree: int | None) -> StaxLayer:
             f"The activation {layer.name!r} has no closed form in neural-tangents. Pass `quadrature_degree` (e.g. 40) "
             "to integrate it numerically there."
         )
-    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # it says that errors depend on the degree
+    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that errors depend on the degree
         return stax.ElementwiseNumerical(layer.fn, deg=degree, df=derivative(layer.fn))
 
 
@@ -195,7 +196,7 @@ def _sum(*branches: StaxLayer) -> StaxLayer:
 @stax.layer
 @stax.supports_masking(remask_kernel=False)
 def _times(scale: float) -> StaxLayer:
-    """Return a layer that multiplies by a number. `scale * kernel` of neural-tangents squares the number itself."""
+    """Return a layer that multiplies by `scale`. In neural-tangents `scale * kernel` multiplies a kernel by scale²."""
     return (
         lambda key, input_shape: (input_shape, ()),
         lambda params, x, **kwargs: scale * x,
