@@ -1,11 +1,11 @@
-"""MNIST, Fashion-MNIST and CIFAR-10: downloaded once with a checksum, then read from the user's cache folder.
+"""MNIST, Fashion-MNIST and CIFAR-10: downloaded once, checked, and then read from the user's cache folder.
 
-A file is downloaded to `NAME.part`. It gets its own name only when its SHA-256 is right, so that a file that looks
-complete is complete. An interrupted download continues from where it stopped (HTTP range requests), with the next
-connection or the next call. Several processes may download the same file at once: all write the same bytes at the same
-places, and `NAME.part` is removed only when `NAME` exists.
+The bytes of a file NAME are downloaded to `NAME.part`. When all are there, they are copied, and the copy is named
+`NAME` only if its SHA-256 is right. So a file `NAME` is complete. An interrupted download continues from where it
+stopped (HTTP range requests), with the next connection or the next call. Several processes may download the same file
+at once: all write the same bytes at the same places, and a good `NAME.part` is removed only when `NAME` exists.
 
-Neither the host nor the folder is trusted. No more bytes are read than the file has, a host that sends too little is
+Neither the host nor the folder is trusted. No more bytes are written than the file has, a host that is too slow is
 given up, and bytes are written only to a plain file, never through a link.
 """
 
@@ -24,12 +24,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-TIMEOUT = (10.0, 60.0)  # the most seconds to connect, and the most seconds in which no byte arrives
-SLOWEST = (1_000, 60.0)  # a connection that brings fewer than these bytes in these seconds is given up
-PAUSE = 0.1  # seconds between a connection that broke and the next one
+TIMEOUT = (10.0, 60.0)  # the longest time to connect, and the longest time without a byte, in seconds
+SLOWEST = (1_000, 60.0)  # a host that sends fewer than so many bytes in so many seconds is given up
+PAUSE = 0.1  # seconds from a connection that broke to the next one
 CHUNK = 1 << 15  # the most bytes that are read at once
 
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # images, labels; then those for testing
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # images and labels for training, then for testing
 
 
 class File(NamedTuple):
@@ -40,7 +40,7 @@ class File(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The mirrors of a set, which are addresses that end in "/" and are tried in order, and its files."""
+    """The files of a set, and the addresses of its mirrors. Mirrors end in "/", and are tried in order."""
 
     mirrors: tuple[str, ...]
     files: dict[str, File]
@@ -99,13 +99,13 @@ SOURCES = {  # the digests are those in the loaders of TensorFlow Datasets, Kera
 
 
 def read_mnist(name: str) -> Arrays:
-    """Read MNIST, or a set in its format: images uint8 [N, 28, 28, 1], labels uint8 [N]."""
+    """Return MNIST or a set like it, images uint8 [N, 28, 28, 1] and labels uint8 [N], for training and testing."""
     x_train, y_train, x_test, y_test = (_read_idx(path) for path in fetch(name))
     return x_train[..., None], y_train, x_test[..., None], y_test
 
 
 def read_cifar10(name: str) -> Arrays:
-    """Read CIFAR-10 in its binary version: images uint8 [N, 32, 32, 3], labels uint8 [N]."""
+    """Return CIFAR-10, images uint8 [N, 32, 32, 3] and labels uint8 [N], for training and testing."""
     batches = {}
     with tarfile.open(fetch(name)[0], "r:gz") as archive:
         for member in archive:
@@ -117,10 +117,10 @@ def read_cifar10(name: str) -> Arrays:
 
 
 def fetch(name: str) -> list[Path]:
-    """Return the files of a set in the order of `SOURCES`, from the folder or from the first mirror that works.
+    """Return the paths of the files of a set, in the order of `SOURCES`, and download the files that are not there.
 
-    The folder is `NTK_DATA_DIR/name` if that environment variable is set, and otherwise `name` in the user's cache. A
-    file whose length or SHA-256 is wrong is removed, wherever it came from.
+    The folder of the set is `NTK_DATA_DIR/name` or, if this environment variable is not set, `ntklib/name` in the
+    user's cache. A file in it with a wrong length or a wrong SHA-256 is removed, and downloaded again.
 
     Raises:
         ConnectionError: If a file cannot be downloaded. The message says how to put it in place by hand.
@@ -168,7 +168,7 @@ def _folder(name: str) -> Path:
 
 @contextlib.contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """A context that turns an OSError into one that names the folder and the way out."""
+    """Return a context that replaces an OSError by one whose message names the folder and the way out."""
     try:
         yield
     except OSError as error:
@@ -188,7 +188,7 @@ def _make(folder: Path) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is such a file. Raise OSError if something else has that name."""
+    """Return whether there is a file at a path. Raise OSError if a folder or something else is there."""
     if path.exists() and not path.is_file():
         raise OSError(f"{path.name} in it is {'a folder' if path.is_dir() else 'not a file'}")
     return path.exists()
@@ -201,7 +201,7 @@ def _is_right(path: Path, known: File) -> bool:
 
 
 def _download(mirrors: tuple[str, ...], name: str, known: File, folder: Path) -> list[str]:
-    """Try to get `folder/name`. Return a phrase for each mirror that failed, which says what went wrong."""
+    """Download `folder/name` from the first mirror that works. Return what went wrong with each mirror that failed."""
     import pooch
     import requests
     import urllib3
@@ -214,7 +214,7 @@ def _download(mirrors: tuple[str, ...], name: str, known: File, folder: Path) ->
         # If the digest is wrong, bytes kept from an earlier run may be the reason: try once more from the start.
         for _ in range(2 if os.path.lexists(part) else 1):
             try:
-                if not target.exists():  # otherwise another process was faster
+                if not target.exists():  # if it exists, another process was faster
                     pooch.retrieve(mirror + name, known.sha256, fname=name, path=folder, downloader=downloader)
                 part.unlink(missing_ok=True)
                 return reasons
@@ -229,9 +229,9 @@ def _download(mirrors: tuple[str, ...], name: str, known: File, folder: Path) ->
 
 
 def _complete(url: str, output_file: str, _pooch: object, *, part: Path, size: int) -> None:
-    """Download the bytes that `part` lacks of `size`, and copy `part` to `output_file`. It is a downloader for pooch.
+    """Download bytes until `part` has `size` bytes, and copy `part` to `output_file`; a downloader for pooch.
 
-    After a connection that broke, another one is opened if the first brought any bytes.
+    After a connection that broke, another one is opened only if `part` has grown.
     """
     import requests
     import urllib3
@@ -254,13 +254,13 @@ def _complete(url: str, output_file: str, _pooch: object, *, part: Path, size: i
             with open(output_file, "wb") as out:
                 shutil.copyfileobj(kept, out)
     finally:
-        with contextlib.suppress(FileNotFoundError):  # another process may have been faster
+        with contextlib.suppress(FileNotFoundError):  # another process may have removed it
             if part.is_file() and part.stat().st_size == 0:
                 part.unlink()
 
 
 def _read_on(url: str, kept: BinaryIO, size: int, pace: "_Pace", progress: Any) -> None:
-    """Open one connection, ask for what follows the bytes in `kept`, and append what arrives, as it arrives."""
+    """Open one connection, request the bytes that follow those in `kept`, and write bytes to `kept` as they arrive."""
     import requests
     import urllib3
 
@@ -291,11 +291,11 @@ def _read_on(url: str, kept: BinaryIO, size: int, pace: "_Pace", progress: Any) 
 
 
 class _RefusedError(Exception):
-    """Raised if the answer of a host cannot be used; the message says why."""
+    """Raised if the answer of a host cannot be used. The message says why."""
 
 
 class _Pace:
-    """Counts bytes as they arrive, and gives up a host that is slower than `SLOWEST`."""
+    """A counter of the bytes that arrive. It raises `_RefusedError` if a host is slower than `SLOWEST`."""
 
     def __init__(self) -> None:
         self.bytes, self.since = 0, time.monotonic()
@@ -310,7 +310,7 @@ class _Pace:
 
 
 def _open_part(part: Path) -> BinaryIO:
-    """Open `part` for reading and writing. A link is removed first, as writing through it would change another file."""
+    """Open `part` for reading and writing. If it is a link, it is removed first: writing would change another file."""
     with contextlib.suppress(FileNotFoundError):  # there is none yet, or another process has just removed it
         found = part.lstat()
         if stat.S_ISDIR(found.st_mode):
@@ -326,6 +326,7 @@ def _length(file: BinaryIO) -> int:
 
 
 def _why(error: Exception) -> str:
+    """Return a phrase for a message that says why a download failed."""
     import requests
     import urllib3
 
@@ -343,7 +344,7 @@ def _why(error: Exception) -> str:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """Read an array in the idx format: 0, 0, 8 (for bytes), rank, each size as a big-endian int32, the entries."""
+    """Return the array of an idx file: the bytes 0, 0, 8 (for uint8) and rank, sizes as big-endian int32, entries."""
     with gzip.open(path) as file:
         content = file.read()
     if content[:3] != b"\0\0\x08":
@@ -354,6 +355,6 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 def _images_and_labels(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Read CIFAR-10's rows of 3,073 bytes: a label, then 32×32 values of red, of green, and of blue."""
+    """Return images and labels from rows of CIFAR-10: a label, then 32×32 values of red, of green, and of blue."""
     rows = batch.reshape(-1, 1 + 3 * 32 * 32)
     return rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0]

