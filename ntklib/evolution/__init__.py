@@ -1,10 +1,12 @@
-"""How a network and its kernel move in training: distances between kernels, functions, and networks of one training.
+"""How far a network and its kernel move in training: measures, and training runs.
 
-`distances` compares kernels, `functions` outputs, `gradients` the derivatives of single examples, `rectifiers` which
-units are on, and `barrier` the errors on the line between two networks. `spawning` trains children of a network from
-several times on. `advantage` trains a network and its linearization from the same time on. `following` records measures
-in one training; `_comparison` has the list of measures, and `_checkpoint` the file of a run. All of them use `_models`
-(checked models) and `_runs` (training from any state on).
+Measures: `distances` compares two kernels, and `gradients` the gradients of different examples. `functions` compares
+the outputs of two networks, `rectifiers` which of their units are on, and `barrier` the errors on the line between
+them. All use `_models`, which checks models.
+
+Runs: `spawning` trains copies of a network, `advantage` trains a network and its linearization, and `following` records
+measures in one training. `_comparison` computes these measures, and `_checkpoint` saves such a run in a file. All
+train by `_runs`, from any state on.
 """
 
 from ntklib.evolution.advantage import NonlinearAdvantage, nonlinear_advantage

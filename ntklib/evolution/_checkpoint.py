@@ -1,4 +1,4 @@
-"""The state of a followed run in a file, with a record of the run that it belongs to."""
+"""The file in which `follow` saves the state and the settings of a run."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ _FORMAT = "ntklib.follow 1"
 
 
 class Saved(NamedTuple):
-    """Where a run is.
+    """The state of a run of `follow` after some steps.
 
     Args:
-        done: The number of steps that are done.
+        done: The number of steps done.
         start: The parameters before the first step.
-        state: The parameters and the state of the optimizer now.
-        loss: The losses at the times that are recorded, at most T.
-        records: The values of each measure at these times.
+        state: The parameters and the state of the optimizer after these steps.
+        loss: The losses recorded so far, at most T.
+        records: For each measure, the values recorded so far.
     """
 
     done: int
@@ -34,7 +34,7 @@ class Saved(NamedTuple):
 
 
 def digest(*arrays: Any) -> str:
-    """Return a text that differs for different arrays."""
+    """Return a hash (SHA-256) of the types, shapes and entries of arrays."""
     total = hashlib.sha256()
     for array in arrays:
         known = np.asarray(_plain(array))
@@ -44,7 +44,7 @@ def digest(*arrays: Any) -> str:
 
 
 def write(path: Path, settings: dict[str, Any], saved: Saved) -> None:
-    """Write the file. It is complete at any moment: the old one is replaced when the new one is there."""
+    """Write the state and the settings of a run. An interrupt leaves either the old file or the new one, complete."""
     arrays: dict[str, Any] = {"done": np.asarray(saved.done), "loss": np.asarray([float(v) for v in saved.loss])}
     for name, tree in (("start", saved.start), ("state", saved.state)):
         arrays |= {f"{name} {i}": _bytes(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
@@ -55,9 +55,9 @@ def write(path: Path, settings: dict[str, Any], saved: Saved) -> None:
 
 
 def read(path: Path, settings: dict[str, Any], state: Any, names: list[str]) -> Saved | None:
-    """Return what a file holds, or None if there is none. `state` is one of the run, with the structure of the saved.
+    """Return the state in a file, with the structure and the types of `state`, or None if there is no file.
 
-    Raise ValueError if the file is damaged or belongs to another run.
+    Raise ValueError if the file is damaged, or was written with other settings.
     """
     if not os.path.lexists(path):
         return None
@@ -96,7 +96,7 @@ def _plain(leaf: Any) -> Any:
 
 
 def _bytes(leaf: Any) -> np.ndarray:
-    """Return the bytes of an array, since files of NumPy do not hold all types of JAX."""
+    """Return the bytes of an array. NumPy cannot read all types of JAX (bfloat16, for instance) from its files."""
     return np.frombuffer(np.ascontiguousarray(np.asarray(_plain(leaf))).tobytes(), np.uint8)
 
 

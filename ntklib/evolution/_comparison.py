@@ -1,4 +1,4 @@
-"""What `follow` records at each time: named measures and functions of the user, of the network at the start and now."""
+"""The measures that `follow` records at each time: those that have a name, and functions of the user."""
 
 import dataclasses
 import functools
@@ -22,22 +22,22 @@ from ntklib.evolution.rectifiers import activation_hamming
 from ntklib.models import Model, Params
 
 Measure = Callable[[Model, Model], ArrayLike]
-#: The measures that have a name, and whether each needs the labels of the probe.
+#: The measures that have a name. The value says whether the measure needs labels for the inputs `probe`.
 NAMES = {
     "kernel_distance": False, "kernel_velocity": False, "kernel_alignment": True, "function_distance": False,
     "activation_hamming": False, "logit_gradient_similarity": False, "error_barrier": True,
 }  # fmt: skip
-#: The number of arrays of the size of a kernel that exist at once: the kernels of the start, of t and of t + Δ, and
-#: what is needed to compare two of them.
+#: The number of arrays of the size of a kernel that exist at once: the kernels at the start, at t and at t + Δ, and the
+#: arrays in a comparison of two of them.
 _KERNELS = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """The measures, and what they compare: the network `start` with the networks of one training.
+    """The measures of a run of `follow`, which compare networks of one training on the inputs `probe`.
 
-    Kernels are held as arrays while all that are needed at a time fit into `max_memory`. Otherwise models stand for
-    their kernels, which are then compared tile by tile.
+    `start` has the parameters before the first step, and `lag` is Δ in epochs. Kernels are arrays if all that exist at
+    once fit into `max_memory`. If not, models take their place, and kernels are compared tile by tile.
     """
 
     given: _runs.Problem
@@ -53,11 +53,11 @@ class Comparison:
 
     @property
     def lag_steps(self) -> int:
-        """Δ in steps."""
+        """Δ in steps, rounded to a whole number, at least 1."""
         return max(1, round(self.lag * self.given.steps_per_epoch))
 
     def values(self, state: _runs.State, time: int) -> tuple[dict[str, np.ndarray], _runs.State | None]:
-        """Return the values of all measures at step `time`, and the state at t + Δ if it was needed."""
+        """Return the values of all measures at step `time`, and the state Δ later, or None if no measure needs it."""
         params, ahead, now, then = state[0], None, None, None
         if self._needs("kernel_distance", "kernel_velocity", "kernel_alignment"):
             now = self._first_kernel if params is self.start else self._kernel(params)
@@ -72,14 +72,14 @@ class Comparison:
         return values, ahead
 
     def try_out(self) -> None:
-        """Refuse, before training, a measure that does not suit the model or the probe."""
+        """Compute each named measure that uses no kernel, so that an unsuitable model or probe is refused early."""
         model = self._model(self.start)
         for name in self.measures.values():
             if isinstance(name, str) and not name.startswith("kernel_"):
                 self._named(name, model, model, None, None)
 
     def _named(self, name: str, start: Model, model: Model, now: Any, then: Any) -> ArrayLike:
-        """Return a measure, given the models, and the kernels of now and of t + Δ."""
+        """Return the value of a named measure. `now` and `then` are the kernels at t and t + Δ, if it needs them."""
         x, memory = self.probe, {"max_memory": self.max_memory}
         if name == "kernel_distance":
             return kernel_distance(self._first_kernel, now, **self._how)
@@ -105,12 +105,13 @@ class Comparison:
 
     @functools.cached_property
     def _fits(self) -> bool:
-        """Whether kernels are held as arrays."""
+        """Whether the kernels of a time fit into `max_memory` as arrays."""
         entries = len(self.probe) ** 2 * (self.k**2 if self.outputs == "full" else 1)
         item = max([4, *(leaf.dtype.itemsize for leaf in jax.tree.leaves(self.start))])
         return _KERNELS * item * entries <= self.max_memory
 
     def _kernel(self, params: Params) -> Any:
+        """Return the kernel of a network as an array, or the model in its place."""
         if not self._fits:
             return self._model(params)
         return empirical_ntk(self._model(params), self.probe, outputs=self.outputs, max_memory=self.max_memory / 2)
@@ -121,5 +122,5 @@ class Comparison:
 
     @property
     def _how(self) -> dict[str, Any]:
-        """How two kernels are compared."""
+        """The keyword arguments for a comparison of two kernels. Arrays need none."""
         return {} if self._fits else {"x": self.probe, "outputs": self.outputs, "max_memory": self.max_memory}

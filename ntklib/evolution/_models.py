@@ -1,4 +1,4 @@
-"""What the measures share: checked models, their outputs in parts, and parameters of one structure."""
+"""Helpers of the measures: checks of models and of their parameters, outputs in batches, and tiles of a kernel."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from ntklib.models import ApplyFn, Model, Params, functional
 
 @contextlib.contextmanager
 def named(argument: str) -> Iterator[None]:
-    """Let errors about `model` name the argument by which the model came."""
+    """Replace `model` by the name of the argument in the messages of errors that are raised inside."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -28,26 +28,26 @@ def named(argument: str) -> Iterator[None]:
 
 
 def checked(argument: str, model: Model, x: Any) -> Ready:
-    """Check a model and the inputs `x` that it is compared on."""
+    """Check the model that was passed as `argument`, and its inputs `x`. Return both in the form for computation."""
     x = _checks.model_inputs("x", x)
     with named(argument):
         given = ready(model, x)
         if not given.arguments.leaves:
-            raise ValueError("`model` has no parameters, so nothing of it moves in training.")
+            raise ValueError("`model` has no parameters, so it does not move in training.")
         precision = costs.of(given.function, given.arguments, costs.example(given.x1), "mean").precision
         check_outputs(given.function, given.arguments, given.x1, None, precision)
     return given
 
 
 def pair(argument: str, model: Model) -> tuple[ApplyFn, Params]:
-    """Return a model as a function and its parameters, which are arrays."""
+    """Return the function and the parameters of a model, with each parameter as an array of JAX."""
     with named(argument):
         apply_fn, params = functional(model)
     return apply_fn, jax.tree.map(jnp.asarray, params)
 
 
 def outputs(apply_fn: ApplyFn, params: Params, x: Array, max_memory: int | float) -> Array:
-    """Return the outputs [N, K] for checked inputs, in batches as large as `max_memory` allows."""
+    """Return the outputs [N, K] for checked inputs, computed in batches as large as `max_memory` allows."""
     function, arguments = pure(apply_fn, params)
     used = costs.of(function, arguments, costs.example(x), "mean").bytes_of_example
     size = int(max(1, min(len(x), max_memory // used)))
@@ -62,31 +62,31 @@ def same_outputs(first: Ready, second: Ready) -> None:
 
 
 def one_structure(params1: Params, params2: Params) -> None:
-    """Refuse parameters of two architectures."""
+    """Refuse two sets of parameters that differ in structure or in shapes."""
     first, second = jax.tree.structure(params1), jax.tree.structure(params2)
     if first != second:
-        raise ValueError(f"`model2` must have the parameters of `model1`, {first}; got {second}.")
+        raise ValueError(f"`model2` must have parameters of the same structure as `model1`, {first}; got {second}.")
     for (path, a), b in zip(jax.tree.leaves_with_path(params1), jax.tree.leaves(params2), strict=True):
         if jnp.shape(a) != jnp.shape(b):
             raise ValueError(
-                f"`model2` must have parameters of the shapes of `model1`'s; `params{jax.tree_util.keystr(path)}` has "
-                f"shape {jnp.shape(a)} in `model1` and {jnp.shape(b)} in `model2`."
+                f"`model2` must have parameters of the same shapes as `model1`; `params{jax.tree_util.keystr(path)}` "
+                f"has shape {jnp.shape(a)} in `model1` and {jnp.shape(b)} in `model2`."
             )
 
 
 def known(what: str, *values: Any) -> None:
-    """Refuse traced values where numbers decide on the host what is computed next."""
+    """Refuse traced values, for the function `what`, which needs the numbers themselves on the host."""
     if _checks.is_traced(*jax.tree.leaves(values)):
         raise TypeError(
-            f"`{what}` of models needs values that are known, and got tracers. Call it outside of `jit`, `vmap` and "
-            f"`grad`. (`kernel_distance` and `kernel_alignment` of arrays may be traced.)"
+            f"`{what}` needs the numbers in its models and arrays, and got tracers. Call it outside of `jit`, `vmap` "
+            f"and `grad`. (`kernel_distance` and `kernel_alignment` accept traced kernels, as arrays.)"
         )
 
 
 def tiles(n: int, entry: int, max_memory: int | float) -> list[tuple[slice, slice]]:
-    """Return the tiles (rows, columns) of the upper triangle of a kernel [N, N], those on the diagonal first.
+    """Return tiles (rows, columns) that cover the upper triangle of a kernel [N, N]. Those on the diagonal come first.
 
-    They are as large as fit into half of `max_memory` with `entry` bytes for each pair of inputs.
+    A tile takes `entry` bytes for each pair of inputs, and at most half of `max_memory` if it has more than one pair.
     """
     fits = int(max(1, np.sqrt(max_memory / 2 / entry)))
     size = -(-n // -(-n // fits))
@@ -96,5 +96,5 @@ def tiles(n: int, entry: int, max_memory: int | float) -> list[tuple[slice, slic
 
 
 def part(x: Array, rows: slice) -> Array:
-    """Return some of the inputs; all of them as they are, without a copy."""
+    """Return the inputs in some rows. If these are all rows, nothing is copied."""
     return x if rows.start == 0 and rows.stop == len(x) else x[rows]

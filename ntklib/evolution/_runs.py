@@ -1,4 +1,7 @@
-"""Training from any state on: one compiled loop for all runs of one architecture, whose arrays are its arguments."""
+"""Training from any state on, by a compiled loop that all runs of one architecture share.
+
+The arrays of a run are arguments of the loop, so that other arrays of the same shapes need no other program.
+"""
 
 import dataclasses
 import functools
@@ -21,7 +24,7 @@ State = tuple[Params, Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-    """What is trained, on what, and how: arguments as of `ntklib.train`, checked."""
+    """The checked arguments of a training, as for `ntklib.train`."""
 
     apply_fn: ApplyFn
     params: Params
@@ -33,7 +36,7 @@ class Problem:
 
     @property
     def steps_per_epoch(self) -> float:
-        """The number of steps in which as many examples are drawn as there are."""
+        """The number of steps in an epoch, N/`batch_size` (not always whole), or 1 if each step uses all examples."""
         return 1.0 if self.batch_size is None else len(self.x) / self.batch_size
 
     def start(self) -> State:
@@ -41,7 +44,7 @@ class Problem:
         return self.params, training.transformation_of(self.optimizer).init(self.params)
 
     def advance(self, state: State, key: Array, start: int, stop: int) -> State:
-        """Return the state after the steps from `start` to `stop`, whose batches are drawn with `key`."""
+        """Take the steps `start` to `stop` − 1, with batches drawn with `key`, and return the state after them."""
         how = self.loss, self.optimizer, self.batch_size
         return jax.block_until_ready(_advance(*how, self._function, self.x, self.y, key, state, start, stop))
 
@@ -57,7 +60,10 @@ class Problem:
 def problem(
     what: str, model: Model, x: Any, y: Any, *, optimizer: Any, loss: Any, batch_size: Any, key: Any
 ) -> tuple[Problem, Array]:
-    """Check what `train` would check, for a function named `what`. Return the problem and the key of its batches."""
+    """Check the arguments of a training as `train` does, and refuse tracers. Return them with the key of the batches.
+
+    `what` is the name of the calling function, for messages.
+    """
     apply_fn, params = _models.pair("model", model)
     params = jax.tree.map(training.gathered, params)
     inputs = training.gathered(_checks.model_inputs("x", x))
@@ -72,7 +78,7 @@ def problem(
 
 
 def as_argument(apply_fn: ApplyFn) -> ApplyFn:
-    """Return a function as a pytree of arrays, which `jit` takes as an argument. What is no array is its structure."""
+    """Return a function as a pytree that `jit` takes as an argument. Leaves that are functions become structure."""
     return jax.tree.map(lambda leaf: Partial(leaf) if callable(leaf) else leaf, apply_fn)
 
 
@@ -99,16 +105,16 @@ def _full_loss(loss: Loss, apply_fn: ApplyFn, x: Array, y: Array, params: Params
 
 
 def zero_one(outputs: Array, labels: Array) -> Array:
-    """Return the share of examples whose largest output is not that of the label."""
+    """Return the share of examples for which the number of the largest output is not the label."""
     return jnp.mean(jnp.argmax(outputs, axis=-1) != labels, dtype=float)
 
 
 def labels_of(argument: str, value: Any, n: int, outputs: int) -> Array:
-    """Check and return labels [n] for a model with some number of outputs."""
+    """Check and return labels [n] for a model with `outputs` outputs."""
     if outputs < 2:
         raise ValueError(
             f"`{argument}` must be labels of at least two classes; the model has one output, so that all labels are 0. "
-            f"Give the two classes an output each."
+            f"Give each of the two classes an output."
         )
     found = _checks.labels(argument, value, outputs)
     if len(found) != n:
