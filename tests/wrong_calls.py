@@ -2282,7 +2282,7 @@ CALLS += [
         "advantage of a diverged training",
         lambda: advantage(optimizer=optax.sgd(1e38)),
         FloatingPointError,
-        ["not finite", "smaller rate"],
+        ["not finite", "smaller learning rate"],
     ),
     (
         "an unknown measure",

@@ -1,4 +1,4 @@
-"""The advantage of nonlinear training over linear training from the same point on."""
+"""The advantage of training a network over training its linearization, from the same parameters on."""
 
 import contextlib
 import dataclasses
@@ -25,19 +25,19 @@ Optimizers = optax.GradientTransformation | list[optax.GradientTransformation]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class NonlinearAdvantage:
-    """The result of `nonlinear_advantage`, with T recorded steps.
+    """The result of `nonlinear_advantage`.
 
-    R is the number of optimizers of the linearized network, and S that of the network itself.
+    R optimizers train the linearized network, and S the network itself. T steps are recorded.
 
     Args:
         advantage: `linearized` minus `nonlinear`.
-        linearized: The test error of the linearized network, with the optimizer and at the step that were chosen.
-        nonlinear: The same for the network itself.
+        linearized: The test error of the linearized network, with the chosen optimizer at the chosen step.
+        nonlinear: The test error of the network itself, with the chosen optimizer at the chosen step.
         steps: The steps at which errors were recorded, [T].
         linearized_errors: All test errors of the linearized network, [R, T]; ∞ where its outputs are not finite.
-        nonlinear_errors: The same for the network itself, [S, T].
-        linearized_choice: The numbers of the optimizer and of the recorded step that were chosen.
-        nonlinear_choice: The same for the network itself.
+        nonlinear_errors: All test errors of the network itself, [S, T]; ∞ where its outputs are not finite.
+        linearized_choice: The chosen optimizer and recorded step, as indices into `linearized_errors`.
+        nonlinear_choice: The chosen optimizer and recorded step, as indices into `nonlinear_errors`.
     """
 
     advantage: Float[Array, ""]
@@ -68,53 +68,57 @@ def nonlinear_advantage(
     max_memory: int | float = _checks.MAX_MEMORY,
     progress: bool | None = None,
 ) -> NonlinearAdvantage:
-    """Return the error of a network linearized now and trained, minus that of the network itself trained on.
+    """Return the advantage of a network over its linearization: the difference of their test errors after training.
 
-    Both start from the present parameters θ_t, with new states of their optimizers, and see the same batches of the
-    same data. The first is `linearize(model)`, f(θ_t, x) + ∇_θ f(θ_t, x) · (θ − θ_t), which learns with the kernel of
-    time t. The second should have a small learning rate, so that it is not the noise of large steps that makes the
-    difference::
+    Both start from the present parameters θ_t with a new optimizer state, and use the same batches of the same data.
+    The linearization f(θ_t, x) + ∇_θ f(θ_t, x) · (θ − θ_t) has a constant kernel, the network's kernel at θ_t. The
+    advantage is::
 
-        advantage = error(linearized at θ_t and trained) − error(trained on from θ_t).
+        error(linearized at θ_t, then trained) − error(trained on from θ_t).
+
+    A small learning rate for the network keeps the noise of large steps out of the difference.
 
     Args:
-        model: A model as in `train`, as it is at time t. It is not changed.
+        model: A model as in `train`, with the parameters θ_t. It is not changed.
         x: Training inputs [N, ...].
         y: Training targets, as in `train`.
-        x_test: Inputs [M, ...] on which the errors are taken, the shares of wrong labels.
-        labels_test: Their labels, integers from 0, [M].
-        optimizer: An Optax transformation for the network, e.g. `optax.sgd(1e-3, momentum=0.9)`; or a list of them,
-            e.g. for several learning rates, of which the best on `validation` is taken.
+        x_test: Test inputs [M, ...]. The error is the share of these that get a wrong label.
+        labels_test: The labels of `x_test`, integers from 0, [M].
+        optimizer: An Optax transformation for the network, e.g. `optax.sgd(1e-3, momentum=0.9)`; or a list, e.g. with
+            several learning rates. The best on `validation` is then chosen.
         steps: The number of updates.
-        linear_optimizer: The same for the linearized network; by default `optimizer`.
-        validation: Inputs and labels on which the optimizer and the stopping time of each of the two are chosen, those
-            of the smallest error (of equal ones the first optimizer, and then the earliest time). By default there is
-            no choice: the errors are those after `steps`.
-        record_at: Ascending step numbers at which errors are taken; by default 0 and `steps`.
+        linear_optimizer: A transformation or a list for the linearized network; by default `optimizer`.
+        validation: A pair (inputs, labels). For each of the two networks, the optimizer and the recorded step with the
+            smallest error on this set are chosen; among equal errors the first optimizer, and then the earliest step.
+            By default nothing is chosen, and the errors after `steps` are compared.
+        record_at: Ascending step numbers at which errors are computed; by default 0 and `steps`. Without `validation`
+            the last must be `steps`.
         batch_size: As in `train`.
         loss: As in `train`.
         key: As in `train`.
-        max_memory: The bytes to compute outputs in, by default 2 GiB: of as many inputs at a time as fit.
+        max_memory: The bytes to use; by default 2 GiB. Outputs are computed for as many inputs at a time as fit.
         progress: As in `train`.
 
     Returns:
-        A `NonlinearAdvantage`: the advantage, both errors, and all errors on the way.
+        A `NonlinearAdvantage`: the advantage, both errors, and the errors at all recorded steps.
 
     Raises:
-        TypeError: As for `train`; inside `jit`.
-        ValueError: As for `train`; if several optimizers come without `validation`.
-        FloatingPointError: If no training of one of the two networks has finite outputs at a step to choose.
+        TypeError: As for `train`; if `validation` is not a pair; inside `jit`.
+        ValueError: As for `train`; if there are several optimizers, or a last record before `steps`, without
+            `validation`; if test or validation sets do not fit the model.
+        FloatingPointError: If the outputs of one of the two networks are not finite after `steps`; with `validation`
+            only if no optimizer has finite outputs at any recorded step.
 
     Example:
-        >>> linear = (lambda w, x: x @ w, jnp.zeros((2, 2)))  # is its own linearization
+        >>> linear = (lambda w, x: x @ w, jnp.zeros((2, 2)))  # equals its linearization
         >>> x, labels = jnp.eye(2), jnp.array([0, 1])
         >>> how = {"optimizer": optax.sgd(0.1), "steps": 5, "progress": False}
         >>> nonlinear_advantage(linear, x, labels, x, labels, **how).advantage.item()
         0.0
 
     Note:
-        A step of the linearized network takes about twice the time of a step of the network. Networks of one
-        architecture share compiled programs, if the optimizers are the same objects.
+        A step of the linearized network takes about twice as long as a step of the network. Networks of one
+        architecture share compiled programs if they are trained with the same optimizer objects.
 
     References:
         Fort et al. 2020 (2010.15110).
@@ -164,11 +168,11 @@ def nonlinear_advantage(
 
 
 def _check_choice(lists: list[list[Any]], stops: list[int], steps: int, validation: Any) -> None:
-    """Refuse several optimizers, or an earlier end, if there is no `validation` by which to choose."""
+    """Refuse several optimizers, or a last record before `steps`, if there is no `validation` to choose by."""
     if validation is None and max(map(len, lists)) > 1:
         raise ValueError("`validation` must be given to choose among several optimizers: a pair (inputs, labels).")
     if validation is None and stops[-1] != steps:
-        raise ValueError(f"`record_at` must end with steps={steps} without `validation`; got {stops[-1]}.")
+        raise ValueError(f"`record_at` must end with steps={steps} if `validation` is not given; got {stops[-1]}.")
     if validation is not None and not (isinstance(validation, tuple) and len(validation) == 2):
         raise TypeError(f"`validation` must be a pair (inputs, labels); got {_checks.shown(validation)}.")
 
@@ -176,7 +180,7 @@ def _check_choice(lists: list[list[Any]], stops: list[int], steps: int, validati
 def _errors(
     run: _runs.Problem, key: Array, stops: list[int], sets: list[tuple[Array, Array]], max_memory: int | float, bar: Any
 ) -> np.ndarray:
-    """Return the errors on each set at each of the steps, [T, sets]; ∞ where outputs are not finite."""
+    """Train, and return the errors on each set at each of the `stops`, [T, sets]; ∞ where outputs are not finite."""
     state, done, errors = run.start(), 0, []
     for stop in stops:
         state = run.advance(state, key, done, stop)
@@ -192,15 +196,17 @@ def _error(apply_fn: ApplyFn, params: Params, x: Array, labels: Array, max_memor
 
 
 def _chosen(name: str, errors: np.ndarray, *, free: bool) -> tuple[int, int]:
-    """Return the numbers of the optimizer and of the step with the smallest error; the last step if it is not free."""
+    """Return the indices of the optimizer and the step with the smallest error; if not `free`, 0 and the last step."""
     rate, step = np.unravel_index(np.argmin(errors), errors.shape) if free else (0, errors.shape[1] - 1)
     if not np.isfinite(errors[rate, step]):
-        raise FloatingPointError(f"The outputs of the {name} are not finite: training diverged. Use a smaller rate.")
+        raise FloatingPointError(
+            f"The outputs of the {name} are not finite: training diverged. Use a smaller learning rate."
+        )
     return int(rate), int(step)
 
 
 def _several(argument: str, optimizers: Any) -> list[Any]:
-    """Return one optimizer, or several, as a list."""
+    """Check one optimizer or a list of them, and return a list."""
     found = optimizers if isinstance(optimizers, list) else [optimizers]
     if not found:
         raise ValueError(f"`{argument}` must be an Optax transformation or a list of them; got an empty list.")
@@ -210,11 +216,11 @@ def _several(argument: str, optimizers: Any) -> list[Any]:
 
 
 def _labelled(given: _runs.Problem, x_name: str, y_name: str, x: Any, labels: Any) -> tuple[Array, Array]:
-    """Check and return inputs and their labels."""
+    """Check and return inputs and labels for the model in `given`."""
     inputs = _checks.model_inputs(x_name, x)
     if inputs.shape[1:] != given.x.shape[1:]:
         raise ValueError(
-            f"`{x_name}` must hold inputs of the shape of `x`'s, {given.x.shape[1:]}; got {inputs.shape[1:]}."
+            f"`{x_name}` must hold inputs of the same shape as `x`, {given.x.shape[1:]}; got {inputs.shape[1:]}."
         )
     outputs = _models.outputs(given.apply_fn, given.params, inputs[:1], np.inf).shape[1]
     return inputs, _runs.labels_of(y_name, labels, len(inputs), outputs)

@@ -1,4 +1,4 @@
-"""The error on the straight line between two networks in parameter space."""
+"""The errors of the networks on the straight line between two networks in parameter space."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,9 +24,9 @@ class ErrorBarrier:
     """The result of `error_barrier`.
 
     Args:
-        barrier: The largest error on the line, minus the mean of the errors of the two networks.
-        positions: The positions a on the line, from 0 (the first network) to 1 (the second).
-        errors: The errors at these positions.
+        barrier: The largest error on the line, minus the mean of the errors at its two ends.
+        positions: The positions a on the line, from 0 (the first network) to 1 (the second), [T].
+        errors: The errors of the networks at these positions, [T].
     """
 
     barrier: Float[Array, ""]
@@ -45,38 +45,38 @@ def error_barrier(
     statistics: ArrayLike | None = None,
     max_memory: int | float = _checks.MAX_MEMORY,
 ) -> ErrorBarrier:
-    """Return the error barrier between two networks: how much worse the networks between them are.
+    """Return the error barrier between two networks: how far the error rises on the line between their parameters.
 
-    With the error R of a network as a function of its parameters w, on a grid of a from 0 to 1::
+    With the error R(w) of the network with parameters w, and the maximum over a grid of positions a from 0 to 1::
 
         max_a R((1 − a) w + a w') − ½ (R(w) + R(w')).
 
     Args:
         model1: A model as in `empirical_ntk`, with the parameters w.
-        model2: The same model with other parameters w': for modules, of one architecture; for pairs, with the same
+        model2: The same model with other parameters w': a module of the same architecture, or a pair with the same
             function.
         x: Inputs, [N, ...].
-        y: Labels [N], integers from 0; for another `loss` as in `train`.
-        loss: R: "zero_one" for the share of wrong labels, "mse", "cross_entropy", or a function of outputs and targets
-            that returns one number.
+        y: Labels [N], integers from 0, for "zero_one"; targets as in `train` for any other `loss`.
+        loss: The error R: "zero_one" for the share of wrong labels, "mse", "cross_entropy", or a function of outputs
+            and targets that returns one number.
         points: The number of positions on the line, both ends included.
-        statistics: The inputs on which the statistics of BatchNorm layers are computed anew at each position, in one
-            batch; by default `x`. Other models do not use it.
-        max_memory: The bytes to work in; by default 2 GiB. The outputs are computed for as many inputs at a time as
-            fit.
+        statistics: Inputs for BatchNorm layers, by default `x`. At each position their statistics are computed anew
+            from all these inputs in one batch.
+        max_memory: The bytes to use; by default 2 GiB. Outputs are computed for as many inputs at a time as fit.
 
     Returns:
-        An `ErrorBarrier`: the barrier, the positions and the errors there. The ends belong to the line, so that the
-        barrier is at least half of the difference between their errors.
+        An `ErrorBarrier`: the barrier, the positions and the errors there. The two ends are among the positions, so
+        the barrier is at least half of the difference between their errors.
 
     Raises:
-        ValueError: If the models are not of one architecture, or differ in more than their parameters and in the
-            statistics of BatchNorm; if `points` is below 2; as for `train`.
-        TypeError: As for `empirical_ntk`; inside `jit`.
-        FloatingPointError: If an error is not finite.
+        ValueError: If the models differ in architecture, or in state other than parameters, BatchNorm statistics and
+            random keys; if `points` is below 2; if `loss` is "zero_one" and the model has one output; as for
+            `empirical_ntk` and `train`.
+        TypeError: As for `empirical_ntk` and `train`; inside `jit`.
+        FloatingPointError: If the error at some position is not finite.
 
     Example:
-        >>> double_well = lambda w, x: (w**2 - 1) * x  # as good at w = 1 as at w = −1
+        >>> double_well = lambda w, x: (w**2 - 1) * x  # zero loss at w = 1 and w = −1
         >>> path = error_barrier(
         ...     (double_well, jnp.ones((1, 1))), (double_well, -jnp.ones((1, 1))), jnp.ones((1, 1)), jnp.zeros((1, 1)),
         ...     loss="mse", points=3)
@@ -84,14 +84,13 @@ def error_barrier(
         (0.5, [0.0, 0.5, 0.0])
 
     Note:
-        It takes one evaluation for each input and position; with BatchNorm two, one of them for all `statistics` at
-        once. The running statistics of networks in between belong to other networks, so all networks on the line,
-        the two ends as well, are measured with statistics of their own. This is done for modules of Flax, NNX and
-        Linen, with their BatchNorm layers; a pair (apply_fn, params) is taken as it is. The maximum over a grid is
-        at most that over the line.
+        The model is evaluated once for each input and position. With BatchNorm it is also evaluated once at each
+        position on all `statistics`: running statistics were collected for other parameters, so each network on the
+        line, the two ends included, gets its own. BatchNorm layers are found in Flax modules (NNX and Linen); any other
+        function is taken as it is. The maximum over the grid is at most the maximum over the line.
 
     References:
-        Frankle et al. 2020 (1912.05671), with the mean of the ends as here; Fort et al. 2020 (2010.15110).
+        Frankle et al. 2020 (1912.05671), who also subtract the mean of the ends; Fort et al. 2020 (2010.15110).
     """
     _checks.count("points", points, minimum=2)
     _checks.real("max_memory", max_memory, above=0.0)
@@ -119,7 +118,7 @@ def error_barrier(
 
 
 def between(w1: Params, w2: Params, a: float) -> Params:
-    """Return (1 − a) w1 + a w2, which at both ends is one of them to the bit."""
+    """Return (1 − a) w1 + a w2. For a = 0 it is exactly w1, and for a = 1 exactly w2."""
     return jax.tree.map(lambda u, v: u if a == 0 else v if a == 1 else (1 - a) * u + a * v, w1, w2)
 
 
@@ -136,8 +135,8 @@ def _risk(loss: Any, y: Any, n: int, outputs: int) -> tuple[Callable[[Array, Arr
 def _same_function(first: tuple[ApplyFn, Params], other: ApplyFn, batch: Array) -> None:
     """Refuse models that differ in more than their parameters.
 
-    Statistics of BatchNorm are taken for the same parameters and inputs, so that they are equal; keys are not used in
-    evaluation mode.
+    BatchNorm statistics may differ: before the comparison both models get those of the same parameters and inputs.
+    Random keys may differ, because evaluation mode does not use them.
     """
     apply_fn, params = first
     if has_batch_statistics(apply_fn) and has_batch_statistics(other):

@@ -1,4 +1,4 @@
-"""One training run that records on the way how the network and its kernel move."""
+"""A training run that records on the way how far the network and its kernel have moved."""
 
 import contextlib
 import dataclasses
@@ -32,9 +32,9 @@ class Followed:
 
     Args:
         steps: The step numbers of the records, [T].
-        epochs: The same in epochs, [T].
+        epochs: These steps in epochs, [T].
         loss: The loss over all training data at these steps, [T].
-        records: For each measure its values at these steps, [T] or [T, ...].
+        records: The values of each measure at these steps, [T] or [T, ...].
         params: The parameters at the end.
     """
 
@@ -67,14 +67,15 @@ def follow(
 ) -> Followed:
     """Train a model as `train` does, and record on the way how far the network and its kernel have moved.
 
-    With θ_0 the parameters at the start and θ_t those at a recorded step, on the inputs of the probe:
+    Θ_0 and Θ_t are the kernels between the inputs `probe`, at the start and at a recorded time t. All measures are
+    taken on these inputs:
 
-    - "kernel_distance": S(Θ_0, Θ_t), as by `kernel_distance`;
-    - "kernel_velocity": S(Θ_t, Θ_{t+Δ})/Δ, where the network at t + Δ is that of the same training;
+    - "kernel_distance": S(Θ_0, Θ_t) from `kernel_distance`;
+    - "kernel_velocity": S(Θ_t, Θ_{t+Δ})/Δ, from two times of the same training;
     - "kernel_alignment": the centered alignment of Θ_t with the labels;
-    - "function_distance": the share of inputs whose label has changed since the start;
-    - "activation_hamming": the share of rectifiers that have switched since the start;
-    - "logit_gradient_similarity": the mean cosine; with labels the means over all pairs, within, and between, [T, 3];
+    - "function_distance": the share of inputs that the network now labels differently than at the start;
+    - "activation_hamming": the share of rectifiers that are on now and were off at the start, or the reverse;
+    - "logit_gradient_similarity": the mean cosine; with labels the means over all pairs, within and between classes;
     - "error_barrier": the barrier between the network at the start and the network now.
 
     Args:
@@ -83,29 +84,30 @@ def follow(
         y: Targets, as in `train`.
         optimizer: Any Optax transformation.
         steps: The number of updates.
-        measures: The names of the measures; or a dict, from the name of each record to the name of a measure or to a
-            function of two models (at the start, now), pairs (apply_fn, params), that returns a number or an array.
-        probe: The inputs [M, ...] that kernels and functions are compared on.
-        probe_labels: Their labels, integers from 0, [M].
+        measures: A list of names of measures; or a dict from the name of each record to the name of a measure or to a
+            function. The function is called with two models (apply_fn, params), the network at the start and now, and
+            returns a number or an array.
+        probe: The inputs [M, ...] on which measures are taken.
+        probe_labels: The labels of `probe`, integers from 0, [M]. "kernel_alignment" and "error_barrier" need them.
         record_at: Ascending step numbers, where 0 is before the first update; by default 0 and `steps`.
         lag: Δ in epochs. It is rounded to whole steps, at least one.
         outputs: Which kernels are compared, "mean" or "full", as in `kernel_distance`.
         batch_size: As in `train`.
         loss: As in `train`.
         key: As in `train`.
-        checkpoint: A file for the state of the run. It is written at each recorded step, and when the run is
-            interrupted; a later call with the same arguments continues from it, with the same results to the bit.
-        max_memory: The bytes to work in for the measures; by default 2 GiB.
+        checkpoint: A file for the state of the run. It is written at each recorded step, at the end, and after Ctrl-C.
+            A later call with the same arguments continues from this file, and gives the same results to the bit.
+        max_memory: The bytes to use for the measures; by default 2 GiB.
         progress: As in `train`.
 
     Returns:
-        A `Followed`. After Ctrl-C it has what was recorded until then, and the module is updated as well.
+        A `Followed`. After Ctrl-C it has what was recorded until then, and an `nnx.Module` is updated as well.
 
     Raises:
-        TypeError: As for `train`; inside `jit`.
+        TypeError: As for `train` and the measures; if `measures` are neither a list nor a dict; inside `jit`.
         ValueError: As for `train` and the measures; if `probe_labels` are missing; if `checkpoint` belongs to another
-            run, or is damaged.
-        FloatingPointError: If the loss is not finite when it is recorded.
+            run, is damaged, or lies in a folder that does not exist.
+        FloatingPointError: If the loss is not finite when it is recorded; as for the measures.
 
     Example:
         >>> import ntklib as ntk
@@ -117,12 +119,12 @@ def follow(
         ((3,), True)
 
     Note:
-        At most three kernels exist at the same time, those of the start, of t and of t + Δ. Two kernels are computed
-        for each time, and one at the start. If eight arrays of the size of a kernel do not fit into `max_memory`,
-        kernels are compared tile by tile, and the kernel of the start is computed anew each time. A velocity takes up
-        to Δ more epochs of training if the next time is nearer than Δ, or if there is none.
+        At most three kernels exist at the same time: those at the start, at t and at t + Δ. The kernel at the start is
+        computed once, and the other two at most once for each recorded time. If eight arrays of the size of a kernel
+        do not fit into `max_memory`, kernels are compared tile by tile, and each comparison computes its kernels anew.
 
-        The file cannot tell whether a function (the optimizer, a loss, a measure of yours) is the same as before.
+        If the next recorded step (or, after the last one, the end) comes before t + Δ, a velocity takes Δ more epochs
+        of training. A later call cannot check that functions (the optimizer, a loss, your measures) are the same.
 
     References:
         Fort et al. 2020 (2010.15110).
@@ -171,7 +173,7 @@ def follow(
 
 
 def _result(saved: Saved, stops: list[int], steps_per_epoch: float) -> Followed:
-    """Return what was recorded."""
+    """Return the records of a run, and its parameters."""
     taken = np.array(stops[: len(saved.loss)])
     return Followed(
         steps=jnp.asarray(taken, dtype=int),
@@ -183,13 +185,13 @@ def _result(saved: Saved, stops: list[int], steps_per_epoch: float) -> Followed:
 
 
 class _Run:
-    """A run on its way. Its state `saved` is replaced as a whole, so that it is consistent after an interrupt."""
+    """A run in progress. Its state `saved` is only replaced as a whole, so that an interrupt leaves it consistent."""
 
     def __init__(self, comparison: Comparison, steps: int, stops: list[int], saved: Saved) -> None:
         self.comparison, self.steps, self.stops, self.saved = comparison, steps, stops, saved
 
     def go(self, bar: Any, save: Callable[[Saved], Any]) -> bool:
-        """Train to the end and record at the stops. Return whether the run was interrupted."""
+        """Train to the end, record at the stops, and call `save` after each. Return whether the run was interrupted."""
         try:
             for number in range(len(self.saved.loss), len(self.stops)):
                 following = [*self.stops[number + 1 :], self.steps][0]
@@ -204,7 +206,7 @@ class _Run:
         return False
 
     def _advance(self, stop: int, bar: Any) -> None:
-        """Train in parts. After each part the bar moves and Ctrl-C takes effect."""
+        """Train to step `stop`, in parts. After each part the bar moves and Ctrl-C takes effect."""
         chunk = max(1, self.steps // 50)
         while self.saved.done < stop:
             ahead = min(stop, self.saved.done + chunk)
@@ -213,7 +215,10 @@ class _Run:
             self.saved = self.saved._replace(state=state, done=ahead)
 
     def _record(self, time: int, following: int, bar: Any) -> None:
-        """Take all measures. If the next stop is at t + Δ or later, the run continues from the state at t + Δ."""
+        """Record all measures at step `time`. If t + Δ is not after the next stop, continue from the state at t + Δ.
+
+        `following` is the next stop, or the end of the run.
+        """
         loss = self.comparison.given.full_loss(self.saved.state[0])
         training.check_finite_loss(loss, time)
         values, ahead = self.comparison.values(self.saved.state, time)
@@ -226,7 +231,7 @@ class _Run:
 
 
 def _first(path: Path | None, settings: dict[str, Any], given: _runs.Problem, names: list[str]) -> Saved:
-    """Return where the run begins: at its start, or where its file says."""
+    """Return the state from which the run continues: the saved one, or the start if none is saved."""
     saved = None
     if path is not None:
         if not path.parent.is_dir():
@@ -236,7 +241,7 @@ def _first(path: Path | None, settings: dict[str, Any], given: _runs.Problem, na
         saved = _checkpoint.read(path, settings, given.start(), names)
     if saved is None:
         return Saved(0, given.params, given.start(), [], {name: [] for name in names})
-    # A module whose run was interrupted has the parameters of that moment, and a new module those of the start.
+    # An interrupted run leaves its parameters in the module; a new module has the parameters of the start. Accept both.
     digests = [_checkpoint.digest(*jax.tree.leaves(params)) for params in (given.params, saved.start, saved.state[0])]
     if digests[0] not in digests[1:]:
         raise ValueError(
@@ -247,7 +252,7 @@ def _first(path: Path | None, settings: dict[str, Any], given: _runs.Problem, na
 
 
 def _measures(measures: Any, probe_labels: Any) -> dict[str, str | Measure]:
-    """Check and return the measures by the names of their records."""
+    """Check the measures, and return a dict from the name of each record to its measure."""
     if isinstance(measures, str) or not isinstance(measures, (Mapping, Sequence)) or not measures:
         raise TypeError(
             f'`measures` must be a list of names, e.g. ["kernel_distance"], or a dict of names and functions; got '

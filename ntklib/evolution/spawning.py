@@ -1,4 +1,4 @@
-"""Children of a network in training: copies of its parameters and its optimizer's state, trained on in other orders."""
+"""Children of a network: copies that are made during its training, and trained to the end with other batches."""
 
 import contextlib
 import dataclasses
@@ -20,14 +20,14 @@ from ntklib.training import Loss
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Spawned:
-    """The result of `spawn`: parents at T times, and C children of each at the end of their training.
+    """The result of `spawn`: parents, which are the network at T times, and C children of each parent.
 
     Args:
         steps: The step numbers at which the children were spawned, [T].
-        apply_fn: The function of all of these networks.
-        parents: The parameters of the parent at these steps, with a first axis of length T.
-        children: The parameters of the children at the end, with two first axes [T, C].
-        loss: The loss of each child over all training data, [T, C].
+        apply_fn: The function of parents and children.
+        parents: The parameters of the parents, with a first axis of length T.
+        children: The parameters of the children at the end of their training, with two first axes [T, C].
+        loss: The loss of each child over all training data at the end, [T, C].
     """
 
     steps: Int[Array, " T"]
@@ -40,12 +40,22 @@ class Spawned:
         return f"<{self.loss.shape[1]} children of each of {len(self.steps)} parents>"
 
     def parent(self, time: int) -> tuple[ApplyFn, Params]:
-        """Return the parent at one of the T times as a model."""
+        """Return the parent at `steps[time]` as a model (apply_fn, params).
+
+        Raises:
+            TypeError: If `time` is not a whole number.
+            ValueError: If `time` is out of range.
+        """
         _checks.count("time", time, minimum=-len(self.steps), maximum=len(self.steps) - 1)
         return self.apply_fn, jax.tree.map(lambda leaf: leaf[time], self.parents)
 
     def child(self, time: int, index: int) -> tuple[ApplyFn, Params]:
-        """Return a child of the parent at one of the T times as a model."""
+        """Return one of the C children of the parent at `steps[time]` as a model (apply_fn, params).
+
+        Raises:
+            TypeError: If `time` or `index` is not a whole number.
+            ValueError: If `time` or `index` is out of range.
+        """
         _checks.count("time", time, minimum=-len(self.steps), maximum=len(self.steps) - 1)
         _checks.count("index", index, minimum=-self.loss.shape[1], maximum=self.loss.shape[1] - 1)
         return self.apply_fn, jax.tree.map(lambda leaf: leaf[time, index], self.children)
@@ -66,18 +76,19 @@ def spawn(
     loss: Loss | Literal["mse", "cross_entropy"] = "mse",
     progress: bool | None = None,
 ) -> Spawned:
-    """Train a network and, from several times on, children of it that differ in the order of the batches only.
+    """Train a network, copy it at several times, and train the copies to the end with batches of their own.
 
-    A child starts with the parameters of its parent and with the state of its optimizer (momentum, step counts). It is
-    trained until `steps` like the parent, on the same data, but with batches that are drawn with another key.
+    A copy, called a child, starts with the parameters and the optimizer state (momentum, step counts) of the network,
+    its parent. It is trained on the same data until `steps`, with batches that are drawn with another key.
 
     Args:
         model: A model as in `train`. It is not changed.
         x: Inputs [N, ...].
         y: Targets, as in `train`.
         optimizer: Any Optax transformation.
-        steps: The number of updates after which parent and children are at the end.
-        spawn_at: The steps at which children are spawned, ascending; 0 is before the first update.
+        steps: The step at which the training of the children ends, counted from the start of the parent.
+        spawn_at: The steps at which the parent is copied, ascending; 0 is before the first update. The parent is
+            trained up to the last of these steps only.
         batch_size: The number of examples in each step, as in `train`.
         key: A JAX key for the parent's batches.
         children: C, the number of children at each time.
@@ -86,11 +97,13 @@ def spawn(
         progress: As in `train`.
 
     Returns:
-        A `Spawned`, which has the parents and the children as models. After Ctrl-C it has the times that were finished.
+        A `Spawned`, which has the parents and the children as models. After Ctrl-C it has the times whose children are
+        finished; if there are none, KeyboardInterrupt is raised.
 
     Raises:
-        TypeError: As for `train`; inside `jit`.
-        ValueError: As for `train`; if `spawn_at` or `child_keys` do not fit.
+        TypeError: As for `train`; if `spawn_at` is None or `child_keys` are not keys; inside `jit`.
+        ValueError: As for `train`; if `spawn_at` are not ascending steps from 0 to `steps`; if there are not C
+            `child_keys`.
         FloatingPointError: If the loss of a child is not finite at the end.
 
     Example:
@@ -107,16 +120,17 @@ def spawn(
         True
 
     Note:
-        Step i of a run draws its batch with its key and i, so child c has the same order after each of the times, and
-        children with equal keys are equal to the bit. A child with the parent's key goes on as the parent. It takes
-        Σ_t C (steps − t) steps, and holds the parameters of all T (C + 1) networks. All runs share one compiled
-        program, also those of later calls with the same optimizer for networks of one architecture.
+        The batch of step i depends on i and on the key of the run alone. So child c draws the same batches after each
+        of the times, children of one parent with equal keys are equal to the bit, and a child with the parent's key
+        continues as the parent would. The children take Σ_t C (steps − t) steps in all. The parameters of all
+        T (C + 1) networks are kept. All runs share one compiled program, and so do later calls with the same optimizer
+        object for networks of the same architecture.
 
     References:
         Fort et al. 2020 (2010.15110); Frankle et al. 2020 (1912.05671).
 
     See Also:
-        `error_barrier` and `function_distance`, by which two children are compared.
+        `error_barrier` and `function_distance`, which compare two children.
     """
     _checks.count("batch_size", batch_size)
     given, key = _runs.problem(
@@ -156,7 +170,7 @@ def spawn(
 
 
 def _advanced(given: _runs.Problem, state: _runs.State, key: Array, start: int, stop: int, bar: Any) -> _runs.State:
-    """Advance in parts. After each part the bar moves and Ctrl-C takes effect."""
+    """Train from `start` to `stop`, in parts. After each part the bar moves and Ctrl-C takes effect."""
     chunk = max(1, bar.total // 50)
     for done in range(start, stop, chunk):
         ahead = min(done + chunk, stop)
@@ -172,7 +186,7 @@ def _given(argument: str, value: Any) -> Any:
 
 
 def _child_keys(key: Array, children: int, child_keys: Any) -> Array:
-    """Return one key for each child. By default they are split from another key than those of the parent's batches."""
+    """Return one key for each child. By default they are split from a key that the parent uses for no batch."""
     if child_keys is None:
         return jax.random.split(jax.random.fold_in(key, 2**32 - 1), children)
     if not (isinstance(child_keys, jax.Array) and jnp.issubdtype(child_keys.dtype, jax.dtypes.prng_key)):
