@@ -1,4 +1,4 @@
-"""How far apart two kernels are, how fast a kernel moves, and how well it fits targets: cosines between kernels."""
+"""Distance, velocity and alignment of kernels, all from the cosine of the angle between two kernels."""
 
 import math
 from collections.abc import Callable
@@ -31,28 +31,29 @@ def kernel_distance(
 ) -> Float[Array, ""]:
     """Return the distance between two kernels: one minus the cosine of the angle between them.
 
-    With all entries of a kernel as one vector::
+    Each kernel counts as one vector of all its entries::
 
         S(Θ, Θ') = 1 − tr(Θ Θ'ᵀ) / √(tr(Θ Θᵀ) tr(Θ' Θ'ᵀ)).
 
-    It is 0 for a kernel and a positive multiple of it: a change that only scales the kernel is no distance. It is 1 for
-    orthogonal kernels. Two kernels that are positive semi-definite are at most 1 apart.
+    S is 0 between a kernel and any positive multiple of this kernel, 1 between orthogonal kernels, and at most 1
+    between positive semi-definite kernels.
 
     Args:
-        kernel1: A kernel [N, M] or [N, M, K, K]; or a model as in `empirical_ntk`, which stands for its kernel
-            between the inputs `x`.
-        kernel2: Another of the same shape; or another model.
-        x: The inputs [N, ...] on which two models are compared. Leave it out for arrays.
+        kernel1: A kernel [N, M] or [N, M, K, K]; or a model as in `empirical_ntk`, whose kernel between the inputs `x`
+            is computed.
+        kernel2: Another kernel of the same shape, or another model.
+        x: The inputs [N, ...] on which two models are compared. Leave `x` out for arrays.
         outputs: For models: "mean" compares the kernels (1/K) Σ_k Θ_kk, "full" the kernels Θ_kl of all outputs.
-        max_memory: For models: the bytes to work in; by default 2 GiB. Larger kernels are compared tile by tile.
+        max_memory: For models: the bytes to use; by default 2 GiB. Kernels that do not fit are compared tile by tile.
 
     Returns:
         A number, 0 ≤ S ≤ 2.
 
     Raises:
-        ValueError: If the kernels are of different shapes, or one is zero, which has no direction; if `x` is missing
-            for models, or there for arrays; as for `empirical_ntk`.
-        TypeError: If an argument is neither an array nor a model; for models inside `jit`.
+        ValueError: If the kernels differ in shape or in their numbers of outputs; if a kernel is zero, since zero has
+            no direction, or not finite; if `x` is missing for models or given with arrays; as for `empirical_ntk`.
+        TypeError: If a kernel is neither a floating-point array nor a model; for models inside `jit`.
+        FloatingPointError: As for `empirical_ntk`.
 
     Example:
         >>> theta = jnp.eye(2)
@@ -62,12 +63,12 @@ def kernel_distance(
         0.2929
 
     Note:
-        Small distances keep their digits: S is computed as ½ ‖Θ/‖Θ‖ − Θ'/‖Θ'‖‖², or, over tiles, from sums in
-        double precision. Arrays may be traced (there a kernel of zeros gives NaN). Two models take the time of two
-        calls of `empirical_ntk`; with more than one tile, layers are evaluated once for each tile.
+        For arrays S is computed as ½ ‖Θ/‖Θ‖ − Θ'/‖Θ'‖‖², so that small distances keep their digits; for models it is
+        computed from sums in double precision. Arrays may be traced; a traced kernel of zeros gives NaN. Two models
+        take the time of two calls of `empirical_ntk`. If there are several tiles, each evaluates the layers anew.
 
     References:
-        Fort et al. 2020 (2010.15110), where the kernels are those of all logits.
+        Fort et al. 2020 (2010.15110), with the kernels of all logits (outputs="full").
     """
     if _are_models(x, kernel1=kernel1, kernel2=kernel2):
         cosine = _cosine_of_models(kernel1, kernel2, x, outputs, max_memory, "kernel_distance")
@@ -85,9 +86,9 @@ def kernel_velocity(
     outputs: Outputs = "mean",
     max_memory: int | float = _checks.MAX_MEMORY,
 ) -> Float[Array, ""]:
-    """Return the speed of a kernel: the distance between the kernels at two times, divided by the time between them.
+    """Return the velocity of a kernel: the distance between the kernels at two times, divided by the time between them.
 
-    With S from `kernel_distance` and a lag Δ that is the same at all times::
+    With the distance S from `kernel_distance` and the lag Δ::
 
         v(t) = S(Θ_t, Θ_{t+Δ})/Δ.
 
@@ -100,26 +101,27 @@ def kernel_velocity(
         max_memory: As in `kernel_distance`.
 
     Returns:
-        A number, at least 0, per unit of time.
+        A number, at least 0: per epoch, if `lag` is in epochs.
 
     Raises:
         ValueError: If `lag` is not positive; as for `kernel_distance`.
-        TypeError: As for `kernel_distance`.
+        TypeError: If `lag` is not a number; as for `kernel_distance`.
+        FloatingPointError: As for `kernel_distance`.
 
     Example:
         >>> round(kernel_velocity(jnp.eye(2), jnp.array([[1.0, 0.1], [0.1, 1.0]]), lag=0.5).item(), 5)
         0.00993
 
     Note:
-        S is quadratic in a small motion. For a smooth path v is therefore proportional to Δ, and velocities with
-        different lags cannot be compared. With ReLU the kernel is not smooth: each unit that changes sign at an input
-        moves it by a step, however short the way, and S falls like Δ (chapter 18).
+        S is quadratic in a small change of the kernel. If the kernel is a smooth function of time, v is therefore
+        proportional to Δ for small Δ, and velocities with different lags cannot be compared. With ReLU the kernel
+        jumps whenever a unit changes sign at an input. S then falls like Δ, and v tends to a constant (chapter 18).
 
     References:
         Fort et al. 2020 (2010.15110), with Δ = 0.4 epochs.
 
     See Also:
-        `follow`, which trains a network and records v at the times that are asked for.
+        `follow`, which trains a network and records v at chosen times.
     """
     _checks.real("lag", lag, above=0.0)
     return kernel_distance(kernel1, kernel2, x, outputs=outputs, max_memory=max_memory) / lag
@@ -135,32 +137,33 @@ def kernel_alignment(
     outputs: Outputs = "mean",
     max_memory: int | float = _checks.MAX_MEMORY,
 ) -> Float[Array, ""]:
-    """Return the alignment of a kernel with another, or with targets: the cosine of the angle between them.
+    """Return the alignment of a kernel with another kernel or with targets: the cosine of the angle between them.
 
-    With all entries of a kernel as one vector::
+    Each kernel counts as one vector of all its entries::
 
         A(Θ, Θ') = tr(Θ Θ'ᵀ) / √(tr(Θ Θᵀ) tr(Θ' Θ'ᵀ)).
 
-    The kernel of targets y is y yᵀ, or y_ik y_jl for a kernel of all outputs. Centered, Θ is first replaced by H Θ H
-    with H = 1 − (1/N) 1 1ᵀ, for each pair of outputs: the mean of the features is removed.
+    Targets y have the kernel y yᵀ, or y_ik y_jl if Θ has all pairs of outputs. With `centered` each kernel is first
+    replaced by H Θ H with H = 1 − (1/N) 1 1ᵀ, for each pair of outputs. This removes the mean of the features.
 
     Args:
         kernel1: A kernel [N, N] or [N, N, K, K]; or a model as in `empirical_ntk`.
-        kernel2: Another of the same shape, or another model. Leave it out if there are targets.
-        x: The inputs [N, ...] of a model. Leave it out for arrays.
+        kernel2: Another kernel of the same shape, or another model. Leave `kernel2` out if there are targets.
+        x: The inputs [N, ...] of the models. Leave `x` out for arrays.
         y: Targets [N, K], e.g. `one_hot_centered(labels, K)`, in place of `kernel2`.
         centered: Whether to center both kernels.
         outputs: For models: "mean" or "full", as in `kernel_distance`.
         max_memory: As in `kernel_distance`.
 
     Returns:
-        A number, at most 1, and not negative if both kernels are positive semi-definite. Between two kernels, not
-        centered, it is 1 − `kernel_distance`.
+        A number between −1 and 1, not negative if both kernels are positive semi-definite. For two kernels without
+        centering it is 1 − `kernel_distance`.
 
     Raises:
-        ValueError: As for `kernel_distance`; if there is both or neither of `kernel2` and `y`; if nothing but rounding
-            is left of a kernel when it is centered.
-        TypeError: As for `kernel_distance`.
+        ValueError: As for `kernel_distance`; if `kernel2` and `y` are both given, or neither; if `y` does not fit
+            `kernel1`; if centering leaves only rounding errors of a kernel.
+        TypeError: As for `kernel_distance`; if `centered` is not True or False.
+        FloatingPointError: As for `kernel_distance`.
 
     Example:
         >>> y = jnp.array([[1.0], [-1.0]])
@@ -170,10 +173,10 @@ def kernel_alignment(
         1.0
 
     References:
-        Cristianini et al. 2001, for targets; Cortes, Mohri, Rostamizadeh 2012 (1203.0550), for the centered one.
+        Cristianini et al. 2001, for targets; Cortes, Mohri, Rostamizadeh 2012 (1203.0550), for centering.
     """
     if (kernel2 is None) == (y is None):
-        raise ValueError("`kernel_alignment` is with another kernel or with targets: pass either `kernel2` or `y`.")
+        raise ValueError("`kernel_alignment` needs another kernel or targets: pass either `kernel2` or `y`.")
     _checks.flag("centered", centered)
     others = {} if kernel2 is None else {"kernel2": kernel2}
     if _are_models(x, kernel1=kernel1, **others):
@@ -195,13 +198,13 @@ def kernel_alignment(
 
 @jax.jit
 def _half_square(u: Array, v: Array) -> Array:
-    """Return ½ ‖u − v‖² for unit vectors u, v, which is 1 − u·v without the loss of digits."""
+    """Return 1 − u·v for unit vectors u, v, as ½ ‖u − v‖²: this loses no digits where u and v are close."""
     return sum_in_groups(jnp.square(u - v)) / 2
 
 
 @jax.jit
 def _unit(k: Array) -> Array:
-    """Return the entries of a kernel as a vector of length 1. They are scaled first, so that no square overflows."""
+    """Return the entries of a kernel as a vector of length 1. Scaling them first keeps squares from overflowing."""
     entries = k.reshape(-1)
     entries = entries / jnp.max(jnp.abs(entries))
     return entries / jnp.sqrt(sum_in_groups(jnp.square(entries)))
@@ -215,22 +218,21 @@ def _centered(k: Array) -> Array:
 
 
 def _left(argument: str, before: Array, after: Array) -> Array:
-    """Return a centered kernel. Refuse one of which only rounding errors are left."""
+    """Return the kernel `after` centering. Refuse it if all its entries are rounding errors of the kernel `before`."""
     if _checks.is_traced(after):
         return after
+    # 30 ε allows for the rounding errors of two means.
     noise = 30 * float(jnp.finfo(before.dtype).eps) * float(jnp.max(jnp.abs(before)))
     if float(jnp.max(jnp.abs(after))) <= noise:
         raise ValueError(_NOTHING_LEFT.format(argument=argument))
     return after
 
 
-_NOTHING_LEFT = (
-    "`{argument}` is constant over the inputs: nothing is left of it when it is centered. Pass centered=False."
-)
+_NOTHING_LEFT = "`{argument}` is constant over the inputs, so that centering makes it zero. Pass centered=False."
 
 
 def _arrays(kernel1: Any, kernel2: Any, second: str = "kernel2") -> tuple[Array, Array]:
-    """Check and return two kernels of one shape, neither of them zero."""
+    """Check that two kernels have one shape and are not zero. Return them in one type."""
     k1, k2 = _checks.array("kernel1", kernel1, "N M ..."), _checks.array(second, kernel2, "N M ...")
     _checks.same_shape(second, k2, "kernel1", k1)
     dtype = jnp.promote_types(k1.dtype, k2.dtype)
@@ -241,18 +243,19 @@ def _arrays(kernel1: Any, kernel2: Any, second: str = "kernel2") -> tuple[Array,
 
 
 _ZERO = (
-    "`{argument}` must not be zero, or so small that its type has no digits left for it: a kernel of zeros has no "
-    "direction, so no distance to another is defined."
+    "`{argument}` must not be zero, nor so small that its type holds it with fewer digits: a kernel of zeros has no "
+    "direction, so that no angle to another kernel is defined."
 )
 
 
 def _scaled(y: Array) -> Array:
-    """Return targets divided by the largest, so that no product leaves the range. It changes no direction."""
+    """Divide targets by the largest entry, so that products do not overflow. The direction of y yᵀ stays the same."""
     largest = jnp.max(jnp.abs(y))
     return y / jnp.where(largest > 0, largest, 1.0)
 
 
 def _target_tile(left: Array, right: Array, *, full: bool) -> Array:
+    """Return the kernel of targets between two sets of examples: y yᵀ, or y_ik y_jl if `full`."""
     return jnp.einsum("ik,jl->ijkl", left, right) if full else left @ right.T
 
 
@@ -260,13 +263,13 @@ def _target_tile(left: Array, right: Array, *, full: bool) -> Array:
 
 
 def _are_models(x: Any, **kernels: Any) -> bool:
-    """Whether the kernels are given by models. Refuse `x` with arrays, and models without `x`."""
+    """Whether the kernels are given by models. Refuse arrays with `x`, and models without `x`."""
     for argument, value in kernels.items():
         is_array = isinstance(value, (np.ndarray, np.generic, jax.Array, list)) or hasattr(value, "nngp")
         if x is None and not is_array and (callable(value) or isinstance(value, tuple)):
-            raise ValueError(f"`x` must be given where `{argument}` is a model: the inputs that its kernel is between.")
+            raise ValueError(f"`x` must be given if `{argument}` is a model: the inputs for its kernel.")
         if x is not None and is_array:
-            raise ValueError(f"`x` is for models; `{argument}` is an array, whose inputs are past. Leave `x` out.")
+            raise ValueError(f"`x` is for models, and `{argument}` is an array. Leave `x` out.")
     return x is not None
 
 
@@ -290,7 +293,7 @@ def _cosine_of_models(
     if model2 is None:
         targets = _scaled(_checks.targets("y", y, len(x)))
         if targets.shape[1] != first.k and outputs == "full":
-            raise ValueError(f"`y` must have the outputs of `kernel1`, {first.k}; got {targets.shape[1]}.")
+            raise ValueError(f"`y` must have as many outputs as `kernel1`, {first.k}; got {targets.shape[1]}.")
         second = lambda i, j: _target_tile(targets[i], targets[j], full=outputs == "full")  # noqa: E731
         _models.known(what, first, targets)
     else:
@@ -299,7 +302,7 @@ def _cosine_of_models(
             raise ValueError(f"`kernel2` must have as many outputs as `kernel1`, {first.k}; got {other.k}.")
         _models.known(what, first, other)
         second = _kernel_tile(model2, x, outputs, max_memory)
-    entry = 16 * (first.k**2 if outputs == "full" else 1)  # two tiles of at most 8 bytes
+    entry = 16 * (first.k**2 if outputs == "full" else 1)  # bytes: an entry of at most 8 in each of two tiles
     pairs = _models.tiles(len(x), entry, max_memory)
     names = ("kernel1", "y" if model2 is None else "kernel2")
     return tiled_cosine(_kernel_tile(model1, x, outputs, max_memory), second, pairs, names, centered=centered)
@@ -320,7 +323,7 @@ def tiled_cosine(
 ) -> float:
     """Return the cosine between two symmetric kernels, which are computed tile by tile.
 
-    With the row sums r_i = Σ_j Θ_ij and s_i of the other kernel, [N] or [N, K, K]::
+    With the row sums r_i = Σ_j Θ_ij and s_i = Σ_j Θ'_ij, [N] or [N, K, K]::
 
         ⟨HΘH, HΘ'H⟩ = ⟨Θ, Θ'⟩ − (2/N) Σ_i r_i·s_i + (1/N²) (Σ_i r_i)·(Σ_i s_i).
     """
@@ -333,7 +336,7 @@ def tiled_cosine(
             if not sums[k].size:
                 sums[k] = np.zeros((n, *tile.shape[2:]))
             sums[k][i] += tile.sum(1, dtype=np.float64)
-            if i != j:  # the mirror image has these columns as rows, with the outputs exchanged
+            if i != j:  # the tile below the diagonal is the transpose, with the two outputs exchanged
                 below = tile.sum(0, dtype=np.float64)
                 sums[k][j] += below.swapaxes(-1, -2) if below.ndim == 3 else below
     left = products
@@ -343,7 +346,7 @@ def tiled_cosine(
     for name, before, after in zip(names, products[[0, 2]], left[[0, 2]], strict=True):
         if before == 0:
             raise ValueError(_ZERO.format(argument=name))
-        if after <= 1e-12 * before:
+        if after <= 1e-12 * before:  # squares: 1e-6 of a norm is rounding in float32
             raise ValueError(_NOTHING_LEFT.format(argument=name))
     return float(left[1] / math.sqrt(left[0]) / math.sqrt(left[2]))
 

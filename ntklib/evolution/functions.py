@@ -1,4 +1,4 @@
-"""How far apart two networks are as functions: labels that differ, or mean squared difference of the outputs."""
+"""The distance between two networks as functions: the share of labels that differ, or a squared difference."""
 
 from typing import Any, Literal
 
@@ -23,26 +23,26 @@ def function_distance(
 ) -> Float[Array, ""]:
     """Return the distance between two networks as functions, on some inputs.
 
-    With the label of an input as the number of its largest output (the first of equal ones)::
+    A network labels an input by the number of its largest output (the first of equal ones). With [·] = 1 where labels
+    differ, else 0::
 
         "labels":  (1/N) Σ_i [argmax_k f_k(x_i) ≠ argmax_k f'_k(x_i)]
         "mse":     1/(2N) Σ_i ‖f(x_i) − f'(x_i)‖².
 
     Args:
         model1: A model as in `empirical_ntk`.
-        model2: Another, with as many outputs. It may be of another architecture.
+        model2: Another model with as many outputs, of any architecture.
         x: Inputs, [N, ...].
         measure: "labels" for the share of inputs that get different labels, or "mse" for the squared loss of one
             network with the outputs of the other as targets.
-        max_memory: The bytes to work in; by default 2 GiB. The outputs are computed for as many inputs at a time as
-            fit.
+        max_memory: The bytes to use; by default 2 GiB. Outputs are computed for as many inputs at a time as fit.
 
     Returns:
         A number; for "labels" between 0 and 1.
 
     Raises:
-        ValueError: If the models have different numbers of outputs; if there is one output only and `measure` is
-            "labels"; as for `empirical_ntk`.
+        ValueError: If the models have different numbers of outputs; if they have one output and `measure` is "labels";
+            if `measure` is unknown; as for `empirical_ntk`.
         TypeError: As for `empirical_ntk`.
 
     Example:
@@ -53,7 +53,7 @@ def function_distance(
         (0.5, 1.0)
 
     Note:
-        It takes one evaluation of each network for each input.
+        Each network is evaluated once for each input.
 
     References:
         Fort et al. 2020 (2010.15110); Fort, Hu, Lakshminarayanan 2019 (1912.02757).

@@ -1,4 +1,4 @@
-"""How alike the gradients of different examples are: cosines between the rows of the Jacobian, without the Jacobian."""
+"""The cosines between the gradients of different examples, computed from the tangent kernel, tile by tile."""
 
 import dataclasses
 
@@ -22,8 +22,8 @@ class GradientSimilarity:
 
     Args:
         mean: The mean cosine over all pairs of different examples.
-        within: The mean over pairs of one class; None if there were no labels.
-        between: The mean over pairs of two classes; None if there were no labels.
+        within: The mean cosine over pairs of the same class; None if there were no labels.
+        between: The mean cosine over pairs of two classes; None if there were no labels.
     """
 
     mean: Float[Array, ""]
@@ -36,27 +36,28 @@ def logit_gradient_similarity(
 ) -> GradientSimilarity:
     """Return the mean cosine between the gradients of an output for different examples.
 
-    With the gradients g_k(x) = ∂f_k(x)/∂θ, the mean over the outputs k and over pairs of different examples of::
+    The gradient of output k is g_k(x) = ∂f_k(x)/∂θ. The mean is over the outputs k and the pairs i ≠ j of examples::
 
         cos(g_k(x_i), g_k(x_j)) = Θ_kk(x_i, x_j)/√(Θ_kk(x_i, x_i) Θ_kk(x_j, x_j)).
 
-    It says how much a step that raises the output for one example raises it for another.
+    The cosine tells how much a gradient step that raises the output for one example also raises it for the other.
 
     Args:
         model: A model as in `empirical_ntk`.
         x: Inputs, [N, ...], at least two.
-        labels: The classes of the inputs, integers [N]. With them the mean is also taken over pairs within a class,
-            and over pairs between classes.
-        max_memory: The bytes to work in; by default 2 GiB. The kernel is computed in tiles, and only sums over them are
-            kept.
+        labels: The classes of the inputs, integers [N]. If they are given, two more means are taken: over pairs within
+            a class, and over pairs between classes.
+        max_memory: The bytes to use; by default 2 GiB. The kernel is computed tile by tile, and no tile is kept.
 
     Returns:
         A `GradientSimilarity`: numbers between −1 and 1.
 
     Raises:
-        ValueError: If there are fewer than two inputs, if no class has two of them, or if there is one class only;
-            if no output has a gradient for two examples; as for `empirical_ntk`.
+        ValueError: If there are fewer than two inputs; if `labels` are not [N] integers, are of one class only, or
+            have no class of two inputs; if one of the means has no pair of gradients that are not zero; as for
+            `empirical_ntk`.
         TypeError: As for `empirical_ntk`; inside `jit`.
+        FloatingPointError: As for `empirical_ntk`.
 
     Example:
         >>> linear = (lambda w, x: x @ w, jnp.ones((2, 1)))  # the gradient is x itself
@@ -66,9 +67,9 @@ def logit_gradient_similarity(
         (1.0, -1.0, -0.3333)
 
     Note:
-        It takes the time of one call of `empirical_ntk` with outputs="diagonal". The Jacobians of all examples
-        never exist at once. A gradient of zero (of an example for which all units are off) has no direction: pairs
-        with it are left out.
+        It takes the time of one call of `empirical_ntk` with outputs="diagonal". The Jacobian of all examples need not
+        fit into `max_memory`. If a gradient is zero, because all units are off for an example, say, it has no
+        direction, and its pairs are left out.
 
     References:
         Fort & Ganguli 2019 (1910.05929); Fort et al. 2020 (2010.15110).
@@ -82,7 +83,8 @@ def logit_gradient_similarity(
     classes = np.zeros(len(x), int) if labels is None else _classes(labels, len(x))
     norms = np.zeros((len(x), k))
     sums, counts = np.zeros(2), np.zeros(2)
-    for i, j in _models.tiles(len(x), 32 * k, max_memory):  # those on the diagonal first, which have the norms
+    # Four arrays of at most 8 bytes for each pair and output. Tiles on the diagonal come first: they hold the norms.
+    for i, j in _models.tiles(len(x), 32 * k, max_memory):
         columns = None if i == j else _models.part(x, j)
         tile = empirical_ntk(model, _models.part(x, i), columns, outputs="diagonal", max_memory=max_memory / 2)
         entries = np.asarray(tile).astype(np.float64)
@@ -101,8 +103,8 @@ def logit_gradient_similarity(
 def _similarity(sums: np.ndarray, counts: np.ndarray, *, labeled: bool) -> GradientSimilarity:
     if not counts.sum() or (labeled and not counts.all()):
         raise ValueError(
-            "`model` has no two examples with gradients to compare, within a class or between classes: the derivatives "
-            "by all parameters are zero. Are all of its units off?"
+            "`model` has no pair of examples with gradients that are not zero, within a class or between classes. Are "
+            "all units of the model off?"
         )
     mean = jnp.asarray(sums.sum() / counts.sum())
     within, between = (jnp.asarray(s / n) if labeled else None for s, n in zip(sums, counts, strict=True))
@@ -118,7 +120,7 @@ def _classes(labels: ArrayLike, n: int) -> np.ndarray:
     _, sizes = np.unique(known, return_counts=True)
     if len(sizes) < 2 or sizes.max() < 2:
         raise ValueError(
-            f"`labels` must have two classes at least, and one of them two inputs; got {len(sizes)} classes of at most "
-            f"{sizes.max()} inputs. Without `labels` the mean is over all pairs."
+            f"`labels` must have at least two classes, and at least one class of two inputs; got {len(sizes)} classes "
+            f"of at most {sizes.max()} inputs. Without `labels` the mean is over all pairs."
         )
     return known

@@ -1,4 +1,4 @@
-"""How many rectifiers switch between two networks. The rectifiers are found in the programs of the models."""
+"""The share of rectifiers that are on in one of two networks only, found by reading the programs of the models."""
 
 import functools
 from typing import Any
@@ -26,23 +26,23 @@ def activation_hamming(
 ) -> Float[Array, ""]:
     """Return the share of rectifiers that are on in one network and off in the other.
 
-    A rectifier is applied to a number z, and is on for an input if z > 0. With U rectifiers (each unit of each
-    layer, at each position) and N inputs::
+    A rectifier, such as ReLU, is applied to a number z and is on if z > 0. With U rectifiers (each unit of each layer,
+    at each position), N inputs, and [·] = 1 where a statement holds, else 0::
 
         (1/(N U)) Σ_i Σ_u [ [z_u(x_i) > 0] ≠ [z'_u(x_i) > 0] ].
 
     Args:
         model1: A model as in `empirical_ntk`.
-        model2: Another of the same architecture.
+        model2: Another model of the same architecture.
         x: Inputs, [N, ...].
-        max_memory: The bytes to work in; by default 2 GiB. As many inputs as fit are evaluated at a time.
+        max_memory: The bytes to use; by default 2 GiB. As many inputs as fit are evaluated at a time.
 
     Returns:
-        A number between 0 and 1. It is 0 if each rectifier is on for the same inputs in both, whatever the weights.
+        A number between 0 and 1. It is 0 if each rectifier is on for the same inputs in both networks.
 
     Raises:
-        ValueError: If the models have no rectifiers, have them in a loop, or are of different architectures; as for
-            `empirical_ntk`.
+        ValueError: If a model has no rectifiers, or a max(z, 0) in a loop or a branch; if the rectifiers of the two
+            models differ in number or shape; as for `empirical_ntk`.
         TypeError: As for `empirical_ntk`; inside `jit`.
 
     Example:
@@ -52,11 +52,11 @@ def activation_hamming(
         0.5
 
     Note:
-        Rectifiers are found in any model, by reading the operations of its program: max(z, 0), a choice between
-        multiples of z by its sign (leaky ReLU), and z times [z > 0], where z depends on inputs and parameters. ELU
-        counts, since its program chooses between z and 0 by the sign of z. Smooth activations are not counted.
-        Rectifiers in loops (`jax.lax.scan`) are refused, because what they are applied to cannot be seen from outside.
-        It takes one evaluation of each network for each input.
+        Rectifiers are found in any model by reading the operations of its program. For a z that depends on inputs and
+        parameters, they are max(z, 0), min(z, 0), z times [z > 0], and a choice by the sign of z between multiples of z
+        (leaky ReLU). ELU counts, because its program chooses between z and 0 by the sign of z; smooth activations do
+        not count. A max(z, 0) in a loop (`jax.lax.scan`) or a branch is refused, because its z cannot be read from
+        outside; other rectifiers in loops and branches are not counted. Each network is evaluated once for each input.
 
     References:
         Fort et al. 2020 (2010.15110).
@@ -68,7 +68,7 @@ def activation_hamming(
     shapes = [_shapes(argument, *given[:2], x) for argument, given in (("model1", first), ("model2", second))]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"`model2` must have the rectifiers of `model1`, {len(shapes[0])} layers of the shapes {shapes[0]}; "
+            f"`model2` must have the same rectifiers as `model1`, {len(shapes[0])} layers of the shapes {shapes[0]}; "
             f"got {len(shapes[1])} of {shapes[1]}."
         )
     used = sum(costs.of(f, a, costs.example(x), "mean").bytes_of_example for f, a, *_ in (first, second))
@@ -82,26 +82,26 @@ def activation_hamming(
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _different(f1: Function, arguments1: Arguments, f2: Function, arguments2: Arguments, x: Array) -> Array:
-    """Return the number of rectifiers, over all inputs, that are on in one model only."""
+    """Return the number of pairs (input, rectifier) for which the rectifier is on in exactly one of the models."""
     patterns = (jax.vmap(functools.partial(_pattern, f, a))(x) for f, a in ((f1, arguments1), (f2, arguments2)))
     return jnp.stack([jnp.sum(p != q) for p, q in zip(*patterns, strict=True)]).sum()
 
 
 def _pattern(function: Function, arguments: Arguments, x: Array) -> list[Array]:
-    """Return, for one example, which rectifiers are on."""
+    """Return which rectifiers are on for one example: a boolean array for each layer."""
     program = _read(function, arguments, jax.eval_shape(lambda x: x, x))
     values = affine.values_of(program, arguments, x, {})
     return [values[z] > 0 for z in rectified(program)]
 
 
 def _shapes(argument: str, function: Function, arguments: Arguments, x: Array) -> list[tuple[int, ...]]:
-    """Return the shapes of the layers of rectifiers. Refuse a model that has none, or has them in a loop."""
+    """Return the shapes of the layers of rectifiers. Refuse a model without, or with max(z, 0) in a loop or branch."""
     program = _read(function, arguments, costs.example(x))
     bodies = [e.eqn for e in program.equations if not e.eqn.primitive.name.startswith("custom_")]
     if any(_rectifies(inner) for eqn in bodies for inner in _inside(eqn)):
         raise ValueError(
-            f"`{argument}` has rectifiers in a loop or a branch (`jax.lax.scan`, `cond`), and what they are applied to "
-            f"cannot be seen from outside. Write the loop out as a Python loop."
+            f"`{argument}` has rectifiers in a loop or a branch (`jax.lax.scan`, `cond`), where their inputs cannot be "
+            f"read from outside. Write a Python loop instead."
         )
     found = [tuple(program.shapes[z].shape) for z in rectified(program)]
     if not found:
@@ -114,7 +114,8 @@ def _shapes(argument: str, function: Function, arguments: Arguments, x: Array) -
 
 # ------------------------------------------------------------------------------------------- finding the rectifiers
 
-#: Operations that rectifiers consist of. A call with a derivative of its own is opened if it has no others.
+#: Operations that rectifiers consist of. A call with a custom derivative, such as `jax.nn.relu`, is replaced by its
+#: body if the body has no others.
 _PIECEWISE_LINEAR = {
     "max", "min", "clamp", "mul", "neg", "gt", "ge", "lt", "le", "select_n", "broadcast_in_dim", "convert_element_type",
     "copy", "copy_p", "jit", "pjit", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
@@ -126,26 +127,26 @@ def _read(function: Function, arguments: Arguments, example: Any) -> Program:
 
 
 def _opened(eqn: core.JaxprEqn) -> Any:
-    """Return the body of a call with a derivative of its own, if a rectifier may be what it computes."""
+    """Return the body of a call with a custom derivative if it may be a rectifier, otherwise None."""
     if not eqn.primitive.name.startswith("custom_"):
         return None
     return programs.body_of(eqn) if all(e.primitive.name in _PIECEWISE_LINEAR for e in _inside(eqn)) else None
 
 
 def _inside(eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
-    """Return all operations in the bodies of an operation."""
+    """Return all operations in the bodies of an operation, at any depth."""
     return [e for body in core.jaxprs_in_params(eqn.params) for inner in body.eqns for e in (inner, *_inside(inner))]
 
 
 def _rectifies(eqn: core.JaxprEqn) -> bool:
-    """Whether an operation in a body is max(z, 0)."""
+    """Whether an operation is max(z, 0)."""
     return eqn.primitive.name == "max" and any(
         isinstance(v, core.Literal) and not np.any(np.asarray(v.val)) for v in eqn.invars
     )
 
 
 def rectified(program: Program) -> list[int]:
-    """Return the values of a program that a rectifier is applied to."""
+    """Return the values to which rectifiers are applied, if these depend on both the input and the parameters."""
     search = _Search(program)
     for eqn, inputs, outputs in program.equations:
         if outputs:
@@ -155,22 +156,23 @@ def rectified(program: Program) -> list[int]:
 
 
 class _Search:
-    """What is known about the values of a program while its operations are visited one after the other."""
+    """A search for rectifiers that visits the operations of a program in order. Values are given by their numbers."""
 
     def __init__(self, program: Program) -> None:
         self.data = program.depending_on(program.x)
         self.zeros = {v for v, value in program.constants.items() if not np.any(np.asarray(value))}
-        #: The value z of which a value is a multiple that depends on z by its sign only.
+        #: For a value c·z, with a factor c that does not depend on the input of the model: the value z.
         self.multiple: dict[int, int] = {}
-        #: The value z of which a value is [z > 0], or another comparison of it with 0.
+        #: For a value [z > 0], or another comparison of z with 0: the value z.
         self.sign: dict[int, int] = {}
         self.found: list[int] = []
-        #: Squares, and differences E[h²] − E[h]²: normalizations take max(0, ·) of these against rounding.
+        #: Squares, and differences such as E[h²] − E[h]². Normalizations take max(0, ·) of such a difference to remove
+        #: negative rounding errors, which is no rectifier.
         self.squares: set[int] = set()
         self.variances: set[int] = set()
 
     def visit(self, eqn: core.JaxprEqn, inputs: tuple[int, ...], out: int) -> None:
-        """Note what is known about the result of an operation."""
+        """Note what is known about `out`, the result of an operation on the values `inputs`."""
         name = eqn.primitive.name
         if (
             name == "square"
@@ -205,7 +207,7 @@ class _Search:
         for one, other in ((a, b), (b, a)):
             if one in self.sign and self.sign[one] == other:
                 self.found.append(other)  # z [z > 0]
-            elif one not in self.data:  # a number, or a slope that is trained
+            elif one not in self.data:  # c·z, where c is a number or a trained slope
                 self.multiple[out] = self.multiple.get(other, other)
 
     def _choice(self, which: int, *branches: int) -> None:
