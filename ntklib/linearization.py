@@ -1,7 +1,7 @@
 """Models made from models: the Taylor expansion in the parameters, the centered output, the scaled output.
 
-The results can be used wherever a model can, so that they combine: `linearize(center(net))`,
-`scale_output(center(net), 10.0)`.
+`center` and `scale_output` return models, pairs (apply_fn, params), so that they combine: `linearize(center(net))`,
+`scale_output(center(net), 10.0)`. `linearize` and `taylor` return an apply_fn alone.
 """
 
 import dataclasses
@@ -18,34 +18,35 @@ from ntklib.models import ApplyFn, Model, Params, functional
 
 
 def linearize(model: Model) -> ApplyFn:
-    """Return a model to first order in its parameters around their present values θ_0.
+    """Return the first-order Taylor expansion of a model in its parameters around their present values θ_0.
 
     The linearized model is affine in the parameters, and as nonlinear in x as the model::
 
         f_lin(θ, x) = f(θ_0, x) + ∇_θ f(θ_0, x) · (θ − θ_0).
 
-    Its tangent kernel does not depend on the parameters: it is that of the model at θ_0. The predictions of
-    `gradient_flow` and `gradient_descent` are therefore exact for it.
+    Its tangent kernel does not depend on the parameters, and is the tangent kernel of the model at θ_0. For the
+    linearized model, `gradient_flow` and `gradient_descent` are therefore exact.
 
     Args:
-        model: A model as `functional` takes it.
+        model: A model as in `functional`.
 
     Returns:
-        f_lin(params, x), which maps inputs to outputs [N, K]. To train it, pass on the pair `(f_lin, params)` with
-        `params` from `functional(model)`.
+        f_lin(params, x), which maps inputs to outputs [N, K]. To train it, pass the pair `(f_lin, params)` to `train`,
+        with `params` from `functional(model)`.
 
     Raises:
-        TypeError: If `model` is not a model; and, from f_lin, if `params` and `x` are swapped.
-        ValueError: From f_lin, if `params` do not have the structure and the shapes of the model's parameters.
+        TypeError: If `model` is not a model. When f_lin is called: if `x` is not one array, or `params` and `x` are
+            swapped.
+        ValueError: When f_lin is called: if `params` differ from the model's parameters in structure or in shapes.
 
     Example:
         >>> square = (lambda w, x: x * w**2, jnp.array([3.0]))
         >>> f_lin = linearize(square)
-        >>> f_lin(jnp.array([3.5]), jnp.ones((1, 1))).tolist()  # 9 + 6 · 0.5; the square itself would be 12.25
+        >>> f_lin(jnp.array([3.5]), jnp.ones((1, 1))).tolist()  # 9 + 6 · 0.5; the model itself gives 12.25
         [[12.0]]
 
     Note:
-        A call takes about twice the time and memory of a call of the model: it is one Jacobian-vector product.
+        A call computes one Jacobian-vector product. It takes about twice the time and memory of a call of the model.
 
     References:
         Lee et al. 2019, §2.2; Chizat et al. 2019, §1.
@@ -57,24 +58,26 @@ def linearize(model: Model) -> ApplyFn:
 
 
 def taylor(model: Model, order: int) -> ApplyFn:
-    """Return the Taylor polynomial of a model in its parameters around their present values θ_0.
+    """Return the Taylor polynomial of degree k of a model in its parameters around their present values θ_0.
 
-    For a model that is a polynomial of degree k in its parameters it is exact::
+    The linearized model is the case k = 1::
 
         f_k(θ, x) = Σ_{j ≤ k} (1/j!) ∂^j/∂s^j f(θ_0 + s (θ − θ_0), x) at s = 0.
 
+    If the model is itself a polynomial of degree at most k in its parameters, f_k equals the model.
+
     Args:
-        model: A model as `functional` takes it.
-        order: k ≥ 0. With 0 it is the model at θ_0 whatever the parameters, with 1 it is `linearize(model)`.
+        model: A model as in `functional`.
+        order: The degree k ≥ 0. For k = 0 the result is f(θ_0, x) whatever the parameters.
 
     Returns:
         f_k(params, x), which maps inputs to outputs [N, K].
 
     Raises:
-        TypeError: If `model` is not a model or `order` not a whole number; and, from f_k, if `params` and `x` are
-            swapped.
-        ValueError: If `order` is negative; and, from f_k, if `params` do not have the structure and the shapes of the
-            model's parameters.
+        TypeError: If `model` is not a model, or `order` not a whole number. When f_k is called: if `x` is not one
+            array, or `params` and `x` are swapped.
+        ValueError: If `order` is negative. When f_k is called: if `params` differ from the model's parameters in
+            structure or in shapes.
 
     Example:
         >>> square = (lambda w, x: x * w**2, jnp.array([3.0]))
@@ -82,15 +85,15 @@ def taylor(model: Model, order: int) -> ApplyFn:
         [[12.25]]
 
     Note:
-        It takes derivatives of derivatives along one direction. A call takes about 2^k times the time and memory of a
-        call of the model.
+        A call computes k nested derivatives along θ − θ_0. It takes about 2^k times the time and memory of a call of
+        the model.
     """
     _checks.count("order", order, minimum=0)
     apply_fn, start = functional(model)
     return _Taylor(apply_fn, start, int(order))
 
 
-# These functions are pytrees, so that what is compiled for one serves all of the same structure (see `functional`).
+# These functions are pytrees, so that a program that is compiled for one serves all of the same structure.
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["apply_fn", "start"], meta_fields=["order"])
@@ -119,17 +122,17 @@ class _Taylor:
 def center(model: Model) -> tuple[ApplyFn, Params]:
     """Return a model minus its present outputs: f(θ, x) − f(θ_0, x).
 
-    It is zero at the start for every x, and has the same tangent kernel as the model. The random function f(θ_0, x) is
-    removed everywhere. Training alone would not remove it away from the data.
+    The centered model is zero at θ = θ_0 for every x, and has the same tangent kernel as the model. Without centering,
+    a part of the random function f(θ_0, x) remains after training at all inputs but the training inputs.
 
     Args:
-        model: A model as `functional` takes it.
+        model: A model as in `functional`.
 
     Returns:
         (apply_fn, params), with `params` at θ_0.
 
     Raises:
-        TypeError: If `model` is not a model.
+        TypeError: If `model` is not a model. When apply_fn is called: if `x` is not one array.
 
     Example:
         >>> centered = center((lambda w, x: x * w, jnp.array([3.0])))
@@ -137,8 +140,9 @@ def center(model: Model) -> tuple[ApplyFn, Params]:
         [[2.0]]
 
     Note:
-        A call takes the time of two calls of the model. With an L2 penalty the parameters go to zero, and the output
-        of the centered model to −f(θ_0, x): use two opposite copies there (chapter 11).
+        A call takes the time of two calls of the model. An L2 penalty pulls the parameters to zero, and the centered
+        output to f(0, x) − f(θ_0, x). With L2 take the difference of two equal copies of the model instead (chapter
+        11).
 
     References:
         Chizat et al. 2019, §1; Lee et al. 2020, §3.2.
@@ -159,14 +163,14 @@ class _Centered:
 
 
 def scale_output(model: Model, alpha: float) -> tuple[ApplyFn, Params]:
-    """Return a model multiplied by α > 0.
+    """Return a model with its outputs multiplied by α > 0.
 
-    Its tangent kernel is α² times that of the model. If it is trained on the loss divided by α², that is with the
-    learning rate η/α², its outputs move as fast as those of the model, while its parameters travel 1/α as far. For
-    large α this is the lazy regime.
+    The tangent kernel is multiplied by α². Compare gradient descent on the scaled model at the rate η/α² with
+    gradient descent on the model at the rate η. For equal residuals, one step changes the outputs equally to first
+    order, but the parameters only 1/α as much. For large α this is the lazy regime.
 
     Args:
-        model: A model as `functional` takes it.
+        model: A model as in `functional`.
         alpha: α, a positive number.
 
     Returns:
@@ -174,7 +178,7 @@ def scale_output(model: Model, alpha: float) -> tuple[ApplyFn, Params]:
 
     Raises:
         TypeError: If `model` is not a model or `alpha` not a number.
-        ValueError: If `alpha` is not positive.
+        ValueError: If `alpha` is not positive or not finite.
 
     Example:
         >>> scaled = scale_output((lambda w, x: x * w, jnp.array([3.0])), 10.0)
@@ -200,16 +204,16 @@ class _Scaled:
 
 
 def _difference(params: Any, start: Any, x: Any) -> Any:
-    """Return θ − θ_0. Refuse parameters of another structure or other shapes than the model's."""
+    """Return θ − θ_0. Refuse parameters that differ from the model's in structure or in shapes."""
     given, expected = jax.tree.structure(params), jax.tree.structure(start)
     if given != expected:
         if jax.tree.structure(x) == expected:
             raise TypeError("The arguments are swapped: parameters come first, `f_lin(params, x)`.")
         raise ValueError(
-            f"`params` must have the structure of the model's, as `ntklib.functional(model)[1]` has: "
+            f"`params` must have the structure of the model's parameters, `ntklib.functional(model)[1]`: "
             f"expected {expected}, got {given}."
         )
     shapes, wanted = ([jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, start))
     if shapes != wanted:
-        raise ValueError(f"`params` must have the shapes of the model's: expected {wanted}, got {shapes}.")
+        raise ValueError(f"`params` must have the shapes of the model's parameters: expected {wanted}, got {shapes}.")
     return jax.tree.map(jnp.subtract, params, start)
