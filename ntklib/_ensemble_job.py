@@ -1,4 +1,4 @@
-"""How an ensemble is trained: groups of members by one compiled program, as many members as fit into the memory."""
+"""The training of an ensemble by one compiled program, in groups of as many members as fit into memory."""
 
 import dataclasses
 import functools
@@ -23,10 +23,10 @@ Build = Callable[[nnx.Rngs], Model]
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays cannot be hashed
 class Job:
-    """What is trained: the arguments of `ensemble`, checked.
+    """The checked arguments of `ensemble`, and the functions that train a group of members.
 
-    A `member` is what one network is made of: its key, its settings and its examples. A group of members has the same
-    entries with a first axis, except for examples that all members share.
+    A `member` is a dict: the key, the settings and the examples of one network. A group is such a dict with a first
+    axis over members, except for examples that all members share.
     """
 
     build: Build
@@ -41,7 +41,7 @@ class Job:
     record: Callable[[Params], Any] | None
 
     def parts(self, member: dict[str, Any]) -> tuple[Callable, Callable]:
-        """Return the loss of a member as a function of its parameters, and its step."""
+        """Return the loss of a member over its examples, and one step of its training, as two functions."""
         apply_fn = functional(self.build(nnx.Rngs(member["key"])))[0]
         batches = jax.random.fold_in(member["key"], 2**32 - 1)
         given = member["x"], member["y"], self.batch_size, batches
@@ -53,33 +53,33 @@ class Job:
         return params, self.make(member["settings"]).init(params)
 
     def advance(self, member: dict[str, Any], state: Any, done: Array, stop: Array) -> Any:
-        """Return the state after the steps from `done` to `stop`."""
-        _, step = self.parts(member)  # outside of the loop, so that what `build` computes is computed once
+        """Take the steps `done` to `stop` − 1, and return the state after them."""
+        _, step = self.parts(member)  # outside of the loop, so that `build` computes once and not in each step
         return jax.lax.fori_loop(done, stop, step, state)
 
     def look(self, member: dict[str, Any], params: Params) -> tuple[Array, Any]:
-        """Return the loss, and what `record` returns."""
+        """Return the loss, and the value of `record`."""
         return self.parts(member)[0](params), None if self.record is None else self.record(params)
 
     def group(self, chosen: np.ndarray) -> dict[str, Any]:
-        """Return the members of these numbers."""
+        """Return the group of the members with these numbers."""
         x, y = (self.x, self.y) if self.rows is None else (self.x[self.rows[chosen]], self.y[self.rows[chosen]])
         settings = {name: values[chosen] for name, values in self.settings.items()}
         return {"key": self.keys[chosen], "settings": settings, "x": x, "y": y}
 
     @functools.cached_property
     def axes(self) -> dict[str, int | None]:
-        """The axes of a group along which its members lie."""
+        """The axis over members in each entry of a group, or None if all members share the entry."""
         of_examples = None if self.rows is None else 0
         return {"key": 0, "settings": 0, "x": of_examples, "y": of_examples}
 
     @functools.cached_property
     def compiled(self) -> tuple[Callable, Callable, Callable]:
-        """`start`, `advance` and `look` of a group.
+        """The functions `start`, `advance` and `look` for a group.
 
-        All members take a step at once, by `vmap`, except for networks with convolutions on a CPU. These are faster one
-        after the other, because the patches of one member stay in the cache. Their losses are computed by a program for
-        each member: outside of a loop convolutions are fast, and need no patches.
+        By `vmap` all members take a step at once. Only networks with convolutions on a CPU take turns: this is faster,
+        because the patches of one member stay in the cache. Their losses are computed by one call for each member,
+        outside of a loop, where convolutions are fast and need no patches.
         """
         start = jax.vmap(self.start, in_axes=(self.axes,))
         if self.takes_turns:
@@ -97,7 +97,7 @@ class Job:
         return convolves(loss.jaxpr)
 
     def _in_turn(self, of_member: Callable) -> Callable:
-        """Return a function of a group, made of a function of a member and its state. Members take turns."""
+        """Return a function of a group, which applies a function of a member and its state to one member at a time."""
 
         def of_group(group: dict[str, Any], states: Any, *shared: Any) -> Any:
             def one(own: tuple[dict[str, Any], Any]) -> Any:
@@ -108,7 +108,7 @@ class Job:
         return of_group
 
     def _one_by_one(self, of_member: Callable) -> Callable:
-        """Return a function of a group, which calls a compiled function of a member and its state for each."""
+        """Return a function of a group, which calls a compiled function of a member and its state for each member."""
 
         def of_group(group: dict[str, Any], states: Any) -> Any:
             results = []
@@ -121,7 +121,7 @@ class Job:
 
     @functools.cached_property
     def first(self) -> dict[str, Any]:
-        """The first member, whose shapes all others have."""
+        """The first member. All others have entries of the same shapes."""
         group = self.group(np.arange(1))
         return {
             name: value if self.axes[name] is None else jax.tree.map(lambda a: a[0], value)
@@ -133,13 +133,13 @@ class Job:
         training.check_loss(self.loss, *model, self.first["x"], self.first["y"])
 
     def bytes_of_a_member(self) -> int:
-        """Return an upper bound on the bytes that one member needs: all arrays in one step of its training."""
+        """Return an upper bound on the bytes that one member needs."""
         return bytes_of_step(self.parts, self.start, self.first)
 
     def run(
         self, chosen: np.ndarray, stops: list[int], steps: int, bar: Any, refuse: Callable[[Array, int], None]
     ) -> tuple[Any, list[tuple[Array, Any]], bool]:
-        """Train a group, as `training.run` does."""
+        """Train the members `chosen`. The other arguments and the results are as in `training.run`."""
         member = self.group(chosen)
         start, advance, look = self.compiled
         going = functools.partial(advance, member), functools.partial(look, member), start(member)
@@ -147,9 +147,9 @@ class Job:
 
 
 def groups(members: int, chunk: int) -> list[np.ndarray]:
-    """Return the numbers of the members of each group.
+    """Return the numbers of the members in each group, with at most `chunk` members in a group.
 
-    All groups are of one size, so that one program serves them all. The last one may repeat the last member.
+    All groups have one size, so that one program serves them all. The last group may repeat the last member.
     """
     count = -(-members // chunk)
     size = -(-members // count)
@@ -157,7 +157,7 @@ def groups(members: int, chunk: int) -> list[np.ndarray]:
 
 
 def fitting(members: int, max_memory: float, of_member: int) -> int:
-    """Return how many members fit, at least one."""
+    """Return how many members fit into `max_memory` with `of_member` bytes each, at least one."""
     return int(max(1, min(members, max_memory // of_member)))
 
 
@@ -169,7 +169,7 @@ def bytes_of_step(parts: Callable, start: Callable, member: dict[str, Any]) -> i
 
     state = jax.eval_shape(start, member)
     given = jax.tree.leaves((member["settings"], state))
-    # The state before and after a call, and the arrays of the step.
+    # Settings and state before and after a call, and all arrays of the step.
     return 2 * sum(_bytes(a) for a in given) + _bytes_in(jax.make_jaxpr(step)(member, state).jaxpr)
 
 

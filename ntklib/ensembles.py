@@ -61,7 +61,12 @@ class Ensemble:
         return f"<Ensemble of {len(self)} networks>"
 
     def member(self, index: int) -> tuple[ApplyFn, Params]:
-        """Return a trained network as a pair (apply_fn, params), which is a model for all functions of the library."""
+        """Return a trained network as a model (apply_fn, params).
+
+        Raises:
+            TypeError: If `index` is not a whole number.
+            ValueError: If `index` is out of range.
+        """
         _checks.count("index", index, minimum=-len(self), maximum=len(self) - 1)
         params = jax.tree.map(lambda leaf: leaf[index], self.params)
         return functional(self.build(nnx.Rngs(self.keys[index])))[0], params
@@ -75,11 +80,14 @@ class Ensemble:
 
         Returns:
             [M, N, K].
+
+        Raises:
+            TypeError: If `x` is not an array of inputs, or `centered` is not True or False.
+            ValueError: If `x` is empty, not finite, or of the wrong shape.
         """
         _checks.flag("centered", centered)
         x = _checks.model_inputs("x", x)
-        # On a CPU the convolutions of several members at once take two to three times as long as those of one after
-        # the other.
+        # On a CPU convolutions of several members at once are two to three times as slow as of one member at a time.
         alone = jax.default_backend() == "cpu" and _convolves(self.build, x.shape, x.dtype.name)
         parts = [
             _outputs(self.build, self.keys[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], self.params), x,
@@ -89,23 +97,24 @@ class Ensemble:
         return jnp.concatenate(parts)[: len(self)]
 
     def mean(self, x: ArrayLike, *, centered: bool = False) -> Float[Array, "N K"]:
-        """Return the mean of the members' outputs, (1/M) Σ_m f_m(x)."""
+        """Return the mean of the members' outputs, (1/M) Σ_m f_m(x). Arguments and errors are as for `outputs`."""
         return self.outputs(x, centered=centered).mean(0)
 
     def variance(self, x: ArrayLike, *, centered: bool = False) -> Float[Array, "N K"]:
         """Return the variance of the outputs between members, Σ_m (f_m(x) − mean)²/(M − 1).
 
-        The variance of the mean of M members is 1/M of it.
+        The mean of the M members has 1/M of this variance.
 
         Raises:
-            ValueError: If there is one member only.
+            TypeError: As for `outputs`.
+            ValueError: If there is one member only; as for `outputs`.
         """
         if len(self) < 2:
             raise ValueError("The variance between members needs at least two `members`; this ensemble has one.")
         return self.outputs(x, centered=centered).var(0, ddof=1)
 
     def accuracy(self, x: ArrayLike, labels: ArrayLike, *, centered: bool = False) -> Float[Array, ""]:
-        """Return the share of examples whose largest mean output is that of the label.
+        """Return the accuracy of the mean: the share of examples whose label is the number of the largest mean output.
 
         Args:
             x: Inputs, [N, ...].
@@ -113,8 +122,11 @@ class Ensemble:
             centered: As for `outputs`.
 
         Returns:
-            A number between 0 and 1. That of each member alone is `ntklib.training.accuracy(f, labels)` for f in
-            `outputs(x)`.
+            A number between 0 and 1. For single members, use `ntklib.training.accuracy` with each of `outputs(x)`.
+
+        Raises:
+            TypeError: If `labels` are not integers [N]; as for `outputs`.
+            ValueError: If `labels` are not from 0 to K − 1, or are not N; as for `outputs`.
         """
         mean = self.mean(x, centered=centered)
         labels = _checks.labels("labels", labels, mean.shape[1])
@@ -144,45 +156,47 @@ def ensemble(
 ) -> Ensemble:
     """Train M networks of one architecture at once, by one compiled program.
 
-    Each member is trained as by `train`. Members differ by their initialization, and if asked for by the
-    arguments of their optimizers (`settings`) and by their training examples (`rows`).
+    Each member is trained as `train` would train it. Members differ in their initialization. They may also differ in
+    the arguments of their optimizers (`settings`) and in their training examples (`rows`).
 
     Args:
         build: A function of `nnx.Rngs` that makes a network, or any other model that `functional` takes, e.g.
-            `lambda rngs: ntk.mlp([784, 256, 10], w_std=1.0, rngs=rngs)`. It is called with `nnx.Rngs(k)`, where k is
-            a different key for each member, and JAX traces it. Called twice with the same key it must return the same.
+            `lambda rngs: ntk.mlp([784, 256, 10], w_std=1.0, rngs=rngs)`. JAX traces it. It is called with
+            `nnx.Rngs(k)`, where k is the key of a member, and must return the same network if called again with k.
         x: Inputs [N, ...].
         y: Targets, as in `train`.
         members: M, the number of networks.
         optimizer: An Optax transformation, the same for all members; or, with `settings`, a function that makes one,
             e.g. `lambda rate: ntk.sgd(net, rate)`.
         steps: The number of updates.
-        key: A JAX random key, which is split into M, `jax.random.split(key, members)`; or M keys, one for each
-            member. Members with equal keys start equal.
-        settings: What `optimizer` is called with for each member: arrays [M, ...] by the names of its arguments, e.g.
-            `{"rate": jnp.array([0.1, 0.1, 1.0, 1.0])}`.
-        rows: The examples that each member is trained on, integers [M, n]. By default each is trained on all.
+        key: A JAX random key, which is split into M keys, `jax.random.split(key, members)`; or an array of M keys, one
+            for each member. Members with equal keys start with equal parameters.
+        settings: A dict from the names of the arguments of `optimizer` to arrays [M, ...] with a value for each member,
+            e.g. `{"rate": jnp.array([0.1, 0.1, 1.0, 1.0])}`.
+        rows: For each member the row numbers of its n training examples, integers [M, n]. By default each member is
+            trained on all.
         batch_size: As in `train`. Members draw their batches with keys of their own,
             `jax.random.fold_in(k, 2**32 - 1)`.
         loss: As in `train`.
-        record: A function of the parameters of one member, called at the steps `record_at`. It does not see the
-            member's start: what needs that, a centered model for instance, is computed from the `Ensemble` afterwards.
+        record: A function of the parameters of one member, called at the steps `record_at`. It does not get the
+            parameters at the start: compute centered outputs, for instance, with the `Ensemble` afterwards.
         record_at: As in `train`.
-        diverged: What happens if the loss of a member is no longer finite when it is recorded: "raise" ends the
-            training by an error, and "keep" goes on. The losses show which members diverged.
-        max_memory: The bytes to work in; by default 2 GiB. As many members as fit are trained at once, and the others
-            after them.
+        diverged: What happens if the loss of a member is not finite when it is recorded: "raise" raises an error, and
+            "keep" goes on training. The losses show which members diverged.
+        max_memory: The bytes to use; by default 2 GiB. As many members as fit are trained at once, and the others after
+            them.
         progress: As in `train`.
 
     Returns:
-        An `Ensemble`, which has the losses [M, T], the records and the parameters of all members, and computes
-        their outputs, mean, variance and accuracy. After Ctrl-C it has the members that were finished; if there were
-        none, it has those that were in training, with what was recorded until then.
+        An `Ensemble`: the losses [M, T], the records and the parameters of all members, and methods for their outputs,
+        mean, variance and accuracy. After Ctrl-C it has the finished members or, if there are none, the members in
+        training with what was recorded until then.
 
     Raises:
-        TypeError: As for `train`; if `build` is not such a function or cannot be traced.
+        TypeError: As for `train`; if `build` is not a function of `nnx.Rngs` that makes a network, or cannot be traced;
+            if `optimizer` does not fit `settings`; inside `jit`.
         ValueError: As for `train`; if `settings`, `rows` or the keys are not for M members.
-        FloatingPointError: As for `train`, unless `diverged` is "keep".
+        FloatingPointError: As for `train`; with diverged="keep" only before the first step.
 
     Example:
         >>> import ntklib as ntk
@@ -198,16 +212,16 @@ def ensemble(
         True
 
     Note:
-        Everything compiles once, while M calls of `train` compile M times: that is what is saved. For 64 networks
-        16-32-1, 32 examples and 300 steps it was 1.4 s of a processor's time instead of 64 times 0.35 s. A step of
-        all members takes about as long as M steps of `train` on a CPU. There members with convolutions take turns in
-        the one program, so that the arrays of one member stay in the cache.
+        Everything compiles once, while M calls of `train` compile M times. For 64 networks 16-32-1, 32 examples and 300
+        steps this took 1.4 s of processor time instead of 64 times 0.35 s. On a CPU a step of all members takes about
+        as long as M steps of `train`, and members with convolutions take turns in one program, so that the arrays of a
+        member stay in the cache.
 
         The memory of a member is estimated as the sum of all arrays in one step of training; XLA needs less.
 
     See Also:
-        `train`, for one network; `monte_carlo_kernel`, whose networks for the same key are those before training;
-        `ensemble_posterior`, the limit for infinitely wide networks.
+        `train`, for one network; `monte_carlo_kernel`, which with the same key and number of networks uses these
+        networks before training; `ensemble_posterior`, the limit for infinitely wide networks.
     """
     _checks.count("members", members)
     _checks.outside_jit("ensemble", "There use `jax.vmap` of `ntklib.train`.", x, y, key, settings)
@@ -264,7 +278,7 @@ def _joined(
 
 
 def _check_diverged(chosen: np.ndarray, diverged: str, loss: Array, step: int) -> None:
-    """Refuse losses that are not finite; before the first step also with "keep", as no learning rate causes them."""
+    """Refuse losses that are not finite. With "keep" refuse them before the first step only."""
     bad = np.unique(chosen[~np.isfinite(np.asarray(loss))])
     if not len(bad) or (diverged == "keep" and step > 0):
         return
@@ -304,7 +318,7 @@ def _member_keys(key: Any, members: int) -> Array:
     new = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if new and key.ndim == 1:
         if len(key) != members:
-            raise ValueError(f"`key` must be one key or one for each of {members} members; got {len(key)} of them.")
+            raise ValueError(f"`key` must be one key or one for each of {members} members; got {len(key)} keys.")
         return key
     _checks.key("key", key)
     return jax.random.split(key, members)
@@ -315,7 +329,7 @@ def _settings(settings: Any, members: int) -> dict[str, Array]:
         return {}
     if not isinstance(settings, Mapping) or not settings:
         raise TypeError(
-            f"`settings` must be a dict of arrays [M, ...] by the names of the arguments of `optimizer`; got "
+            f"`settings` must be a dict from names of arguments of `optimizer` to arrays [M, ...]; got "
             f"{_checks.shown(settings)}."
         )
     arrays = {}
@@ -330,7 +344,7 @@ def _settings(settings: Any, members: int) -> dict[str, Array]:
 
 
 def _maker(optimizer: Any, settings: dict[str, Array]) -> Callable[[dict[str, Array]], Any]:
-    """Return the function that makes the optimizer of a member of its settings."""
+    """Return a function that makes the optimizer of a member from its settings."""
     if not settings:
         transformation = training.transformation_of(optimizer)
         return lambda _: transformation

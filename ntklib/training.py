@@ -1,4 +1,4 @@
-"""Training with Optax, in a compiled loop with a progress bar that records the loss and other values on the way."""
+"""Training with Optax in a compiled loop, which shows a progress bar and records the loss and other values."""
 
 import contextlib
 import dataclasses
@@ -60,7 +60,7 @@ def cross_entropy(logits: Array, targets: Array) -> Float[Array, ""]:
 
 
 def accuracy(outputs: Array, labels: Array) -> Float[Array, ""]:
-    """Return the share of examples whose largest output is that of the label.
+    """Return the share of examples for which the number of the largest output is the label.
 
     Args:
         outputs: [N, K].
@@ -109,31 +109,31 @@ def train(
     record_at: Sequence[int] | None = None,
     progress: bool | None = None,
 ) -> History:
-    """Train a model by gradient steps on a loss.
+    """Train a model with an Optax optimizer. Return the recorded losses and values, and the parameters.
 
     Args:
-        model: A model as `functional` takes it, and in evaluation mode as there: without dropout, and with fixed
-            BatchNorm statistics. At the end the parameters of an `nnx.Module` are replaced by the trained ones.
+        model: A model as in `functional`. An `nnx.Module` is trained in evaluation mode, without dropout and with fixed
+            BatchNorm statistics, and at the end its parameters are replaced by the trained ones.
         x: Inputs [N, ...].
         y: Targets [N, K]. For "cross_entropy" they are labels [N], integers from 0, or probabilities [N, K].
-        optimizer: Any Optax transformation, e.g. `ntklib.sgd(net, 1.0)`, `optax.adam(1e-3)` or `optax.lbfgs()`. Line
-            searches are given the loss function and its value.
+        optimizer: Any Optax transformation, e.g. `ntklib.sgd(net, 1.0)`, `optax.adam(1e-3)` or `optax.lbfgs()`. It
+            is given the loss function and its value, for line searches.
         steps: The number of updates.
-        batch_size: The number of examples in each step. They are all different, and drawn with `key` independently of
-            other steps. By default each step uses all examples.
+        batch_size: The number of examples in each step. They are drawn with `key`, without replacement within a step,
+            and independently of other steps. By default each step uses all examples.
         loss: "mse", "cross_entropy", or a function of outputs and targets that returns one number.
         key: A JAX key; needed with `batch_size`.
-        record: A function of the parameters, called at the steps `record_at`.
+        record: A function of the parameters that JAX can trace. It is called at the steps `record_at`.
         record_at: Ascending step numbers, where 0 is before the first update; by default 0 and `steps`.
         progress: Whether to show a bar on stderr. By default it is shown, unless the environment variable CI is set.
 
     Returns:
-        A `History`. After Ctrl-C it has what was recorded until then, and the module is updated as well.
+        A `History`. After Ctrl-C it has what was recorded until then, and an `nnx.Module` is updated as well.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range, or if shapes do not fit.
-        FloatingPointError: If the loss is no longer finite when it is recorded.
+        FloatingPointError: If the loss is not finite when it is recorded.
 
     Example:
         >>> import ntklib as ntk
@@ -144,13 +144,13 @@ def train(
         True
 
     Note:
-        Everything compiles once. `train` also works inside `jax.vmap` (over seeds, for instance) and `jax.jit`. There
-        it shows no bar and raises no FloatingPointError. Arrays sharded over explicit axes of a mesh are gathered to
-        one device.
+        Each call compiles one loop, whatever the number of steps. `train` also works inside `jax.vmap` (over seeds, for
+        instance) and `jax.jit`. There it shows no bar, raises no FloatingPointError, and does not update a module.
+        Arrays sharded over explicit axes of a mesh are gathered to one device.
 
-        On a CPU a step computes convolutions, those of any library, as products of the patches with the weights: in a
-        loop this is 6 to 100 times as fast as XLA's convolution. The patches of one layer at a time take as much memory
-        as its inputs times the size of the window; smaller batches need less.
+        On a CPU a step computes convolutions as products of patches with weights, unless they are grouped or
+        transposed. In a loop this is 6 to 100 times as fast as XLA's convolution. The patches of a layer take as much
+        memory as its inputs times the size of the window, for one layer at a time; smaller batches need less.
     """
     apply_fn, params = functional(model)
     params = jax.tree.map(gathered, params)
@@ -185,7 +185,7 @@ def train(
 
 
 def gathered(array: Array) -> Array:
-    """Gather an array that is sharded over explicit axes, since the loop picks batches from it."""
+    """Gather an array that is sharded over explicit axes to one device, where the loop can pick batches from it."""
     if _checks.is_traced(array) or not isinstance(array, jax.Array) or not any(jax.typeof(array).sharding.spec):
         return array
     return jnp.asarray(np.asarray(array))
@@ -200,10 +200,11 @@ def objective(
     batch_size: int | None,
     key: Array,
 ) -> tuple[Callable[[Params], Array], Callable[[Array, tuple[Params, Any]], tuple[Params, Any]]]:
-    """Return the loss over all examples, a function of the parameters, and one step of training.
+    """Return two functions: the loss over all examples, and one step of training.
 
-    The step is a function of its number and of the state (parameters, state of the optimizer). It runs in a loop, where
-    convolutions must be matrix products to be fast on a CPU. The loss does not.
+    The loss is a function of the parameters. The step is a function of its number and of the state (parameters, state
+    of the optimizer). It computes convolutions as matrix products, because it runs in a loop, where XLA's convolutions
+    are slow on a CPU. The loss over all examples is computed outside of the loop, and keeps its convolutions.
     """
     in_loop = by_products(apply_fn)
 
@@ -228,7 +229,7 @@ def objective(
 
 
 def progress_bar(total: int, progress: bool | None, *, traced: bool = False) -> Any:
-    """Return a bar over `total` steps, which is shown as `progress` says, and never inside `jit` or `vmap`."""
+    """Return a bar over `total` steps. `progress` says whether it is shown; inside `jit` or `vmap` it never is."""
     quiet = bool(os.environ.get("CI")) if progress is None else not progress
     return tqdm(total=total, desc="training", unit="step", disable=quiet or traced, leave=False)
 
@@ -247,16 +248,17 @@ def run(
     Args:
         advance: The compiled loop, a function of the state, of the number of steps done, and of the number at which to
             stop.
-        look: A function of the parameters, the first part of the state. It returns the loss and the records.
+        look: A function of the parameters, which are the first part of the state. It returns the loss and the record.
         state: The state at the start.
         stops: The steps at which `look` is called.
         steps: The number of steps.
         bar: The progress bar.
-        check: A function of the loss and the step number, called at the `stops`.
+        check: A function of the loss and the step number, called at the `stops`. It raises an error if the loss is
+            unacceptable.
 
     Returns:
-        The state after the last step that was done, the values that `look` returned at the `stops`, and whether the
-        loop was interrupted.
+        The state after the last step that was done, the values that `look` returned, and whether the loop was
+        interrupted.
     """
     looks: list[tuple[Array, Any]] = []
     done, chunk = 0, steps if bar.disable else max(1, steps // 50)
@@ -279,7 +281,7 @@ def run(
 
 
 def check_finite_loss(loss: Array, step: int) -> None:
-    """Refuse a loss that is NaN or infinite."""
+    """Refuse a loss that is NaN or infinite at a recorded step."""
     if np.isfinite(loss):
         return
     if step == 0:
@@ -296,7 +298,7 @@ def check_finite_loss(loss: Array, step: int) -> None:
 
 
 def loss_function(loss: Any) -> Loss:
-    """Check and return a loss, which may come by its name."""
+    """Check a loss that is given as a function or by its name, and return the function."""
     if isinstance(loss, str):
         _checks.choice("loss", loss, ("mse", "cross_entropy"))
         return {"mse": mse, "cross_entropy": cross_entropy}[loss]
@@ -325,14 +327,14 @@ def checked_targets(loss: Loss, y: Any, rows: int, outputs: int) -> Array:
 
 
 def check_loss(loss: Loss, apply_fn: ApplyFn, params: Params, x: Array, y: Array) -> None:
-    """Refuse a loss that is not one number."""
+    """Refuse a loss function that does not return one floating-point number."""
     value = jax.eval_shape(lambda p: loss(apply_fn(p, x), y), params)
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(f"`loss` must return one number, the mean over examples, say; got {value}.")
+        raise ValueError(f"`loss` must return one number, e.g. the mean over examples; got {value}.")
 
 
 def transformation_of(optimizer: Any) -> optax.GradientTransformationExtraArgs:
-    """Return the optimizer as one whose `update` also accepts the loss function and its value."""
+    """Check an optimizer, and return it with an `update` that also accepts the loss function and its value."""
     wanted = "`optimizer` must be an Optax transformation, e.g. `optax.adam(1e-3)` or `ntklib.sgd(net, 0.1)`"
     if isinstance(optimizer, nnx.Optimizer):
         raise TypeError(f"{wanted}; got an nnx.Optimizer. Pass the transformation in it, `optimizer.tx`.")
@@ -345,21 +347,20 @@ def transformation_of(optimizer: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def record_steps(record_at: Any, steps: int, argument: str = "record_at") -> list[int]:
-    """Return the step numbers at which the loss is recorded."""
+    """Check and return the step numbers at which the loss is recorded."""
     if record_at is None:
         return [0, steps]
     numbers = np.asarray(_checks.plain(argument, record_at))
     fits = numbers.ndim == 1 and numbers.size > 0 and np.issubdtype(numbers.dtype, np.integer)
     if not fits or (np.diff(numbers) <= 0).any() or numbers[0] < 0 or numbers[-1] > steps:
         raise ValueError(
-            f"`{argument}` must be a list of ascending step numbers, whole, between 0 and steps={steps}; "
-            f"got {record_at!r}."
+            f"`{argument}` must be a list of ascending whole numbers between 0 and steps={steps}; got {record_at!r}."
         )
     return [int(number) for number in numbers]
 
 
 def batch_key(key: Any, batch_size: Any, examples: int) -> Array:
-    """Check the size of batches and the key to draw them with. Return the key."""
+    """Check the size of batches and the key with which they are drawn. Return the key, or any key if none is needed."""
     if key is not None:
         _checks.key("key", key)
     if batch_size is not None:
