@@ -53,6 +53,17 @@ def test_solution_is_that_of_cholesky(problem, rank):
         assert got.iterations <= 3
 
 
+@pytest.mark.parametrize(("name", "rank"), [("tanh", 30), ("gelu", 0), ("my own", 0)])
+def test_any_activation_will_do(name, rank):
+    """Those without a closed form have tables, in which the rest of a last tile must not fall out of their range."""
+    activation = {"tanh": ntk.Tanh(), "gelu": ntk.Gelu(), "my own": ntk.Elementwise(jnp.arctan)}[name]
+    net = ntk.mlp([5, 8, 2], activation=activation, w_std=1.5, rngs=nnx.Rngs(0))
+    x, y = np.asarray(normal(5, 150, 5)), np.asarray(normal(6, 150, 2))
+    theta = np.asarray(ntk.gram(net, x))
+    got = ntk.cg_solve(net, x, y, ridge=1e-3, tol=1e-9, preconditioner=rank, tile=64)
+    assert_close(got.solution, np.linalg.solve(theta + 1e-3 * np.trace(theta) / 150 * np.eye(150), y), rtol=1e-6)
+
+
 def test_preconditioner_saves_iterations_and_tolerance_is_kept(problem):
     plain, with_it = solve(problem, preconditioner=0, tol=1e-6), solve(problem, preconditioner=150, tol=1e-6)
     assert with_it.iterations < plain.iterations / 2
@@ -293,6 +304,29 @@ def test_randomly_pivoted_cholesky_recovers_a_kernel_of_low_rank():
     assert_close(inverse.factor @ inverse.factor.T, theta, rtol=1e-12)
     r = np.asarray(normal(1, 60, 3))
     assert_close(inverse(r), np.linalg.solve(theta + 0.1 * np.eye(60), r), rtol=1e-9)
+
+
+def test_columns_are_drawn_from_all_inputs():
+    """Of a block of proposals those that are drawn first are kept, and not those with the smallest numbers."""
+    net, x = ntk.mlp([5, 8, 1], w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0)), np.asarray(normal(2, 200, 5))
+    theta = np.asarray(ntk.gram(net, x))
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        factor = PivotedCholesky(Tiles(net, x), theta.diagonal(), 20, 0.1, rng).factor
+        left = theta.diagonal() - np.sum(factor**2, axis=1)
+        drawn = np.flatnonzero(left < 1e-9 * theta.diagonal())
+        assert len(drawn) == 20
+        assert drawn.max() > 120, drawn  # all 20 below 120: once in 30,000 draws
+
+
+def test_columns_may_need_no_table_where_the_matrix_needs_one():
+    """As those of few entries with large variances, which are integrated one by one."""
+    net = ntk.mlp([5, 8, 1], activation=ntk.Tanh(), w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
+    x, y = 6 * np.asarray(normal(3, 120, 5), np.float32), np.asarray(normal(4, 120, 1))
+    theta = np.asarray(ntk.gram(net, x), np.float64)
+    got = ntk.cg_solve(net, x, y, ridge=1e-2, tol=1e-6, preconditioner=20)
+    assert got.rank == 20
+    assert_close(got.solution, np.linalg.solve(theta + 1e-2 * np.trace(theta) / 120 * np.eye(120), y), rtol=1e-4)
 
 
 def test_blocks_of_proposals_draw_as_if_one_by_one():

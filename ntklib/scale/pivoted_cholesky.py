@@ -28,7 +28,8 @@ class PivotedCholesky:
         left, factor = diagonal.copy(), np.zeros((n, rank))
         rounding = max(10 * np.finfo(tiles.dtype).eps, 1e-12) * diagonal.sum()
         while self.rank < rank and left.sum() > rounding:
-            proposals = np.unique(rng.choice(n, min(BLOCK, tiles.tile, n), p=left / left.sum()))
+            drawn = rng.choice(n, min(BLOCK, tiles.tile, n), p=left / left.sum())
+            proposals = drawn[np.sort(np.unique(drawn, return_index=True)[1])]  # each once, in the order of the draw
             columns = _columns(tiles, proposals)
             columns -= factor[:, : self.rank] @ factor[proposals, : self.rank].T
             accepted = _accept(columns[proposals], left[proposals], rng)[: rank - self.rank]

@@ -163,7 +163,7 @@ class Tiles:
         """Return the tiles of Θ(x1, x2) for other columns. Copies of x1 on devices are used again."""
         other = copy.copy(self)
         other.x2, other.symmetric, other.shape = x2, False, (self.shape[0], len(x2))
-        other._resident = {key: block for key, block in self._resident.items() if key[0] != 2}
+        other._resident = {key: block for key, block in self._resident.items() if key[0] == 1}
         other._tables = ahead.tables(self._network, [self.x1, x2], self.dtype)  # x2 may have other variances
         if Form.of(other._tables) != Form.of(self._tables):
             other._executables = {}
@@ -232,11 +232,12 @@ class Tiles:
         return np.where(np.tri(len(entries), dtype=bool), entries.T, entries) if self.symmetric and i == j else entries
 
     def _part(self, x: Any, i: int) -> np.ndarray:
-        """Return the inputs of a tile on the host, padded with zeros to a full tile: all tiles share one program."""
+        """Return the inputs of a tile on the host. The last of them fills up a tile: all tiles share one program.
+
+        Zeros would not do: their variances may be outside of the activations' tables, where the kernel is NaN.
+        """
         part = np.asarray(x[self.span(i, len(x))], self.dtype)
-        if len(part) < self.tile:
-            part = np.concatenate([part, np.zeros((self.tile - len(part), *part.shape[1:]), part.dtype)])
-        return part
+        return np.concatenate([part, np.repeat(part[-1:], self.tile - len(part), axis=0)])
 
     def _block(self, which: int, i: int, device: Any) -> Side:
         """Return the inputs of a tile on a device: block i of x1 (`which` = 1) or of x2 (`which` = 2)."""
