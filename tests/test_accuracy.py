@@ -143,6 +143,22 @@ def test_too_small_is_the_mean_square_of_an_input_and_not_their_sum(ask):
             ask(net, below)
 
 
+def test_one_small_image_among_many_is_found():
+    """Its pixels are neither the smallest, which are zero, nor among the quantiles."""
+    net = ntk.Serial(
+        ntk.Conv(1, 4, 1, w_std=1.0, rngs=nnx.Rngs(0)),
+        ntk.Monomial(10),
+        ntk.Flatten(),
+        ntk.Dense(16, 1, w_std=1.0, rngs=nnx.Rngs(0)),
+    )
+    sizes = np.array([0.0, 3e-3, *np.ones(8)], np.float32)
+    x = sizes[:, None, None, None] * np.ones((10, 2, 2, 1), np.float32)
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        ntk.gram(net, x[2:])
+        with pytest.raises(ValueError, match=r"too small.*float32"):
+            ntk.gram(net, x)
+
+
 @pytest.mark.parametrize("name", ["relu", "erf"])
 def test_errors_of_deep_kernels_grow_by_1e_7_with_each_layer(name):
     net, x = accuracy.network(accuracy.ACTIVATIONS[name], 50, "plain"), accuracy.inputs(1.0)

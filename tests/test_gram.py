@@ -445,6 +445,15 @@ def test_two_devices_and_two_processes_give_the_same_matrix(tmp_path):
     assert outs[0]["tiles"] + outs[1]["tiles"] == 15 * 16 / 2
 
 
+def test_the_result_counts_in_the_type_it_has():
+    """Float32 inputs with float64 ones: the result is float64, and half of its memory is not enough."""
+    x = np.asarray(normal(0, 600, 5))
+    result = 8 * 600 * 600
+    with pytest.raises(ValueError, match="`max_memory`"):
+        ntk.gram(net(), x.astype(np.float32), x, max_memory=0.9 * result)
+    assert ntk.gram(net(), x.astype(np.float32), x, max_memory=3 * result).nbytes == result
+
+
 def test_peak_memory_stays_under_the_bound():
     out = run("memory", 2**27)
     assert out["peak"] <= 2**27, out

@@ -66,14 +66,15 @@ def _mean_squares(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _ends(q: np.ndarray) -> np.ndarray:
-    """Return the smallest and the largest variance of the inputs, and some in between.
+    """Return the smallest and the largest variance of the inputs, the smallest that is not zero, and some in between.
 
     For vectors, q [N], these are 63 quantiles and the smallest variance that is not zero; for images, q [N, H, W], five
-    quantiles at each pixel. Their number is fixed, so that `_variances` compiles its programs once.
+    quantiles and that variance at each pixel. Their number is fixed, so that `_variances` compiles its programs once.
     """
+    not_zero = q.min(0, where=q > 0, initial=q.max())
     if q.ndim == 1:
-        return np.append(np.quantile(q, np.linspace(0, 1, 63)), q.min(where=q > 0, initial=q.max()))
-    return np.stack([q.min(0), *np.quantile(q, [0.25, 0.5, 0.75], axis=0), q.max(0)])
+        return np.append(np.quantile(q, np.linspace(0, 1, 63)), not_zero)
+    return np.stack([q.min(0), not_zero, *np.quantile(q, [0.25, 0.5, 0.75], axis=0), q.max(0)])
 
 
 def _variances(network: Network, features: int, q: np.ndarray) -> list[tuple[Activation, np.ndarray]]:

@@ -141,7 +141,8 @@ def gram(
         tile = Store.tile_of(path)
     n, m = ((np.shape(x) or (1,))[0] for x in (x1, x1 if x2 is None else x2))  # `Tiles` checks the inputs
     rows = _rows(mesh, n)
-    itemsize = max(4, jax.dtypes.canonicalize_dtype(getattr(x1, "dtype", float)).itemsize)  # float16 becomes float32
+    types = [getattr(x, "dtype", float) for x in (x1, x2) if x is not None]
+    itemsize = max(4, *(jax.dtypes.canonicalize_dtype(dtype).itemsize for dtype in types))  # float16 becomes float32
     held = 0 if path is not None else (rows.stop - rows.start) * m * itemsize
     tiles = Tiles(net, x1, x2, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=held)
     if path is not None:
