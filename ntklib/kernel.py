@@ -1,4 +1,7 @@
-"""`Kernel`: covariances (NNGP) and tangent kernels (NTK) of a layer's outputs, which go from layer to layer."""
+"""The record `Kernel`: the covariances (NNGP) and the tangent kernel (NTK) of a layer's outputs.
+
+Each layer maps the `Kernel` of its inputs to the `Kernel` of its outputs.
+"""
 
 import dataclasses
 import functools
@@ -21,33 +24,37 @@ from ntklib.duals.tables import Tables
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """Kernels between two sets of N and M inputs, per output unit.
+    """The kernels of one output unit z of a layer, between a set of N and a set of M inputs.
 
-    The kernel of a network with K outputs is this one times the identity over the outputs. For the units z of a layer
-    and all parameters θ up to it::
+    In the limit of infinite width, with a sum over all parameters θ of this layer and of all layers before it::
 
         Σ(x, x') = E[z(x) z(x')],   Θ(x, x') = Σ_θ E[∂z(x)/∂θ ∂z(x')/∂θ].
 
-    For images there is an entry for each pixel, which is the same pixel of both images. If a pooling layer is still to
-    come, there is an entry for each pair of a pixel of the one and a pixel of the other.
+    Where the units differ, as the inputs of a network and the outputs of `Flatten` do, Σ and Θ are means over the
+    units. After an affine layer all units have the same Σ and Θ, and the kernels between two different units are zero.
+
+    The kernel of two images has an entry for each pixel, and compares this pixel of both images. While a pooling layer
+    is still to come, it has an entry for each pair of a pixel of the first image and a pixel of the second.
 
     Args:
-        nngp: Σ, [N, M]; for images [N, M, H, W], before pooling [N, M, H, W, H, W].
+        nngp: Σ, [N, M]; for images [N, M, H, W], and before a pooling layer [N, M, H, W, H, W].
         ntk: Θ, of the shape of `nngp`.
-        q1: The variances Σ(x, x) of the first inputs, [N]; for images [N, H, W], before pooling [N, H, W, H, W].
-        q2: The variances of the second inputs, [M]; for images as `q1`.
-        features: The number of units (for images, channels) of the network as it was built.
-        gaussian: Whether the units are centered Gaussian in the limit, as the inputs of an activation must be. The
-            inputs of the network are not.
-        pools: The number of pooling layers still to come.
-        equal_variances: Whether all units have one variance, as the inputs of an activation must. After `Flatten` the
-            units of different pixels have different ones.
-        acute: Whether no correlation is negative, as after ReLU: then no angle between units is larger than 90 degrees,
-            and the next ReLU takes half of the time.
-        delta: 1 − abs(ρ) with the sign of ρ, where ρ = Σ/√(q1 q2); of the shape of `nngp`. Near ρ = ±1 it keeps the
-            digits that Σ loses (see `ntklib.duals.correlation`). By default it is computed from `nngp`, `q1` and `q2`,
-            which gives half of the digits. Derivatives pass through these three and not through `delta`.
-        tables: Tables of activations, which `gram` makes; otherwise None.
+        q1: The variances Σ(x, x) of the first set, [N]; for images [N, H, W]. Before a pooling layer it holds the
+            covariances of all pairs of pixels of one image, [N, H, W, H, W].
+        q2: As `q1`, for the second set.
+        features: The number of units (for images, of channels) that the layer has in the finite network.
+        gaussian: Whether the units are Gaussian with mean zero in the limit. The kernel map of an activation needs such
+            units. The inputs of the network do not count as Gaussian.
+        pools: The number of pooling layers that are still to come.
+        equal_variances: Whether all units have the same variance. The kernel map of an activation needs such units.
+            After `Flatten` the units of different pixels have different variances.
+        acute: Whether no correlation can be negative, as after ReLU. If True, the kernel map of the next ReLU takes
+            half of the time.
+        delta: 1 − abs(ρ) with the sign of ρ, where ρ = Σ(x, x')/√(Σ(x, x) Σ(x', x')); of the shape of `nngp`. Near
+            ρ = ±1 it keeps the digits that Σ loses (see `ntklib.duals.correlation`). By default it is computed from
+            `nngp`, `q1` and `q2`, which leaves half of the digits there. Derivatives pass through these three arrays,
+            and not through `delta`.
+        tables: The tables of activations that `gram` makes, or None.
 
     Example:
         >>> k = Kernel.from_inputs(jnp.array([[3.0, 4.0], [0.0, 2.0]]))
@@ -64,7 +71,7 @@ class Kernel:
     pools: int = dataclasses.field(default=0, metadata={"static": True})
     equal_variances: bool = dataclasses.field(default=True, metadata={"static": True})
     acute: bool = dataclasses.field(default=False, metadata={"static": True})
-    delta: Any = None  # None only until `__post_init__`
+    delta: Any = None  # `__post_init__` replaces None by an array
     tables: Tables | None = None
 
     def __post_init__(self) -> None:
@@ -75,20 +82,21 @@ class Kernel:
 
     @classmethod
     def from_inputs(cls, x1: ArrayLike, x2: ArrayLike | None = None, *, pools: int = 0) -> "Kernel":
-        """Return the kernel of the inputs themselves: Σ = x·x'/d and Θ = 0.
+        """Return the kernel of the inputs themselves: Σ(x, x') = x·x'/d and Θ = 0.
 
         Args:
-            x1: Inputs [N, d], or images [N, H, W, C], for which d is the number of channels C.
-            x2: Inputs [M, d], or images; by default `x1`.
-            pools: The number of pooling layers of the network that follows.
+            x1: Vectors [N, d], or images [N, H, W, C]. For images the product is over the channels, and d = C.
+            x2: Vectors [M, d], or images [M, H, W, C]; by default `x1`.
+            pools: The number of pooling layers in the network that the inputs enter.
 
         Returns:
             The `Kernel`, with `features` = d and `gaussian` = False.
 
         Raises:
             TypeError: If the inputs are not arrays of floating-point numbers.
-            ValueError: If the inputs do not fit each other, if their squares leave the range of their type, or if
-                `pools` > 0 and they are not images.
+            ValueError: If the inputs are not vectors or images, are empty, are not finite, or have different shapes
+                after the first axis; if `pools` = 0 and a mean of squares overflows; or if `pools` > 0 and the inputs
+                are not images.
 
         Example:
             >>> k = Kernel.from_inputs(jnp.array([[1.0, 1.0], [1.0, -1.0]]))
@@ -107,17 +115,17 @@ class Kernel:
         return cls(nngp, jnp.zeros_like(nngp), q1, q2, x1.shape[-1], pools=pools, delta=delta)
 
     def variances(self) -> tuple[Array, Array]:
-        """Return the variances of both units of each pair, with axes of length 1 so that they broadcast to `nngp`."""
-        if not self.pools or self.q1.ndim == 1:  # after the last pooling there is one number for each image
+        """Return the variances of the first and of the second input of each entry, in shapes that broadcast."""
+        if not self.pools or self.q1.ndim == 1:  # `GlobalAvgPool` has left one number per image, and is still counted
             return self.q1[:, None], self.q2[None, :]
         v1, v2 = (_pixel_variances(q) for q in (self.q1, self.q2))
         return v1[:, None, :, :, None, None], v2[None, :, None, None]
 
     def within(self) -> list[tuple[Array, Array, Array]]:
-        """Return the arguments (covariance, variance, variance) of an activation's dual, for q1 and for q2.
+        """Return the arguments (q12, q1, q2) of an activation's dual for the next `q1`, and those for the next `q2`.
 
-        If q1 and q2 are variances, all three are the same. Before pooling they have the covariances of all pairs of
-        pixels of an image, and the three differ.
+        If no pooling layer is to come, the three arguments are the same array of variances. Before a pooling layer the
+        first argument holds the covariances of two pixels of an image, and the others hold their variances.
         """
         if not self.pools:
             return [(q, q, q) for q in (self.q1, self.q2)]
@@ -125,19 +133,22 @@ class Kernel:
         return [(q, v[:, :, :, None, None], v[:, None, None]) for q, v in each]
 
     def map(self, fn: Callable[[Array, tuple[tuple[int, ...], ...]], Array]) -> "Kernel":
-        """Apply `fn(array, axes)`, a mean over pixels, to all arrays.
+        """Return the kernel after a mean over pixels.
 
-        `axes` are the axes of the heights and the axes of the widths: one of each, or two before pooling.
+        `fn(array, axes)` returns the mean of one of the arrays `nngp`, `ntk`, `q1` and `q2`. `axes` is the pair (axes
+        of heights, axes of widths). Before a pooling layer there are two axes of each kind, otherwise one. The new δ is
+        computed from the new covariances before a pooling layer, and otherwise from the means of `distances`, which
+        keep all digits.
         """
         axes = {n: ((n, n + 2), (n + 1, n + 3)) if self.pools else ((n,), (n + 1,)) for n in (1, 2)}
-        # Each pixel enters several windows. Without a barrier the compiler computes the activation before this layer
-        # again for each window, which takes several times as long on a CPU.
+        # Each pixel enters several windows. Without this barrier XLA computes the activation before this layer again
+        # for each window, which takes several times as long on a CPU.
         now = jax.lax.optimization_barrier(self)
         nngp, ntk = (fn(a, axes[2]) for a in (now.nngp, now.ntk))
         q1, q2 = (fn(a, axes[1]) for a in (now.q1, now.q2))
         if self.pools:
             return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2)
-        k = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=nngp)  # δ follows below
+        k = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=nngp)  # a placeholder until δ is known
         minus, plus = (fn(a, axes[2]) for a in now.distances())
         r1, r2 = (a for a in k.shares(*now.sizes()))
         apart, both = jnp.square(r1 - r2) / 2, inverse(r1 * r2)
@@ -147,14 +158,14 @@ class Kernel:
         )
 
     def sizes(self) -> tuple[Array, Array]:
-        """Return the mean variance of each image of the two sets, [N] and [M]."""
+        """Return the mean variance over the pixels of each image, [N] for the first set and [M] for the second."""
         q1, q2 = (q.mean(axis=tuple(range(1, q.ndim))) for q in (self.q1, self.q2))
         return q1, q2
 
     def shares(self, size1: Array, size2: Array) -> tuple[Array, Array]:
-        """Return √(q/size) for each image and pixel, with an axis for the other set of inputs.
+        """Return √(q/size) for each pixel of the first set, [N, 1, H, W], and of the second, [1, M, H, W].
 
-        It is the standard deviation of a pixel in units of that of its image, and does not depend on brightness.
+        It does not change if all variances of an image and its size are multiplied by one number.
         """
         pixels = (1,) * (self.q1.ndim - 1)
         r1, r2 = (
@@ -163,18 +174,18 @@ class Kernel:
         return r1[:, None], r2[None]
 
     def distances(self) -> tuple[Array, Array]:
-        """Return ½ E[(z/√size ∓ z'/√size')²] for each pair of images and each pixel.
+        """Return ½ E[(z/√size − z'/√size')²] and ½ E[(z/√size + z'/√size')²], each of the shape of `nngp`.
 
-        Both are sums of positive terms, so that their means over pixels keep all digits.
+        They are computed as sums of terms ≥ 0. Means over pixels therefore keep all digits.
         """
         r1, r2 = self.shares(*self.sizes())
         apart, both = jnp.square(r1 - r2) / 2, r1 * r2
         return apart + both * correlation.one_minus(self.delta), apart + both * correlation.one_plus(self.delta)
 
     def pooled(self) -> "Kernel":
-        """Return the kernel with one pooling layer fewer to come.
+        """Return the kernel after a pooling layer: `pools` is reduced by 1, but not below 0.
 
-        After the last pooling layer only the covariances of equal pixels are kept.
+        If no pooling layer is to come, only the entries at which both pixels are the same are kept.
         """
         if self.pools == 1 and self.q1.ndim == 5:
             nngp, ntk = (jnp.einsum("nmhwhw->nmhw", a) for a in (self.nngp, self.ntk))
@@ -186,7 +197,7 @@ class Kernel:
         return self.replace(pools=max(self.pools - 1, 0))
 
     def require_gaussian(self, layer: str) -> None:
-        """Refuse non-Gaussian units before a layer whose kernel map is an expectation over Gaussian units."""
+        """Raise ValueError if the units are not Gaussian. `layer` names the layer that needs Gaussian units."""
         if not self.gaussian:
             raise ValueError(
                 f"{layer} has no kernel here: in the limit it must see centered Gaussian units, so it must follow an "
@@ -195,11 +206,12 @@ class Kernel:
             )
 
     def require_equal_variances(self, layer: str) -> None:
-        """Refuse units of different variances before a layer whose kernel map is an expectation over one of them."""
+        """Raise ValueError if the units have different variances. `layer` names the layer that needs equal ones."""
         if not self.equal_variances:
             raise ValueError(
                 f"{layer} has no kernel after Flatten, where the units of different pixels have different variances. "
-                f"Put a Dense between, or, if it stands directly after Flatten, before: the function is the same."
+                f"Put a Dense between them. If the layer stands directly after Flatten, you can put it before Flatten: "
+                f"the function is the same."
             )
 
     def scaled(self, factor: float) -> "Kernel":
@@ -208,25 +220,25 @@ class Kernel:
         return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=self.delta)  # a factor changes no correlation
 
     def __add__(self, other: "Kernel") -> "Kernel":
-        """Return the kernel of the sum of two sets of independent units: kernels and variances add."""
+        """Return the kernel of the sums of two sets of independent units: kernels and variances add."""
         if not isinstance(other, Kernel):
             return NotImplemented
         if self.features != other.features:
             raise ValueError(
-                f"Branches must have as many outputs as each other; got {self.features} and {other.features}."
+                f"The branches must have the same number of outputs; got {self.features} and {other.features}."
             )
         units = {name: getattr(self, name) and getattr(other, name) for name in ("gaussian", "equal_variances")}
         return _sum(self, other.replace(features=0, gaussian=False, equal_variances=True)).replace(**units)
 
     def with_delta(self, delta: Array, acute: bool = False) -> "Kernel":
-        """Return a copy with the given δ, through which no derivative passes."""
+        """Return a copy with the given `delta` and `acute`. No derivative passes through `delta`."""
         return self.replace(delta=jax.lax.stop_gradient(delta), acute=acute)
 
     def replace(self, **changes: Any) -> "Kernel":
         """Return a copy with some fields changed.
 
-        If covariances or variances change and `delta` is not given, δ is computed from them. If δ changes, the copy is
-        not `acute`, unless it is given.
+        If `nngp`, `q1` or `q2` is given and `delta` is not, δ is computed from them. If δ changes and `acute` is not
+        given, `acute` becomes False.
         """
         if "delta" not in changes and not changes.keys().isdisjoint(("nngp", "q1", "q2")):
             changes["delta"] = None
@@ -236,14 +248,15 @@ class Kernel:
 
 
 def one_program(*settings: int) -> Callable[[Callable[..., Kernel]], Callable[..., Kernel]]:
-    """Return a decorator that compiles a function of a kernel, the first argument, that returns a kernel.
+    """Return a decorator that compiles a function. The first argument of the function and its result are kernels.
 
-    Outside of `jit` each operation would otherwise be a program of its own, and inputs of a new shape would compile a
-    hundred of them. The program is the same for all layers with the same settings: what a kernel says of its units
-    besides the arrays is taken away before the call and given back after it.
+    Outside of `jit` JAX compiles each operation as a program of its own, about a hundred programs for inputs of a new
+    shape. The decorated function is one program. `features`, `gaussian` and `equal_variances` get fixed values before
+    the call and their old values after it, so that kernels that differ in these three share the program.
 
     Args:
-        *settings: The places of the arguments that are not arrays or numbers. They must be hashable.
+        *settings: The positions of the arguments that are neither arrays nor numbers. These arguments must be hashable.
+            Each new value compiles a program.
     """
 
     def decorate(fn: Callable[..., Kernel]) -> Callable[..., Kernel]:
@@ -266,7 +279,7 @@ def _pixel_variances(q: Array) -> Array:
 
 @one_program()
 def _sum(k: Kernel, other: Kernel) -> Kernel:
-    """Return the kernel of the sum of two sets of independent units."""
+    """Return the kernel of the sums of two sets of independent units."""
     nngp, ntk, q1, q2 = (getattr(k, name) + getattr(other, name) for name in ("nngp", "ntk", "q1", "q2"))
     total = k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=k.delta)
     v1, v2 = total.variances()
@@ -276,7 +289,7 @@ def _sum(k: Kernel, other: Kernel) -> Kernel:
 
 @functools.partial(jax.jit, static_argnames="pools")
 def _between_inputs(x1: Array, x2: Array | None, pools: bool) -> tuple[Array, Array, Array, Array]:
-    """Return Σ = x·x'/d of inputs, their variances q1 and q2, and δ; without x2, between `x1` and itself."""
+    """Return Σ(x, x') = x·x'/d, the variances q1 and q2, and δ. Without x2 they are between `x1` and itself."""
     same = x2 is None
     x2 = x1 if x2 is None else x2
     d = x1.shape[-1]
@@ -291,7 +304,7 @@ def _between_inputs(x1: Array, x2: Array | None, pools: bool) -> tuple[Array, Ar
         delta = between_pixels(x1[:, None], x2[None])
     else:
         delta = between_vectors(x1, x2, same)
-        # δ is more accurate than the product; derivatives go through the product.
+        # The value of Σ comes from δ, which is more accurate than the product. Its derivative is the product's.
         better = sqrt(q1)[:, None] * sqrt(q2)[None] * correlation.rho(delta)
         nngp = nngp + jax.lax.stop_gradient(better - nngp)
     if same:  # the diagonal must equal the variances to the last bit

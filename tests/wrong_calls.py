@@ -295,13 +295,13 @@ CALLS = [
         "kernel of a function with bends",
         lambda: ntk.mlp([3, 5, 1], activation=ntk.Elementwise(jax.nn.hard_tanh), **DENSE).kernel(X),
         ValueError,
-        ["'hard_tanh'", "bends or jumps", "`dual`"],
+        ["'hard_tanh'", "kink or a jump", "`dual`"],
     ),
     (
         "gram of a function with bends",
         lambda: ntk.gram(ntk.mlp([3, 5, 1], activation=ntk.Elementwise(jax.nn.relu6), **DENSE), 10 * X),
         ValueError,
-        ["'relu6'", "bends or jumps", "`dual`"],
+        ["'relu6'", "kink or a jump", "`dual`"],
     ),
     (
         "kernel of units too small for a number",
@@ -423,7 +423,7 @@ CALLS = [
         "branches of unequal width",
         lambda: ntk.Sum(ntk.Dense(3, 4, **DENSE), ntk.Dense(3, 5, **DENSE)).kernel(X),
         ValueError,
-        ["as many outputs", "4 and 5"],
+        ["same number of outputs", "4 and 5"],
     ),
     # parameterizations
     ("negative learning rate", lambda: ntk.sgd(NET, -0.1), ValueError, ["`learning_rate`", "at least 0", "-0.1"]),

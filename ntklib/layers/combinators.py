@@ -1,4 +1,4 @@
-"""Networks made of layers: one after the other, with a skip connection, or side by side."""
+"""Combinators, which make a network of layers: `Serial`, `Residual` (a skip connection) and `Sum`."""
 
 from collections.abc import Sequence
 
@@ -20,9 +20,9 @@ class Serial(Layer):
 
     Raises:
         TypeError: If an argument is not a `Layer`.
-        ValueError: If there are no layers, or if two share weights. From `kernel`, if two layers share weights since an
-            assignment such as `b.W = a.W`, or if a layer has no kernel where it stands: an activation or a `LayerNorm`
-            must follow an affine layer or a sum of affine layers.
+        ValueError: If there are no layers, or if two of them share weights. From `kernel`, if two layers share weights
+            because of an assignment such as `b.W = a.W`, or if an activation or a `LayerNorm` does not follow an affine
+            layer or a sum of affine layers.
 
     Example:
         >>> import jax.numpy as jnp, ntklib as ntk
@@ -32,9 +32,9 @@ class Serial(Layer):
         ((2, 1), (2, 3))
 
     Note:
-        The kernel is that of the limit in which all hidden widths go to infinity. In this limit the outputs of an
-        affine layer, and sums of them, are Gaussian with mean zero. The kernel maps of activations and of `LayerNorm`
-        hold for such inputs only.
+        The kernel belongs to the limit in which all hidden widths go to infinity. In this limit the outputs of affine
+        layers, and sums of such outputs, are Gaussian with mean zero. The kernel maps of activations and of `LayerNorm`
+        hold only for such inputs.
     """
 
     def __init__(self, *layers: Layer):
@@ -58,24 +58,24 @@ class Serial(Layer):
 
 
 class Residual(Layer):
-    """A skip connection: the sum of the inputs and of what a branch makes of them, x + scale · branch(x).
+    """A skip connection: maps inputs x to x + scale · branch(x).
 
     Kernel map::
 
         Σ' = Σ + scale² Σ_branch,   Θ' = Θ + scale² Θ_branch.
 
     The weights of the affine layer at the end of the branch have mean zero and are independent of x. The cross terms
-    E[x · branch(x')] are therefore zero, and so are those between the derivatives of x and of branch(x').
+    E[x · branch(x')] and Σ_θ E[∂x/∂θ · ∂branch(x')/∂θ] are therefore zero.
 
     Args:
-        branch: A layer whose outputs have the shape of its inputs. It must end in an affine layer, which other
-            `Residual` layers may follow, and it must not pool.
+        branch: A layer whose outputs have the shape of its inputs. It must end in an affine layer, after which only
+            other `Residual` layers may stand. It must not pool.
         scale: The factor on the branch; any real number.
 
     Raises:
-        TypeError: If `branch` is not a `Layer`, or `scale` not a number.
-        ValueError: If `branch` does not end in an affine layer, or if it pools. From a call and from `kernel`, if the
-            outputs of the branch do not have the shape of its inputs.
+        TypeError: If `branch` is not a `Layer`, or if `scale` is not a number.
+        ValueError: If `branch` does not end in an affine layer, if it pools, or if `scale` is not finite. From a call
+            and from `kernel`, if the outputs of the branch do not have the shape of its inputs.
 
     Example:
         >>> import jax.numpy as jnp, ntklib as ntk
@@ -111,7 +111,7 @@ class Residual(Layer):
 
 
 class Sum(Layer):
-    """The sum of the outputs of several branches, which all get the same inputs.
+    """The sum of the outputs of several branches. All branches get the same inputs.
 
     Kernel map, with a sum over the branches b::
 
@@ -172,9 +172,10 @@ class Sum(Layer):
 
 
 def _ends_affine(layers: Sequence[Layer]) -> bool:
-    """Whether the outputs are independent of the inputs, because there is an affine layer with only Residuals after it.
+    """Whether layers in a row end in an affine layer, after which only `Residual` layers may stand.
 
-    A Residual adds its branch to its inputs. Its outputs are independent of those of the network if its inputs are.
+    In the limit the outputs of an affine layer are independent of its inputs. A `Residual` adds to them the outputs of
+    another affine layer, which are also independent.
     """
     rest = list(layers)
     while rest and not rest[-1].ends_affine:
@@ -187,7 +188,7 @@ def _ends_affine(layers: Sequence[Layer]) -> bool:
 
 
 def _same_shape(where: str, one: tuple[int, ...], other: tuple[int, ...]) -> None:
-    """Refuse to add arrays of different shapes, which would broadcast."""
+    """Raise ValueError if two shapes differ, because a sum of such arrays may broadcast."""
     if one != other:
         raise ValueError(
             f"{where} adds arrays of one shape; got {one} and {other}. All branches must have the same number of "
@@ -196,7 +197,7 @@ def _same_shape(where: str, one: tuple[int, ...], other: tuple[int, ...]) -> Non
 
 
 def _check_layers(where: str, layers: Sequence[Layer]) -> None:
-    """Refuse arguments that are not layers, and no arguments at all."""
+    """Raise TypeError if an argument is not a layer, and ValueError if there are no arguments."""
     if not layers:
         raise ValueError(f"{where} needs at least one layer.")
     for i, layer in enumerate(layers):

@@ -1,4 +1,4 @@
-"""`Elementwise`: the layer that applies a scalar function to every unit, and its kernel map, two expectations."""
+"""`Elementwise`, the layer that applies a scalar function to every unit, with its kernel map."""
 
 import contextlib
 import contextvars
@@ -22,7 +22,7 @@ from ntklib.duals.integrals import LIMITS
 from ntklib.kernel import Kernel, one_program
 from ntklib.layers.base import Layer
 
-#: Inside `noting`, the list to which each activation adds its record and its variances; otherwise None.
+#: Inside `noting`, the list to which each activation adds its record and the variances of its inputs; otherwise None.
 _noted: contextvars.ContextVar[list[tuple[Activation, np.ndarray]] | None] = contextvars.ContextVar(
     "noted", default=None
 )
@@ -31,27 +31,29 @@ _noted: contextvars.ContextVar[list[tuple[Activation, np.ndarray]] | None] = con
 class Elementwise(Layer):
     """Applies a scalar function φ to every unit.
 
-    The layer must follow an affine layer or a sum of affine layers. In the limit of infinite width its inputs are then
-    Gaussian with mean zero, and means over units become expectations. For two inputs of the network let u and v be the
-    values of a unit, with variances q1 and q2 and covariance q12 = Σ. The kernel map is::
+    The layer has a kernel only after an affine layer or a sum of affine layers. In the limit of infinite width the
+    inputs of the layer are then Gaussian with mean zero, and means over units become expectations. Let u and v be the
+    values of one of its input units for two inputs of the network. Their variances are q1 and q2, and their covariance
+    is q12 = Σ. The kernel map is::
 
         Σ' = E[φ(u) φ(v)],   Θ' = Θ · E[φ'(u) φ'(v)].
 
     The two expectations are called the dual of φ.
 
     Args:
-        fn: φ, a JAX function of one number that works elementwise on arrays. It must be pure: it is compiled once, and
-            numbers of yours that it reads keep the values that they had then. It may bend or jump at zero, and should
-            be smooth elsewhere. If it is not, pass its `dual`.
+        fn: φ, a JAX function of one number that works elementwise on arrays. It must be pure: JAX compiles it once, and
+            later changes of variables that it reads have no effect. It may have a kink or a jump at zero, and should be
+            smooth elsewhere. If it has kinks or jumps elsewhere, pass its `dual`.
         dual: The dual in closed form: a differentiable function (q12, q1, q2) -> (E[φ(u) φ(v)], E[φ'(u) φ'(v)]) of
-            arrays that broadcast. By default both are computed by quadrature.
-        name: The name by which error messages call the layer; by default that of `fn`.
+            arrays that broadcast. By default the dual is computed by quadrature.
+        name: The name of the layer in error messages; by default the name of `fn`.
 
     Raises:
         TypeError: If `fn` or `dual` is not a function.
-        ValueError: If `fn` does not work elementwise, or does not return real numbers. From `kernel`, if the inputs of
-            the layer are not Gaussian or have different variances (after `Flatten`), if their variances are larger than
-            those for which the accuracy is known, or if they are too small for the floating-point type.
+        ValueError: If `fn` does not work elementwise, or does not return real floating-point numbers. From `kernel`, if
+            the inputs of the layer are not Gaussian or have different variances (after `Flatten`), if their variances
+            are above the limit in the note, or if their variances or mean squares after φ are too small for the
+            floating-point type.
 
     Example:
         >>> arctan = Elementwise(jnp.arctan)
@@ -59,13 +61,16 @@ class Elementwise(Layer):
         0.2171
 
     Note:
-        Without a `dual`, `kernel` uses quadrature (`ntklib.duals.expectation`). `gram` makes tables for the variances
-        that occur, and an entry then takes a few nanoseconds. Both are accurate for variances up to a limit. It is 1e4,
-        and lower for functions that bend or jump away from zero, or oscillate; it is measured once for each function.
-        Larger variances raise an error. Under `jit`, `grad` and `vmap` nothing can be raised, and the result is NaN.
-        With a `dual`, `kernel` takes E[φ(u)²] and all derivatives from it. If quadrature is accurate for φ up to 1e4,
-        the rest of `kernel` comes from quadrature, and `gram` from tables, because these keep the digits of 1 − ρ near
-        ρ = ±1. If it is not, all comes from `dual`, with half of the digits of 1 − ρ.
+        Without a `dual`, `kernel` uses quadrature (`ntklib.duals.expectation`). `gram` makes tables of the dual for the
+        variances that occur, and then takes a few nanoseconds for an entry. Quadrature and tables are accurate for
+        variances up to a limit, which is measured once for each function. It is at most 1e4, and lower for functions
+        that oscillate or have kinks or jumps away from zero. `kernel` and `gram` raise an error for larger variances.
+        Under `jit`, `grad` and `vmap` nothing can be raised, and the result is NaN.
+
+        With a `dual`, `kernel` computes E[φ(u)²] and all derivatives by `dual`. If the limit for φ is 1e4, it holds as
+        before: `kernel` computes the rest by quadrature, and `gram` uses tables, because near ρ = ±1 these keep the
+        digits of 1 − ρ. If the limit for φ is lower, `kernel` and `gram` use `dual` alone, for variances of any size.
+        Near ρ = ±1 half of the digits of 1 − ρ are then lost.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class Elementwise(Layer):
 
     @property
     def name(self) -> str:
-        """The name by which error messages call the layer."""
+        """The name of the layer in error messages."""
         return self.activation.name
 
     @property
@@ -118,7 +123,7 @@ class Elementwise(Layer):
 
 @one_program(1)
 def _mapped(k: Kernel, activation: Activation) -> Kernel:
-    """Return the kernel of φ(z) from that of the units z."""
+    """Return the kernel of φ(z) from the kernel of the units z."""
     v1, v2 = k.variances()
     table = None if k.tables is None else k.tables.of(activation)
     if table is not None:
@@ -129,7 +134,7 @@ def _mapped(k: Kernel, activation: Activation) -> Kernel:
         moment = activation.moment
         values, slopes, delta = _dual(activation, k.acute, k.nngp, v1, v2, k.delta)
     limit = activation.limit(k.nngp.dtype)
-    if math.isfinite(limit):  # matters for traced variances, which `check_variances` lets pass
+    if math.isfinite(limit):  # for traced variances, which `check_variances` does not check
         known = (v1 <= limit) & (v2 <= limit)
         values, slopes = (jnp.where(known, a, jnp.nan) for a in (values, slopes))
     if k.pools:
@@ -152,9 +157,9 @@ def _within_image(activation: Activation, q12: Array, v1: Array, v2: Array, tabl
 
 
 def _values(k1: Array, k2: Array, delta: Array, acute: bool = False) -> Array:
-    """Return E[φ(u) φ(v)] = √(k_1 k_2) ρ' from k = E[φ²] for u and v, and the δ of φ(u) and φ(v).
+    """Return E[φ(u) φ(v)] = √(k1 k2) ρ' from k1 = E[φ(u)²], k2 = E[φ(v)²], and `delta`, the δ of φ(u) and φ(v).
 
-    `acute` says that no δ is negative.
+    ρ' is the correlation of φ(u) and φ(v). `acute` says that no entry of `delta` is negative.
     """
     s1, s2 = correlation.once((sqrt(k1), sqrt(k2)))
     return s1 * s2 * (1 - delta if acute else correlation.rho(delta))
@@ -166,8 +171,9 @@ def _dual(
 ) -> tuple[Array, Array, Array]:
     """Return E[φ(u) φ(v)], E[φ'(u) φ'(v)], and the δ of φ(u) and φ(v).
 
-    They are computed from the variances and the δ of u and v, which keeps the digits of 1 − ρ. Their derivatives are
-    computed from the variances and the covariance `q12`, by the dual. `acute` says that no δ of u and v is negative.
+    The values are computed from the variances q1, q2 and from `delta`, the δ of u and v, which keeps the digits of
+    1 − ρ. The derivatives are computed by the dual, from the variances and the covariance `q12`. `acute` says that no
+    entry of `delta` is negative.
     """
     slopes, new = activation.near(delta, q1, q2, acute)
     slopes = jnp.broadcast_to(slopes, new.shape)
@@ -184,7 +190,7 @@ def _dual_jvp(activation: Activation, acute: bool, primals: tuple, tangents: tup
 
 
 def check_variances(activation: Activation, *variances: Array | np.ndarray) -> None:
-    """Refuse variances that are too large for an activation or too small. Traced variances are not checked."""
+    """Raise ValueError for variances that are too large or too small for an activation. Traced ones are not checked."""
     for q in variances:
         if _checks.is_traced(q) or not q.size:
             continue
@@ -195,32 +201,32 @@ def check_variances(activation: Activation, *variances: Array | np.ndarray) -> N
 
 @jax.jit
 def _range(q: Array) -> tuple[Array, Array]:
-    """Return the largest of some variances, and the smallest that is not zero."""
+    """Return the largest variance, and the smallest that is above zero (∞ if all are zero)."""
     return jnp.max(q), jnp.min(q, where=q > 0, initial=jnp.inf)
 
 
 def smallest_variance(dtype: Any) -> float:
-    """Return the smallest variance that has all digits of a floating-point type.
+    """Return the smallest variance that can be computed with all digits of a floating-point type.
 
-    A variance is a mean of squares, and squares below the smallest normal number, `tiny`, are lost. From tiny/ε on this
-    changes a variance by less than its rounding error.
+    A variance is a mean of squares, and squares below the smallest normal number, `tiny`, are lost. If the variance is
+    tiny/ε or more, the lost squares change it by less than its rounding error.
     """
     return float(jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps)
 
 
 def check_large(activation: Activation, q: float, dtype: Any) -> None:
-    """Refuse a variance for which an activation's accuracy is not known."""
+    """Raise ValueError if a variance q is above the limit up to which the accuracy of an activation is known."""
     if not q <= activation.limit(dtype):
         raise ValueError(_too_large(activation, q, dtype))
 
 
 def check_small(activation: Activation, q: float, dtype: Any) -> None:
-    """Refuse a variance q before an activation if q or E[φ²], the mean square after it, is too small for the type."""
-    if not 0 < q < 0.1:  # monomials of high degree lose digits first
+    """Raise ValueError if a variance q > 0 before an activation, or E[φ²] after it, is too small for the type."""
+    if not 0 < q < 0.1:  # from 0.1 on E[φ²] is large enough, even for monomials of high degree
         return
     least = smallest_variance(dtype)
     after, at_one = map(float, _moment(jnp.asarray([q, 1.0], dtype), activation))
-    if q < least or (at_one != 0 and not after > least):  # φ = 0 has a kernel of zeros at any variance
+    if q < least or (at_one != 0 and not after > least):  # if φ = 0, E[φ²] = 0 is right
         raise ValueError(
             f"The units before the activation {activation.name!r} have a variance of {q:.3g}. This variance, or the "
             f"mean square after the activation, is too small to keep all digits in {jnp.dtype(dtype).name}. "
@@ -236,7 +242,10 @@ def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:
         ways.append("use float64")
     if activation.measured and limit < LIMITS[0]:
         ways.append("give Elementwise its `dual`")
-        why = " (the function bends or jumps away from zero, or oscillates, and the quadrature is not accurate beyond)"
+        why = (
+            " (the function has a kink or a jump away from zero, or oscillates, and for larger variances quadrature is "
+            "not accurate)"
+        )
     return (
         f"The units before the activation {activation.name!r} have a variance of {largest:.3g}. The accuracy of its "
         f"kernel is known for variances up to {limit:.3g} in {dtype.name}{why}. Standardize the inputs, or "
@@ -246,9 +255,10 @@ def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:
 
 @contextlib.contextmanager
 def noting() -> Iterator[list[tuple[Activation, np.ndarray]]]:
-    """Return a context in which the kernel maps of activations compute variances only.
+    """Return a context in which the kernel map of each activation computes `q1` only.
 
-    Each adds its record and the variances of its inputs to the list that the context returns.
+    It also adds the activation's record and the variances of its first set of inputs to the list `found` of
+    `with noting() as found`.
     """
     found: list[tuple[Activation, np.ndarray]] = []
     token = _noted.set(found)
