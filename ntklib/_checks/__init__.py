@@ -1,7 +1,8 @@
-"""Checks at the public boundary. Each message names the argument, the rule, the value that came, and the way out.
+"""Checks of the arguments of public functions.
 
-Values are checked only if they are known. Under `jit`, `vmap` or `grad` an array is a tracer, and only its shape and
-type are checked.
+A check that refuses a value raises TypeError or ValueError. Its message names the argument, the rule, the value that
+was given, and what to do instead. Under `jit`, `vmap` or `grad` an array is a tracer: its shape and type are checked,
+and its numbers are not.
 """
 
 from ntklib._checks.arrays import (

@@ -1,4 +1,4 @@
-"""Checks of arrays: what is one, which numbers it may hold, its shape, and times and steps."""
+"""Checks of arrays: their type, their numbers and their shape. Also checks of times and of numbers of steps."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,15 +12,16 @@ from ntklib._checks.values import is_traced, shown
 
 
 def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Array:
-    """Return a floating-point array with the named axes, e.g. `"N d"`. Refuse another rank, integers, NaN and ∞.
+    """Check an array of floating-point numbers, and return it as a JAX array.
 
-    `axes` may end in `...` for any number of further axes.
+    It must have one axis for each name in `axes`, two for "N d". If `axes` ends in "...", further axes are allowed. It
+    must not be empty, and must not hold NaN or ∞. `way_out` is added to messages about the rank and the type.
     """
     return on_device(argument, checked(argument, value, axes, way_out=way_out))
 
 
 def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
-    """Do the same checks as `array`, but return the array as it came, so that a NumPy array stays on the host."""
+    """Do the checks of `array`, and return the result of `plain`: a NumPy array stays on the host."""
     value = plain(argument, value)
     shape, names = np.shape(value), axes.split()
     not_empty(argument, value)
@@ -41,7 +42,7 @@ def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
 
 
 def too_large(argument: str, dtype: Any) -> str:
-    """Return the message about inputs whose mean squares are no numbers of a type."""
+    """Return the message about inputs whose mean squares overflow in a floating-point type."""
     way_out = ", or use float64" if jnp.dtype(dtype) == np.float32 else ""
     return (
         f"`{argument}` is too large: its squares leave the range of {jnp.dtype(dtype).name}. Standardize it{way_out}."
@@ -55,7 +56,10 @@ def not_empty(argument: str, value: Any) -> None:
 
 
 def in_range(dtype: Any, **arrays: Any) -> None:
-    """Refuse known arrays with numbers beyond the range of a type, to which they or results will be converted."""
+    """Refuse floating-point arrays that hold finite numbers beyond the range of `dtype`.
+
+    The arrays, or results computed from them, will be converted to `dtype`. None and traced arrays are not checked.
+    """
     most = float(jnp.finfo(dtype).max)
     for argument, value in arrays.items():
         if value is None or is_traced(value) or not jnp.issubdtype(value.dtype, jnp.floating):
@@ -71,7 +75,10 @@ def in_range(dtype: Any, **arrays: Any) -> None:
 
 
 def on_device(argument: str, value: Any) -> jax.Array:
-    """Return an array of JAX. Refuse numbers that its type, which is of 32 bits by default, cannot hold."""
+    """Return a NumPy or JAX array as a JAX array.
+
+    By default JAX converts types of 64 bits to types of 32 bits. Refuse numbers that the new type cannot hold.
+    """
     if isinstance(value, jax.Array):
         return value
     value = value.astype(np.float64) if value.dtype == np.longdouble else value
@@ -87,10 +94,10 @@ def on_device(argument: str, value: Any) -> jax.Array:
 
 
 def plain(argument: str, value: Any) -> Any:
-    """Return a NumPy or JAX array as it came, and anything like one as a NumPy array.
+    """Return a NumPy or JAX array as it came, and a number or a list as a NumPy array (with tracers, a JAX array).
 
-    Refuse values that are not arrays of plain numbers: a Kernel, None, words, dicts, rows of different lengths, masked,
-    sparse and object arrays, random keys.
+    Refuse values that are not arrays of numbers or bools: a Kernel, None, text, dicts, sets, functions, rows of
+    different lengths, masked, sparse and object arrays, and random keys.
     """
     if hasattr(value, "nngp"):
         raise TypeError(f"`{argument}` must be an array; got a Kernel. Pass its `.ntk` or its `.nngp`.")
@@ -110,10 +117,10 @@ def plain(argument: str, value: Any) -> Any:
             value = jnp.asarray(value) if is_traced(*jax.tree.leaves(value)) else np.asarray(value)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"`{argument}` must be an array with rows of equal length; a {type(value).__name__} came that makes no "
-                f"array: {error}"
+                f"`{argument}` must be an array with rows of equal length; got a {type(value).__name__} that cannot be "
+                f"converted to an array: {error}"
             ) from error
-    if getattr(value.dtype, "kind", None) in ("U", "S"):  # JAX's random keys have none
+    if getattr(value.dtype, "kind", None) in ("U", "S"):  # the type of JAX's random keys has no `kind`
         raise TypeError(
             f"`{argument}` must hold numbers, integers for classes; got words ({value.dtype}). Number them, e.g. by "
             f"`np.unique({argument}, return_inverse=True)[1]`."
@@ -127,7 +134,10 @@ def plain(argument: str, value: Any) -> Any:
 
 
 def on_host(argument: str, value: Any) -> np.ndarray:
-    """Return a known array in double precision on the host, gathered from all devices that hold a part of it."""
+    """Return an array that is not traced as a NumPy array in float64.
+
+    The parts of a sharded array are gathered. Refuse an array if other processes hold parts of it.
+    """
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         raise ValueError(
             f"`{argument}` lies on devices of other processes, {value.sharding}. Gather it first: "
@@ -137,11 +147,11 @@ def on_host(argument: str, value: Any) -> np.ndarray:
 
 
 def times(argument: str, value: ArrayLike) -> Any:
-    """Check one time or several times [T]: not negative, not decreasing, possibly infinite.
+    """Check one time or several times [T]. They may be infinite, must not be negative, and must not decrease.
 
-    Returns: a NumPy array if they are known.
+    Returns: floating-point numbers, in a NumPy array, or in a JAX array if they are traced.
     """
-    t = _ascending(argument, value, "time")
+    t = _one_or_several(argument, value, "time")
     if is_traced(t):
         return t
     if (t < 0).any():
@@ -152,11 +162,11 @@ def times(argument: str, value: ArrayLike) -> Any:
 
 
 def steps(argument: str, value: Any) -> Any:
-    """Check one number of steps or several [T]: whole, not negative, not decreasing, possibly infinite.
+    """Check one number of steps or several [T]. They must be whole or infinite, not negative, and must not decrease.
 
-    Returns: a NumPy array if they are known.
+    Returns: floating-point numbers, in a NumPy array, or in a JAX array if they are traced.
     """
-    s = _ascending(argument, value, "number of steps")
+    s = _one_or_several(argument, value, "number of steps")
     if is_traced(s):
         return s
     if (s < 0).any() or (s[np.isfinite(s)] % 1 != 0).any():
@@ -166,9 +176,12 @@ def steps(argument: str, value: Any) -> Any:
     return s
 
 
-def _ascending(argument: str, value: Any, what: str) -> Any:
-    """Return one number or several, which must not be bool, complex or NaN; known ones in double precision."""
-    try:  # NumPy returns objects for whole numbers beyond 2⁶³, and JAX refuses whole numbers beyond 2³¹
+def _one_or_several(argument: str, value: Any, what: str) -> Any:
+    """Return one number or several [T] as an array of floating-point numbers, in float64 if they are not traced.
+
+    Refuse bools, complex numbers and NaN. `what` says in messages what the numbers are.
+    """
+    try:  # NumPy makes objects of whole numbers from 2⁶⁴ on, and JAX refuses whole numbers from 2³¹ on
         if type(value) is int:
             value = float(value)
         elif isinstance(value, (list, tuple)) and not _holds_bools(value):
@@ -201,7 +214,7 @@ def same_shape(argument: str, value: Any, other: str, reference: Any) -> None:
 
 
 def same_outputs(argument: str, value: Any, other: str, reference: Any) -> None:
-    """Refuse two arrays with different numbers of outputs (the last axis)."""
+    """Refuse two arrays with different numbers of outputs, the lengths of their last axes."""
     if value.shape[-1] != reference.shape[-1]:
         raise ValueError(
             f"`{argument}` must have as many outputs (last axis) as `{other}`, {reference.shape[-1]}; "

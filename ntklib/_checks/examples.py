@@ -1,4 +1,4 @@
-"""Checks of what a network learns from: inputs, targets, labels, and that they fit the network and each other."""
+"""Checks of inputs, targets and labels, and of whether they fit the network and each other."""
 
 import math
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from ntklib._checks.values import is_traced
 
 
 def inputs(argument: str, value: ArrayLike) -> jax.Array:
-    """Check and return network inputs: vectors `[N, d]` or images `[N, H, W, C]`."""
+    """Check inputs of a network, vectors [N, d] or images [N, H, W, C], and return them as a JAX array."""
     return on_device(argument, host_inputs(argument, value))
 
 
 def host_inputs(argument: str, value: Any) -> Any:
-    """Do the same as `inputs`, but let a NumPy array stay on the host."""
+    """Do the checks of `inputs`, and return a NumPy array as a NumPy array, so that it stays on the host."""
     value = plain(argument, value)
     not_empty(argument, value)
     rank = np.ndim(value)
@@ -29,18 +29,18 @@ def host_inputs(argument: str, value: Any) -> Any:
             f"`{argument}` must be [N, d] vectors or [N, H, W, C] images; got shape {np.shape(value)}.{hint}"
         )
     value = checked(argument, value, "N d" if rank == 2 else "N H W C")
-    # Half precision has three digits only, and more than double precision does not exist in JAX.
+    # Types of 16 bits have two or three digits only, and JAX has no type with more digits than float64.
     bits = jnp.finfo(value.dtype).bits
     return value.astype(np.float32 if bits < 32 else np.float64) if bits < 32 or bits > 64 else value
 
 
 def targets(argument: str, value: ArrayLike, rows: int) -> jax.Array:
-    """Check and return targets or outputs `[N, K]` for `rows` inputs."""
+    """Check targets or outputs [N, K] for N = `rows` inputs, and return them as a JAX array."""
     return on_device(argument, host_targets(argument, value, rows))
 
 
 def host_targets(argument: str, value: Any, rows: int) -> Any:
-    """Do the same as `targets`, but let a NumPy array stay on the host and keep its precision."""
+    """Do the checks of `targets`, and return a NumPy array as it came, so that it keeps its precision."""
     value = plain(argument, value)
     if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(
@@ -54,7 +54,7 @@ def host_targets(argument: str, value: Any, rows: int) -> Any:
 
 
 def labels(argument: str, value: Any, classes: int) -> jax.Array:
-    """Check and return labels [N]: whole numbers from 0, below `classes`."""
+    """Check labels [N], whole numbers from 0 to `classes` − 1, and return them as a JAX array."""
     value = plain(argument, value)
     not_empty(argument, value)
     if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
@@ -67,14 +67,14 @@ def labels(argument: str, value: Any, classes: int) -> jax.Array:
         lowest, highest = int(known.min()), int(known.max())
         if lowest < 0 or highest >= classes:
             raise ValueError(
-                f"`{argument}` must hold labels from 0 to {classes - 1}, the model having {classes} outputs; "
+                f"`{argument}` must hold labels from 0 to {classes - 1}, because the model has {classes} outputs; "
                 f"got {lowest if lowest < 0 else highest}."
             )
     return jnp.asarray(value)
 
 
 def probabilities(argument: str, value: Any) -> None:
-    """Refuse rows that are not probabilities over classes."""
+    """Refuse rows [N, K] with a negative entry or a sum that differs from 1 by more than rounding."""
     if is_traced(value):
         return
     known = np.asarray(value).astype(np.float64)
@@ -88,7 +88,7 @@ def probabilities(argument: str, value: Any) -> None:
 
 
 def network_input(x: Any) -> None:
-    """Refuse a value with which a network cannot be called."""
+    """Refuse inputs of a network that are not an array of numbers with at least one axis."""
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(f"A network takes an array, such as `jnp.asarray(x)`; got {type(x).__name__}.")
     if getattr(x.dtype, "kind", None) in ("O", "U", "S"):
@@ -98,7 +98,7 @@ def network_input(x: Any) -> None:
 
 
 def features(expected: int, got: int) -> None:
-    """Refuse inputs whose last axis does not fit a layer."""
+    """Refuse inputs if the length of their last axis, `got`, is not the number that a layer takes, `expected`."""
     if expected != got:
         raise ValueError(
             f"This layer takes {expected} features (the last axis), but its input has {got}. "
@@ -107,7 +107,10 @@ def features(expected: int, got: int) -> None:
 
 
 def model_inputs(argument: str, value: Any) -> jax.Array:
-    """Check and return inputs `[N, ...]` of any model: of any rank from 1, and any type (embeddings take integers)."""
+    """Check inputs [N, ...] of any model, and return them as a JAX array.
+
+    Floating-point inputs must have two or more axes. Integers, for embeddings, may have one.
+    """
     value = one_array(argument, value)
     not_empty(argument, value)
     if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.floating):
@@ -123,19 +126,19 @@ def model_inputs(argument: str, value: Any) -> jax.Array:
 
 
 def one_array(argument: str, value: Any) -> jax.Array:
-    """Return a value as an array of numbers. Refuse several arrays at once, and what `plain` refuses."""
+    """Return a value as a JAX array of numbers. Refuse a tuple or a dict of arrays, and all that `plain` refuses."""
     several = isinstance(value, Mapping) or (isinstance(value, tuple) and any(hasattr(v, "shape") for v in value))
     if several:
         raise TypeError(
-            f"`{argument}` must be one array of inputs, [N, ...]; got a {type(value).__name__} of {len(value)}. What "
-            f"is the same for all inputs goes into the function, `(lambda p, x: apply_fn(p, x, mask), params)`; what "
-            f"belongs to each input, into further columns of `{argument}`."
+            f"`{argument}` must be one array of inputs, [N, ...]; got a {type(value).__name__} of {len(value)}. Put "
+            f"an argument that all inputs share into the function, `(lambda p, x: apply_fn(p, x, mask), params)`. Put "
+            f"numbers that belong to each input into further columns of `{argument}`."
         )
     return on_device(argument, plain(argument, value))
 
 
 def same_inputs(x1: jax.Array | np.ndarray, x2: jax.Array | np.ndarray) -> None:
-    """Refuse two sets of inputs that are not of the same kind."""
+    """Refuse two sets of inputs whose shapes differ after the first axis."""
     if x1.shape[1:] != x2.shape[1:]:
         raise ValueError(
             f"`x1` and `x2` must hold inputs of the same shape; "
@@ -144,7 +147,7 @@ def same_inputs(x1: jax.Array | np.ndarray, x2: jax.Array | np.ndarray) -> None:
 
 
 def divides_rows(devices: int, n: int, way_out: str = "") -> None:
-    """Refuse a mesh of so many devices that they cannot hold equally many of n rows."""
+    """Refuse a mesh if its number of devices does not divide n, the number of rows. `way_out` ends the message."""
     if n % devices:
         fits = max(n - n % devices, devices)
         raise ValueError(

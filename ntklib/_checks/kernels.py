@@ -1,4 +1,4 @@
-"""Checks of kernels that are passed as arrays, and in which arithmetic they were computed."""
+"""Checks of kernels that are passed as arrays, and the rounding error of the arithmetic that computed them."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ import numpy as np
 from ntklib._checks.arrays import checked, on_host
 from ntklib._checks.values import is_traced
 
-#: How far entries (i, j) and (j, i) of a kernel may differ, in ε of the largest entry. `gram(net, x, x)` in float32
-#: computes the two in different tiles; with 5,000 inputs they differed by up to 20.
+#: Entries (i, j) and (j, i) of a kernel may differ by this many times ε · (the largest entry). `gram(net, x, x)` in
+#: float32 computes them in different tiles. With 5,000 inputs they differed by up to 20 times ε · (the largest entry).
 _SYMMETRY = 100.0
 
 
 def square_kernel(argument: str, value: Any) -> Any:
-    """Check a kernel between the same inputs, [N, N], and return it as it came.
+    """Check the kernel [N, N] of a set of inputs with itself, and return it as it came.
 
-    It must be square, symmetric, and not negative on the diagonal, all up to rounding. A kernel in float64 may have
-    been computed in float32, and is then symmetric to the digits of float32 only; `rounding` tells whether it was.
+    It must be square. Up to rounding, it must be symmetric and must not be negative on the diagonal. Rounding errors of
+    float32 are allowed in float64 too, because such a kernel may have been computed in float32 (see `rounding`).
     """
     k = checked(argument, value, "N N")
     if k.shape[0] != k.shape[1]:
@@ -29,7 +29,7 @@ def square_kernel(argument: str, value: Any) -> Any:
     known = on_host(argument, k)
     scale, asymmetry = float(np.abs(known).max()), _asymmetry(known)
     eps = max(float(jnp.finfo(k.dtype).eps), _SINGLE)
-    slack = min(_SYMMETRY * eps, 0.1) * scale  # 0.1 because bfloat16 has two digits only
+    slack = min(_SYMMETRY * eps, 0.1) * scale  # at most 0.1, because 100 ε of bfloat16 is 0.8
     if asymmetry > slack:
         raise ValueError(
             f"`{argument}` must be symmetric; entries (i, j) and (j, i) differ by up to {asymmetry:.3g}. "
@@ -45,11 +45,12 @@ _SINGLE = float(np.finfo(np.float32).eps)
 
 
 def rounding(kernel: Any, *, square: bool) -> float:
-    """Return the ε of the arithmetic in which a kernel was computed.
+    """Return the machine epsilon ε of the arithmetic in which a kernel was computed.
 
-    It is that of its dtype, unless the kernel is in float64 and its values show that they come from float32: all of
-    them are float32 numbers, or a `square` kernel is symmetric to the digits of float32 only. A kernel that was written
-    by hand, of numbers such as 0 and 1.5 that need few bits, is exact, and does not count as one from float32.
+    For a kernel in float64 it is the ε of float32 in two cases: if all entries are float32 numbers and some need more
+    than 16 bits, or if the kernel is `square` and not symmetric to the digits of float64. Numbers that somebody has
+    typed, such as 0 and 1.5, need fewer bits, and are exact. In all other cases, and for traced kernels, it is the ε of
+    the kernel's dtype.
     """
     eps = float(jnp.finfo(kernel.dtype).eps)
     if is_traced(kernel) or kernel.dtype != np.float64:
@@ -67,7 +68,7 @@ def _asymmetry(known: np.ndarray) -> float:
 
 
 def cross_kernel(argument: str, value: Any, n: int) -> Any:
-    """Check a kernel `[M, N]` between M test and N training inputs, and return it as it came."""
+    """Check a kernel [M, N] between M test inputs and N = `n` training inputs, and return it as it came."""
     k = checked(argument, value, "M N")
     if k.shape[1] != n:
         swapped = f" It looks transposed: pass `{argument}.T`." if k.shape[0] == n else ""

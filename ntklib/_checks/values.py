@@ -12,18 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-#: The bytes that a function works in unless it is told otherwise: 2 GiB, which a laptop of 8 GB has to spare, and in
-#: which conjugate gradients solve for 60,000 inputs. `gram` alone has no bound by default, since its result counts.
+#: The default of `max_memory`, in bytes: 2 GiB. A laptop with 8 GB has this much to spare, and for `cg_solve` with
+#: 60,000 inputs it is enough. Only `gram` has no bound by default, because there the result counts as well.
 MAX_MEMORY = 2**31
 
 
 def is_traced(*values: object) -> bool:
-    """Whether only shape and type are known of one of the values."""
+    """Whether any of the values is a tracer, whose shape and type are known and whose numbers are not."""
     return any(isinstance(v, jax.core.Tracer) for v in values)
 
 
 def warn(message: str) -> None:
-    """Warn, and point at the line that called the library."""
+    """Give a `UserWarning` that names the line outside of ntklib from which the library was called."""
     warnings.warn(message, UserWarning, skip_file_prefixes=(os.path.dirname(os.path.dirname(__file__)),))
 
 
@@ -34,7 +34,7 @@ def shown(value: object) -> str:
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest known name, and all known names."""
+    """Return the end of a message about an unknown name: the most similar known name, if any, and all known names."""
     known = sorted(known)
     close = difflib.get_close_matches(str(name), known, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
@@ -49,7 +49,7 @@ def choice(argument: str, value: object, known: Iterable[str]) -> None:
 
 
 def real(argument: str, value: Any, *, minimum: float = -math.inf, above: float = -math.inf) -> None:
-    """Refuse a value that is not one finite number, is below `minimum`, or is not strictly above `above`."""
+    """Refuse a value that is not one finite real number, is below `minimum`, or is not strictly above `above`."""
     if not isinstance(value, (int, float, np.number, jax.Array, np.ndarray)) or _is_no_number(value):
         raise TypeError(f"`{argument}` must be a number; got {shown(value)}.")
     if np.ndim(value) != 0:
@@ -67,7 +67,7 @@ def real(argument: str, value: Any, *, minimum: float = -math.inf, above: float 
 
 
 def _is_no_number(value: Any) -> bool:
-    """Whether a value is a bool, complex, or an array of anything but real numbers."""
+    """Whether a value is a bool, a masked array, or an array whose type is neither integer nor floating-point."""
     if isinstance(value, (bool, np.ma.MaskedArray)):
         return True
     dtype = getattr(value, "dtype", None)
@@ -78,12 +78,12 @@ def _not_traced(argument: str, value: Any) -> None:
     if is_traced(value):
         raise TypeError(
             f"`{argument}` must be known when a program is compiled; got a tracer. Take it from outside of the "
-            f'function, or mark it there, e.g. `jax.jit(f, static_argnames="{argument}")`.'
+            f'function, or make it a static argument, e.g. `jax.jit(f, static_argnames="{argument}")`.'
         )
 
 
 def outside_jit(name: str, instead: str, *values: Any) -> None:
-    """Refuse tracers, for a function that computes on the host. `instead` says what to do."""
+    """Refuse tracers in the arguments of the function `name`, which needs their numbers. `instead` says what to do."""
     if is_traced(*jax.tree.leaves(values)):
         raise TypeError(f"`{name}` computes on the host, outside of `jit`, `grad` and `vmap`; got tracers. {instead}")
 
@@ -125,7 +125,7 @@ def count(argument: str, value: Any, *, minimum: int = 1, maximum: int | None = 
 
 
 def installed(module: str, where: str) -> None:
-    """Raise ImportError if an optional package is missing."""
+    """Raise ImportError if the optional package `module`, which the function `where` needs, is missing."""
     if importlib.util.find_spec(module) is None:
         raise ImportError(f"`{where}` needs {module}: `pip install {module}`.")
 
@@ -145,24 +145,25 @@ def scalar_function(argument: str, fn: Any) -> None:
         ) from error
     if getattr(out, "shape", None) != (2, 3):
         raise ValueError(
-            f"`{argument}` must be scalar, applied elementwise: [2, 3] came back as {getattr(out, 'shape', out)}."
+            f"`{argument}` must be a scalar function that works elementwise on arrays: its result for an array of "
+            f"shape (2, 3) has the shape {getattr(out, 'shape', out)}."
         )
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise ValueError(f"`{argument}` must return real floating-point numbers; got {out.dtype}.")
-    # The result for an entry must not depend on the other entries, whichever entry it is: a cumulative sum leaves the
-    # first one as it is, and sorting leaves all of them if they ascend.
+    # No result may depend on the other entries of the array. All entries are compared, because a cumulative sum leaves
+    # the first one as it is. They are not in ascending order, because sorting would leave all of them as they are.
     x = np.array([[0.4, -1.3, 1.7], [-0.1, 1.1, -0.7]], np.float32)
     whole, *alone = fn(jnp.asarray(x)), *(fn(jnp.full((1, 1), entry)) for entry in x.flat)
     if is_traced(whole, *alone):
         return
     if not np.allclose(np.ravel(whole), np.ravel(alone), rtol=1e-4, atol=1e-5, equal_nan=True):
         raise ValueError(
-            f"`{argument}` must be scalar, applied elementwise: what it makes of one number depends on the others in "
-            f"the array, as in a softmax."
+            f"`{argument}` must be a scalar function that works elementwise on arrays: its result for one number "
+            f"depends on the others in the array, as in a softmax."
         )
 
 
 def instance(argument: str, value: object, kind: type, example: str) -> None:
-    """Refuse a value that is not of a type. `example` shows a value that is."""
+    """Refuse a value that is not of the type `kind`. `example` shows such a value in the message."""
     if not isinstance(value, kind):
         raise TypeError(f"`{argument}` must be a {kind.__name__}, {example}; got {shown(value)}.")
