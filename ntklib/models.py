@@ -1,4 +1,4 @@
-"""Every model in one form: a pure function and its parameters."""
+"""`functional`, which turns a model of any kind into a pure function and its parameters."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from ntklib import _checks
 
 Params = Any
 ApplyFn = Callable[[Params, Array], Array]
-#: Every function on finite networks takes an `nnx.Module`, a bound Linen module, or a pair (apply_fn, params).
+#: A finite network in one of the forms that `functional` takes.
 Model = nnx.Module | tuple[ApplyFn, Params] | Any
 
 
@@ -26,23 +26,24 @@ def functional(model: Model) -> tuple[ApplyFn, Params]:
     Args:
         model: One of the following.
 
-            - An `nnx.Module`. It is read as it is now, in evaluation mode: Dropout passes everything, and BatchNorm
-              uses its running statistics, so that no example depends on another. Its parameters are its `nnx.Param`
-              variables, as a nested dict of arrays; a parameter that several layers share occurs once. All other
-              state (running statistics, random keys, caches) is held fixed. What a call writes into it is forgotten,
-              so that two calls agree, and the module itself does not change.
-            - A Linen module, bound to its variables (`module.bind(variables)`) or as a pair (module, variables). Its
-              parameters are the collection "params". A module that must be told to be in evaluation mode is passed as
-              a function, which is the next form.
+            - An `nnx.Module`. The function has the module's present state and is in evaluation mode: Dropout drops
+              nothing, and BatchNorm uses its running statistics, so that the output of an example does not depend on
+              other examples. The parameters are the `nnx.Param` variables, as a nested dict of arrays. A parameter that
+              several layers share occurs once. All other state (running statistics, random keys, caches) is fixed: each
+              call starts from it and discards what the module writes into it. The module itself does not change.
+            - A Linen module, either bound to its variables (`module.bind(variables)`) or as a pair (module, variables).
+              The parameters are the collection "params". The module is called with the inputs alone. If it needs
+              another argument, such as `train=False`, pass a pair (apply_fn, params) instead.
             - A pair (apply_fn, params). It is returned as it is. `params` may be any pytree of floating-point or
               complex numbers.
 
     Returns:
-        (apply_fn, params), where apply_fn(params, x) maps inputs to outputs [N, K]. It is pure and differentiable.
+        (apply_fn, params), where apply_fn(params, x) maps N inputs to outputs [N, K]. The function of a module is pure
+        and differentiable. A function of your own must be.
 
     Raises:
-        TypeError: If `model` is none of these, if a module cannot be called with inputs alone, or if a parameter is
-            not made of floating-point or complex numbers.
+        TypeError: If `model` is none of these, if a Linen module comes without its variables, if an `nnx.Module` cannot
+            be called with inputs alone, or if a parameter does not hold floating-point or complex numbers.
 
     Example:
         >>> net = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
@@ -51,9 +52,9 @@ def functional(model: Model) -> tuple[ApplyFn, Params]:
         ((5, 2), ['bias', 'kernel'])
 
     Note:
-        The functions of all modules of one architecture have the same structure as pytrees: the state that is held
-        fixed is in their leaves. What ntklib compiles for the first therefore serves them all. For a pair, compiled
-        code is found by `apply_fn` itself: a `lambda` that is made anew for each call is compiled anew for each call.
+        The function of a module is a pytree whose leaves are the fixed state. For all modules of one architecture the
+        pytree has the same structure, and ntklib compiles once for all of them. For a pair, ntklib compiles once for
+        each object `apply_fn`. If you write a `lambda` into the call, each call makes a new object and compiles again.
     """
     apply_fn, params = _functional(model)
     for path, leaf in jax.tree.leaves_with_path(params):
@@ -85,25 +86,29 @@ def _functional(model: Model) -> tuple[ApplyFn, Params]:
 
 
 def _check_parameter(path: str, leaf: Any) -> None:
-    """Refuse a leaf that cannot be differentiated by: an integer, a text, a random key."""
+    """Refuse a parameter for which there are no derivatives: an integer, a text, a random key."""
     if isinstance(leaf, (float, complex)) or jnp.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jnp.inexact):
         return
     given = f"{leaf.dtype} of shape {leaf.shape}" if hasattr(leaf, "dtype") else f"{type(leaf).__name__} {leaf!r}"
     raise TypeError(
-        f"`params{path}` must hold floating-point or complex numbers, as every parameter of `model` must: the kernel "
-        f"is made of derivatives by them; got {given}. Write a number as 1.0, not 1. Move a constant into the "
-        f"function, `(lambda p, x: apply_fn({{**p, ...}}, x), params)`, or in a module into an `nnx.Variable`."
+        f"`params{path}` must hold floating-point or complex numbers, as every parameter of `model` must, because the "
+        f"model is differentiated with respect to it; got {given}. Write a number as 1.0, not 1. Move a constant into "
+        f"the function, `(lambda p, x: apply_fn({{**p, ...}}, x), params)`, or in a module into an `nnx.Variable`."
     )
 
 
 def check_finite(params: Params) -> None:
-    """Refuse parameters that are NaN or infinite, by name. Traced ones are not checked."""
+    """Refuse parameters that hold NaN or ∞. The message names the first such parameter.
+
+    Traced parameters are not checked, and neither are arrays that are partly on devices of other processes.
+    """
     for path, leaf in jax.tree.leaves_with_path(params):
         if _checks.is_traced(leaf) or not getattr(leaf, "is_fully_addressable", True):
             continue
         known = np.asarray(leaf)  # NumPy, because inside `jit` JAX traces operations on known values too
         with np.errstate(all="ignore"):
-            # Five times as fast as a look at each entry, which follows if the sum of squares overflows.
+            # This takes a fifth of the time of a check of each entry. If the sum of squares is not finite, which may
+            # also be an overflow, each entry is checked below.
             if np.isfinite(np.vdot(known, known)):
                 continue
         bad = np.size(known) - np.count_nonzero(np.isfinite(known))
@@ -117,9 +122,10 @@ def check_finite(params: Params) -> None:
 def check_output(
     apply_fn: Any, params: Any, x: Any, *, eval_shape: Callable[..., Any] = jax.eval_shape
 ) -> tuple[int, ...]:
-    """Return the output shape [N, K] of a model on `x` without computing anything, and refuse any other rank.
+    """Return the shape (N, K) of a model's outputs for `x`, without computing them.
 
-    Only the shape and the type of `x` are used. `eval_shape` may be a version that caches its results.
+    Refuse outputs that are not one array [N, K] of real floating-point numbers with K > 0. Only the shape and the type
+    of `x` are used. `eval_shape` may be a version of `jax.eval_shape` that caches its results.
     """
     try:
         out: Any = eval_shape(apply_fn, params, x)
@@ -157,13 +163,13 @@ def check_output(
 
 
 class Static:
-    """A value that belongs to the structure of a function. It is compared by value, and hashed only once."""
+    """A value in the structure of a pytree. It is compared by value, and its hash is computed only once."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
         try:
             self.hash = hash(value)
-        except TypeError:  # an attribute has no hash: such a function differs from all others
+        except TypeError:  # a part of the value has no hash: this object is then equal to itself alone
             self.hash = id(self)
 
     def __hash__(self) -> int:
@@ -174,16 +180,17 @@ class Static:
             return True
         return isinstance(other, Static) and self.hash == other.hash and bool(self.value == other.value)
 
-    def __repr__(self) -> str:  # JAX asks for the text at each call, and the text of a graph is long
+    def __repr__(self) -> str:  # short, because JAX makes this text at each call, and the text of a graph is long
         return f"<{type(self.value).__name__}>"
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["module"])
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _Function:
-    """The function of a Flax module. The module's state other than its parameters is held as leaves.
+    """The function of a Flax module: a pytree whose leaves are the module's state other than its parameters.
 
-    Functions of modules of one architecture have the same structure. If there is no such state, they are also equal.
+    The functions of all modules of one architecture have the same structure. They are equal if their leaves are the
+    same arrays, and therefore if there are no leaves.
     """
 
     module: Static
@@ -202,10 +209,10 @@ class _Function:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["module"])
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _NnxFunction(_Function):
-    """The function of an `nnx.Module`: `module` is its graph, `state` all variables that are not `nnx.Param`."""
+    """The function of an `nnx.Module`. `module` is its graph; `state` has all variables that are not `nnx.Param`."""
 
     def __call__(self, params: Params, x: Array) -> Array:
-        # Each call builds a new module of new variables, so that `eval` and what the call writes change nothing else.
+        # Each call builds a new module from new variables. `eval` and the call below change only this module.
         state = jax.tree.map(lambda leaf: leaf, self.state)
         module: Any = nnx.merge(self.module.value, nnx.State(params), state)
         module.eval()
@@ -215,7 +222,7 @@ class _NnxFunction(_Function):
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["module"])
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _LinenFunction(_Function):
-    """The function of a Linen module: `state` has all collections except the parameters."""
+    """The function of a Linen module. `state` has all collections except "params"."""
 
     def __call__(self, params: Params, x: Array) -> Array:
         return self.module.value.apply({"params": params, **self.state}, x)
@@ -241,7 +248,7 @@ def _check_takes_inputs_alone(module: Any) -> None:
 
 
 def _is_linen(value: object) -> bool:
-    """Whether a value is a Linen module. Linen is not imported for this, since most users do not need it."""
+    """Whether a value is a Linen module, by the names of its classes. Linen is not imported, as few users need it."""
     return any(c.__module__.startswith("flax.linen") and c.__name__ == "Module" for c in type(value).__mro__)
 
 
@@ -260,14 +267,14 @@ def _from_linen(module: Any, variables: Any) -> tuple[ApplyFn, Params]:
 
 @jax.jit
 def with_batch_statistics(apply_fn: ApplyFn, params: Params, x: Array) -> ApplyFn:
-    """Return the function of a Flax module with the running statistics of each BatchNorm replaced by those of a batch.
+    """Return the function of a Flax module with the statistics of a batch in place of BatchNorm's running statistics.
 
-    A layer's statistics are those of the outputs of the layers below it, which use their own new ones. A function
-    without BatchNorm is returned as it is.
+    The network is called with `params` on the batch `x`. Each BatchNorm takes the mean and the variance of its inputs,
+    keeps them as its new statistics, and normalizes its inputs with them in this call.
 
     Args:
-        apply_fn: A function from `functional`.
-        params: The parameters for which the statistics are taken.
+        apply_fn: The function of a Flax module, from `functional`.
+        params: The parameters with which the network is called.
         x: All inputs of the batch, [N, ...].
     """
     if isinstance(apply_fn, _NnxFunction):
@@ -278,7 +285,7 @@ def with_batch_statistics(apply_fn: ApplyFn, params: Params, x: Array) -> ApplyF
 
 
 def has_batch_statistics(apply_fn: ApplyFn) -> bool:
-    """Whether `with_batch_statistics` changes a function."""
+    """Whether a function has running statistics that `with_batch_statistics` replaces."""
     if isinstance(apply_fn, _NnxFunction):
         return any(isinstance(v, nnx.BatchStat) for v in jax.tree.leaves(apply_fn.state, is_leaf=_is_variable))
     return isinstance(apply_fn, _LinenFunction) and "batch_stats" in apply_fn.state
@@ -293,7 +300,7 @@ def _with_nnx_statistics(apply_fn: _NnxFunction, params: Params, x: Array) -> _N
     module.eval()
     for _, layer in nnx.iter_modules(module):
         if isinstance(layer, nnx.BatchNorm):
-            layer.use_running_average, layer.momentum = False, 0.0  # the new average is the batch's alone
+            layer.use_running_average, layer.momentum = False, 0.0  # momentum 0 drops the old statistics
     module(x)
     *_, state = nnx.split(module, nnx.Param, ...)
     return dataclasses.replace(apply_fn, state=state)
@@ -303,7 +310,7 @@ def _with_linen_statistics(apply_fn: _LinenFunction, params: Params, x: Array) -
     from flax import linen
 
     def renew(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        """Write the statistics of its inputs into a BatchNorm, which then reads them."""
+        """Before each call of a BatchNorm, write the statistics of its inputs into it. The call then uses them."""
         norm = context.module
         if isinstance(norm, linen.BatchNorm) and context.method_name == "__call__":
             features = {a % args[0].ndim for a in np.atleast_1d(norm.axis)}
