@@ -1,11 +1,13 @@
-"""Parameterizations: where the scale of a layer stands, and how fast its parameters learn.
+"""Parameterizations: the multipliers, the initial standard deviations and the learning rates of a layer's parameters.
 
-An affine layer with fan-in n and fan-out m computes z = n^-a · σ · x W + ..., where W is drawn with standard deviation
-n^-b and trained by SGD with the rate η n^-c m^-e. Each role of a layer (first, hidden, last) has exponents of its own.
-The factors σ_w and σ_b stand either in the multiplier or in the initial standard deviation. In the second case the
-rates of W and b contain σ². Moving a factor from one place to the other therefore never changes a trajectory (Yang & Hu
-2021, the symmetry of abc-parametrizations), and σ_b = 0 means the same under all parameterizations: the bias adds
-nothing, neither at the start nor later.
+The weights W of an affine layer with fan-in n and fan-out m have the multiplier n^-a. They are drawn with standard
+deviation n^-b, and SGD trains them with the learning rate η n^-c m^-e. The first layer, the hidden layers and the last
+layer each have their own exponents.
+
+A parameterization puts σ_w and σ_b either into the multipliers of W and of the bias, or into their initial standard
+deviations. In the second case their learning rates have the factors σ_w² and σ_b². The functions that `sgd` trains are
+therefore the same in both cases (Yang & Hu 2021, the symmetry of abc-parametrizations). If σ_b = 0, the bias adds
+nothing to the outputs under any parameterization, neither at the start nor while `sgd` trains.
 """
 
 import dataclasses
@@ -25,14 +27,20 @@ Role = Literal["input", "hidden", "output"]
 
 @dataclasses.dataclass(frozen=True)
 class Exponents:
-    """The exponents of one role of a layer.
+    """The exponents for the layers of one role (first, hidden or last).
+
+    `Parameterization` adds the factors σ_w and σ_b.
 
     Args:
-        multiplier: The weight enters as fan_in^-multiplier · W.
+        multiplier: The multiplier of W is fan_in^-multiplier.
         init: W is drawn from N(0, fan_in^(-2 · init)).
-        rate: W learns with the rate η · fan_in^-rate · fan_out^-rate_out.
+        rate: The learning rate of W is η · fan_in^-rate · fan_out^-rate_out.
         rate_out: See `rate`.
-        bias_rate_out: The bias learns with the rate η · fan_out^-bias_rate_out.
+        bias_rate_out: The learning rate of the bias is η · fan_out^-bias_rate_out.
+
+    Raises:
+        TypeError: If an exponent is not a number.
+        ValueError: If an exponent is not finite.
     """
 
     multiplier: float
@@ -53,15 +61,16 @@ class Parameterization:
     The library has `NTK`, `STANDARD`, `MEAN_FIELD` and `MUP`; see `sgd` for their learning rates.
 
     Args:
-        name: The name by which messages call it.
+        name: The name of the parameterization in error messages.
         input: The `Exponents` of the first layer.
-        hidden: Those of hidden layers.
-        output: Those of the last layer.
-        std: Where σ_w and σ_b stand: "multiplier", or "init" for the initial standard deviation.
+        hidden: The `Exponents` of hidden layers.
+        output: The `Exponents` of the last layer.
+        std: "multiplier" if σ_w and σ_b are factors of the multipliers, "init" if they are factors of the initial
+            standard deviations.
 
     Raises:
-        TypeError: If one of the roles has no `Exponents`.
-        ValueError: If `std` is neither of the two.
+        TypeError: If `input`, `hidden` or `output` is not an `Exponents`.
+        ValueError: If `std` is neither "multiplier" nor "init".
 
     Example:
         >>> NTK.weight("hidden", fan_in=4, fan_out=3, w_std=2.0)  # (multiplier, initial standard deviation, rate)
@@ -88,7 +97,11 @@ class Parameterization:
         return f"ntklib.{self.name}" if globals().get(self.name) == self else f"Parameterization({self.name!r})"
 
     def exponents(self, role: Role | None) -> Exponents:
-        """Return the exponents of a role. It may be None if all roles have the same exponents."""
+        """Return the exponents of a role. `role` may be None if all roles have the same exponents.
+
+        Raises:
+            ValueError: If `role` is unknown, or if it is None and the roles have different exponents.
+        """
         if role is None:
             if not self.input == self.hidden == self.output:
                 raise ValueError(
@@ -125,9 +138,9 @@ _standard = Exponents(multiplier=0.0, init=0.5, rate=1.0)
 #: changes the function exactly as under NTK.
 STANDARD = Parameterization("STANDARD", _standard, _standard, _standard, std="init")
 
-#: f = σ_w/n Σ_i a_i φ(w_i·x/√d), with all parameters drawn from N(0, 1) and learning rates η n (Mei et al. 2018). It is
-#: meant for one hidden layer. The outputs of a second one, with iid weights and the factor 1/n, start at n^-1/2 and
-#: vanish with the width: use MUP for deeper networks.
+#: For one hidden layer, without biases: f = σ_w/n Σ_i a_i φ(σ_w w_i·x/√d), with a_i, w_i ~ N(0, 1) and learning rates
+#: η n (Mei et al. 2018). In a second hidden layer a unit starts as a sum of n independent terms times 1/n. Its size is
+#: n^-1/2, which vanishes as the width grows: use MUP for deeper networks.
 MEAN_FIELD = Parameterization(
     "MEAN_FIELD",
     input=Exponents(multiplier=0.5, init=0.0, rate_out=-1.0, bias_rate_out=-1.0),
@@ -137,8 +150,8 @@ MEAN_FIELD = Parameterization(
 )
 
 #: Maximal update (Yang & Hu 2021; SGD rates of Yang et al. 2022): all layers learn features at every width. The rate of
-#: the first layer also has the constant factor 1/d. With one hidden layer each step of SGD then changes the function
-#: exactly as under MEAN_FIELD.
+#: the weights of the first layer also has the constant factor 1/d. With this factor each step of SGD changes the
+#: function of a network with one hidden layer exactly as under MEAN_FIELD.
 MUP = Parameterization(
     "MUP",
     input=Exponents(multiplier=0.0, init=0.5, rate=1.0, rate_out=-1.0, bias_rate_out=-1.0),
@@ -149,10 +162,10 @@ MUP = Parameterization(
 
 
 def scales(net: nnx.Module) -> dict[tuple, dict[str, tuple[float, float, float]]]:
-    """Return (multiplier, initial standard deviation, learning-rate factor) of the parameters of a network.
+    """Return the scales of the parameters of a network, as {path of the layer: {name of the parameter: scales}}.
 
-    They are found by the path of the layer in the network and the name of the parameter. Layers without a method
-    `scales` are left out.
+    The scales of a parameter are (multiplier, initial standard deviation, learning-rate factor). Layers without a
+    method `scales` are left out.
     """
     return {path: module.scales() for path, module in nnx.iter_modules(net) if hasattr(module, "scales")}
 
@@ -160,9 +173,9 @@ def scales(net: nnx.Module) -> dict[tuple, dict[str, tuple[float, float, float]]
 def sgd(
     net: nnx.Module, learning_rate: optax.ScalarOrSchedule, momentum: float | None = None
 ) -> optax.GradientTransformation:
-    """Return an SGD in which each parameter of a network has the learning rate of its parameterization.
+    """Return SGD with the learning rate that the parameterization of each layer gives to its parameters.
 
-    The rate is η times a factor. For a layer with fan-in n and fan-out m the factors are::
+    The rate of a parameter is η times a factor. For a layer with fan-in n and fan-out m the factors are::
 
                       input           hidden          output
                     W       b       W       b       W       b
@@ -175,17 +188,18 @@ def sgd(
     a bias adds nothing to the outputs: its multiplier is 0, or it starts at 0 and its factor is 0 (see `Dense`).
 
     Args:
-        net: The network. Parameters of layers that are not ntklib's have the factor 1.
+        net: The network. Parameters of layers that are not from ntklib have the factor 1.
         learning_rate: η ≥ 0, a number or an Optax schedule.
-        momentum: μ of the heavy ball as in `optax.sgd`, 0 ≤ μ < 1; None is 0.
+        momentum: μ of the heavy ball, 0 ≤ μ < 1, as in `optax.sgd`. None means 0.
 
     Returns:
-        An Optax transformation. It works on `nnx.state(net, nnx.Param)` and on the parameters of `functional(net)`.
+        An Optax transformation for the parameters `nnx.state(net, nnx.Param)`, and for those of `functional(net)`.
 
     Raises:
-        TypeError: If `net` is not an `nnx.Module`, or the rate neither a number nor a schedule.
-        ValueError: If the rate or the momentum is out of range; and, from its `update`, if the gradients do not have
-            the shapes of the parameters of `net`.
+        TypeError: If `net` is not an `nnx.Module`, if `learning_rate` is neither a number nor a schedule, or if
+            `momentum` is not a number.
+        ValueError: If `learning_rate` or `momentum` is out of range. From `update` of the transformation, if the
+            gradients do not have the shapes of the parameters of `net`.
 
     Example:
         >>> import ntklib as ntk
@@ -213,11 +227,11 @@ def sgd(
 
 
 def weight_decay(net: nnx.Module, strength: ArrayLike, *, like: Parameterization = NTK) -> optax.GradientTransformation:
-    """Return an L2 penalty on each parameter, as strong as the penalty λ/2 ‖θ'‖² is under another parameterization.
+    """Return weight decay that acts as decay of one strength for all parameters would in another parameterization.
 
-    A parameter θ with the multiplier s stands for the parameter θ' = (s/s') θ of the network in the parameterization
-    `like`, where its multiplier is s'. The penalty λ/2 ‖θ'‖² is λ/2 (s/s')² ‖θ‖², and this transformation adds its
-    gradient to the updates::
+    Let s be the multiplier of a parameter θ, and s' its multiplier under the parameterization `like`. Under `like` the
+    same function has the parameter θ' = (s/s') θ. Its penalty λ/2 ‖θ'‖² equals λ/2 (s/s')² ‖θ‖². The transformation
+    adds the gradient of this penalty to the gradient g of the loss::
 
         g  ->  g + λ (s/s')² θ.
 
@@ -227,22 +241,25 @@ def weight_decay(net: nnx.Module, strength: ArrayLike, *, like: Parameterization
         NTK         λ           λ
         STANDARD    λ n/σ_w²    λ/σ_b²
 
-    Before `sgd`, with the same η, momentum and λ, a network under STANDARD then trains exactly as under NTK. One λ for
-    all its parameters, as `optax.add_decayed_weights` has it, penalizes its wide layers n/σ_w² times less.
+    If `sgd` follows, a network under STANDARD then trains exactly as under NTK with the same η, μ and λ.
+    `optax.add_decayed_weights` gives all parameters the strength λ, which is n/σ_w² times less for the weights of a
+    layer under STANDARD.
 
     Args:
-        net: The network. Parameters of layers that are not ntklib's have the strength λ.
+        net: The network. Parameters of layers that are not from ntklib have the strength λ.
         strength: λ ≥ 0.
-        like: The parameterization in which each parameter has the same strength λ.
+        like: The parameterization under which all parameters have the strength λ.
 
     Returns:
-        An Optax transformation, to stand before the optimizer. It works on `nnx.state(net, nnx.Param)` and on the
-        parameters of `functional(net)`.
+        An Optax transformation, to be chained before the optimizer. It is for the parameters
+        `nnx.state(net, nnx.Param)`, and for those of `functional(net)`.
 
     Raises:
-        TypeError: If `net` is not an `nnx.Module`, `strength` not a number, or `like` not a parameterization.
-        ValueError: If `strength` is negative; and, from its `update`, if the parameters are not given, or if the
-            gradients do not have the shapes of the parameters of `net`.
+        TypeError: If `net` is not an `nnx.Module`, if `strength` is not a number, or if `like` is not a
+            `Parameterization`.
+        ValueError: If `strength` is negative, or if a layer has no role and `like` needs one. From `update` of the
+            transformation, if the parameters are not given, or if the gradients do not have the shapes of the
+            parameters of `net`.
 
     Example:
         >>> import ntklib as ntk
@@ -256,17 +273,17 @@ def weight_decay(net: nnx.Module, strength: ArrayLike, *, like: Parameterization
         [0.04, 0.04]
 
     Note:
-        A bias with b_std = 0 is left out: under `like` it has the multiplier 0 and adds nothing to the outputs. For
-        the same reason a parameter whose own multiplier is 0 is left out.
+        A parameter is not penalized if its multiplier is 0 in `net` or under `like`. Under NTK and MEAN_FIELD this is
+        the case for a bias with b_std = 0.
 
-        The penalty draws parameters to 0 and not to where they started. The trained network is therefore not kernel
-        ridge regression, not even in the limit of infinite width.
+        The penalty draws the parameters toward 0, and not toward their initial values. Training with it is therefore
+        not kernel ridge regression, not even in the limit of infinite width.
 
     References:
         Lee et al. 2020.
 
     See Also:
-        `sgd`, for the learning rates that belong to it.
+        `sgd`, for the learning rates of each parameterization.
     """
     _module("net", net, "`ntklib.weight_decay(net, 1e-3)`")
     _checks.real("strength", strength, minimum=0.0)
@@ -293,12 +310,12 @@ def weight_decay(net: nnx.Module, strength: ArrayLike, *, like: Parameterization
 
 
 def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Net:
-    """Return a copy of a network that is the same function in another parameterization.
+    """Return a copy of a network that has another parameterization and computes the same function.
 
-    Each parameter of the copy is multiplied by the ratio of its old multiplier to the new one.
+    Each parameter of the copy is multiplied by (old multiplier)/(new multiplier).
 
     Args:
-        net: The network. Layers that are not ntklib's are copied as they are.
+        net: The network. Layers that are not from ntklib are copied unchanged.
         parameterization: The parameterization of the copy.
 
     Returns:
@@ -306,7 +323,8 @@ def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Ne
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If a parameter that is not 0 would get the multiplier 0.
+        ValueError: If a parameter is not 0 and its multiplier would change from another number to 0, or if a layer has
+            no role and the new parameterization needs one.
 
     Example:
         >>> import ntklib as ntk
@@ -317,8 +335,8 @@ def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Ne
         True
 
     Note:
-        From NTK to STANDARD and back, training with `sgd` goes on as before. MUP and MEAN_FIELD have other learning
-        rates: training starts from the same function, but changes it differently.
+        If a network is converted from NTK to STANDARD or back, `sgd` trains the copy exactly as the network. MUP and
+        MEAN_FIELD have other learning rates. Training then starts from the same function, but changes it differently.
     """
     _module("net", net, "`ntklib.convert(net, ntklib.NTK)`")
     if not isinstance(parameterization, Parameterization):
@@ -337,7 +355,7 @@ def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Ne
             if now == 0.0 and old != 0.0 and bool(jnp.any(param[...] != 0.0)):
                 raise ValueError(
                     f"{'.'.join(map(str, path))}.{name} is not zero but would get the multiplier 0 under "
-                    f"{parameterization.name}, because its w_std or b_std is 0. No value of it gives the same function."
+                    f"{parameterization.name}, because its w_std or b_std is 0. No conversion keeps the function."
                 )
             param[...] = param[...] * (old / now if now else 1.0)
     return new
@@ -351,7 +369,7 @@ def _module(argument: str, value: object, call: str) -> None:
 
 
 def _reparameterized[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Net:
-    """Return a copy of a network whose layers have another parameterization, with all parameters as they are."""
+    """Return a copy of a network whose layers have another parameterization and whose parameters are unchanged."""
     new = nnx.clone(net)
     for _, found in nnx.iter_modules(new):
         module: Any = found
@@ -361,7 +379,10 @@ def _reparameterized[Net: nnx.Module](net: Net, parameterization: Parameterizati
 
 
 def _by_leaf(net: nnx.Module, found: dict[tuple, dict]) -> list[tuple[float, float, float]]:
-    """Return what `scales` found for each parameter of a network, in the order of the leaves of its state."""
+    """Return the scales `found` for each parameter of a network, as a list in the order of the leaves of its state.
+
+    Parameters for which none were found have the scales (1, 1, 1).
+    """
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(net, nnx.Param))]
     return [found.get(tuple(path), {}).get(str(name), (1.0, 1.0, 1.0)) for *path, name in paths]
 
@@ -371,7 +392,7 @@ def _shapes(net: nnx.Module) -> list[tuple[int, ...]]:
 
 
 def _leaves_of(updates: optax.Updates, shapes: list[tuple[int, ...]], name: str) -> tuple[list[Array], Any]:
-    """Return the gradients as a list, and their structure. Refuse those of another network."""
+    """Return the gradients as a list, and their tree structure. Refuse gradients that do not have the given shapes."""
     leaves, tree = jax.tree.flatten(updates)
     if [leaf.shape for leaf in leaves] != shapes:
         raise ValueError(
