@@ -1,8 +1,9 @@
-"""Neural tangent kernels in JAX: networks in Flax NNX that know their infinite-width limit, and what follows from it.
+"""Neural tangent kernels in JAX, for networks in Flax NNX.
 
-The usual import is `import ntklib as ntk`. Layers have two readings: called, they map activations, and `kernel` gives
-the NNGP and NTK of the infinitely wide network. There are also kernels of finite networks, dynamics in function space,
-signal propagation, kernels at scale, data and training. Importing the library changes no setting of JAX.
+The usual import is `import ntklib as ntk`. A call `net(x)` returns the outputs of the finite network, and
+`net.kernel(x)` returns the NNGP and the NTK of the same network in the limit of infinite width. The library also has
+kernels of finite networks, training dynamics in function space, signal propagation in deep networks, large kernel
+matrices, data sets, and training. Importing the library changes no setting of JAX.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -114,7 +115,7 @@ from ntklib.whitening import ZCA
 if TYPE_CHECKING:
     from ntklib.regression import KernelClassifier, KernelRegressor
 
-__version__ = "1.0.0"  # as in pyproject.toml and CITATION.cff, which a test compares
+__version__ = "1.0.0"  # a test compares it with pyproject.toml and CITATION.cff
 
 __all__ = [
     "MEAN_FIELD",
@@ -234,7 +235,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the estimators when they are first used: scikit-learn is optional, and slow to import."""
+    """Import the estimators when they are first used, because scikit-learn is optional and slow to import."""
     if name in ("KernelClassifier", "KernelRegressor"):
         try:
             from ntklib import regression

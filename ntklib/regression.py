@@ -83,7 +83,7 @@ class _KernelMethod(BaseEstimator):
         self.memory = memory
 
     def _fit(self, x: np.ndarray, y: np.ndarray) -> Self:
-        """Solve (Θ + ridge · tr(Θ)/N · 1) α = y for targets y [N, K]. α [N, K] is kept as `dual_coef_`."""
+        """Solve (Θ + ridge · tr(Θ)/N · 1) α = y for targets y [N, K], and keep α [N, K] as `dual_coef_`."""
         self.net_ = self._network(x.shape[1:])
         _checks.choice("kernel", self.kernel, ("ntk", "nngp"))
         _checks.choice("solver", self.solver, ("cholesky", "cg"))
@@ -117,7 +117,7 @@ class _KernelMethod(BaseEstimator):
     def _network(self, input_shape: tuple[int, ...]) -> Layer:
         """Return `net`, or the network that `depth`, `activation`, `w_std`, `b_std` and `readout` describe.
 
-        In the NTK parameterization the kernel does not depend on the widths, so one unit a layer is enough.
+        In the NTK parameterization the kernel does not depend on the widths, so each hidden layer gets one unit.
         """
         if self.net is not None:
             _checks.instance("net", self.net, Layer, "such as `ntklib.mlp(...)`")
@@ -151,7 +151,7 @@ class _KernelMethod(BaseEstimator):
         return mlp([input_shape[0], *[1] * self.depth], **scales)
 
     def _tiles(self) -> Any:
-        """Return the kernel of the training inputs, in tiles, or as one tile if `memory` keeps it."""
+        """Return the kernel of the training inputs as `Tiles`, or as one tile if `memory` is given."""
         if self.memory is None:
             return Tiles(self.net_, self.X_fit_, kernel=self.kernel)
         return _OneTile(self._gram(self.X_fit_))
@@ -164,28 +164,31 @@ class _KernelMethod(BaseEstimator):
     def predict_std(self, X: ArrayLike) -> np.ndarray:
         """Return the standard deviation of the outputs over initializations of the trained networks.
 
-        With the NNGP kernel Σ, the NTK Θ, and λ = ridge · tr/N of the matrix it is added to, the variance at x is::
+        Let Σ be the NNGP kernel and Θ the NTK. λ is `ridge` times the mean of the diagonal of the kernel to which it is
+        added. The variance at x depends on the argument `kernel` of the estimator::
 
             "nngp":  Σ(x, x) − P Σ(X, x),                     P = Σ(x, X) (Σ(X, X) + λ)⁻¹,
             "ntk":   Σ(x, x) − 2 P Σ(X, x) + P Σ(X, X) Pᵀ,    P = Θ(x, X) (Θ(X, X) + λ)⁻¹.
 
-        The first is the variance of the Bayesian posterior. The second is the variance over an ensemble of networks in
-        which all layers are trained to the end (see `ntklib.ensemble_posterior`).
+        With "nngp" it is the variance of the Bayesian posterior. With "ntk" it is the variance over an ensemble of
+        networks whose layers are all trained to the end (see `ntklib.ensemble_posterior`).
 
         Args:
             X: Test inputs, [M, d] or [M, H, W, C].
 
         Returns:
-            [M], in the units of the outputs. It is the same for each of the K outputs.
+            The standard deviations [M], in the units of the outputs. They are the same for each of the K outputs.
 
         Raises:
-            ValueError: Before `fit` (as scikit-learn's NotFittedError), or if solver="cg", which solves for the targets
-                only.
+            TypeError: If `X` is a masked array or traced.
+            ValueError: Before `fit` (as scikit-learn's NotFittedError), if `X` does not fit the training inputs, or if
+                solver="cg", which does not factor the kernel.
 
         Note:
-            A point takes some N² operations. For "ntk" each call also computes the NNGP kernel of the training inputs.
-            If `fit` has left no factor in float64 (for N from 2,000, and with "loo" or "evidence"), the first call
-            computes it, N³/3 operations, and keeps it, N² numbers.
+            A test input takes some 2 N² operations, and 4 N² with "ntk". With "ntk" each call also computes the NNGP
+            kernel of the training inputs. If `fit` has not kept a factor of the kernel in float64 (as usual from N =
+            2,000 on, and with "loo" and "evidence"), the first call computes one in N³/3 operations, and keeps it, N²
+            numbers.
         """
         x = self._validated(X)
         if self.solver == "cg":
@@ -208,7 +211,7 @@ class _KernelMethod(BaseEstimator):
         return np.concatenate(std)
 
     def _gram(self, x1: np.ndarray, x2: np.ndarray | None = None, *, kernel: Which | None = None) -> np.ndarray:
-        """Return a kernel matrix, from `memory` if it is kept there."""
+        """Return a kernel matrix. If `memory` is given, it is looked up there first and kept there."""
         kernel = kernel or self.kernel
         if self.memory is None:
             return _kernel_matrix("", self.net_, x1, x2, kernel)
@@ -216,24 +219,24 @@ class _KernelMethod(BaseEstimator):
         return kept(identity(self.net_, x1.shape[1:]), self.net_, x1, x2, kernel)
 
     def _validated(self, X: ArrayLike) -> np.ndarray:
-        """Return test inputs in float64. Refuse what does not fit the training inputs."""
+        """Return test inputs in float64. Refuse them if they do not fit the training inputs."""
         check_is_fitted(self)
         _refuse(self, X=X)
         return validate_data(self, X, dtype=np.float64, allow_nd=True, reset=False)
 
 
 def _kernel_matrix(identity: str, net: Layer, x1: np.ndarray, x2: np.ndarray | None, kernel: Which) -> np.ndarray:
-    """Return the kernel `kernel` between x1 and x2 in float64.
+    """Return the matrix of the kernel `kernel` between x1 and x2 in float64.
 
-    joblib looks a kept result up by the other arguments and `identity`, a text that differs for networks with different
-    kernels. It does not look at `net`.
+    joblib finds a kept result by all arguments except `net`. `identity` is a text in place of the network, and differs
+    for networks with different kernels.
     """
     with jax.enable_x64(True):
         return np.asarray(gram(net, x1, x2, kernel=kernel, progress=False))
 
 
 class _OneTile:
-    """A kernel matrix in memory, with the methods of `Tiles` that `cholesky` calls. Its one tile is the matrix."""
+    """A kernel matrix in memory as one tile, with the methods of `Tiles` that `cholesky` calls."""
 
     def __init__(self, matrix: np.ndarray) -> None:
         self.matrix, self.shape, self.tile = matrix, matrix.shape, len(matrix)
@@ -250,11 +253,12 @@ class _OneTile:
 
 
 def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarray]:
-    """Return the best ridge by leave-one-out errors or by the marginal likelihood, and α [N, K].
+    """Return the ridge with the smallest score, and α [N, K] for this ridge.
 
-    With the eigenvalues λ_i and the modes U of the kernel, A = Θ + ridge · tr(Θ)/N · 1 is inverted for each ridge in N²
-    operations. For "loo" the score is the mean of the squared leave-one-out errors (A⁻¹ y)_ik/(A⁻¹)_ii. For "evidence"
-    it is tr(yᵀ A⁻¹ y) + K log det A, which is −2 times the log marginal likelihood up to a constant.
+    Let A = Θ + ridge · tr(Θ)/N · 1. For by="loo" the score is the mean of the squared leave-one-out errors
+    (A⁻¹ y)_ik/(A⁻¹)_ii. For by="evidence" it is tr(yᵀ A⁻¹ y) + K log det A, which is −2 times the log marginal
+    likelihood up to a constant. The eigenvalues and eigenvectors of Θ are computed once. Then a score takes some N² K
+    operations for "loo", and N K for "evidence".
     """
     import scipy.optimize
 
@@ -264,7 +268,7 @@ def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarr
     squares = modes**2
 
     def score(log_ridge: float) -> float:
-        """Return the score, which is smallest for the best ridge."""
+        """Return the score of the ridge exp(log_ridge)."""
         shifted = values + np.exp(log_ridge) * mean
         if by == "evidence":
             return float(np.sum(parts**2 / shifted[:, None]) + y.shape[1] * np.sum(np.log(shifted)))
@@ -283,7 +287,7 @@ def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarr
 class KernelRegressor(RegressorMixin, _KernelMethod):
     """Ridge regression with the kernel of an infinitely wide network, as an estimator of scikit-learn.
 
-    With Θ the NTK, or with kernel="nngp" the NNGP kernel in its place, the prediction is::
+    Let Θ be the NTK, or the NNGP kernel if kernel="nngp". The prediction at x is::
 
         f(x) = Θ(x, X) α,  α = (Θ(X, X) + ridge · tr(Θ(X, X))/N · 1)⁻¹ y.
 
@@ -293,32 +297,34 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
 
     Args:
         net: A network of this library. Only its kernel is used, not its parameters. By default a network is built from
-            the next five arguments. If `net` is given, they must have their defaults.
+            the next five arguments. If `net` is given, these five must have their defaults.
         depth: The number of affine layers. For vectors all are dense. For images the last one is a dense readout, and
-            those before it are 3 × 3 convolutions with zero padding, so that `depth` must be at least 2.
-        activation: The name of the activation between them ("relu", "erf", "tanh", "gelu", "silu", "elu", "sigmoid",
-            "sin", "cos", "abs", "rbf", "gaussian", "identity"), or a layer such as `ntklib.LeakyRelu(0.1)`.
+            all others are 3 × 3 convolutions with zero padding. `depth` must then be at least 2.
+        activation: The name of the activation between the affine layers ("relu", "erf", "tanh", "gelu", "silu", "elu",
+            "sigmoid", "sin", "cos", "abs", "rbf", "gaussian", "identity"), or a layer such as `ntklib.LeakyRelu(0.1)`.
         w_std: σ_w of all affine layers, not squared.
         b_std: σ_b of all affine layers, not squared.
         readout: For images: "flatten" gives the readout a weight for each pixel, "pool" takes the mean over all pixels
             first. The kernel with "pool" takes H · W times as much time and memory.
-        kernel: "ntk" for networks in which all layers are trained, or "nngp" for networks in which the last layer alone
-            is trained. The prediction of "nngp" is also the mean of the Bayesian posterior.
-        ridge: The ridge relative to the mean of the kernel's diagonal, not negative. With 0 the kernel must not be
-            singular. Or a rule that chooses a ridge between 1e-8 and 100: "loo" takes the one with the smallest
-            leave-one-out squared error (see `ntklib.loo`), "evidence" the one with the largest marginal likelihood (see
-            `ntklib.log_marginal_likelihood`).
-        solver: "cholesky" for N up to 20,000 or so, or "cg" for conjugate gradients (`ntklib.cg_solve`), which needs a
-            ridge and has no `predict_std`.
+        kernel: "ntk" for networks whose layers are all trained, or "nngp" for networks whose last layer alone is
+            trained. The prediction of "nngp" is also the mean of the Bayesian posterior.
+        ridge: A number ≥ 0, relative to the mean of the kernel's diagonal, or one of two rules that choose a number
+            between 1e-8 and 100. "loo" chooses the number with the smallest mean squared leave-one-out error (see
+            `ntklib.loo`), and "evidence" the number with the largest marginal likelihood (see
+            `ntklib.log_marginal_likelihood`). With 0 the kernel must not be singular.
+        solver: "cholesky", for N up to 20,000 or so, or "cg" for conjugate gradients (see `ntklib.cg_solve`). "cg"
+            needs a number above 0 as `ridge`, and has no `predict_std`.
         max_memory: The bytes that "cg" may use; by default 2 GiB.
-        memory: A folder or a `joblib.Memory` in which kernel matrices are kept, as in scikit-learn's `Pipeline`. A
-            search over ridges by cross-validation then computes two kernels for each fold, and none of them twice: that
-            of its training inputs, and that between its test and its training inputs. With "cg" only the second is
-            kept. By default nothing is kept.
+        memory: A folder or a `joblib.Memory` in which kernel matrices are kept, as in scikit-learn's `Pipeline`. By
+            default nothing is kept. If they are kept, a search over ridges by cross-validation computes two kernels for
+            each fold, and each only once: the kernel of the training inputs, and the kernel between test and training
+            inputs. With "cg" only the second is kept.
 
     Raises:
         TypeError: From `fit`, if an argument has the wrong type.
         ValueError: From `fit`, if an argument is out of range, or if the kernel is singular.
+        NotConvergedError: From `fit` with "cg", if the residual is above 1e-8 after 500 iterations (see
+            `ntklib.cg_solve`).
 
     Example:
         >>> import numpy as np
@@ -332,14 +338,17 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
     Note:
         Inputs are vectors [N, d] or images [N, H, W, C], and targets [N] or [N, K]. Neither targets nor inputs are
         centered or scaled: put a scaler before the estimator in a `Pipeline`. The estimator follows scikit-learn's
-        rules (`clone`, `cross_val_score`, `GridSearchCV`, pickling). Results have double precision, whatever the
-        settings of JAX.
-        "cholesky" takes N³/3 operations and N² numbers. From N = 2,000 it factors the kernel in float32, and then
-        refines the solution until it has the digits of float64, to 1e-10. For smaller N, and if the kernel is too
-        ill-conditioned for that, it factors the kernel in float64. "cg" stops at a relative residual of 1e-8.
-        "loo" and "evidence" compute the kernel once and its eigenvalues, some 9 N³ operations and 3 N² numbers.
-        With "cholesky" and a number for `ridge`, `fit` warns if the kernel's rounding errors are not small compared to
-        the smallest eigenvalue of the matrix that is inverted.
+        rules (`clone`, `cross_val_score`, `GridSearchCV`, pickling). Results are in float64, whatever the settings of
+        JAX.
+
+        "cholesky" with a number as `ridge` takes N³/3 operations and memory for N² numbers. From N = 2,000 on it
+        factors the kernel in float32, and then refines the solution to a relative error of about 1e-10. If N is
+        smaller, or if the kernel is too ill-conditioned for float32, it factors the kernel in float64. In float64 `fit`
+        warns if the rounding errors of the kernel are not small compared to the smallest eigenvalue of the matrix that
+        is inverted.
+
+        "cg" stops at a relative residual of 1e-8. "loo" and "evidence" compute the kernel and its eigenvalues once, in
+        some 9 N³ operations and memory for 3 N² numbers.
 
     References:
         Jacot et al. 2018; Lee et al. 2019.
@@ -375,9 +384,10 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
 class KernelClassifier(ClassifierMixin, _KernelMethod):
     """Classification by ridge regression on centered one-hot targets, as an estimator of scikit-learn.
 
-    For K classes the targets of an example are K numbers: 1 − 1/K for its class and −1/K for all others. The regression
-    is that of `KernelRegressor`, and the prediction is the class with the largest output. Labels [N] may be anything
-    that can be sorted. After `fit` the attribute `classes_` lists the classes in that order.
+    For K classes the targets of an example are K numbers: 1 − 1/K for its class and −1/K for all others. The outputs
+    are computed as in `KernelRegressor`, and the prediction is the class with the largest output. Labels [N] may be
+    whole numbers, bools or strings. After `fit` the estimator has the attributes of `KernelRegressor`, and `classes_`,
+    the classes in sorted order.
 
     Args:
         net: As in `KernelRegressor`.
@@ -394,7 +404,9 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
 
     Raises:
         TypeError: From `fit`, if an argument has the wrong type.
-        ValueError: From `fit`, as `KernelRegressor`; or if there is only one class.
+        ValueError: From `fit`, for the same reasons as in `KernelRegressor`, if there is only one class, or if the
+            labels are not classes.
+        NotConvergedError: From `fit`, as in `KernelRegressor`.
 
     Example:
         >>> import ntklib as ntk
@@ -407,8 +419,8 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
         True
 
     Note:
-        There is no `predict_proba`: outputs of a regression on one-hot targets are not probabilities. If you need
-        probabilities, scikit-learn's `CalibratedClassifierCV` fits them on held-out data.
+        There is no `predict_proba`, because the outputs of a regression on one-hot targets are not probabilities. If
+        you need probabilities, scikit-learn's `CalibratedClassifierCV` fits them on held-out data.
 
     See Also:
         `ntklib.cross_entropy_flow`, for training on the cross-entropy, which has no closed form.
@@ -433,7 +445,7 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
         return self._fit(X, np.asarray(one_hot_centered(labels, len(self.classes_)), np.float64))
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
-        """Return the outputs [M, K] at test inputs. For two classes, [M]: the second output minus the first."""
+        """Return the outputs [M, K] at test inputs. For two classes return the second minus the first, [M]."""
         outputs = self._outputs(self._validated(X))
         return outputs if len(self.classes_) > 2 else outputs[:, 1] - outputs[:, 0]
 
@@ -444,7 +456,7 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
 
 
 def _refuse(estimator: object, **values: Any) -> None:
-    """Refuse masked and traced arrays, which scikit-learn's own checks would let through."""
+    """Raise TypeError for a masked array, whose mask scikit-learn would ignore, and for traced arrays."""
     name = type(estimator).__name__
     _checks.outside_jit(name, "Fit outside; the outputs can be differentiated through `net.kernel`.", values)
     for argument, value in values.items():
