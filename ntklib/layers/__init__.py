@@ -1,4 +1,4 @@
-"""Layers with two readings: activations of a finite network, covariances of the infinitely wide one."""
+"""Layers. Each maps the activations of a finite network, and the kernels of the infinitely wide network."""
 
 from ntklib.layers.activations import (
     Abs,

@@ -1,4 +1,4 @@
-"""Windows of pixels, which convolutions and pooling share."""
+"""Sums and means over windows of pixels, for convolutions and pooling layers."""
 
 import math
 from collections.abc import Sequence
@@ -11,12 +11,17 @@ from jax import Array
 from ntklib import _checks
 
 Padding = Literal["SAME", "VALID", "CIRCULAR"]
-#: Sizes along height and width: one number for both, or a pair (height, width).
+#: A size along height and width: one number for both, or a pair (height, width).
 HeightWidth = int | tuple[int, int]
 
 
 def height_and_width(argument: str, value: HeightWidth) -> tuple[int, int]:
-    """Check a size and return it as a pair."""
+    """Return a size as a pair (height, width).
+
+    Raises:
+        TypeError: If an entry of a pair is not a whole number.
+        ValueError: If `value` is neither an int nor a pair, or if an entry is below 1.
+    """
     both = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(both, Sequence) or len(both) != 2:
         raise ValueError(f"`{argument}` must be a number or a pair (height, width); got {value!r}.")
@@ -26,7 +31,7 @@ def height_and_width(argument: str, value: HeightWidth) -> tuple[int, int]:
 
 
 def check_images(shape: tuple[int, ...], fits: bool) -> None:
-    """Refuse inputs of this shape unless they are images, as `fits` says."""
+    """Raise a ValueError that names `shape`, unless `fits` says that the inputs are images."""
     if not fits:
         raise ValueError(
             f"Convolutions and pooling take images [N, H, W, C]; their input has shape {shape}. "
@@ -35,7 +40,11 @@ def check_images(shape: tuple[int, ...], fits: bool) -> None:
 
 
 def extent(size: int, window: int, stride: int, padding: Padding) -> tuple[int, int, int]:
-    """Return how many pixels to add before and after, and the number of outputs, by XLA's conventions."""
+    """Return (pixels to add before, pixels to add after, number of outputs) along one axis, as XLA counts them.
+
+    Raises:
+        ValueError: If the image is smaller than the window and `padding` is "VALID".
+    """
     if padding == "VALID":
         if window > size:
             raise ValueError(f"An image of {size} pixels is smaller than the window of {window}, with padding 'VALID'.")
@@ -46,9 +55,11 @@ def extent(size: int, window: int, stride: int, padding: Padding) -> tuple[int, 
 
 
 def windows(a: Array, axes: tuple[int, ...], window: int, stride: int, padding: Padding) -> Array:
-    """Sum over the places of a window, at the same place along each of the axes.
+    """Sum an array over windows along the given axes, after padding.
 
-    It is computed as a sum of slices: no convolution is needed.
+    With window size w and stride s, the sum along one axis is Σ_i a[s p + i] over i = 0, ..., w − 1, for each output p.
+    Along two axes the places i are equal: Σ_i a[s p + i, s p' + i]. It is computed as a sum of w
+    slices of the array.
     """
     low, high, out = extent(a.shape[axes[0]], window, stride, padding)
     widths = [(low, high) if axis in axes else (0, 0) for axis in range(a.ndim)]
@@ -64,9 +75,14 @@ def windows(a: Array, axes: tuple[int, ...], window: int, stride: int, padding: 
 
 
 def patch_mean(a: Array, axes: tuple[tuple[int, ...], ...], window: tuple, strides: tuple, padding: Padding) -> Array:
-    """Return A[a], the mean over patches, first over rows and then over columns.
+    """Return the mean over the places of a patch, written A[...] in the docstring of `Conv`.
 
-    `axes` are the axes of the heights and the axes of the widths.
+    Args:
+        a: An array with one pair of axes (height, width), or with two pairs if it has an entry for each pair of pixels.
+        axes: The height axes, and the width axes.
+        window: The size of a patch, (height, width).
+        strides: The distance between neighboring patches, (height, width).
+        padding: See `Conv`.
     """
     for i in (0, 1):
         a = windows(a, axes[i], window[i], strides[i], padding)

@@ -1,8 +1,12 @@
-"""The library's own activations as layers, each with the record of its dual."""
+"""The library's own activations, as layers.
+
+The kernel map of `Elementwise` needs two expectations over Gaussian u and v, E[φ(u) φ(v)] and E[φ'(u) φ'(v)]. They are
+called the dual of the activation φ.
+"""
 
 import math
 
-import jax.numpy as jnp  # noqa: F401  the examples use it
+import jax.numpy as jnp  # noqa: F401  the examples use jnp
 
 from ntklib import _checks
 from ntklib.duals import oscillating, polynomials, rectified, sigmoidal
@@ -10,12 +14,12 @@ from ntklib.layers.elementwise import Elementwise
 
 
 def Relu() -> Elementwise:
-    """The activation φ(x) = max(x, 0).
+    """The activation φ(x) = max(x, 0), as a layer.
 
-    The kernel is in closed form: the arc-cosine kernel of order 1.
+    Its dual (see `Elementwise`) has a closed form. E[φ(u) φ(v)] is half of the arc-cosine kernel of order 1.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     References:
         Cho & Saul 2009, "Kernel Methods for Deep Learning".
@@ -28,18 +32,19 @@ def Relu() -> Elementwise:
 
 
 def LeakyRelu(slope: float = 0.01) -> Elementwise:
-    """The activation φ(x) = x for x ≥ 0 and slope · x for x < 0.
+    """The activation φ(x) = x for x ≥ 0 and slope · x for x < 0, as a layer.
 
-    The kernel is in closed form.
+    Its dual (see `Elementwise`) has a closed form.
 
     Args:
-        slope: The slope for negative x; any real number.
+        slope: The slope for negative x; any finite number.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Raises:
         TypeError: If `slope` is not a real number.
+        ValueError: If it is not finite.
 
     Example:
         >>> LeakyRelu(0.5)(jnp.array([-1.0, 2.0])).tolist()
@@ -50,12 +55,12 @@ def LeakyRelu(slope: float = 0.01) -> Elementwise:
 
 
 def Abs() -> Elementwise:
-    """The activation φ(x) = abs(x), the absolute value.
+    """The activation φ(x) = abs(x), the absolute value, as a layer.
 
-    The kernel is in closed form.
+    Its dual (see `Elementwise`) has a closed form.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Example:
         >>> Abs()(jnp.array([-1.0, 2.0])).tolist()
@@ -65,15 +70,16 @@ def Abs() -> Elementwise:
 
 
 def RectifiedMonomial(degree: int) -> Elementwise:
-    """The activation φ(x) = max(x, 0)^degree, whose dual is the arc-cosine kernel of that order.
+    """The activation φ(x) = max(x, 0)^degree, as a layer.
 
-    The kernel is in closed form. Degree 0 is a step from 0 to 1, degree 1 is ReLU.
+    Its dual (see `Elementwise`) has a closed form. E[φ(u) φ(v)] is half of the arc-cosine kernel of order `degree`.
+    Degree 0 is a step from 0 to 1, degree 1 is ReLU.
 
     Args:
-        degree: A whole number from 0.
+        degree: A whole number, 0 or larger.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Raises:
         TypeError: If `degree` is not a whole number.
@@ -91,13 +97,13 @@ def RectifiedMonomial(degree: int) -> Elementwise:
 
 
 def Sign() -> Elementwise:
-    """The activation φ(x) = sign(x).
+    """The activation φ(x) = sign(x), as a layer.
 
-    The kernel is in closed form. The derivative of φ is 0, so all layers before this one add nothing to the tangent
-    kernel.
+    Its dual (see `Elementwise`) has a closed form. The derivative of φ is 0, so the layers before this one add nothing
+    to the tangent kernel.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Example:
         >>> Sign()(jnp.array([-3.0, 2.0])).tolist()
@@ -107,10 +113,12 @@ def Sign() -> Elementwise:
 
 
 def Identity() -> Elementwise:
-    """The activation φ(x) = x, of a deep linear network. The kernel map changes nothing.
+    """The activation φ(x) = x, as a layer, for deep linear networks.
+
+    Its kernel map returns Σ and Θ as they are.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Example:
         >>> Identity()(jnp.array([-1.0, 2.0])).tolist()
@@ -120,12 +128,12 @@ def Identity() -> Elementwise:
 
 
 def Erf() -> Elementwise:
-    """The activation φ(x) = erf(x); not erf(x/√2), which some papers use.
+    """The activation φ(x) = erf(x), as a layer. Some papers use erf(x/√2) instead.
 
-    The kernel is in closed form: the arc-sine kernel.
+    Its dual (see `Elementwise`) has a closed form. E[φ(u) φ(v)] is the arc-sine kernel.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     References:
         Williams 1997, "Computing with Infinite Networks".
@@ -138,12 +146,12 @@ def Erf() -> Elementwise:
 
 
 def Gelu() -> Elementwise:
-    """The activation φ(x) = x Φ(x), with Φ the distribution function of N(0, 1).
+    """The activation φ(x) = x Φ(x), with Φ the distribution function of N(0, 1), as a layer.
 
-    This is the exact function, not its approximation by tanh. The kernel is in closed form.
+    This is GELU itself and not its approximation by tanh. Its dual (see `Elementwise`) has a closed form.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Example:
         >>> [round(v, 4) for v in Gelu()(jnp.array([0.0, 1.0])).tolist()]
@@ -153,10 +161,12 @@ def Gelu() -> Elementwise:
 
 
 def Tanh() -> Elementwise:
-    """The activation φ(x) = tanh(x). Its dual has no closed form and is computed by quadrature.
+    """The activation φ(x) = tanh(x), as a layer.
+
+    Its dual (see `Elementwise`) has no closed form and is computed by quadrature.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Example:
         >>> [round(v, 4) for v in Tanh()(jnp.array([0.0, 1.0])).tolist()]
@@ -166,12 +176,12 @@ def Tanh() -> Elementwise:
 
 
 def Silu() -> Elementwise:
-    """The activation φ(x) = x/(1 + exp(−x)), also known as Swish.
+    """The activation φ(x) = x/(1 + exp(−x)), also known as Swish, as a layer.
 
-    Its dual has no closed form and is computed by quadrature.
+    Its dual (see `Elementwise`) has no closed form and is computed by quadrature.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Example:
         >>> [round(v, 4) for v in Silu()(jnp.array([0.0, 1.0])).tolist()]
@@ -181,12 +191,12 @@ def Silu() -> Elementwise:
 
 
 def Elu() -> Elementwise:
-    """The activation φ(x) = x for x > 0 and exp(x) − 1 otherwise.
+    """The activation φ(x) = x for x > 0 and exp(x) − 1 for x ≤ 0, as a layer.
 
-    Its dual has no closed form and is computed by quadrature.
+    Its dual (see `Elementwise`) has no closed form and is computed by quadrature.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Example:
         >>> [round(v, 4) for v in Elu()(jnp.array([-1.0, 1.0])).tolist()]
@@ -196,10 +206,12 @@ def Elu() -> Elementwise:
 
 
 def Sigmoid() -> Elementwise:
-    """The activation φ(x) = 1/(1 + exp(−x)). Its dual has no closed form and is computed by quadrature.
+    """The activation φ(x) = 1/(1 + exp(−x)), as a layer.
+
+    Its dual (see `Elementwise`) has no closed form and is computed by quadrature.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Example:
         >>> Sigmoid()(jnp.array([0.0])).tolist()
@@ -209,21 +221,21 @@ def Sigmoid() -> Elementwise:
 
 
 def Sin(frequency: float = 1.0, *, amplitude: float = 1.0, phase: float = 0.0) -> Elementwise:
-    """The activation φ(x) = amplitude · sin(frequency · x + phase).
+    """The activation φ(x) = amplitude · sin(frequency · x + phase), as a layer.
 
-    The kernel is in closed form.
+    Its dual (see `Elementwise`) has a closed form.
 
     Args:
         frequency: A positive number, in radians per unit of x.
         amplitude: A positive number.
-        phase: In radians.
+        phase: A number, in radians.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Raises:
         TypeError: If an argument is not a real number.
-        ValueError: If `frequency` or `amplitude` is not positive.
+        ValueError: If `frequency` or `amplitude` is not positive, or if an argument is not finite.
 
     Example:
         >>> [round(v, 4) for v in Sin(2.0)(jnp.array([0.0, 1.0])).tolist()]
@@ -236,20 +248,20 @@ def Sin(frequency: float = 1.0, *, amplitude: float = 1.0, phase: float = 0.0) -
 
 
 def Cos(frequency: float = 1.0, *, amplitude: float = 1.0) -> Elementwise:
-    """The activation φ(x) = amplitude · cos(frequency · x).
+    """The activation φ(x) = amplitude · cos(frequency · x), as a layer.
 
-    The kernel is in closed form.
+    Its dual (see `Elementwise`) has a closed form.
 
     Args:
         frequency: A positive number, in radians per unit of x.
         amplitude: A positive number.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Raises:
         TypeError: If an argument is not a real number.
-        ValueError: If `frequency` or `amplitude` is not positive.
+        ValueError: If `frequency` or `amplitude` is not positive, or if an argument is not finite.
 
     Example:
         >>> [round(v, 4) for v in Cos(2.0)(jnp.array([0.0, 1.0])).tolist()]
@@ -261,9 +273,9 @@ def Cos(frequency: float = 1.0, *, amplitude: float = 1.0) -> Elementwise:
 
 
 def Rbf(gamma: float = 1.0) -> Elementwise:
-    """The activation φ(x) = √2 sin(√(2γ) x + π/4), whose dual is the Gaussian (RBF) kernel.
+    """The activation φ(x) = √2 sin(√(2γ) x + π/4), as a layer.
 
-    For (u, v) Gaussian with mean 0::
+    Its dual (see `Elementwise`) has a closed form. E[φ(u) φ(v)] is the Gaussian (RBF) kernel::
 
         E[φ(u) φ(v)] = exp(−γ E[(u − v)²]).
 
@@ -271,11 +283,11 @@ def Rbf(gamma: float = 1.0) -> Elementwise:
         gamma: γ, a positive number.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Raises:
         TypeError: If `gamma` is not a real number.
-        ValueError: If it is not positive.
+        ValueError: If it is not positive and finite.
 
     Example:
         >>> [round(v, 4) for v in Rbf()(jnp.array([0.0])).tolist()]
@@ -286,19 +298,19 @@ def Rbf(gamma: float = 1.0) -> Elementwise:
 
 
 def Gaussian(rate: float = 1.0) -> Elementwise:
-    """The activation φ(x) = exp(−rate · x²).
+    """The activation φ(x) = exp(−rate · x²), as a layer.
 
-    The kernel is in closed form.
+    Its dual (see `Elementwise`) has a closed form.
 
     Args:
         rate: A positive number.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Raises:
         TypeError: If `rate` is not a real number.
-        ValueError: If it is not positive.
+        ValueError: If it is not positive and finite.
 
     Example:
         >>> [round(v, 4) for v in Gaussian()(jnp.array([0.0, 1.0])).tolist()]
@@ -309,19 +321,19 @@ def Gaussian(rate: float = 1.0) -> Elementwise:
 
 
 def Exp(rate: float = 1.0) -> Elementwise:
-    """The activation φ(x) = exp(rate · x).
+    """The activation φ(x) = exp(rate · x), as a layer.
 
-    The kernel is in closed form.
+    Its dual (see `Elementwise`) has a closed form.
 
     Args:
         rate: A number other than 0.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Raises:
         TypeError: If `rate` is not a real number.
-        ValueError: If it is 0, which would make the function constant.
+        ValueError: If it is 0, which would make φ constant, or not finite.
 
     Example:
         >>> [round(v, 4) for v in Exp(-1.0)(jnp.array([0.0, 1.0])).tolist()]
@@ -334,15 +346,15 @@ def Exp(rate: float = 1.0) -> Elementwise:
 
 
 def Monomial(degree: int) -> Elementwise:
-    """The activation φ(x) = x^degree.
+    """The activation φ(x) = x^degree, as a layer.
 
-    The kernel is in closed form.
+    Its dual (see `Elementwise`) has a closed form.
 
     Args:
-        degree: A whole number from 1.
+        degree: A whole number, 1 or larger.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Raises:
         TypeError: If `degree` is not a whole number.
@@ -357,19 +369,20 @@ def Monomial(degree: int) -> Elementwise:
 
 
 def Hermite(degree: int) -> Elementwise:
-    """The activation φ(x) = He_n(x)/√(n!), the normalized Hermite polynomial of degree n.
+    """The activation φ(x) = He_n(x)/√(n!), the normalized Hermite polynomial of degree n, as a layer.
 
-    The kernel is in closed form. For units u, v of variance 1 and correlation ρ, E[φ(u) φ(v)] = ρ^n.
+    Its dual (see `Elementwise`) has a closed form. If u and v have variance 1 and correlation ρ, E[φ(u) φ(v)] = ρ^n.
 
     Args:
-        degree: n, a whole number from 1.
+        degree: n, a whole number from 1 to 170.
 
     Returns:
-        The layer.
+        An `Elementwise` layer.
 
     Raises:
         TypeError: If `degree` is not a whole number.
         ValueError: If it is not positive.
+        OverflowError: If it is larger than 170: √(n!) is then beyond the range of float64.
 
     Example:
         >>> [round(v, 4) for v in Hermite(2)(jnp.array([0.0, 1.0])).tolist()]  # (x² − 1)/√2

@@ -1,4 +1,4 @@
-"""Ready architectures: fully connected, convolutional, and the Myrtle networks."""
+"""Functions that build networks: fully connected, convolutional, and Myrtle networks."""
 
 import itertools
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from ntklib.layers.norm import Flatten
 from ntklib.layers.pooling import AvgPool, GlobalAvgPool
 from ntklib.parameterization import NTK, Parameterization
 
-#: For each depth, the number of convolutions before each pooling layer. Convolutions and readout add up to `depth`.
+#: For each depth, the numbers of convolutions in the three groups. With the dense readout they add up to the depth.
 _MYRTLE = {5: (2, 1, 1), 7: (2, 2, 2), 10: (3, 3, 3)}
 
 
@@ -34,18 +34,18 @@ def mlp(
     parameterization: Parameterization = NTK,
     rngs: nnx.Rngs,
 ) -> Serial:
-    """Build a fully connected network: affine layers with an activation between them.
+    """Build a fully connected network: affine layers with an activation between each and the next.
 
     Args:
-        widths: [d, n_1, ..., K]: the numbers of inputs, of units in each hidden layer, and of outputs.
+        widths: [d, n_1, ..., K]: the size of an input, the width of each hidden layer, and the number of outputs.
         activation: The layer between two affine layers; ReLU by default.
         w_std: σ_w of all affine layers, not squared.
         b_std: σ_b of all affine layers, not squared.
-        parameterization: Where the scales stand; see `Dense`. The roles of the layers are set here.
-        rngs: The random numbers from which parameters are drawn, e.g. `nnx.Rngs(0)`.
+        parameterization: As for `Dense`. This function sets the `role` of each layer.
+        rngs: The random generator of the parameters, e.g. `nnx.Rngs(0)`.
 
     Returns:
-        A `Serial` network, which maps [N, d] to [N, K].
+        A `Serial` network from [N, d] to [N, K].
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -91,31 +91,33 @@ def cnn(
     parameterization: Parameterization = NTK,
     rngs: nnx.Rngs,
 ) -> Serial:
-    """Build a convolutional network: convolutions, an activation after each, and a dense readout.
+    """Build a convolutional network: convolutions, each followed by an activation, and a dense readout.
 
     Args:
         input_shape: (H, W, C), the shape of one image.
-        channels: The number of output channels of each convolution, in their order.
+        channels: The numbers of output channels of the convolutions, from first to last.
         outputs: The number of outputs, K.
         kernel_size: The size of a patch in every convolution; see `Conv`.
         strides: The strides of every convolution; see `Conv`.
         padding: The padding of every convolution; see `Conv`.
-        readout: "flatten" gives the readout a weight for each pixel and channel. "pool" first takes the mean over all
-            pixels; with padding "CIRCULAR" and strides 1 the outputs are then invariant under translations.
-        share_weights: Whether all pixels of a convolution have the same weights. With False the layers are
+        readout: With "flatten" the readout has a weight for each pixel and channel. With "pool" it acts on the mean
+            over all pixels. With "pool", padding "CIRCULAR", strides 1 and shared weights, the outputs do not change if
+            the image is shifted circularly.
+        share_weights: Whether a convolution has the same weights at all pixels. If False, the layers are
             `LocallyConnected`.
         activation: The layer after each convolution; ReLU by default.
         w_std: σ_w of all affine layers, not squared.
         b_std: σ_b of all affine layers, not squared.
-        parameterization: Where the scales stand; see `Dense`. The roles of the layers are set here.
-        rngs: The random numbers from which parameters are drawn, e.g. `nnx.Rngs(0)`.
+        parameterization: As for `Dense`. This function sets the `role` of each layer.
+        rngs: The random generator of the parameters, e.g. `nnx.Rngs(0)`.
 
     Returns:
-        A `Serial` network, which maps [N, H, W, C] to [N, K].
+        A `Serial` network from [N, H, W, C] to [N, K].
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If a shape, a size or a choice is out of range.
+        ValueError: If `input_shape` is not (H, W, C), if `channels` is not a list or is empty, if an option is unknown,
+            if a size or a scale is out of range, or if an image becomes smaller than a patch under padding "VALID".
 
     Example:
         >>> import jax.numpy as jnp
@@ -124,8 +126,8 @@ def cnn(
         (5, 10)
 
     Note:
-        With "flatten" the infinite-width kernel compares equal pixels only, N · M · H · W numbers. With "pool" it
-        compares all pairs of pixels, N · M · (H · W)² numbers.
+        With "flatten" the infinite-width kernel holds the covariances of equal pixels, N · M · H · W numbers. With
+        "pool" it holds the covariances of all pairs of pixels, N · M · (H · W)² numbers.
     """
     height, width, c_in = _input_shape(input_shape)
     _channels(channels)
@@ -136,7 +138,7 @@ def cnn(
     every: dict[str, Any] = {"w_std": w_std, "b_std": b_std, "parameterization": parameterization, "rngs": rngs}
     layers: list[Layer] = []
     every_conv: dict[str, Any] = {"strides": strides, "padding": padding, **every}
-    # Trace the layers on one image, to learn its size before each of them and the number of units at the readout.
+    # Trace the layers on one image. This gives the size of the image before each layer, and the fan-in of the readout.
     image = jax.ShapeDtypeStruct((1, height, width, c_in), jnp.result_type(float))
     for i, (n_in, n_out) in enumerate(itertools.pairwise([c_in, *channels])):
         role = "hidden" if i else "input"
@@ -165,23 +167,23 @@ def myrtle(
 ) -> Serial:
     """Build a Myrtle network: three groups of 3 × 3 convolutions with pooling, and a dense readout.
 
-    An activation follows each convolution. A 2 × 2 average pooling follows the first and the second group. After the
-    third group the mean over all pixels that are left is taken, and a dense readout follows.
+    Each convolution is followed by an activation, and each of the first two groups by a 2 × 2 average pooling. The
+    third group is followed by the mean over all remaining pixels and by the readout.
 
     Args:
-        depth: The number of affine layers, readout included. The three groups have 2, 1, 1 convolutions at depth 5,
-            2, 2, 2 at depth 7, and 3, 3, 3 at depth 10.
+        depth: The number of affine layers, readout included. The numbers of convolutions in the three groups are
+            (2, 1, 1) at depth 5, (2, 2, 2) at depth 7, and (3, 3, 3) at depth 10.
         channels: The number of channels of every convolution.
         outputs: The number of outputs, K.
         c_in: The number of channels of the images.
         activation: The layer after each convolution; ReLU by default.
         w_std: σ_w of all affine layers, not squared.
         b_std: σ_b of all affine layers, not squared.
-        parameterization: Where the scales stand; see `Dense`. The roles of the layers are set here.
-        rngs: The random numbers from which parameters are drawn, e.g. `nnx.Rngs(0)`.
+        parameterization: As for `Dense`. This function sets the `role` of each layer.
+        rngs: The random generator of the parameters, e.g. `nnx.Rngs(0)`.
 
     Returns:
-        A `Serial` network, which maps [N, H, W, c_in] to [N, K], for images of any size from 4 × 4.
+        A `Serial` network from [N, H, W, c_in] to [N, K]. Images may have any size from 4 × 4 on.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -194,13 +196,13 @@ def myrtle(
         (2, 10)
 
     Note:
-        The infinite-width kernel holds all pairs of pixels of the full image, N · M · (H · W)² numbers: pass few
-        images at a time.
+        The infinite-width kernel holds the covariances of all pairs of pixels of the full image, N · M · (H · W)²
+        numbers: pass few images at a time.
 
     References:
         Shankar et al. 2020, "Neural Kernels Without Tangents" (NNGP and other kernels of this architecture on
-        CIFAR-10). The network is usually written with three more 2 × 2 poolings in the place of the mean; on 32 × 32
-        images the two are the same.
+        CIFAR-10). The network is usually written with three more 2 × 2 poolings instead of the mean. On 32 × 32 images
+        this is the same.
     """
     if depth not in _MYRTLE:
         raise ValueError(f"`depth` of a Myrtle network must be 5, 7 or 10; got {depth!r}. For others see ntklib.cnn.")
@@ -227,7 +229,7 @@ def _activation(activation: Elementwise | None) -> Elementwise:
 def _input_shape(shape: Any) -> tuple[int, int, int]:
     if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 3:
         raise ValueError(
-            f"`input_shape` must be (H, W, C), that of one image without the axis of examples; got {shape!r}. "
+            f"`input_shape` must be (H, W, C), the shape of one image without the axis of examples; got {shape!r}. "
             f"For images `x` [N, H, W, C] pass `x.shape[1:]`."
         )
     for size in shape:

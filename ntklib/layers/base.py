@@ -19,14 +19,14 @@ from ntklib.kernel import Kernel
 
 
 class Layer(nnx.Module):
-    """A layer, or a network of layers: the base class of both.
+    """The base class of layers and of networks made of layers.
 
-    A layer has two readings. `__call__` maps activations: it is the finite network. `kernel_map` maps covariances: it
-    is the limit of the network as all hidden widths go to infinity. `kernel_map` reads hyperparameters only and never
-    parameters, so that neither training nor another seed can change it.
+    A layer has two methods. `__call__` computes the outputs of the finite layer. `kernel_map` computes the kernel of
+    the outputs from the kernel of the inputs, in the limit where all hidden widths go to infinity. `kernel_map` uses
+    hyperparameters and no parameters, so that neither training nor another seed changes it.
 
-    A layer of your own is a subclass that defines both methods. It states by the class attributes `ends_affine`,
-    `wants_vectors` and `pools` what containers need to know of it.
+    To write a layer of your own, define both methods in a subclass. The combinators (`Serial`, `Residual`, `Sum`) and
+    `kernel` read its attributes `ends_affine`, `wants_vectors` and `pools`: set them where the defaults are wrong.
 
     Example:
         >>> import jax.numpy as jnp
@@ -40,12 +40,14 @@ class Layer(nnx.Module):
         [[4.0]]
     """
 
-    #: Whether the layer ends affinely, so that in the limit its outputs are centered Gaussian and independent of
-    #: everything before them.
+    #: Whether the last operation of the layer is affine, with weights of its own. In the limit its outputs are then
+    #: Gaussian with mean zero, and independent of its inputs.
     ends_affine: bool = False
-    #: Whether the last layer is a Dense: given images it would have outputs at every pixel, which is hardly ever meant.
+    #: Whether the last operation is a `Dense` layer. `kernel` then refuses images that are not flattened or pooled,
+    #: because a `Dense` layer would have outputs at every pixel, which is hardly ever meant.
     wants_vectors: bool = False
-    #: The number of pooling layers that an input passes. Pooling needs the covariances of all pairs of pixels.
+    #: The number of pooling layers between inputs and outputs. Kernels hold the covariances of all pairs of pixels
+    #: until the last of them.
     pools: int = 0
 
     @abc.abstractmethod
@@ -54,31 +56,32 @@ class Layer(nnx.Module):
 
     @abc.abstractmethod
     def kernel_map(self, k: Kernel) -> Kernel:
-        """Return the kernel of the outputs, given the kernel of the inputs."""
+        """Return the kernel of the outputs from the kernel `k` of the inputs."""
 
     def kernel(self, x1: ArrayLike, x2: ArrayLike | None = None) -> Kernel:
         """Return NNGP and NTK of the infinitely wide network between two sets of inputs, per output unit.
 
-        With expectations over initializations and sums over all parameters::
+        Let f be one output unit and θ a parameter. With expectations over initializations and a sum over all
+        parameters::
 
             Σ(x, x') = E[f(x) f(x')],   Θ(x, x') = Σ_θ E[∂f(x)/∂θ ∂f(x')/∂θ].
 
-        The parameters θ are those of the parameterization, and no learning rates enter. Under `NTK` this is the
-        recursion of Jacot et al. 2018. The kernel is differentiable in the inputs, also where inputs are equal or zero.
-        Inputs may be sharded over explicit axes of a mesh: the rows of the kernel are then sharded as those of `x1`.
+        Θ depends on the parameterization, and not on learning rates. Under `NTK` it is computed by the recursion of
+        Jacot et al. 2018. The kernel is differentiable in the inputs, also where inputs are equal or zero. Inputs may
+        be sharded over explicit axes of a mesh: the rows of the kernel are then sharded like the rows of `x1`.
 
         Args:
             x1: Inputs [N, d], or images [N, H, W, C].
             x2: Inputs [M, d], or images [M, H, W, C]. By default the kernel is between `x1` and itself.
 
         Returns:
-            A `Kernel`, whose `nngp` and `ntk` are [N, M].
+            A `Kernel`, whose `nngp` and `ntk` are [N, M]. If the outputs have pixels, they are [N, M, H', W'].
 
         Raises:
             TypeError: If the inputs are not arrays of floating-point numbers.
-            ValueError: If the inputs do not fit the network or each other, if a layer has no kernel where it stands, if
-                two layers share a parameter, or if variances leave the range in which an activation's accuracy is
-                known.
+            ValueError: If the inputs are empty, not finite, of another shape, or too large or too small for their type;
+                if they do not fit the network or each other; if a layer has no kernel where it stands; if two layers
+                share a parameter; or if a variance is outside of the range in which an activation's accuracy is known.
 
         Example:
             >>> import jax.numpy as jnp, ntklib as ntk
@@ -88,16 +91,19 @@ class Layer(nnx.Module):
             [[2.0, 0.3183], [0.3183, 2.0]]
 
         Note:
-            Each layer is a compiled program, which all networks share whose inputs have the same shape: another w_std,
-            width or depth compiles nothing.
-            Memory: a few times N · M numbers. For images before they are flattened it is H · W times as much, and
-            with pooling (H · W)² times. `ntklib.gram` computes large kernels in tiles.
-            Accuracy in float32, relative to √(Θ(x, x) Θ(x', x')): 2e-6 up to depth 20, also for inputs that are nearly
-            the same, and from there on 1e-7 more with each layer. Use float64 in three cases. With pooling,
-            correlations of nearly equal images have half of the digits, and errors of 1e-4 occur. Near a variance that
-            repels (GELU with w_std about 1.45), layers magnify the relative errors of variances: 7e-5 at depth
-            50. Deep in the chaotic phase, 1 − ρ of inputs that are nearly the same grows like χ_1^depth, and so do
-            its rounding errors of 1e-14: for erf with w_std = 2 to 1e-4 at depth 50, and to 0.3 at depth 80.
+            Each layer is a compiled program, which networks share if their inputs have the same shape: another w_std or
+            width compiles nothing, and another depth at most the programs of a layer or two.
+
+            Memory: a few times N · M numbers. For images it is H · W times as much until they are flattened, and
+            (H · W)² times as much until the last pooling layer. `ntklib.gram` computes large kernels in tiles.
+
+            The error in float32, relative to √(Θ(x, x) Θ(x', x')), is 2e-6 up to depth 20, and 1e-7 more with each
+            further layer. This includes inputs that are nearly equal. Use float64 in three cases. First, with pooling,
+            correlations of nearly equal images keep half of their digits, and errors of 1e-4 occur. Second, near a
+            fixed point of the variance that repels (GELU with w_std about 1.45), layers magnify the relative errors of
+            variances: the error is 7e-5 at depth 50. Third, deep in the chaotic phase, 1 − ρ of nearly equal inputs
+            grows like χ_1^depth. Its rounding error, 1e-14 at the start, grows with it: for erf with w_std = 2 to 1e-4
+            at depth 50, and to 0.3 at depth 80.
 
         References:
             Jacot et al. 2018, Theorem 1.
@@ -118,11 +124,14 @@ class Layer(nnx.Module):
 
 
 def require_independent(layers: Any, path: str = "") -> None:
-    """Refuse layers that share a parameter: the kernel takes the weights of each to be independent of all others.
+    """Refuse layers that share a parameter, because kernel maps take the weights of different layers to be independent.
 
     Args:
         layers: A network, or a sequence of layers.
-        path: The name of the sequence, for the message.
+        path: The name of the sequence in the message.
+
+    Raises:
+        ValueError: If a parameter stands at two places.
     """
     if (both := shared_parameter(layers, path)) is not None:
         raise ValueError(
@@ -134,10 +143,10 @@ def require_independent(layers: Any, path: str = "") -> None:
 
 
 def shared_parameter(layers: Any, path: str = "") -> tuple[str, str] | None:
-    """Return two places of layers at which the same parameter stands, or None if there are none.
+    """Return the paths of two places that hold the same parameter, or None if all parameters are different.
 
-    Parameters come to be shared in three ways: a layer is passed for two places of a network, it is put into `layers` a
-    second time later, or a parameter of one layer is assigned to another (`b.W = a.W`).
+    A parameter is shared if a layer is passed to a network twice, if a layer is put into `layers` a second time, or if
+    a parameter of one layer is assigned to another layer (`b.W = a.W`).
     """
     found: dict[int, str] = {}
     for name, param in _parameters(layers, path):
@@ -148,7 +157,10 @@ def shared_parameter(layers: Any, path: str = "") -> tuple[str, str] | None:
 
 
 def _parameters(value: Any, path: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, nnx.Param]]:
-    """Yield each parameter of a module with its place, once for each place. `above` are the modules that hold it."""
+    """Yield (path, parameter) for each place in a module at which a parameter stands.
+
+    `above` has the ids of the objects around `value`. An object that contains itself is not entered a second time.
+    """
     if isinstance(value, nnx.Param):
         yield path, value
     elif id(value) in above:
@@ -165,10 +177,10 @@ def _parameters(value: Any, path: str, above: tuple[int, ...] = ()) -> Iterator[
 
 
 def _on_explicit_axes(kernel: Callable[..., Kernel], x1: ArrayLike, x2: ArrayLike | None) -> Kernel:
-    """Return `kernel(x1, x2)`, also for inputs whose types say how they are sharded (a mesh with explicit axes).
+    """Return `kernel(x1, x2)`, also for inputs that are sharded over explicit axes of a mesh.
 
-    The compiler then decides what is computed where. The rows of the result are sharded as those of x1, its columns as
-    the rows of x2, if that is over another axis of the mesh.
+    The compiler decides which device computes which entries. The rows of the result are sharded like the rows of x1.
+    Its columns are sharded like the rows of x2 if these are sharded over another axis than the rows of x1.
     """
     given = [x for x in (x1, x2) if x is not None]
     places = [jax.typeof(x).sharding for x in given if isinstance(x, Array) and x.ndim > 1]
@@ -178,7 +190,7 @@ def _on_explicit_axes(kernel: Callable[..., Kernel], x1: ArrayLike, x2: ArrayLik
     given = [_on_mesh(jnp.asarray(x), mesh) for x in given]
     rows, columns = (jax.typeof(x).sharding.spec[0] for x in (given[0], given[-1]))
     entries = PartitionSpec(rows, None if columns == rows else columns)
-    # What a kernel has besides its arrays; the arrays themselves are computed below, by their names.
+    # A Kernel with the right fields that are not arrays. Its arrays are shapes only, and are filled in below.
     form = jax.eval_shape(kernel, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in given))
     specs = {"nngp": entries, "ntk": entries, "delta": entries, "q1": PartitionSpec(rows), "q2": PartitionSpec(columns)}
 
@@ -191,12 +203,16 @@ def _on_explicit_axes(kernel: Callable[..., Kernel], x1: ArrayLike, x2: ArrayLik
 
 
 def _on_mesh(x: Array, mesh: Any) -> Array:
-    """Return the same array. If it is not on the mesh, it is put there, in full on each device."""
+    """Return an array that is on the mesh. An array from elsewhere is copied in full to each device."""
     return x if jax.typeof(x).sharding.mesh == mesh else jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec()))
 
 
 def _refuse_vanished(k: Kernel, x1: Any, x2: Any) -> None:
-    """Refuse vectors that are not zero, but whose squares are too small to be numbers. Traced ones are not checked."""
+    """Refuse vectors that are not zero but have a kernel of zeros, because their mean squares underflow.
+
+    `k` is the kernel of the network's outputs. Images, traced inputs and inputs on devices of other processes are not
+    checked.
+    """
     for argument, x, q in (("x1", x1, k.q1), ("x2", x1 if x2 is None else x2, k.q2)):
         if _checks.is_traced(q, x) or q.ndim != 1 or np.ndim(x) != 2 or not getattr(q, "is_fully_addressable", True):
             continue
@@ -204,6 +220,6 @@ def _refuse_vanished(k: Kernel, x1: Any, x2: Any) -> None:
         rows = np.asarray(x)[vanished].astype(np.float64)
         if (rows.any(1) & (np.square(rows).mean(1) < float(jnp.finfo(q.dtype).tiny))).any():
             raise ValueError(
-                f"`{argument}` has inputs too small for {q.dtype.name}: their variance vanishes. Standardize the "
-                f"inputs, or use float64."
+                f"`{argument}` has inputs that are too small for {q.dtype.name}: their squares round to zero. "
+                f"Standardize the inputs, or use float64."
             )

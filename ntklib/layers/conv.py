@@ -19,7 +19,7 @@ from ntklib.parameterization import NTK, Parameterization, Role
 
 
 class _PatchLayer(Layer):
-    """An affine layer over patches of pixels. Its subclasses say which pixels share weights."""
+    """The base class of `Conv` and `LocallyConnected`: an affine layer over patches of pixels."""
 
     ends_affine = True
     w_std: float
@@ -39,18 +39,18 @@ class _PatchLayer(Layer):
         self.strides = height_and_width("strides", strides)
 
     def scales(self) -> dict[str, tuple[float, float, float]]:
-        """Return (multiplier, initial standard deviation, learning-rate factor) of each parameter, by its name."""
+        """Return (multiplier, initial standard deviation, learning-rate factor) for the name of each parameter."""
         p, area = self.parameterization, math.prod(self.kernel_size)
         scales = {"W": p.weight(self.role, self.c_in * area, self.c_out, self.w_std)}
         return scales | {"b": p.bias(self.role, self.c_out, self.b_std)} if self.use_bias else scales
 
     def _extents(self, image_size: tuple[int, ...]) -> list[tuple[int, int, int]]:
-        """For height and width: how many pixels to add before and after, and the number of outputs."""
+        """Return (pixels to add before, pixels to add after, number of outputs) for height and for width."""
         sizes = zip(image_size, self.kernel_size, self.strides, strict=True)
         return [extent(size, window, stride, self.padding) for size, window, stride in sizes]
 
     def _over_patches(self, k: Kernel) -> Kernel:
-        """Return the kernel of a `Dense` layer over patches, with the same weights at every pixel."""
+        """Return the kernel of the outputs if all pixels have the same weights."""
         _checks.features(self.c_in, k.features)
         patches = _patch_means(k, self.kernel_size, self.strides, self.padding)
         return affine_kernel(patches, self.scales(), self.c_in * math.prod(self.kernel_size), self.c_out)
@@ -58,20 +58,22 @@ class _PatchLayer(Layer):
 
 @one_program(1, 2, 3)
 def _patch_means(k: Kernel, window: tuple[int, int], strides: tuple[int, int], padding: Padding) -> Kernel:
-    """Return the kernel averaged over the places of a patch, for each pixel at which a patch stands."""
+    """Return A[Σ] and A[Θ] of `Conv`: the kernel averaged over the places of a patch, for each output pixel."""
     return k.map(lambda a, axes: patch_mean(a, axes, window, strides, padding))
 
 
 class Conv(_PatchLayer):
     """A convolution: an affine layer over patches of pixels, with the same weights at every pixel.
 
-    It maps [N, H, W, c_in] to [N, H', W', c_out]. Each output is that of a `Dense` layer whose inputs are the
-    n = c_in · kh · kw numbers of a patch of kh × kw pixels.
+    It maps [N, H, W, c_in] to [N, H', W', c_out]. At each output pixel, the same `Dense` layer is applied to a patch of
+    kh × kw input pixels. Its fan-in is n = c_in · kh · kw.
 
-    Kernel map under NTK for pixels p and p'. A is the mean over the kh · kw places of a patch; the place in the patch
-    of p and the place in the patch of p' are the same::
+    Kernel map under NTK for output pixels p and p'::
 
         Σ'(p, p') = σ_w² A[Σ](p, p') + σ_b²,   Θ'(p, p') = Σ'(p, p') + σ_w² A[Θ](p, p').
+
+    A[Σ](p, p') is the mean of Σ over kh · kw pairs of input pixels: a pixel in the patch of p, and the pixel at the
+    same place in the patch of p'.
 
     Other parameterizations change the factors as for `Dense`.
 
@@ -80,19 +82,20 @@ class Conv(_PatchLayer):
         c_out: The number of output channels.
         kernel_size: The size of a patch: a number, or a pair (height, width).
         strides: The distance between neighboring patches: a number, or a pair (height, width).
-        padding: "VALID" adds no pixels. "SAME" adds zeros, so that the output has ⌈H/stride⌉ rows. "CIRCULAR" adds as
-            many pixels as "SAME", but takes them from the opposite edge.
+        padding: "VALID" adds no pixels. "SAME" adds pixels that are zero, so that the output has ⌈H/stride⌉ rows and
+            ⌈W/stride⌉ columns. "CIRCULAR" adds as many pixels as "SAME", with the values at the opposite edge.
         w_std: σ_w ≥ 0, not squared.
         b_std: σ_b ≥ 0, not squared. With 0 the bias adds nothing as long as `ntklib.sgd` trains (see `Dense`).
         use_bias: Whether there is a bias at all.
         parameterization: As for `Dense`.
         role: As for `Dense`.
-        rngs: The random numbers from which W and b are drawn, e.g. `nnx.Rngs(0)`.
+        rngs: The random generator of W and b, e.g. `nnx.Rngs(0)`.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range; and, when the layer is called, if the inputs are not images with
-            `c_in` channels, or are smaller than a patch with padding "VALID".
+        ValueError: If an argument is out of range, if a size is neither an int nor a pair, if b_std > 0 and
+            use_bias=False, or if `role` is unknown or needed and not given. From a call and from `kernel`, if the
+            inputs are not images with `c_in` channels, or are smaller than a patch with padding "VALID".
 
     Example:
         >>> layer = Conv(3, 8, (3, 3), w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
@@ -100,13 +103,14 @@ class Conv(_PatchLayer):
         (2, 28, 28, 8)
 
     Note:
-        The zeros of "SAME" count in the fan-in, so that outputs at the edge are smaller.
+        The zeros that "SAME" adds count in the fan-in. Outputs at the edge of an image therefore have smaller
+        variances.
 
     References:
         Novak et al. 2019; Arora et al. 2019.
 
     See Also:
-        `LocallyConnected`, the same without shared weights.
+        `LocallyConnected`, the same layer without shared weights.
     """
 
     def __init__(
@@ -157,19 +161,19 @@ class Conv(_PatchLayer):
 class LocallyConnected(_PatchLayer):
     """A convolution without shared weights: each output pixel has weights and a bias of its own.
 
-    It maps [N, H, W, c_in] to [N, H', W', c_out]. The output at the pixel p is that of a `Dense` layer of its own, with
-    weights W_p [kh, kw, c_in, c_out] and the bias b_p, over the patch of `Conv` at p. In the NTK parameterization, with
-    n = c_in · kh · kw::
+    It maps [N, H, W, c_in] to [N, H', W', c_out]. The patches are the same as for `Conv`. At each output pixel p, a
+    `Dense` layer with weights W_p [kh, kw, c_in, c_out] and bias b_p of its own is applied to the patch of p. In the
+    NTK parameterization, with the fan-in n = c_in · kh · kw::
 
         z(p) = σ_w/√n Σ_patch x W_p + σ_b b_p.
 
-    Kernel map under NTK for pixels p and p', where A is the mean over the places of a patch::
+    Kernel map under NTK for output pixels p and p', with A as in `Conv`::
 
         Σ'(p, p') = (σ_w² A[Σ](p, p) + σ_b²) 1[p = p'],   Θ'(p, p') = (Σ'(p, p) + σ_w² A[Θ](p, p)) 1[p = p'].
 
-    For equal pixels this is the kernel of `Conv`. A network without pooling sees equal pixels only, and therefore has
-    the kernel of the convolutional network that it copies. With pooling the two differ: different pixels of a
-    convolution are correlated, and those of this layer are not.
+    For p = p' this is the kernel map of `Conv`. A network without pooling needs equal pixels only: its kernel does not
+    change if `Conv` is replaced by this layer. With pooling the kernel changes, because different pixels are correlated
+    after `Conv` and independent after this layer.
 
     Args:
         image_size: The size of the images that come in: a number, or a pair (height, width).
@@ -183,12 +187,14 @@ class LocallyConnected(_PatchLayer):
         use_bias: Whether there are biases at all.
         parameterization: As for `Dense`.
         role: As for `Dense`.
-        rngs: The random numbers from which W and b are drawn, e.g. `nnx.Rngs(0)`.
+        rngs: The random generator of W and b, e.g. `nnx.Rngs(0)`.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range; and, when the layer is called, if the inputs are not images of this
-            size with `c_in` channels.
+        ValueError: If an argument is out of range, if a size is neither an int nor a pair, if b_std > 0 and
+            use_bias=False, if `role` is unknown or needed and not given, or if the images are smaller than a patch with
+            padding "VALID". From a call and from `kernel`, if the inputs are not images of this size with `c_in`
+            channels.
 
     Example:
         >>> layer = LocallyConnected(28, 3, 8, 3, strides=2, w_std=1.0, rngs=nnx.Rngs(0))
@@ -196,8 +202,8 @@ class LocallyConnected(_PatchLayer):
         ((2, 14, 14, 8), (14, 14, 3, 3, 3, 8))
 
     Note:
-        It has H' · W' times as many parameters as the convolution. A call copies each patch: N · H' · W' · n numbers.
-        The memory of the kernel is that of `Conv`.
+        The layer has H' · W' times as many parameters as `Conv`. A call copies each patch: N · H' · W' · n numbers.
+        The kernel takes as much memory as that of `Conv`.
 
     References:
         Novak et al. 2019; Lee et al. 2020.
@@ -238,7 +244,7 @@ class LocallyConnected(_PatchLayer):
             x, [(0, 0), (top, bottom), (left, right), (0, 0)], mode="wrap" if self.padding == "CIRCULAR" else "constant"
         )
         (down, along), (kh, kw) = self.strides, self.kernel_size
-        # The pixels at one place of all patches, for each place: one product then serves all places.
+        # For each place in a patch, the pixels at this place in all patches. Joined, they need one product only.
         places = [
             x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * along + 1 : along]
             for i, j in itertools.product(range(kh), range(kw))
@@ -264,7 +270,7 @@ class LocallyConnected(_PatchLayer):
 
 @one_program()
 def _uncorrelated(k: Kernel) -> Kernel:
-    """Return a kernel between all pairs of pixels in which different pixels have covariance and tangent kernel 0."""
+    """Return a kernel over all pairs of pixels, with Σ and Θ of different pixels set to 0."""
     height, width = k.q1.shape[1:3]
     rows, columns = jnp.eye(height, dtype=bool), jnp.eye(width, dtype=bool)
     equal = rows[:, None, :, None] & columns[None, :, None, :]

@@ -1,4 +1,4 @@
-"""Affine layers."""
+"""The dense layer, and functions that all affine layers share."""
 
 import math
 
@@ -17,42 +17,42 @@ from ntklib.parameterization import NTK, Parameterization, Role
 
 
 class Dense(Layer):
-    """An affine layer over the last axis.
+    """An affine layer on the last axis.
 
-    With the fan-in n and the multipliers s of the weights and s_b of the bias::
+    With the multiplier s of the weights and the multiplier s_b of the bias::
 
         z = s · x W + s_b · b.
 
-    In the NTK parameterization s = σ_w/√n and s_b = σ_b, with W, b ~ N(0, 1). Other parameterizations put the factors
-    elsewhere (see `ntklib.parameterization`).
+    In the NTK parameterization W, b ~ N(0, 1), s = σ_w/√n with the fan-in n, and s_b = σ_b. In other parameterizations
+    W and b have other standard deviations v and v_b at the start (see `ntklib.parameterization`).
 
     Kernel map under NTK, with Σ = `nngp` and Θ = `ntk` (Jacot et al. 2018, Theorem 1)::
 
         Σ' = σ_w² Σ + σ_b²,   Θ' = Σ' + σ_w² Θ.
 
-    In general, with v and v_b the standard deviations with which W and b are drawn::
+    Kernel map under any parameterization::
 
         Σ' = n s² v² Σ + s_b² v_b²,   Θ' = n s² Σ + s_b² + n s² v² Θ.
 
-    The three terms of Θ' come from the weights, the bias, and all earlier parameters. Under STANDARD, Θ' is
+    The three terms of Θ' come from the weights, from the bias, and from all earlier parameters. Under STANDARD, Θ' is
     n Σ + 1 + σ_w² Θ, where n is the fan-in of the layer as it was built.
 
     Args:
         n_in: The number of inputs, n.
         n_out: The number of outputs.
         w_std: σ_w ≥ 0, not squared.
-        b_std: σ_b ≥ 0, not squared: the scale of what the bias adds to the outputs. With 0, the default, the bias adds
-            nothing, neither at the start nor while `ntklib.sgd` trains; see the note.
+        b_std: σ_b ≥ 0, not squared: the standard deviation of the bias term s_b · b. With 0, the default, the bias adds
+            nothing to the outputs, neither at the start nor while `ntklib.sgd` trains; see the note.
         use_bias: Whether there is a bias at all.
         parameterization: One of `NTK`, `STANDARD`, `MEAN_FIELD` and `MUP`, or a `Parameterization` of your own.
-        role: "input", "hidden" or "output". It is needed only under a parameterization that tells them apart (`MUP`,
-            `MEAN_FIELD`). `mlp` sets it.
-        rngs: The random numbers from which W and b are drawn, e.g. `nnx.Rngs(0)`.
+        role: "input", "hidden" or "output". It is needed under `MUP` and `MEAN_FIELD`, which scale the first, the
+            hidden and the last layers differently. `mlp` sets it.
+        rngs: The random generator of W and b, e.g. `nnx.Rngs(0)`.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If a size or a scale is out of range, or if b_std > 0 and use_bias=False; and, when the layer is
-            called, if the inputs do not have `n_in` features.
+        ValueError: If a size or a scale is out of range, if b_std > 0 and use_bias=False, or if `role` is unknown or
+            needed and not given. From a call and from `kernel`, if the inputs do not have `n_in` features.
 
     Example:
         >>> layer = Dense(3, 5, w_std=1.0, b_std=0.1, rngs=nnx.Rngs(0))
@@ -60,11 +60,12 @@ class Dense(Layer):
         (2, 5)
 
     Note:
-        With b_std=0 the parameter `b` still exists. Under NTK and MEAN_FIELD its multiplier is 0, so that nothing
-        depends on it. Under STANDARD and MUP its multiplier is 1; it starts at 0, and `ntklib.sgd` keeps it there,
-        because its rate is σ_b² times a power of the fan-out. `optax.sgd` has one rate for all parameters and does
-        train it. Θ = J Jᵀ has no rates in it and counts 1 for this bias.
-        For a bias that starts at zero and that `ntklib.sgd` trains, as is usual in PyTorch, pass b_std=1 and then set
+        With b_std=0 the parameter `b` still exists. Under NTK and MEAN_FIELD its multiplier is 0, so that the outputs
+        do not depend on it. Under STANDARD and MUP its multiplier is 1, and it starts at 0. There `ntklib.sgd` does not
+        change it, because its learning rate is proportional to σ_b². `optax.sgd` has one learning rate for all
+        parameters, and changes it. The tangent kernel Θ = J Jᵀ contains no rates, and this bias adds 1 to it.
+
+        For a bias that starts at zero and that `ntklib.sgd` trains, as is usual in Flax, pass b_std=1 and then set
         `layer.b[...] = 0.0`.
 
     References:
@@ -95,7 +96,7 @@ class Dense(Layer):
         self.b = nnx.Param(scales["b"][1] * standard_normal(rngs, n_out)) if use_bias else None
 
     def scales(self) -> dict[str, tuple[float, float, float]]:
-        """Return (multiplier, initial standard deviation, learning-rate factor) of each parameter, by its name."""
+        """Return (multiplier, initial standard deviation, learning-rate factor) for the name of each parameter."""
         p = self.parameterization
         scales = {"W": p.weight(self.role, self.n_in, self.n_out, self.w_std)}
         return scales | {"b": p.bias(self.role, self.n_out, self.b_std)} if self.use_bias else scales
@@ -115,7 +116,14 @@ class Dense(Layer):
 
 
 def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_in: int, features: int) -> Kernel:
-    """Return the kernel of `features` outputs that are affine in `fan_in` units, given the units' mean kernel."""
+    """Return the kernel of the outputs of an affine layer.
+
+    Args:
+        k: The kernel of the inputs, averaged over the `fan_in` inputs of an output unit.
+        scales: What the method `scales` of the layer returns.
+        fan_in: The number of inputs of an output unit.
+        features: The number of output units.
+    """
     s, v, _ = scales["W"]
     s_b, v_b, _ = scales.get("b", (0.0, 0.0, 0.0))
     weights, bias = fan_in * s**2, s_b**2
@@ -125,11 +133,11 @@ def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_
 
 @one_program(5)
 def _affine(k: Kernel, weights: Array, bias: Array, w_var: Array, b_var: Array, shifted: bool) -> Kernel:
-    """Return Σ' = w_var Σ + b_var and Θ' = weights · Σ + bias + w_var Θ; `shifted` says that b_var > 0."""
+    """Return Σ' = w_var Σ + b_var and Θ' = weights · Σ + bias + w_var Θ. `shifted` is True if b_var > 0."""
     nngp, q1, q2 = (w_var * q + b_var for q in (k.nngp, k.q1, k.q2))
     new = k.replace(nngp=nngp, ntk=weights * k.nngp + bias + w_var * k.ntk, q1=q1, q2=q2, delta=k.delta, acute=k.acute)
     if not shifted:
-        return new  # a factor changes no correlation
+        return new  # a factor on Σ changes no correlation
     before, after = k.variances(), new.variances()
     shares = [tuple(sqrt(part / q) for part, q in zip(parts, after, strict=True))
               for parts in ((w_var * before[0], w_var * before[1]), (b_var, b_var))]  # fmt: skip
@@ -138,12 +146,18 @@ def _affine(k: Kernel, weights: Array, bias: Array, w_var: Array, b_var: Array, 
 
 def standard_normal(rngs: nnx.Rngs, *shape: int) -> Array:
     """Draw an array of standard normal numbers."""
-    # A vector that is reshaped has the same numbers as an array of that shape, and compiles up to four times as fast.
+    # Drawing a vector and reshaping it gives the same numbers as drawing the array, and compiles up to four times as
+    # fast.
     return rngs.params.normal((math.prod(shape),)).reshape(shape)
 
 
 def check_affine(w_std: float, b_std: float, use_bias: bool, parameterization: object, rngs: object) -> None:
-    """Refuse arguments of which no affine layer can be made."""
+    """Check the arguments that all affine layers have.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a scale is negative or not finite, or if b_std > 0 and use_bias=False.
+    """
     _checks.real("w_std", w_std, minimum=0.0)
     _checks.real("b_std", b_std, minimum=0.0)
     _checks.flag("use_bias", use_bias)

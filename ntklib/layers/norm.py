@@ -15,25 +15,26 @@ from ntklib.layers.base import Layer
 
 
 class LayerNorm(Layer):
-    """Normalizes each example over its units (for images, each pixel over its channels).
+    """Layer normalization: each example is normalized over its n units, each pixel of an image over its n channels.
 
-    The layer has no learned scale or shift. With mean and variance over the n units::
+    The layer has no learned scale or shift. With mean and variance over the units::
 
         z' = (z − mean(z)) / √(var(z) + ε).
 
-    It must follow an affine layer. Kernel map, with q and q' the variances of the two inputs::
+    It must follow an affine layer or a sum of affine layers. Kernel map, with q = Σ(x, x) and q' = Σ(x', x')::
 
         Σ' = Σ/√((q + ε)(q' + ε)),   Θ' = Θ/√((q + ε)(q' + ε)).
 
-    In the limit of infinite width, mean and variance over the units are exactly 0 and q, and what the layer adds to the
-    derivatives through them vanishes like 1/n.
+    In the limit of infinite width, the mean over the units is 0 and the variance over the units is q. The derivatives
+    of the mean and the variance with respect to the parameters add terms of order 1/n to Θ', which vanish.
 
     Args:
-        epsilon: ε ≥ 0, in the units of a variance.
+        epsilon: ε ≥ 0, which is added to the variance.
 
     Raises:
         TypeError: If `epsilon` is not a number.
-        ValueError: If it is negative; and, from `kernel`, if the layer does not follow an affine layer.
+        ValueError: If it is negative or not finite. From `kernel`, if the layer does not follow an affine layer or a
+            sum of affine layers.
 
     Example:
         >>> [round(v, 4) for v in LayerNorm()(jnp.array([[1.0, 3.0]]))[0].tolist()]
@@ -59,19 +60,20 @@ def _normalized(k: Kernel, epsilon: Array) -> Kernel:
     v1, v2 = k.variances()
     norm = jnp.sqrt(v1 + epsilon) * jnp.sqrt(v2 + epsilon)
     q1, q2 = (q / (jnp.sqrt(a + epsilon) * jnp.sqrt(b + epsilon)) for q, a, b in k.within())
-    # A factor changes no correlation.
+    # Each entry of Σ is divided by two standard deviations, which changes no correlation.
     return k.replace(nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2, delta=k.delta)
 
 
 class Flatten(Layer):
-    """Makes vectors of images: [N, H, W, C] -> [N, H·W·C].
+    """Turns images into vectors: [N, H, W, C] -> [N, H·W·C].
 
-    Each pair of a pixel and a channel becomes a unit. Kernel map: the mean over pixels p of Σ(p, p) and Θ(p, p), which
-    compares equal pixels of the two images only.
+    Kernel map: Σ' is the mean of Σ(p, p) over the pixels p, and Θ' is the mean of Θ(p, p). Only equal pixels of the two
+    images are compared.
 
     Raises:
-        ValueError: From `kernel`, if a pooling layer follows, or an activation before the next Dense: the units of
-            different pixels have different variances. The same function with the activation before Flatten has one.
+        ValueError: From `kernel`, if a pooling layer follows. Also if an activation follows before the next `Dense`,
+            because units of different pixels have different variances. Put the activation before Flatten: the function
+            is the same.
 
     Example:
         >>> Flatten()(jnp.zeros((2, 4, 4, 3))).shape
@@ -82,7 +84,7 @@ class Flatten(Layer):
     """
 
     def __call__(self, x: Shaped[Array | np.ndarray, "N *pixels"]) -> Shaped[Array | np.ndarray, "N d"]:
-        return x.reshape(x.shape[0], math.prod(x.shape[1:]))  # −1 is no size where there are no inputs
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))  # reshape cannot infer −1 if N = 0
 
     def kernel_map(self, k: Kernel) -> Kernel:
         if k.pools:
@@ -93,7 +95,7 @@ class Flatten(Layer):
 
 @one_program()
 def _flat(k: Kernel) -> Kernel:
-    """Return the means over pixels."""
+    """Return the kernel averaged over equal pixels."""
     nngp, ntk = (a.mean(axis=tuple(range(2, a.ndim))) for a in (k.nngp, k.ntk))
     q1, q2 = k.sizes()
     minus, plus = k.distances()

@@ -17,17 +17,18 @@ from ntklib.layers.base import Layer
 class AvgPool(Layer):
     """The mean over windows of pixels.
 
-    Kernel map: the same mean over p and over p' of Σ(p, p') and Θ(p, p').
+    Kernel map: Σ(p, p') and Θ(p, p') are averaged over the windows of p and over the windows of p'.
 
     Args:
         window: The size of a window: a number, or a pair (height, width).
         strides: The distance between neighboring windows: a number, or a pair (height, width). By default it is the
             size of the window, so that windows do not overlap.
-        padding: As for `Conv`. Under "SAME" the mean is over those pixels of a window that lie in the image.
+        padding: As for `Conv`. Under "SAME" the added zeros do not count in the mean.
 
     Raises:
-        TypeError: If a size is not a whole number.
-        ValueError: If an argument is out of range, or if the inputs are not images.
+        TypeError: If an entry of a pair is not a whole number.
+        ValueError: If a size is neither an int nor a pair, or if an argument is out of range. From a call and from
+            `kernel`, if the inputs are not images, or are smaller than a window with padding "VALID".
 
     Example:
         >>> AvgPool(2)(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
@@ -67,7 +68,10 @@ def _mean(
     strides: tuple[int, int],
     padding: Padding,
 ) -> Array:
-    """Return the mean over windows. `images` has a pair of axes (height, width) for each image of the array."""
+    """Return the mean over windows.
+
+    `images` has a pair of axes (height, width). It has two pairs if the array has an entry for each pair of pixels.
+    """
     for axes in images:
         for axis, i in zip(axes, (0, 1), strict=True):
             size = a.shape[axis]
@@ -82,11 +86,11 @@ def _mean(
 class GlobalAvgPool(Layer):
     """The mean over all pixels: [N, H, W, C] -> [N, C].
 
-    Kernel map: the mean over all pairs of pixels (p, p') of Σ(p, p') and Θ(p, p'). It needs as much memory as that of
-    `AvgPool`.
+    Kernel map: Σ' is the mean of Σ(p, p') over all pairs of pixels, and Θ' is the mean of Θ(p, p'). It needs as much
+    memory as the kernel map of `AvgPool`.
 
     Raises:
-        ValueError: If the inputs are not images.
+        ValueError: From a call and from `kernel`, if the inputs are not images.
 
     Example:
         >>> GlobalAvgPool()(jnp.arange(16.0).reshape(1, 4, 4, 1)).tolist()
