@@ -1,7 +1,7 @@
-"""Convolutions as products of matrices, which is how a CPU trains.
+"""Replace the convolutions of a function by matrix products, which train faster on a CPU.
 
-XLA's CPU backend computes a convolution fast only outside of loops. In a loop, which training is, it takes 6 to 100
-times as long as the product of all patches with the weights.
+Training runs in a compiled loop. Inside of a loop, XLA's CPU backend takes 6 to 100 times as long for a convolution as
+for the matrix product of all patches with the weights. Outside of loops its convolutions are fast.
 """
 
 import functools
@@ -15,17 +15,20 @@ import numpy as np
 from jax import Array
 from jax.extend import core
 
-# Calls that are replaced by their bodies. Calls with a derivative of their own (custom_jvp, custom_vjp) are kept.
+# Operations that call a function, which `_evaluate` enters. It does not enter functions with a derivative of their own
+# (custom_jvp, custom_vjp).
 _INLINED = ("jit", "pjit", "closed_call", "core_call")
 _CHECKPOINTS = ("checkpoint", "remat", "remat2")
 
 
 def by_products(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that computes the same, but its convolutions by products of matrices if JAX runs on a CPU.
+    """Return a function with the same results, which computes convolutions as matrix products if JAX runs on a CPU.
 
-    Convolutions keep their form in loops and branches of the function itself, and if they are grouped or transposed. A
-    layer's patches take as much memory as its input times the size of the window. Only those of one layer exist at a
-    time: for the gradient they are made again.
+    On other backends `function` itself is returned. Grouped and transposed convolutions are not replaced, nor are
+    convolutions in loops, branches, and functions with a derivative of their own inside of `function`.
+
+    The patches of a layer take at most as much memory as its input times the number of pixels of a window. The gradient
+    computes them a second time, so that the patches of only one layer exist at a time.
     """
     if jax.default_backend() != "cpu":
         return function
@@ -41,7 +44,7 @@ def by_products(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def convolves(jaxpr: Any) -> bool:
-    """Whether a program has a convolution, at any depth."""
+    """Whether a jaxpr, or a jaxpr inside of it, contains a convolution."""
     return any(
         eqn.primitive.name == "conv_general_dilated" or any(map(convolves, core.jaxprs_in_params(eqn.params)))
         for eqn in jaxpr.eqns
@@ -49,7 +52,7 @@ def convolves(jaxpr: Any) -> bool:
 
 
 def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
-    """Run a program on some arguments, with products in place of convolutions."""
+    """Evaluate a jaxpr with matrix products in place of convolutions."""
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *arguments), strict=True))
 
     def value(atom: Any) -> Any:
@@ -62,9 +65,10 @@ def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any]) ->
 
 
 def _results(eqn: Any, given: list[Any]) -> list[Any]:
+    """Evaluate one operation of a jaxpr."""
     name, p = eqn.primitive.name, eqn.params
     if name == "conv_general_dilated" and _is_ordinary(p):
-        # The gradient would otherwise keep the patches of all layers.
+        # Without `checkpoint` the gradient would keep the patches of all layers.
         return [jax.checkpoint(functools.partial(_product, p=p), prevent_cse=False)(*given)]
     if name in (*_INLINED, *_CHECKPOINTS):
         body = next(p[part] for part in ("jaxpr", "call_jaxpr") if part in p)
@@ -75,7 +79,7 @@ def _results(eqn: Any, given: list[Any]) -> list[Any]:
                 run = jax.checkpoint(run, prevent_cse=p["prevent_cse"], policy=p["policy"])
             return run(given)
     bound = eqn.primitive.get_bind_params(p)
-    functions, parameters = bound if isinstance(bound, tuple) else ((), bound)  # a pair before JAX 0.12
+    functions, parameters = bound if isinstance(bound, tuple) else ((), bound)  # before JAX 0.12 it is a pair
     with eqn.ctx.manager:
         out = eqn.primitive.bind(*functions, *given, **parameters)
     return list(out) if eqn.primitive.multiple_results else [out]
@@ -86,13 +90,16 @@ def _is_ordinary(p: dict[str, Any]) -> bool:
 
 
 def _product(x: Array, w: Array, *, p: dict[str, Any]) -> Array:
-    """Return an ordinary convolution with the parameters `p` as one product."""
+    """Return the convolution of x with the weights w, as one matrix product.
+
+    `p` are the parameters of `conv_general_dilated`.
+    """
     of = p["dimension_numbers"]
     x = x.transpose(of.lhs_spec[0], *of.lhs_spec[2:], of.lhs_spec[1])  # [examples, pixels..., channels]
     w = w.transpose(*of.rhs_spec[2:], of.rhs_spec[1], of.rhs_spec[0])  # [window..., channels, units]
     edges = [(0, 0, 0), *((low, high, 0) for low, high in p["padding"]), (0, 0, 0)]
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
-    for axis in range(len(p["padding"]), 0, -1):  # the last axis first: its places are next to each other
+    for axis in range(len(p["padding"]), 0, -1):  # the last axis first: it varies fastest in w
         places, stride, apart = w.shape[axis - 1], p["window_strides"][axis - 1], p["rhs_dilation"][axis - 1]
         reach = x.shape[axis] - (places - 1) * apart  # the number of pixels at which a window can start
         starts = [i * apart for i in range(places)]

@@ -1,4 +1,7 @@
-"""Correlations of the inputs themselves, as δ (`ntklib.duals.correlation`), with all the digits of the inputs."""
+"""The correlation ρ of two inputs, x·x'/(‖x‖ ‖x'‖), accurate also for inputs of nearly the same or opposite direction.
+
+It is stored as δ = 1 − abs(ρ) with the sign of ρ (see `ntklib.duals.correlation`).
+"""
 
 import functools
 import math
@@ -11,24 +14,30 @@ from jax import Array
 from ntklib.duals import correlation
 from ntklib.duals.correlation import inverse, sqrt
 
-#: Where 1 − |ρ| of two inputs is smaller than this, products lose digits, and δ is computed from differences.
+#: If 1 − abs(ρ) is smaller than this, a matrix product loses too many of its digits, and δ is computed by `_exact`.
 _NEAR = {"float32": 0.01, "float64": 1e-5}
-#: Below this, the sine of an angle is rounding: a sum of two products of halves has errors of 2⁻³⁵.
+#: `_exact` takes the sine of an angle for a rounding error if it is smaller than this. In float32 the sum of two
+#: products of halves has errors of 2⁻³⁵.
 _ROUNDING = {"float32": 2.0**-34, "float64": 2.0**-52}
-#: The largest number of features that are summed in one matrix product.
+#: The largest number of features in one matrix product of `products_in_groups`.
 _GROUP = 128
-#: The number of channels of pixels that are compared in one pass over all pairs.
+#: The number of channels that `between_pixels` adds in one pass over all pairs of pixels.
 _CHANNELS = 8
-HIGHEST = jax.lax.Precision.HIGHEST  # by default accelerators round the factors, which costs digits of covariances
+HIGHEST = jax.lax.Precision.HIGHEST  # by default accelerators round the factors of products, which costs digits
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def between_vectors(x1: Array, x2: Array, same: bool) -> Array:
-    """Return δ between vectors, [N, M].
+    """Return δ, [N, M], between the vectors x1, [N, d], and x2, [M, d]. `same` says that x2 is x1.
 
-    It is computed by a matrix product, and again from differences for pairs of nearly the same direction.
-    For the directions u, v and any center c, 1 − ρ = ½ ‖u − c‖² + ½ ‖v − c‖² − (u − c)·(v − c). With c the mean
-    direction, the terms of the product have both signs. For images this makes its rounding error ten times smaller.
+    For all pairs, δ is computed by a matrix product. With the unit vectors u, v and any vector c::
+
+        1 − ρ = ½ ‖u − c‖² + ½ ‖v − c‖² − (u − c)·(v − c).
+
+    Here c is the mean of the u. The terms of the product then have both signs, and its rounding error for images is ten
+    times smaller. For pairs of nearly the same or opposite direction, δ is computed a second time by `_exact`.
+
+    If a vector is zero, δ is 1. No derivative passes through δ.
     """
     x1, x2 = jax.lax.stop_gradient(x1), jax.lax.stop_gradient(x2)
     (u1, zero1), (u2, zero2) = _unit(x1), _unit(x2)
@@ -55,9 +64,11 @@ def between_vectors(x1: Array, x2: Array, same: bool) -> Array:
 
 
 def between_pixels(x1: Array, x2: Array) -> Array:
-    """Return δ between vectors along the last axes of arrays that broadcast, from differences channel by channel.
+    """Return δ between vectors, which lie along the last axes of two arrays whose other axes broadcast.
 
-    The channels are added one after the other, so that there is never an array of all pairs and channels.
+    It is computed from 1 ∓ ρ = ½ ‖u ∓ v‖² with the unit vectors u, v. The entries of the vectors, one for each channel,
+    are added one after the other, so that no array has an axis of pairs and an axis of channels. If a vector is zero, δ
+    is 1. No derivative passes through δ.
     """
     (u1, zero1), (u2, zero2) = (_unit(jax.lax.stop_gradient(x)) for x in (x1, x2))
 
@@ -73,7 +84,7 @@ def between_pixels(x1: Array, x2: Array) -> Array:
 
 
 def sum_in_groups(x: Array) -> Array:
-    """Sum over the last axis in groups of √d entries, which rounds much less than a sum entry by entry."""
+    """Sum over the last axis, of size d, in groups of √d entries. This rounds much less than a sum entry by entry."""
     group = math.isqrt(x.shape[-1])
     if group < 4:
         return jnp.sum(x, -1)
@@ -82,13 +93,13 @@ def sum_in_groups(x: Array) -> Array:
 
 
 def products_in_groups(x1: Array, x2: Array) -> Array:
-    """Return x1 x2ᵀ for [N, d] and [M, d], summed in groups of features.
+    """Return x1 x2ᵀ, [N, M], for x1 [N, d] and x2 [M, d], as a sum of matrix products over groups of features.
 
-    Some processors add the d products of an entry one after the other. For d = 784 groups make the rounding error four
-    times smaller there, and a tile takes a few percent longer.
+    In a matrix product some processors add the d terms of an entry one after the other. For d = 784 the groups make the
+    rounding error on such processors four times smaller, and take a few percent longer.
     """
     d = x1.shape[-1]
-    size = max(1, -(-d // max(1, -(-d // _GROUP))))  # groups of nearly one size
+    size = max(1, -(-d // max(1, -(-d // _GROUP))))  # the groups have nearly the same size
     parts = [(x1[:, i : i + size], x2[:, i : i + size]) for i in range(0, max(d, 1), size)]
     return functools.reduce(jnp.add, [jnp.matmul(a, b.T, precision=HIGHEST) for a, b in parts])
 
@@ -101,13 +112,17 @@ def _unit(x: Array) -> tuple[Array, Array]:
 
 
 def _exact(x: Array, others: Array) -> Array:
-    """Return δ between one vector and all others, with as many digits as the inputs have, however near they are.
+    """Return δ between a vector x, [d], and each row x' of `others`, [M, d], also if their directions nearly agree.
 
-    The largest entry of each vector must lie between ½ and 1. With c = x·x'/x·x the vector o = x' − c x is orthogonal
-    to x, and sin θ = ‖o‖/‖x'‖. The rounding error of the product c x would be as large as that of x', so the product
-    is taken in halves, which are exact. The rounding error of c leaves a part of o along x, which is then removed.
-    For two vectors of one direction only rounding errors are left. They are set to zero, because a dual may magnify
-    them: for erf at variances of 1e28 an angle of 1e-11 is a large one.
+    The largest absolute entry of each vector must lie between ½ and 1. Let c = x·x'/x·x and o = x' − c x. Then o is
+    orthogonal to x, and sin θ = ‖o‖/‖x'‖ for the angle θ between x and x'.
+
+    If θ is small, the rounding error of the product c x can be as large as o. Therefore c and x are split into halves,
+    whose products are exact. Because of the rounding error of c, o still has a small component along x, which is
+    removed.
+
+    If x and x' have the same direction, o consists of rounding errors. A sine as small as these is set to zero, because
+    the dual of an activation may magnify it: for erf at variances of 1e28 an angle of 1e-11 is large.
     """
     x = x[None]
     length = inverse(jnp.sum(jnp.square(x)))
@@ -122,15 +137,18 @@ def _exact(x: Array, others: Array) -> Array:
 
 
 def _scaled(x: Array) -> Array:
-    """Multiply each vector by a power of two, so that its largest entry lies between ½ and 1. This rounds nothing."""
+    """Return each vector times a power of two, so that its largest absolute entry is between ½ and 1. It is exact."""
     exponent = jnp.frexp(jnp.max(jnp.abs(x), -1, keepdims=True))[1]
     return jnp.ldexp(x, -exponent)
 
 
 def _halves(x: Array) -> tuple[Array, Array]:
-    """Split x into a sum of two numbers of half as many digits. Products of such numbers are exact."""
+    """Split float32 numbers x into sums of two numbers with half as many digits, whose products are exact.
+
+    Numbers in float64 are not split: the second summand is zero.
+    """
     if x.dtype == jnp.float64:
-        return x, jnp.zeros_like(x)  # the rounding error of float64 is small enough
+        return x, jnp.zeros_like(x)  # the rounding errors of unsplit products are small enough in float64
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & np.uint32(0xFFFFF000)
     high = jax.lax.bitcast_convert_type(bits, jnp.float32)
     return high, x - high
