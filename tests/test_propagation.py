@@ -234,14 +234,14 @@ def test_a_cap_far_above_the_variance_changes_nothing_and_one_that_is_reached_is
         lambda: ntk.ntk_depth_profile(capped, 2**0.5, 0.0, [1, 40], rho=0.5, q=1.0, residual="plain"),
         lambda: ntk.ntk_depth_profile(capped, 2.0, 0.0, [1, 40], rho=0.5, q=1.0),
     ):
-        with pytest.raises(ValueError, match="capped bends or jumps away from zero"):
+        with pytest.raises(ValueError, match="capped has a kink or a jump away from zero"):
             call()
 
 
 def test_unusable_lines_are_reported():
     with pytest.warns(UserWarning, match=r"gelu at b_std = 0.1 .* repels \(χ_q = 1.098"):
         assert_close(critical.edge_of_chaos(ntk.Gelu(), 0.1), 1.72707828, rtol=1e-8)
-    with pytest.warns(UserWarning, match=r"sigmoid .* far from usual initialisations: w_std = 10.15"):
+    with pytest.warns(UserWarning, match=r"sigmoid .* far from usual initializations: w_std = 10.15"):
         critical.edge_of_chaos(ntk.Sigmoid(), 0.2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -382,7 +382,7 @@ CALLS = [
         "signal of a function with bends",
         double(lambda: ntk.depth_scales(ntk.Elementwise(jax.nn.hard_tanh), 2.0, 0.1)),
         ValueError,
-        ["hard_tanh", "bends or jumps"],
+        ["hard_tanh", "kink"],
     ),
     (
         "signal of waves with many periods",
@@ -2461,7 +2461,7 @@ CALLS += [
         "a function that is cut off at variances it reaches",
         double(lambda: ntk.fixed_point(ntk.Elementwise(lambda x: jnp.clip(x, 0.0, 100.0)), 2.0, 0.1)),
         ValueError,
-        ["bends", "`w_std`"],
+        ["kink", "`w_std`"],
     ),
 ]
 

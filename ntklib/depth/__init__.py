@@ -1,8 +1,11 @@
 """Signal propagation: what depth does to variances, correlations and the tangent kernel.
 
-`propagation` has the maps of one layer, accurate next to ρ = 1; `phases` their fixed points, phases and depth scales;
-`critical` the edge of chaos of each activation; `profile` the tangent kernel of deep networks, layer by layer. Each
-imports only from those before it.
+- `propagation`: the maps of variance and correlation by one layer, accurate near ρ = 1.
+- `phases`: the fixed points of these maps, the phases, and the depth scales.
+- `critical`: the edge of chaos of an activation.
+- `profile`: the tangent kernel of deep networks, layer by layer.
+
+Each module imports only from modules above it in this list.
 """
 
 from ntklib.depth.critical import CriticalPoint, critical_point, edge_of_chaos

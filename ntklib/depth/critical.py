@@ -1,4 +1,4 @@
-"""The edge of chaos: the critical line of each activation."""
+"""The edge of chaos: the line in the plane of σ_w and σ_b on which χ_1 = 1, for each activation."""
 
 import dataclasses
 import functools
@@ -24,12 +24,14 @@ class CriticalPoint:
     Args:
         w_std: σ_w.
         b_std: σ_b.
-        q: The fixed point of the variance. It is 0 for the limit of small variances, and nan if every variance is a
-            fixed point (ReLU).
+        q: The fixed point of the variance. It is 0 if the point is a limit of small variances, and nan if every
+            variance is a fixed point (ReLU).
         chi_q: χ_q, the slope of the variance map at q.
-        beta: β = σ_w² q E[φ''²], the second derivative of the correlation map at 1. The correlation c_l after l layers
-            tends to 1 like 1 − c_l ~ 2/(β l). At a kink β is ∞, and 1 − c_l ~ l⁻².
-        gamma: γ = σ_w² q² E[φ'''²], the third derivative of the correlation map at 1.
+        beta: β = σ_w² q E[φ''²], the second derivative of the correlation map at c = 1. The correlation c_l after l
+            layers then tends to 1 like 1 − c_l ~ 2/(β l). If φ has a kink, this derivative is infinite, and
+            1 − c_l ~ l⁻². This field is then ∞ for leaky ReLUs and at q = 0. Elsewhere it ignores the kink.
+        gamma: γ = σ_w² q² E[φ'''²], the third derivative of the correlation map at c = 1. It is ∞ where `beta` is ∞. A
+            jump of φ'' at zero (ELU) is ignored.
         stable: Whether a variance near q returns to q (χ_q between −1 and 1) or stays where it is (χ_q = 1, ReLU).
     """
 
@@ -45,13 +47,14 @@ class CriticalPoint:
 def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
     """Return the point of the edge of chaos with a given σ_b.
 
-    The edge of chaos is a line, whose points have the variance q as a parameter::
+    On the edge of chaos σ_w and σ_b are functions of the variance q. With Z ~ N(0, 1)::
 
         σ_w² = 1/E[φ'(√q Z)²],  σ_b² = q − E[φ(√q Z)²]/E[φ'(√q Z)²].
 
-    The second equation is solved for q between 1e-9 and 1e16. At σ_b = 0, if φ(0) = 0, the point is the limit of small
-    variances, with σ_w = 1/abs(φ'(0)). For leaky ReLUs the line is the single point σ_b = 0, σ_w² = 2/(1 + slope²), and
-    every q is a fixed point.
+    The second equation is solved for q between 1e-9 and 9.6e15. If it has several solutions, the smallest q at which
+    its right side increases is taken. There are two exceptions. If σ_b = 0, φ(0) = 0 and φ'(0) is not 0, the point is
+    the limit of small variances, with σ_w = 1/abs(φ'(0)). (At a kink, φ'(0)² is the mean of its values from both
+    sides.) For leaky ReLUs the line is a single point, σ_b = 0 and σ_w² = 2/(1 + slope²), and every q is a fixed point.
 
     Args:
         activation: φ.
@@ -61,9 +64,10 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
         A `CriticalPoint`.
 
     Raises:
-        TypeError: If `activation` is not an `Elementwise`.
+        TypeError: If `activation` is not an `Elementwise`, or if `b_std` is not a number or is traced.
         ValueError: If there is no such point (softplus has none; leaky ReLUs have none with σ_b > 0), if `b_std` is
-            negative, or if float64 is off.
+            negative or not finite, if the means of φ at q cannot be computed accurately, or if float64
+            is off.
 
     Example:
         >>> import ntklib as ntk
@@ -73,11 +77,11 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
         (1.304146, 0.512079, True)
 
     Note:
-        Some points are of little use, which `stable`, `q` and `w_std` show. For GELU with σ_b < 0.416 and SiLU with
-        σ_b < 0.745 the variance leaves q and never returns. For the sigmoid, q is at least 46 and σ_w at least 10.
+        Some points are of little use: look at `stable`, `q` and `w_std`. For GELU with σ_b < 0.416 and for SiLU with
+        σ_b < 0.745 the variance leaves q and never returns. For the sigmoid, q is at least 45.6 and σ_w at least 10.
 
     References:
-        Hayou et al. 2019; chapter 06 for the parameterization by q.
+        Hayou et al. 2019. Chapter 06 derives σ_w and σ_b as functions of q.
     """
     _checks.outside_jit("critical_point", "Compute it outside, and pass its numbers.", b_std)
     fn, (b,) = checked(activation, b_std=b_std)
@@ -87,8 +91,8 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
         w_std = float(drop_and_slope(activation)(jnp.ones(()), jnp.zeros(()))[1]) ** -0.5
         if float(b) > 0:
             raise ValueError(
-                f"`b_std` must be 0 on the edge of chaos of {activation.name}, whose variance map is a straight line: "
-                f"it is the point w_std = {w_std:.4g}, b_std = 0; got b_std = {float(b):g}."
+                f"`b_std` must be 0 on the edge of chaos of {activation.name}, which is the single point "
+                f"w_std = {w_std:.4g}, b_std = 0; got b_std = {float(b):g}."
             )
         curved = np.inf if _kink(slope, 1.0) else 0.0
         return CriticalPoint(w_std, 0.0, np.nan, 1.0, curved, curved, True)
@@ -128,8 +132,13 @@ def edge_of_chaos(activation: Elementwise, b_std: float) -> float:
         σ_w, not squared.
 
     Raises:
-        TypeError: If `activation` is not an `Elementwise`.
-        ValueError: If there is no such σ_w, if `b_std` is negative, or if float64 is off.
+        TypeError: If `activation` is not an `Elementwise`, or if `b_std` is not a number or is traced.
+        ValueError: As `critical_point`.
+
+    Warns:
+        UserWarning: If the fixed point q of the variance repels (GELU and SiLU at small σ_b). The variance of a deep
+            network then leaves q, even if the inputs are scaled so that the first layer has the variance q. Also if
+            q > 30, which is far from usual variances (sigmoid).
 
     Example:
         >>> import ntklib as ntk
@@ -137,25 +146,20 @@ def edge_of_chaos(activation: Elementwise, b_std: float) -> float:
         ...     round(edge_of_chaos(ntk.Relu(), 0.0) ** 2, 12), round(edge_of_chaos(ntk.Erf(), 0.2), 8)
         (2.0, 1.15279541)
 
-    Note:
-        A warning is given if the fixed point q of the variance repels (GELU, SiLU at small σ_b). The inputs must then
-        be scaled so that the first layer has the variance q. A warning is also given if q is far from the variances in
-        use (sigmoid).
-
     See Also:
-        `critical_point`, which also returns q and the slopes there.
+        `critical_point`, which also returns q and the slope of the variance map at q.
     """
     point = critical_point(activation, b_std)
     if not point.stable:
         warnings.warn(
             f"On the edge of chaos of {activation.name} at b_std = {b_std:g} the variance's fixed point "
-            f"q = {point.q:.4g} repels (χ_q = {point.chi_q:.4g} > 1): even if inputs start at q exactly, rounding "
+            f"q = {point.q:.4g} repels (χ_q = {point.chi_q:.4g}): even if the first layer has the variance q, rounding "
             f"errors make deep networks leave it.",
             stacklevel=2,
         )
     if point.q > 30:
         warnings.warn(
-            f"The edge of chaos of {activation.name} at b_std = {b_std:g} is far from usual initialisations: "
+            f"The edge of chaos of {activation.name} at b_std = {b_std:g} is far from usual initializations: "
             f"w_std = {point.w_std:.4g}, variance q = {point.q:.4g}.",
             stacklevel=2,
         )
@@ -163,7 +167,7 @@ def edge_of_chaos(activation: Elementwise, b_std: float) -> float:
 
 
 def _kink(slope: ScalarFunction, x: float) -> bool:
-    """Whether the slopes at x and −x differ by more than rounding."""
+    """Whether the slopes at x and −x differ by more than rounding errors."""
     right, left = (float(slope(jnp.asarray(at))) for at in (x, -x))
     return abs(right - left) > 1e-9 * max(abs(right), abs(left))
 
@@ -176,8 +180,8 @@ def _chi_q(fn: ScalarFunction, q: float) -> float:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _critical_root(fn: ScalarFunction, numbers: DropAndSlope, b: Array, low: Array, high: Array) -> Array:
-    """Find the q with σ_b² = q − E[φ²]/E[φ'²] by bisection in a bracket where the right side increases."""
-    # E[φ'²] is computed as in the depth profile: over a million layers the last digit of χ_1 matters.
+    """Find the q with σ_b² = q − E[φ²]/E[φ'²] between `low` and `high` by bisection. The right side increases there."""
+    # E[φ'²] is computed as in `ntk_depth_profile`: over a million layers the last digit of χ_1 matters.
     bias = lambda q: q - mean(square(fn), q) / numbers(q, jnp.zeros(()))[1] - b**2  # noqa: E731
 
     def halve(_: ArrayLike, ends: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Fixed points of signal propagation, the phases, and the depths that signals reach."""
+"""The fixed points of the variance map and the correlation map, the phases, and the depth scales."""
 
 import dataclasses
 import functools
@@ -26,29 +26,30 @@ from ntklib.depth.propagation import (
 from ntklib.duals.integrals import derivative
 from ntklib.layers import Elementwise
 
-#: Variances from 1e-9 to 9.8e15 at which the maps are tabulated to find all fixed points; ratio e^(1/18).
+#: The variances at which the maps are tabulated to find all fixed points: from 1e-9 to 9.6e15, each 1.0575 times the
+#: last.
 TABLE = np.exp(np.log(1e-9) + np.log(1e16) / 659 * np.arange(1030))
 _FAR = 1e7  # the variance at which slopes are computed if the variance grows forever
 _PLAIN, _WIDE = 1e4, 1e12  # the largest variances for which 64 x 64 nodes, and 128 x 96 nodes, are enough
-_ROUNDING = 1e-12  # a difference of V(q) and q that is none, relative to q
-_CRITICAL = 1e-9  # the tolerance of χ_1 = 1 on the edge of chaos
+_ROUNDING = 1e-12  # a difference of V(q) and q that counts as a rounding error, relative to q
+_CRITICAL = 1e-9  # χ_1 counts as 1 if it differs from 1 by less
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DepthScales:
-    """The limits of variance and correlation in a deep network, and how soon they are reached.
+    """The limits of variance and correlation in a deep network, and the depths over which they are reached.
 
     All fields are arrays of one shape; see `depth_scales`.
 
     Args:
         q: The fixed point of the variance; ∞ if the variance diverges.
-        c: The fixed point of the correlation; 1 unless the phase is chaotic.
+        c: The fixed point of the correlation. It is 1 in the ordered phase, on the critical line, and if q is 0 or ∞.
         chi_q: χ_q, the slope of the variance map at q.
         chi_1: χ_1 = σ_w² E[φ'²] at q, the slope of the correlation map at 1.
         chi_c: χ_c = σ_w² E[φ'(u)φ'(v)] at q and c, the slope of the correlation map at c.
         xi_q: The depth scale of the variance, ξ_q = −1/log(abs(χ_q)), in layers: the variance q_l after l layers tends
-            to q like e^(−l/ξ_q).
+            to q like e^(−l/ξ_q). It is ∞ if abs(χ_q) ≥ 1.
         xi_c: The depth scale of the correlation, ξ_c = −1/log χ_c, in layers. It is ∞ on the critical line, where the
             correlation tends to its limit like a power of the depth.
     """
@@ -63,7 +64,10 @@ class DepthScales:
 
     @property
     def phase(self) -> Any:
-        """Return "ordered" for χ_1 < 1, "critical" for χ_1 = 1 (to 1e-9), "chaotic" for χ_1 > 1; arrays for arrays."""
+        """Return "ordered" for χ_1 < 1, "critical" for χ_1 = 1 (to 1e-9), "chaotic" for χ_1 > 1.
+
+        If the fields are arrays, an array of these words is returned.
+        """
         chi_1 = np.asarray(self.chi_1)
         names = np.where(chi_1 > 1 + _CRITICAL, "chaotic", np.where(chi_1 < 1 - _CRITICAL, "ordered", "critical"))
         return str(names) if names.ndim == 0 else names
@@ -72,8 +76,9 @@ class DepthScales:
 def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tuple[float, float]]:
     """Return all fixed points of the variance map, each with the slope of the map there.
 
-    A fixed point q = V(q) attracts if its slope χ_q lies between −1 and 1, and repels otherwise. GELU and SiLU have two
-    fixed points with small σ_b; the larger one repels, and a variance that starts above it grows forever.
+    A fixed point q = V(q) attracts if the slope χ_q is between −1 and 1, and repels if χ_q > 1 or χ_q < −1. GELU and
+    SiLU can have two fixed points if σ_b is small. The larger fixed point repels, and a variance above it grows
+    forever.
 
     Args:
         activation: φ.
@@ -81,13 +86,13 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
         b_std: σ_b ≥ 0, not squared.
 
     Returns:
-        A list of pairs (q, χ_q), ascending, with q between 1e-9 and 1e16, and q = 0 if σ_b = 0 and φ(0) = 0. It is
-        empty if the map is the identity, where every q is a fixed point (ReLU at σ_w² = 2).
+        A list of pairs (q, χ_q) in ascending order: the fixed points with 1e-9 ≤ q ≤ 9.6e15, and q = 0 if σ_b = 0 and
+        φ(0) = 0. If every q is a fixed point (ReLU at σ_w² = 2 and σ_b = 0), the list is empty.
 
     Raises:
-        TypeError: If `activation` is not an `Elementwise`.
-        ValueError: If `w_std` or `b_std` is negative, if float64 is off, or if the means of φ are not known at a fixed
-            point.
+        TypeError: If `activation` is not an `Elementwise`, or if `w_std` or `b_std` is not a number or is traced.
+        ValueError: If `w_std` or `b_std` is negative or not finite, if float64 is off, or if the means of φ at a
+            fixed point cannot be computed accurately.
 
     Example:
         >>> import ntklib as ntk
@@ -96,7 +101,7 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
         [(0.194, 0.8707), (0.6895, 1.0987)]
 
     Note:
-        Two fixed points that are less than 5 % apart can be missed.
+        Two fixed points that are less than 6 % apart can be missed.
     """
     _checks.outside_jit("fixed_points", "Inside, `fixed_point` finds one of them.", w_std, b_std)
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
@@ -110,7 +115,8 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
             found.append((0.0, at_zero))
     if not homogeneous:
         excess = np.asarray(b**2 + w**2 * table(fn)[0] - TABLE)
-        # Where the map is the identity, as that of a ReLU with a cap at variances far below it, the sign is rounding.
+        # If V(q) = q up to rounding errors, the sign of the difference means nothing. An example is a ReLU with a cap,
+        # at σ_w² = 2 and variances far below the cap.
         known = np.nonzero(np.abs(excess) > _ROUNDING * TABLE)[0]
         for i, j in itertools.pairwise(known):
             if excess[i] * excess[j] > 0 or j > i + 2:
@@ -125,10 +131,7 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
 
 
 def slope_at_zero(fn: ScalarFunction) -> float:
-    """Return the slope of q ↦ E[φ(√q Z)²] at q = 0 for φ(0) = 0: the mean of φ'(0)² from the right and from the left.
-
-    Each half of the Gaussian sees its own side of a kink at zero.
-    """
+    """Return the slope of q ↦ E[φ(√q Z)²] at q = 0 if φ(0) = 0: the mean of φ'(0)² from the right and from the left."""
     slope, beside = derivative(fn), 1e-30
     squares = [float(slope(jnp.asarray(x))) ** 2 for x in (beside, -beside)]
     return sum(squares) / 2 if max(squares) > beside else 0.0
@@ -146,12 +149,12 @@ def fixed_point(
         start: The variance after the first layer, a number ≥ 0.
 
     Returns:
-        A fixed point of the variance map; ∞ if the variance grows forever. It has the broadcast shape.
+        A fixed point of the variance map, or ∞ if the variance grows forever. It has the broadcast shape.
 
     Raises:
-        TypeError: If `activation` is not an `Elementwise`.
-        ValueError: If `w_std` or `b_std` is negative, if float64 is off, or if the means of φ are not known at the
-            fixed point.
+        TypeError: If `activation` is not an `Elementwise`, or if another argument does not hold real numbers.
+        ValueError: If `w_std`, `b_std` or `start` is negative or not finite, if the shapes do not broadcast, if float64
+            is off, or if the means of φ at the fixed point cannot be computed accurately.
 
     Example:
         >>> import ntklib as ntk
@@ -160,8 +163,11 @@ def fixed_point(
         0.5
 
     Note:
-        The map is tabulated at 1030 variances up to 1e16, and the fixed point is found by Newton steps between two of
-        them. The map is assumed to be increasing, as it is for the library's activations.
+        The variance map V of leaky ReLUs is a straight line. The map of any other activation is tabulated at 1030
+        variances up to 9.6e15, and the fixed point is found by Newton steps between two of them. If V(start) > start,
+        it is the first fixed point above `start`, and if V(start) < start, the first one below. Deep networks tend to
+        it if V increases, as it does for most of the library's activations. V decreases for cosines and Gaussians, but
+        there the only fixed point attracts.
     """
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
     _checks.real("start", start, minimum=0.0)
@@ -176,22 +182,23 @@ def fixed_point(
 
 
 def depth_scales(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *, start: float = 1.0) -> DepthScales:
-    """Return the fixed points of variance and correlation, with their slopes and depth scales.
+    """Return the fixed points of the variance map and the correlation map, the slopes there, and the depth scales.
 
     Args:
         activation: φ.
         w_std: σ_w ≥ 0, not squared.
         b_std: σ_b ≥ 0, not squared. It broadcasts with `w_std`: for a phase diagram pass `w_std[:, None]` and
             `b_std[None, :]` in one call.
-        start: The variance after the first layer. If there are several fixed points, it decides which is reached.
+        start: The variance after the first layer, a number ≥ 0. It decides which fixed point of the variance map is
+            reached if there are several.
 
     Returns:
         A `DepthScales` with arrays of the broadcast shape.
 
     Raises:
-        TypeError: If `activation` is not an `Elementwise`.
-        ValueError: If `w_std` or `b_std` is negative, if float64 is off, or if the means of φ are not known at a fixed
-            point.
+        TypeError: If `activation` is not an `Elementwise`, or if another argument does not hold real numbers.
+        ValueError: If `w_std`, `b_std` or `start` is negative or not finite, if the shapes do not broadcast, if float64
+            is off, or if the means of φ at a fixed point cannot be computed accurately.
 
     Example:
         >>> import ntklib as ntk
@@ -201,8 +208,8 @@ def depth_scales(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *,
         ('chaotic', 0.9608, 19.92)
 
     Note:
-        For activations without a closed form, grids of more than 1,000 points use coarser quadratures in the chaotic
-        phase, with errors of about 1e-6.
+        For activations without a closed form, `c` and `chi_c` are computed by quadrature in the chaotic phase. Grids of
+        more than 1,000 points use fewer nodes, with errors of about 1e-6.
 
     References:
         Schoenholz et al. 2017; Hayou et al. 2019.
@@ -222,7 +229,7 @@ def depth_scales(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *,
 
 
 def phase(activation: Elementwise, w_std: float, b_std: float) -> Literal["ordered", "critical", "chaotic"]:
-    """Return the phase of a network, which says what depth does to two inputs.
+    """Return the phase of a network, which says whether two inputs become equal or different with depth.
 
     Args:
         activation: φ.
@@ -230,11 +237,11 @@ def phase(activation: Elementwise, w_std: float, b_std: float) -> Literal["order
         b_std: σ_b ≥ 0, not squared.
 
     Returns:
-        "ordered" if inputs become equal with depth (χ_1 < 1), "chaotic" if they become different (χ_1 > 1), "critical"
-        if χ_1 = 1 to 1e-9.
+        "ordered" if inputs become equal (χ_1 < 1), "chaotic" if they become different (χ_1 > 1), "critical" if χ_1 = 1
+        to 1e-9.
 
     Raises:
-        TypeError: If `activation` is not an `Elementwise`.
+        TypeError: As `depth_scales`.
         ValueError: As `depth_scales`.
 
     Example:
@@ -247,7 +254,10 @@ def phase(activation: Elementwise, w_std: float, b_std: float) -> Literal["order
 
 
 def _nodes(activation: Elementwise, q: Array) -> tuple[int, int]:
-    """Return the numbers of quadrature nodes that are enough for variances q, without a closed form."""
+    """Return the numbers of quadrature nodes, (radii, angles), that are enough for the variances q.
+
+    Activations with a closed form use no nodes. For the others a ValueError is raised if a variance is above `_WIDE`.
+    """
     if _checks.is_traced(q):
         return (64, 64)
     largest = float(q.max(initial=0.0))
@@ -273,10 +283,10 @@ def table(fn: ScalarFunction) -> tuple[Array, Array]:
 
 @functools.cache
 def is_homogeneous(fn: ScalarFunction) -> bool:
-    """Whether φ(ax) = aφ(x) for a > 0, as for leaky ReLUs: the variance map is then a straight line.
+    """Whether φ(ax) = aφ(x) for a > 0, as for leaky ReLUs. The variance map is then a straight line.
 
-    φ is compared with φ(±1) at sizes from 1e-100 to 1e100, 46 in each decade: a ReLU that is cut off at 100 or below
-    1e-3 is none.
+    φ(±a)/a is compared with φ(±1) for a from 1e-100 to 1e100, at 46 values in each decade. This finds that a ReLU with
+    a cap at 100, or one that is cut off below 1e-3, is not homogeneous.
     """
     with jax.ensure_compile_time_eval():
         sizes = np.geomspace(1e-100, 1e100, 9201)[:, None] * np.array([1.0, -1.0])
@@ -295,13 +305,16 @@ def _times(fn: ScalarFunction) -> ScalarFunction:
 
 
 def _gain(activation: Elementwise) -> Array:
-    """Return E[φ²]/q of a homogeneous activation; it is exact."""
+    """Return E[φ²]/q = E[φ'²] of a homogeneous activation, which does not depend on q."""
     return drop_and_slope(activation)(jnp.ones(()), jnp.zeros(()))[1]
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _root(fn: ScalarFunction, w: Array, b: Array, low: Array, high: Array) -> Array:
-    """Find the root of V(q) = q in a bracket by Newton steps, or by bisection if such a step would leave it."""
+    """Find the q with V(q) = q between `low` and `high` by Newton steps.
+
+    A step that would leave this interval is replaced by a bisection.
+    """
     rising = b**2 + w**2 * mean(square(fn), low) - low > 0  # whether V(q) > q below the root, and V(q) < q above it
 
     def step(_: ArrayLike, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -318,9 +331,9 @@ def _root(fn: ScalarFunction, w: Array, b: Array, low: Array, high: Array) -> Ar
 
 @functools.partial(jax.jit, static_argnums=0)
 def _attractor(fn: ScalarFunction, start: Array, w: Array, b: Array) -> Array:
-    """Find the fixed point of an increasing map that iterations from `start` tend to.
+    """Return the first fixed point above `start` if V(start) > start, and the first one below if V(start) < start.
 
-    If V(start) > start it is the next fixed point above `start`, otherwise the next one below. A fixed point stays.
+    If V(start) = start up to rounding errors, `start` itself is returned.
     """
     grid, values = jnp.asarray(TABLE), table(fn)[0]
 
@@ -334,7 +347,7 @@ def _attractor(fn: ScalarFunction, start: Array, w: Array, b: Array) -> Array:
         below = jnp.where((index < here) & up, index, -1).max()
         high = jnp.where(grows, above, below + 1)
         low = jnp.where(grows, jnp.maximum(above - 1, 0), below)
-        # ∞ above the table, 0 below it, and nan if the fixed point lies between two entries.
+        # `end` is ∞ above the table, 0 below it, and nan if the fixed point must be found between two entries.
         end = jnp.where(high >= len(grid), jnp.inf, jnp.where(low < 0, 0.0, jnp.nan))
         end = jnp.where(stays, start, end)
         return grid[jnp.clip(low, 0)], grid[jnp.clip(high, 0, len(grid) - 1)], end
@@ -345,10 +358,10 @@ def _attractor(fn: ScalarFunction, start: Array, w: Array, b: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _correlation(numbers: Any, w: Array, q: Array, chaotic: Array) -> Array:
-    """Find δ = 1 − c at the fixed point of the correlation map by Newton steps from c = 0.
+    """Return δ = 1 − c at the fixed point c of the correlation map, and 0 if not `chaotic`.
 
-    The map is a power series in c whose coefficients are not negative. It is therefore convex, and all steps stay on
-    one side of the fixed point.
+    It is found by Newton steps from c = 0. The map is a power series in c with coefficients that are not negative. It
+    is therefore convex for c ≥ 0, and all steps stay on one side of the fixed point.
     """
 
     def one(w: Array, q: Array, chaotic: Array) -> Array:
@@ -366,7 +379,7 @@ def _correlation(numbers: Any, w: Array, q: Array, chaotic: Array) -> Array:
 
 
 def _scale(chi: Array) -> Array:
-    """Return −1/log(abs(χ)): 0 for χ = 0, and ∞ for values of 1 and above."""
+    """Return −1/log(abs(χ)). It is 0 if χ = 0, and ∞ if abs(χ) is 1 (to 1e-9) or larger."""
     magnitude = jnp.abs(chi)
     inside = (magnitude < 1 - _CRITICAL) & (magnitude > 0)
     return jnp.where(inside, -1 / jnp.log(jnp.where(inside, magnitude, 0.5)), jnp.where(magnitude == 0, 0.0, jnp.inf))

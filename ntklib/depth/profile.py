@@ -1,4 +1,4 @@
-"""The NTK of deep networks, layer by layer, for two inputs."""
+"""The correlation and the NTK of two inputs in deep networks, layer by layer."""
 
 import dataclasses
 import functools
@@ -37,15 +37,16 @@ ResidualScaling = Literal["plain", "1/sqrt(l)", "1/sqrt(L)"]
 class DepthProfile:
     """The kernels of two inputs of equal variance in networks of several depths.
 
-    All fields except `depths` have the axis of `depths` and the axes of `rho`; see `ntk_depth_profile`.
+    All fields except `depths` have the axis of `depths`, followed by the axes of `rho`; see `ntk_depth_profile`.
 
     Args:
         depths: The numbers L of affine layers, [T].
         one_minus_c: 1 − c, with c the correlation of the outputs.
-        variance: Σ(x, x).
-        ntk_diagonal: Θ(x, x); ∞ beyond 1e308.
-        ntk_off_diagonal: Θ(x, x'); ∞ beyond 1e308.
-        ratio: Θ(x, x')/Θ(x, x), which is finite there too.
+        variance: Σ(x, x). In a network without skip connections it must stay below 1e308: after that, entries are nan,
+            or an error is raised.
+        ntk_diagonal: Θ(x, x), or ∞ if it is above 1e308.
+        ntk_off_diagonal: Θ(x, x'), or ∞ if it is above 1e308.
+        ratio: Θ(x, x')/Θ(x, x). It is finite also if the two kernels are ∞.
     """
 
     depths: Int[Array, " T"]
@@ -67,9 +68,9 @@ def ntk_depth_profile(
     q: float | None = None,
     residual: ResidualScaling | None = None,
 ) -> DepthProfile:
-    """Return correlation and NTK of two inputs at several depths.
+    """Return the correlation and the NTK of two inputs in networks of several depths.
 
-    The depth L counts affine layers. From one layer to the next, with Θ = Σ at L = 1::
+    The depth L counts affine layers. At L = 1, Θ = Σ. From one layer to the next::
 
         Σ' = σ_b² + σ_w² E[φ(u)φ(v)],  Θ' = Σ' + σ_w² E[φ'(u)φ'(v)] Θ.
 
@@ -77,37 +78,39 @@ def ntk_depth_profile(
         activation: φ.
         w_std: σ_w ≥ 0, not squared.
         b_std: σ_b ≥ 0, not squared.
-        depths: The depths L, ascending, [T].
+        depths: The depths L in ascending order, [T].
         rho: The correlation of the two inputs after the first layer: a number, or an array for several pairs.
-        delta: 1 − rho, which can be given in the place of `rho` for inputs whose correlation is too near to 1 for
-            float64.
+        delta: 1 − rho. Give it instead of `rho` if the correlation is too near 1 for float64.
         q: The variance after the first layer. By default it is the fixed point of the variance map, so that the
             variance is the same in all layers (1 for ReLU at its critical point).
-        residual: None for a plain network. "plain" is for `Residual` blocks, z' = z + W φ(z) + b. With "1/sqrt(l)" the
-            branch of the l-th block is scaled by 1/√l. With "1/sqrt(L)" all branches are scaled by 1/√(number of
-            blocks), where the number is that of the deepest network: the last of `depths` minus one.
+        residual: None for a network without skip connections. "plain" is for `Residual` blocks, z' = z + branch(z),
+            whose branch is φ and then an affine layer. With "1/sqrt(l)" the branch of the l-th block is multiplied by
+            1/√l. With "1/sqrt(L)" each branch is multiplied by 1/√(max(depths) − 1), where max(depths) − 1 is the
+            number of blocks of the deepest network.
 
     Returns:
         A `DepthProfile`.
 
     Raises:
-        TypeError: If `activation` is not an `Elementwise`.
-        ValueError: If depths are not positive whole numbers in ascending order, if `rho` is not between −1 and 1, if
-            the variance has no fixed point and no `q` is given, if the means of φ are not known at the variance of a
-            depth, or if float64 is off.
+        TypeError: If `activation` is not an `Elementwise`, or if another argument does not hold real numbers or is
+            traced.
+        ValueError: If `depths` are not positive whole numbers in ascending order; if neither or both of `rho` and
+            `delta` are given, or if they are out of range; if `residual` is unknown; if `w_std` or `b_std` is negative,
+            or `q` not positive; if no `q` is given and the network is residual or its variance vanishes or diverges; if
+            the means of φ at the variance of a depth cannot be computed accurately; or if float64 is off.
 
     Example:
         >>> import ntklib as ntk
-        >>> with jax.enable_x64(True):  # on the edge of chaos the diagonal is L q; the ratio falls towards 1/4
+        >>> with jax.enable_x64(True):  # on the edge of chaos the diagonal is L q; the ratio tends to 1/4
         ...     profile = ntk_depth_profile(ntk.Relu(), 2**0.5, 0.0, [1, 1000, 100_000], rho=0.1)
         ...     profile.ntk_diagonal.round(3).tolist(), profile.ratio.round(4).tolist()
         ([1.0, 1000.0, 100000.0], [0.1, 0.2534, 0.2501])
 
     Note:
-        1 − c keeps its relative precision however small it is. Layers are computed one by one, and only the given
-        depths are kept in memory. A layer takes some microseconds if the activation has a closed form (ReLUs, erf,
-        sin), and a tenth of a millisecond if it needs quadrature. Beyond 2^18 layers a bar shows the progress, and
-        Ctrl-C stops the computation.
+        1 − c keeps its relative precision however small it is. Layers are computed one by one, and only the results at
+        `depths` are kept in memory. A layer takes some microseconds if the activation has a closed form (ReLUs, erf,
+        sin), and a tenth of a millisecond if it needs quadrature. If there are more than 2^18 layers, a progress bar is
+        shown, and Ctrl-C stops the computation.
 
     References:
         Jacot et al. 2018; Hayou et al. 2022 (1905.13654).
@@ -116,7 +119,7 @@ def ntk_depth_profile(
     given = rho, delta, w_std, b_std, q
     _checks.outside_jit("ntk_depth_profile", "For one layer `decorrelation_map` can be traced.", *given)
     if (rho is None) == (delta is None):
-        raise ValueError("Give the inputs' correlation as `rho`, or 1 − rho as `delta`: one of the two.")
+        raise ValueError("Give either the correlation of the inputs, `rho`, or 1 − rho, `delta`: one of the two.")
     if rho is not None:
         in_range("rho", rho, -1.0, 1.0)
         delta = 1 - jnp.asarray(rho)
@@ -135,24 +138,28 @@ def ntk_depth_profile(
         if not 0 < q < np.inf:
             raise ValueError(
                 f"The variance of {activation.name} with w_std = {float(w):g}, b_std = {float(b):g} "
-                f"{'vanishes' if q == 0 else 'diverges'} with depth: give that of the first layer as `q`."
+                f"{'vanishes' if q == 0 else 'diverges'} with depth: give the variance after the first layer as `q`."
             )
     _checks.real("q", q, above=0.0)
     require_smooth(activation, jnp.asarray(q))
-    # φ and its maps are the same objects for equal activations, so that two `Tanh()` compile once.
+    # Equal activations have the same object as φ and as `numbers`, so that two `Tanh()` compile once.
     numbers = drop_and_slope(activation, (64, 64) if q <= 1e4 else (128, 96))
     first = _start(jnp.asarray(q, jnp.float64), start.ravel())
     state = _through(activation.fn, numbers, residual, w, b, first, stops)
     shape = (len(stops), *start.shape)
     one_minus_c, diagonal, off = (a.reshape(shape) for a in (state.delta, state.diagonal, state.off))
-    if not (residual is not None and is_homogeneous(activation.fn)):  # those may leave the range of float64
+    # In a residual network with a homogeneous φ, `state.q` is q, which is checked above.
+    if not (residual is not None and is_homogeneous(activation.fn)):
         require_smooth(activation, state.q)
     variance = (state.q * jnp.exp(state.growth)).reshape(len(stops), *[1] * start.ndim) * jnp.ones(shape)
     return DepthProfile(jnp.asarray(stops), one_minus_c, variance, variance * diagonal, variance * off, off / diagonal)
 
 
 class _State(NamedTuple):
-    """The state of pairs of inputs at one depth. The variance is q e^growth, and kernels are divided by it."""
+    """The state of R pairs of inputs at one depth. The variance is q e^growth.
+
+    `diagonal` and `off` are Θ(x, x) and Θ(x, x') divided by the variance.
+    """
 
     q: Float[Array, ""]
     growth: Float[Array, ""]
@@ -165,7 +172,7 @@ def _start(q: Array, delta: Array) -> _State:
     return _State(q, jnp.zeros(()), delta, jnp.ones_like(delta), 1 - delta)
 
 
-#: The number of layers in one compiled call. Between two calls the bar is updated, and an interrupt takes effect.
+#: The number of layers in one compiled call. Between two calls the progress bar moves, and Ctrl-C takes effect.
 _AT_ONCE = 2**18
 
 
@@ -178,7 +185,7 @@ def _through(
     state: _State,
     stops: np.ndarray,
 ) -> _State:
-    """Return the states at all stops."""
+    """Return the states at all `stops`, the depths in ascending order, from the `state` at depth 1."""
     last = int(stops[-1])
     if last <= _AT_ONCE:
         return _run(fn, numbers, residual, w, b, state, 1, last, jnp.asarray(stops))[1]
@@ -208,9 +215,12 @@ def _run(
     last: ArrayLike,
     stops: Array,
 ) -> tuple[_State, _State]:
-    """Go from the state at one depth to the last of the stops. Return the state there and the states at all stops."""
+    """Go from the state at `depth` to the last of the stops. Return the state there and the states at all stops.
+
+    `last` is the depth of the deepest network.
+    """
     homogeneous = is_homogeneous(fn)
-    # The variance of a homogeneous residual network only scales everything, so it may leave the range of float64.
+    # In a residual network with a homogeneous φ the variance may leave the range of float64: q stays, `growth` grows.
     free = homogeneous and residual is not None
 
     def layer(depth: Array, state: _State) -> _State:
@@ -219,12 +229,12 @@ def _run(
         kept = 0.0 if residual is None else 1.0
         drop, slope = jax.vmap(lambda d: numbers(state.q, d))(state.delta)
         chi = weight * numbers(state.q, jnp.zeros(()))[1]
-        # For a homogeneous map take E[φ²] from its exact form: an error of quadrature would grow with every layer.
+        # For a homogeneous φ, E[φ²] = q E[φ'²] is exact. An error of quadrature would grow with every layer.
         second = numbers(state.q, jnp.zeros(()))[1] * state.q if homogeneous else mean(square(fn), state.q)
         new = bias / jnp.exp(state.growth) + weight * second + kept * state.q
         factor = state.q / new
         moved = factor * (weight * drop + kept) * state.delta
-        # Θ' = kept Θ + (Σ' − kept Σ) + weight E[φ'φ'] Θ, where everything is divided by the new variance
+        # Below, all terms of Θ' = kept Θ + (Σ' − kept Σ) + weight E[φ'φ'] Θ are divided by the new variance.
         added = 1 - kept * factor
         shared = 1 - moved - kept * factor * (1 - state.delta)
         diagonal = added + factor * (kept + chi) * state.diagonal

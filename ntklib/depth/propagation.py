@@ -1,16 +1,17 @@
-"""The maps of variance and correlation by one layer of an infinitely wide network, accurate near c = 1.
+"""What one layer of an infinitely wide network does to variances and correlations, accurate near the correlation 1.
 
-For an activation φ, weights of variance σ_w² divided by the fan-in, and biases of variance σ_b²::
+Two inputs have the variance q and the correlation c. After an activation φ and an affine layer, they have the variance
+q' and the correlation c'. With weights of variance σ_w²/fan-in, biases of variance σ_b², and Z ~ N(0, 1)::
 
     q' = V(q) = σ_b² + σ_w² E[φ(√q Z)²],   q' c' = σ_b² + σ_w² E[φ(u) φ(v)],  (u, v) ~ N(0, q [[1, c], [c, 1]]).
 
-In deep networks c comes so near to 1 that the floating-point number c keeps no digits of 1 − c. All computations here
-therefore use δ = 1 − c::
+In deep networks c comes so near to 1 that the floating-point number c keeps no digits of 1 − c. Therefore all functions
+here compute with δ = 1 − c::
 
     q' δ' = σ_w² E[(φ(u) − φ(v))²]/2.
 
-The right side is computed without cancellation, by a closed form if there is one, and otherwise by quadrature. Float64
-is needed.
+The right side is computed without cancellation, by a closed form if there is one, and by quadrature if there is none.
+All functions need float64.
 """
 
 import functools
@@ -36,8 +37,8 @@ ScalarFunction = Callable[[Array], Array]
 #: factor by which a layer with σ_w = 1 multiplies qδ.
 DropAndSlope = Callable[[Array, Array], tuple[Array, Array]]
 
-_LINE = (1e-15, 0.05)  # the smallest z of the rule on a line, and the distance of its nodes
-_PLANE = (64, 64)  # radii, and angles in each sector
+_LINE = (1e-15, 0.05)  # the arguments of `line`: the smallest node, and the step
+_PLANE = (64, 64)  # the numbers of quadrature nodes: radii, and angles in each sector
 
 
 def variance_map(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, q: ArrayLike) -> Float[Array, "..."]:
@@ -57,8 +58,9 @@ def variance_map(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, q:
         V(q), of the broadcast shape.
 
     Raises:
-        TypeError: If `activation` is not an `Elementwise`.
-        ValueError: If a number is negative, if float64 is off, or if the mean is not known at such a variance.
+        TypeError: If `activation` is not an `Elementwise`, or if another argument does not hold real numbers.
+        ValueError: If a number is negative or not finite, if the shapes do not broadcast, if float64 is off, or if the
+            mean cannot be computed accurately at such a variance.
 
     Example:
         >>> with jax.enable_x64(True):
@@ -66,9 +68,10 @@ def variance_map(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, q:
         2.26
 
     Note:
-        The mean is computed by a quadrature rule on each half-line, whose nodes are dense near zero, so that a kink at
-        zero does no harm. The relative error is below 1e-12 for the library's activations at any q (for sine and
-        cosine up to q = 1000/frequency²).
+        The mean is computed by a quadrature rule on each half-line. Its nodes are dense near zero, and a kink at zero
+        does no harm. For the library's activations the relative error is below 1e-12 up to q = 1e4. Sines and cosines
+        have this accuracy up to q = 800/frequency², and raise an error beyond. Exponentials have it up to
+        q = 6/rate², and polynomials up to degree 20. Beyond, an inaccurate result is not always noticed.
 
     References:
         Poole et al. 2016.
@@ -83,12 +86,12 @@ def correlation_map(
 ) -> Float[Array, "..."]:
     """Return the correlation of two inputs after an activation and an affine layer.
 
-    For inputs u, v of variance q and correlation c::
+    For Gaussian u, v of variance q and correlation c::
 
         c' = (σ_b² + σ_w² E[φ(u) φ(v)]) / V(q).
 
-    If q is the fixed point of the variance map (`depth_scales(...).q`), this is the correlation map of the theory, with
-    the value 1 and the slope χ_1 at c = 1.
+    In the theory of deep networks, q is the fixed point of the variance map, `depth_scales(...).q`. The map then has
+    the slope χ_1 at c = 1.
 
     Args:
         activation: φ.
@@ -101,8 +104,9 @@ def correlation_map(
         c', of the broadcast shape.
 
     Raises:
-        TypeError: If `activation` is not an `Elementwise`.
-        ValueError: If a number is out of range, if float64 is off, or if the means are not known at such a variance.
+        TypeError: If `activation` is not an `Elementwise`, or if another argument does not hold real numbers.
+        ValueError: If a number is out of range or not finite, if the shapes do not broadcast, if float64 is off, or if
+            the means cannot be computed accurately at such a variance.
 
     Example:
         >>> import ntklib as ntk
@@ -123,9 +127,9 @@ def correlation_map(
 def decorrelation_map(
     activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, delta: ArrayLike, *, q: ArrayLike
 ) -> Float[Array, "..."]:
-    """Return δ' = 1 − c' of two inputs after an activation and an affine layer, from δ = 1 − c before.
+    """Return δ' = 1 − c' of two inputs after an activation and an affine layer, from δ = 1 − c before them.
 
-    It is the correlation map in other variables, and keeps all digits however small δ is::
+    This is the correlation map in other variables. It keeps all digits of δ', however small δ is::
 
         δ' = σ_w² E[(φ(u) − φ(v))²] / (2 V(q)).
 
@@ -140,8 +144,9 @@ def decorrelation_map(
         δ', of the broadcast shape.
 
     Raises:
-        TypeError: If `activation` is not an `Elementwise`.
-        ValueError: If a number is out of range, if float64 is off, or if the means are not known at such a variance.
+        TypeError: If `activation` is not an `Elementwise`, or if another argument does not hold real numbers.
+        ValueError: If a number is out of range or not finite, if the shapes do not broadcast, if float64 is off, or if
+            the means cannot be computed accurately at such a variance.
 
     Example:
         >>> import ntklib as ntk
@@ -160,11 +165,12 @@ def decorrelation_map(
 
 
 def chi(activation: Elementwise, w_std: ArrayLike, *, q: ArrayLike, delta: ArrayLike = 0.0) -> Float[Array, "..."]:
-    """Return χ = σ_w² E[φ'(u) φ'(v)] for u, v of variance q and correlation 1 − δ.
+    """Return χ = σ_w² E[φ'(u) φ'(v)] for Gaussian u, v of variance q and correlation 1 − δ.
 
-    It is the factor by which a layer multiplies the NTK and squared gradient norms. At a fixed point of the correlation
-    map it is also the factor by which a layer multiplies deviations from the fixed point. At δ = 0 it is χ_1, which is
-    below 1 in the ordered phase and above 1 in the chaotic phase.
+    A layer multiplies the NTK of the layers before it by χ, and squared gradient norms by χ at δ = 0. If q is the fixed
+    point of the variance map, χ is the slope of the correlation map. At a fixed point of both maps, a layer multiplies
+    small deviations of the correlation from its fixed point by χ. At δ = 0, χ is then χ_1, which is below 1 in the
+    ordered phase and above 1 in the chaotic phase.
 
     Args:
         activation: φ.
@@ -176,8 +182,9 @@ def chi(activation: Elementwise, w_std: ArrayLike, *, q: ArrayLike, delta: Array
         χ, of the broadcast shape.
 
     Raises:
-        TypeError: If `activation` is not an `Elementwise`.
-        ValueError: If a number is out of range, if float64 is off, or if the means are not known at such a variance.
+        TypeError: If `activation` is not an `Elementwise`, or if another argument does not hold real numbers.
+        ValueError: If a number is out of range or not finite, if the shapes do not broadcast, if float64 is off, or if
+            the means cannot be computed accurately at such a variance.
 
     Example:
         >>> import ntklib as ntk
@@ -198,8 +205,9 @@ def checked(activation: Any, **values: ArrayLike) -> tuple[ScalarFunction, list[
     """Return φ, and the other arguments as float64 arrays of one shape.
 
     Raises:
-        TypeError: If the activation is not an `Elementwise`.
-        ValueError: If an argument is negative or not finite, or if float64 is off.
+        TypeError: If the activation is not an `Elementwise`, or if another argument does not hold real numbers.
+        ValueError: If an argument is negative, not finite or empty, if the shapes do not broadcast, or if float64 is
+            off.
     """
     _checks.instance("activation", activation, Elementwise, "such as ntklib.Tanh() or ntklib.Elementwise(jnp.arctan)")
     if not jax.config.read("jax_enable_x64"):
@@ -215,7 +223,7 @@ def checked(activation: Any, **values: ArrayLike) -> tuple[ScalarFunction, list[
             raise TypeError(f"`{name}` must be a real number, or an array of them; got {value.dtype}.")
         value = jnp.asarray(value, jnp.float64)
         if not _checks.is_traced(value):
-            known = np.asarray(value)  # NumPy, because inside a trace operations on JAX arrays are traced as well
+            known = np.asarray(value)  # NumPy, because inside of `jit` operations on JAX arrays are traced as well
             low = float(known.min())
             if not np.isfinite(known).all() or low < 0:
                 raise ValueError(f"`{name}` must be finite and not negative; got {low:g}.")
@@ -230,7 +238,7 @@ def checked(activation: Any, **values: ArrayLike) -> tuple[ScalarFunction, list[
 
 
 def in_range(argument: str, value: Any, low: float, high: float) -> None:
-    """Refuse numbers outside of a range."""
+    """Refuse numbers that are not between `low` and `high`, and complex numbers."""
     value = _checks.plain(argument, value)
     _checks.not_empty(argument, value)
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
@@ -244,7 +252,7 @@ def in_range(argument: str, value: Any, low: float, high: float) -> None:
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def mean(f: ScalarFunction, q: Array, step: float = _LINE[1]) -> Array:
-    """Return E[f(√q Z)] for an array of variances, with f smooth on either side of zero."""
+    """Return E[f(√q Z)] for each variance q of an array. f must be smooth on either side of zero."""
     z, weights = line(_LINE[0], step)
 
     def one(q: Array) -> Array:
@@ -255,9 +263,11 @@ def mean(f: ScalarFunction, q: Array, step: float = _LINE[1]) -> Array:
 
 
 def require_smooth(activation: Elementwise, q: Array) -> None:
-    """Refuse variances at which half of the nodes give another mean than all.
+    """Refuse variances at which `mean` is not accurate.
 
-    There φ bends or jumps away from zero, or oscillates many times. Traced variances are not checked.
+    This is so if φ has kinks or jumps away from zero, or oscillates many times. E[φ²] and E[φ'²] at the smallest, the
+    median and the largest variance are compared with their values from every second node. Traced variances are not
+    checked.
     """
     if _checks.is_traced(q):
         return
@@ -271,20 +281,20 @@ def require_smooth(activation: Elementwise, q: Array) -> None:
         rough = ~(np.abs(fine - coarse) <= 1e-8 * np.abs(fine))
         if rough.any():
             raise ValueError(
-                f"{activation.name} bends or jumps away from zero, or oscillates, on the scale of units of variance "
-                f"{some[rough][0]:.3g}: its means are not known there. Use a smaller `w_std`, or a smooth function."
+                f"{activation.name} has a kink or a jump away from zero, or oscillates: its means cannot be "
+                f"computed accurately at a variance of {some[rough][0]:.3g}. Use a smaller `w_std`, or a smooth function."
             )
 
 
 @functools.cache
 def square(f: ScalarFunction) -> ScalarFunction:
-    """Return f². It is the same object for the same f, so that it compiles once."""
+    """Return the function f². For the same f it is the same object, so that it compiles once."""
     return lambda x: f(x) ** 2
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def over(f: Callable, *arrays: Array) -> Any:
-    """Evaluate a function of numbers at each entry of arrays that broadcast, a few entries at a time."""
+    """Evaluate a function of numbers at each entry of arrays that broadcast, 16 entries at a time."""
     arrays = tuple(jnp.broadcast_arrays(*arrays))
     if arrays[0].ndim == 0:
         return f(*arrays)
@@ -296,25 +306,25 @@ def over(f: Callable, *arrays: Array) -> Any:
 
 
 def drop_and_slope(activation: Elementwise, nodes: tuple[int, int] = _PLANE) -> DropAndSlope:
-    """Return the `DropAndSlope` of an activation, in closed form if its record has one, otherwise by quadrature."""
+    """Return the `DropAndSlope` of an activation: in closed form if there is one, else by quadrature."""
     record = activation.activation
     return _by_record(record) if has_closed_form(activation) else _quadrature(record.fn, nodes)
 
 
 def has_closed_form(activation: Elementwise) -> bool:
-    """Whether an activation's `DropAndSlope` is known in closed form."""
+    """Whether the `DropAndSlope` of an activation has a closed form."""
     return activation.activation.near_form is not None or activation.activation.parts is not None
 
 
 @functools.cache
 def _by_record(record: Activation) -> DropAndSlope:
-    """Return the closed form.
+    """Return a `DropAndSlope` in closed form.
 
-    The drop is E[φ²] (1 − ρ')/(qδ), where ρ' is the correlation after φ. At δ = 0 it equals the slope.
+    The drop is E[φ²] (1 − ρ')/(qδ), where ρ' is the correlation of φ(u) and φ(v). At δ = 0 it equals the slope.
     """
 
     def numbers(q: Array, delta: Array) -> tuple[Array, Array]:
-        # δ beyond 1 is kept as −(1 + ρ) (`ntklib.duals.correlation`).
+        # The record takes −(1 + ρ) in place of δ if ρ is negative (`ntklib.duals.correlation`).
         signed = correlation.signed(delta, 2 - delta)
         slope, new = record.equal(signed, q)
         there = (delta > 0) & (q > 0)
@@ -328,13 +338,15 @@ def _by_record(record: Activation) -> DropAndSlope:
 def _quadrature(f: ScalarFunction, nodes: tuple[int, int]) -> DropAndSlope:
     """Return a `DropAndSlope` by quadrature in polar coordinates of the plane.
 
-    Let δ = 2 sin²(θ/2), m = √q r cos α cos(θ/2), b = √q r sin α sin(θ/2), u = m + b and v = m − b. The angles α form
-    two sectors and their mirror images. In the first, of width π − θ, u and v have the same sign. In the second, of
-    width θ, they have opposite signs. The integrand of the drop, (φ(u) − φ(v))²/(2δ), is
-    q r² sin²α ((φ(u) − φ(v))/2b)². The quotient (φ(u) − φ(v))/2b tends to φ'(m) as b tends to 0.
+    Let δ = 2 sin²(θ/2). With the radius r and the angle α, u = m + b and v = m − b, where m = √q r cos α cos(θ/2) and
+    b = √q r sin α sin(θ/2). There are two sectors of angles α, and their mirror images. In the first, of width π − θ, u
+    and v have the same sign. In the second, of width θ, they have opposite signs.
 
-    The nodes are denser where u or v is small, and the more so the larger q (`ntklib.duals.integrals.crowded`). The
-    relative error with 64 x 64 nodes is 1e-12 for q ≤ 1e4 and 1e-7 for q ≤ 1e8; with 128 x 96 nodes it is 1e-11 for
+    With the quotient D = (φ(u) − φ(v))/2b, which tends to φ'(m) as b tends to 0, the drop is the mean of
+    (φ(u) − φ(v))²/(2qδ) = r² sin²α D².
+
+    The nodes are denser where u or v is small, above all if q is large (`ntklib.duals.integrals.crowded`).
+    With 64 x 64 nodes the relative error is 1e-12 for q ≤ 1e4 and 1e-7 for q ≤ 1e8. With 128 x 96 nodes it is 1e-11 for
     q ≤ 1e8.
     """
     rules = [np.polynomial.legendre.leggauss(n) for n in nodes]
@@ -356,7 +368,7 @@ def _quadrature(f: ScalarFunction, nodes: tuple[int, int]) -> DropAndSlope:
             rise = jnp.sqrt(q) * radii * jnp.sin(alpha)
             b = rise * half_sin
             weight = weights * shares * width
-            near = jnp.abs(b) < 5e-6  # here the quotient's rounding error is larger than its distance to the limit
+            near = jnp.abs(b) < 5e-6  # here the rounding error of D is larger than the distance of D to its limit
             for sign in (1.0, -1.0):
                 u, v = sign * (m + b), sign * (m - b)
                 (fu, du), (fv, dv) = both(u), both(v)
