@@ -86,6 +86,7 @@ def _results(eqn: Any, given: list[Any]) -> list[Any]:
 
 
 def _is_ordinary(p: dict[str, Any]) -> bool:
+    """Whether a convolution is neither grouped nor transposed."""
     return p["feature_group_count"] == p["batch_group_count"] == 1 and all(d == 1 for d in p["lhs_dilation"])
 
 

@@ -129,9 +129,11 @@ def decorrelation_map(
 ) -> Float[Array, "..."]:
     """Return δ' = 1 − c' of two inputs after an activation and an affine layer, from δ = 1 − c before them.
 
-    This is the correlation map in other variables. It keeps all digits of δ', however small δ is::
+    This is the correlation map in other variables. For Gaussian u, v of variance q and correlation 1 − δ::
 
         δ' = σ_w² E[(φ(u) − φ(v))²] / (2 V(q)).
+
+    δ' keeps all its digits, however small δ is.
 
     Args:
         activation: φ.
@@ -281,8 +283,9 @@ def require_smooth(activation: Elementwise, q: Array) -> None:
         rough = ~(np.abs(fine - coarse) <= 1e-8 * np.abs(fine))
         if rough.any():
             raise ValueError(
-                f"{activation.name} has a kink or a jump away from zero, or oscillates: its means cannot be "
-                f"computed accurately at a variance of {some[rough][0]:.3g}. Use a smaller `w_std`, or a smooth function."
+                f"{activation.name} has a kink or a jump away from zero, or oscillates: its means at a "
+                f"variance of {some[rough][0]:.3g} cannot be computed accurately. Use a smaller `w_std`, or a smooth "
+                f"function."
             )
 
 
@@ -345,9 +348,8 @@ def _quadrature(f: ScalarFunction, nodes: tuple[int, int]) -> DropAndSlope:
     With the quotient D = (φ(u) − φ(v))/2b, which tends to φ'(m) as b tends to 0, the drop is the mean of
     (φ(u) − φ(v))²/(2qδ) = r² sin²α D².
 
-    The nodes are denser where u or v is small, above all if q is large (`ntklib.duals.integrals.crowded`).
-    With 64 x 64 nodes the relative error is 1e-12 for q ≤ 1e4 and 1e-7 for q ≤ 1e8. With 128 x 96 nodes it is 1e-11 for
-    q ≤ 1e8.
+    The nodes are denser where u or v is small, above all if q is large (`ntklib.duals.integrals.crowded`). With 64 x 64
+    nodes the relative error is 1e-12 for q ≤ 1e4 and 1e-7 for q ≤ 1e8. With 128 x 96 nodes it is 1e-11 for q ≤ 1e8.
     """
     rules = [np.polynomial.legendre.leggauss(n) for n in nodes]
     both = lambda x: jax.jvp(f, (x,), (jnp.ones_like(x),))  # noqa: E731
