@@ -91,8 +91,8 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
         w_std = float(drop_and_slope(activation)(jnp.ones(()), jnp.zeros(()))[1]) ** -0.5
         if float(b) > 0:
             raise ValueError(
-                f"`b_std` must be 0 on the edge of chaos of {activation.name}, which is the single point "
-                f"w_std = {w_std:.4g}, b_std = 0; got b_std = {float(b):g}."
+                f"`b_std` must be 0 on the edge of chaos of {activation.name}, whose variance map is a straight line: "
+                f"it is the point w_std = {w_std:.4g}, b_std = 0; got b_std = {float(b):g}."
             )
         curved = np.inf if _kink(slope, 1.0) else 0.0
         return CriticalPoint(w_std, 0.0, np.nan, 1.0, curved, curved, True)
