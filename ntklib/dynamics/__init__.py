@@ -1,10 +1,15 @@
-"""Training in function space: what a model that is linear in its parameters does, from kernels alone.
+"""Outputs of models that are linear in their parameters, during and after training, computed from kernels alone.
 
-`flow` has gradient flow and gradient descent in closed form, `cross_entropy` the flow of the cross-entropy, `posterior`
-Gaussian processes and ensembles of networks, `scores` two scores by which to choose a ridge. `noise` has the moments
-of SGD at finite times, `noise_limits` their limits: after infinitely many steps, for small steps, and the largest
-learning rate. All of them use `_linalg`, `_cholesky`, `_spectrum` and `_lost_digits`: decompositions, which eigenvalues
-are known, and what the kernel's rounding errors cost. No module here sees a network.
+- `flow`: gradient flow and gradient descent on the squared loss, in closed form;
+- `cross_entropy`: gradient flow on the cross-entropy;
+- `posterior`: mean and covariance of Gaussian processes, and of ensembles of trained networks;
+- `scores`: two scores by which to choose a ridge;
+- `noise`: mean and covariance of SGD after a given number of steps, and simulated runs;
+- `noise_limits`: the largest learning rate of SGD, its covariance after infinitely many steps, and its limit for small
+  steps.
+
+The private modules decompose kernels, decide which eigenvalues are known despite rounding errors, and estimate how far
+these errors move the results. No function here takes a network.
 """
 
 from ntklib.dynamics.cross_entropy import cross_entropy_flow

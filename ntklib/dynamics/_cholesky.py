@@ -1,4 +1,4 @@
-"""The Cholesky factor of a kernel with a ridge, and what follows from it."""
+"""The Cholesky factor of a kernel with a ridge, and two quantities computed from it."""
 
 from typing import Any
 
@@ -8,21 +8,24 @@ from jax import Array
 
 from ntklib import _checks
 
-#: Triangular matrices up to this size are inverted at once, larger ones in two halves.
+#: A triangular matrix with at most this many rows is inverted by one call, a larger one by halves.
 _AT_ONCE = 512
 
 
 def factor(argument: str, kernel: Array, ridge: Any, eps: float) -> Array:
-    """Return the Cholesky factor of K + ridge · tr(K)/N · 1.
+    """Return the lower Cholesky factor L of K + ridge · tr(K)/N · 1, for a kernel K, [N, N].
 
-    `argument` is the name by which an error calls the kernel, and `eps` the precision of the kernel's type.
+    Error messages call the kernel `argument`. Its entries are known to the relative precision `eps`.
+
+    Raises:
+        ValueError: If the matrix is singular or indefinite to this precision. Traced kernels are not checked.
     """
     n = len(kernel)
     regular = kernel + ridge * jnp.trace(kernel) / n * jnp.eye(n, dtype=kernel.dtype)
     low = jnp.linalg.cholesky(regular)
     pivots = jnp.diagonal(low) ** 2
-    # A pivot is the conditional variance of an input, given those before it. Below the floor it is a rounding error.
-    # NaN fails the test as well.
+    # Pivot i is the variance of the output at input i, given the outputs at the inputs before it. Below the floor it is
+    # a rounding error. The factor of an indefinite matrix is NaN, and `NaN > floor` is False.
     floor = 4 * n**0.5 * eps * jnp.diagonal(regular)
     if not _checks.is_traced(pivots) and not bool((pivots > floor).all()):
         raise ValueError(
@@ -34,7 +37,7 @@ def factor(argument: str, kernel: Array, ridge: Any, eps: float) -> Array:
 
 
 def smallest_eigenvalue(low: Array) -> Array:
-    """Estimate the smallest eigenvalue of L Lᵀ from above, by inverse iteration."""
+    """Estimate the smallest eigenvalue of L Lᵀ by 20 inverse iterations. The estimate is never too small."""
     v = jnp.cos(jnp.arange(float(len(low))))[:, None]
     for _ in range(20):
         v = jax.scipy.linalg.cho_solve((low, True), v / jnp.linalg.norm(v))
@@ -42,12 +45,15 @@ def smallest_eigenvalue(low: Array) -> Array:
 
 
 def inverse_diagonal(low: Array) -> Array:
-    """Return the diagonal of (L Lᵀ)⁻¹: the squared norms of the columns of L⁻¹."""
+    """Return the diagonal of (L Lᵀ)⁻¹, [N]. Entry i is the squared norm of column i of L⁻¹."""
     return jnp.sum(_inverse(low) ** 2, axis=0)
 
 
 def _inverse(low: Array) -> Array:
-    """Return L⁻¹ by halves, 2N³/3 operations. Solving for the columns of the identity would take N³."""
+    """Return L⁻¹ by halves, in 2N³/3 operations. Solving L X = 1 would take N³.
+
+    The inverse of [[A, 0], [B, C]] is [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]].
+    """
     n = len(low)
     if n <= _AT_ONCE:
         return jax.scipy.linalg.solve_triangular(low, jnp.eye(n, dtype=low.dtype), lower=True)

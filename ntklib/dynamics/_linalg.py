@@ -1,4 +1,4 @@
-"""Functions of symmetric matrices, written so that zero eigenvalues and infinite times are ordinary points."""
+"""How modes decay in training, also at zero eigenvalues and infinite times; and the precision in which to compute."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from jax import Array
 
 @contextlib.contextmanager
 def double_precision(known: bool) -> Iterator[None]:
-    """Return a context in which JAX computes in float64 if all values are `known`. Otherwise it changes nothing.
+    """Return a context in which JAX computes in float64 if `known` is true. Otherwise the context changes nothing.
 
-    An eigendecomposition has errors of ε λ_max, and λ_max grows with N. In float32 they would be √N times as large as
-    the errors of the kernel's entries. Inside a function that is being traced, known values are computed immediately,
-    so that no float64 enters a program in float32.
+    `known` says that no value is traced. An eigendecomposition moves eigenvalues by ε λ_max, and λ_max grows like N. In
+    float32 this would be √N times as much as rounding the kernel's entries to float32. Inside jit the context computes
+    immediately, instead of adding float64 operations to a program in float32.
     """
     if not known:
         yield
@@ -26,12 +26,12 @@ def double_precision(known: bool) -> Iterator[None]:
 
 
 def inside_jit() -> bool:
-    """Whether a function is being traced. JAX then adds operations to a program instead of computing them."""
+    """Return whether this runs inside jit, where JAX adds operations to a program instead of computing them."""
     return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def vector(values: Any, dtype: Any) -> Array:
-    """Return one or several times as an array [T]. Known times beyond the range of the type become ∞."""
+    """Return one time or several as an array [T] of a type. Known times beyond the range of the type become ∞."""
     if isinstance(values, jax.core.Tracer):
         return jnp.atleast_1d(values).astype(dtype)
     with np.errstate(over="ignore"):
@@ -39,46 +39,48 @@ def vector(values: Any, dtype: Any) -> Array:
 
 
 def decay(rate: Array, t: Array) -> tuple[Array, Array]:
-    """Return (1 − e^(−λt), (1 − e^(−λt))/λ) for rates λ ≥ 0 and times 0 ≤ t ≤ ∞.
+    """Return 1 − e^(−λt) and (1 − e^(−λt))/λ, for rates λ ≥ 0 and times 0 ≤ t ≤ ∞ that broadcast.
 
-    These are the part of a mode that has been learned, and the integral of its decay. They are computed by expm1, so
-    that small λt keeps its digits. At λ = 0 they are 0 and t. At t = ∞ they are 1 and 1/λ. At λ = 0 and t = ∞ both are
-    0, because a mode with λ = 0 never moves.
+    A rate is here an eigenvalue of Θ/N. The first result is the learned part of the mode, and the second is the
+    integral of e^(−λs) over 0 ≤ s ≤ t. `expm1` keeps the digits of a small λt. At λ = 0 the results are 0 and t, and
+    at t = ∞ they are 1 and 1/λ. At λ = 0 and t = ∞ the integral is set to 0, because such a mode never moves.
     """
     positive = rate > 0
     safe = jnp.where(positive, rate, 1.0)
     forever = jnp.isinf(t)
-    at_rest = jnp.where(forever, 0.0, t)
-    # At t = ∞ the derivative of e^(−λt) by λ would be ∞ · 0.
-    learned = jnp.where(positive, jnp.where(forever, 1.0, -jnp.expm1(-safe * at_rest)), 0.0)
-    return learned, jnp.where(positive, learned / safe, at_rest)
+    finite = jnp.where(forever, 0.0, t)  # at t = ∞ the derivative of e^(−λt) with respect to λ would be ∞ · 0
+    learned = jnp.where(positive, jnp.where(forever, 1.0, -jnp.expm1(-safe * finite)), 0.0)
+    return learned, jnp.where(positive, learned / safe, finite)
 
 
 def descent(
     rate: Array, steps: Any, learning_rate: Array, momentum: Array, *, nesterov: bool = False
 ) -> tuple[Array, Array]:
-    """Return (1 − p, (1 − p)/λ), where p is the share of a mode of rate λ ≥ 0 left after some steps with momentum.
+    """Return 1 − p and (1 − p)/λ, [T, N] each, for rates λ ≥ 0, [N], and numbers of steps, [T].
 
-    From rates [N] and steps [T] (∞ is allowed if the steps converge) it makes two arrays [T, N].
-    With g = 1 − λ a, the integral a = (1 − p)/λ obeys v ← μ v + g, a ← a + η v, and with Nesterov's momentum
-    a ← a + η (μ v + g). This is an affine map, whose power is computed by repeated squaring. It never divides by λ, so
-    that small rates keep their digits. Double roots (critical damping) need no special case.
+    A rate is here an eigenvalue of Θ/N, and p is the part of the mode's residual that is left after the steps. A number
+    of steps may be ∞ if the steps converge. Let a = (1 − p)/λ. A step with momentum does::
+
+        p = 1 − λ a,  v ← μ v + p,  a ← a + η v  (heavy ball)  or  a ← a + η (μ v + p)  (Nesterov's).
+
+    This affine map of (a, v) is raised to the power of the number of steps by repeated squaring. It needs no division
+    by λ, so that small rates keep their digits, and no special case for critical damping.
     """
-    # In terms of v before the step, a grows by η (old · v + new · g).
+    # In terms of v before the step, a grows by η (old · v + new · p).
     old, new = (momentum**2, 1 + momentum) if nesterov else (momentum, jnp.ones_like(momentum))
     return _descent(rate, _bits(steps), jnp.isinf(steps), learning_rate, momentum, (old, new))
 
 
 def _bits(steps: Any) -> Array:
-    """Return the binary digits of numbers of steps [T], the lowest first, [bits, T]. The digits of ∞ are 0.
+    """Return the binary digits of numbers of steps [T], the lowest first, as booleans [bits, T]. ∞ has the digits of 0.
 
-    Known numbers may be as large as floating-point numbers can be. Numbers under jit are below 2³¹.
+    Known numbers may be any that float64 holds. Traced numbers must be below 2³¹.
     """
     if isinstance(steps, jax.core.Tracer):
         finite = jnp.where(jnp.isinf(steps), 0, steps).astype(jnp.int32)
         return (finite[None, :] >> jnp.arange(31, dtype=jnp.int32)[:, None]) & 1 == 1
     whole = [int(s) if np.isfinite(s) else 0 for s in np.asarray(steps)]
-    length = 31 if max(whole) < 2**31 else 1024  # two lengths, each compiled once
+    length = 31 if max(whole) < 2**31 else 1024  # only two lengths, as `_descent` is compiled for each
     return jnp.asarray([[s >> i & 1 == 1 for s in whole] for i in range(length)])
 
 
@@ -86,9 +88,10 @@ def _bits(steps: Any) -> Array:
 def _descent(
     rate: Array, bits: Array, at_the_end: Array, learning_rate: Array, momentum: Array, weights: tuple[Array, Array]
 ) -> tuple[Array, Array]:
+    """Return what `descent` does. `bits` come from `_bits`, `at_the_end` marks ∞ steps, `weights` is (old, new)."""
     old, new = (learning_rate * weight for weight in weights)
     one, zero = jnp.ones_like(rate), jnp.zeros_like(rate)
-    # The matrix of one step on (a, v, 1), minus the identity: 1 − ηλ would lose all digits of a rate below ε.
+    # The matrix of one step on (a, v, 1), minus the identity: 1 − ηλ would lose all digits of an ηλ below ε.
     rows = [
         [-new * rate, old * one, new * one],
         [-rate, (momentum - 1) * one, one],
@@ -99,7 +102,7 @@ def _descent(
 
     def square(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         state, power = carry
-        # After the last bit that is set, the power may have overflowed, and must not be multiplied with anything.
+        # Beyond the highest bit of a number the power may have overflowed to ∞, and 0 · ∞ would be NaN.
         wanted = jnp.where(bits[i][:, None, None, None], power[None], 0.0)
         state = state + jnp.einsum("tnij,tnj->tni", wanted, state)
         return state, 2 * power + jnp.einsum("nij,njk->nik", power, power)  # (1 + P)² = 1 + 2P + P²

@@ -1,12 +1,12 @@
-"""How many digits of the outputs are lost to a kernel's rounding errors, and the warning that says so.
+"""Estimates of how far a kernel's rounding errors move the outputs, and the warning that digits are lost.
 
-After training for a time t, f(x) = f_0(x) + Θ(x, X) c with c = g(Θ) (y − f_0) and g(λ) = (1 − e^(−λt/N))/λ. If the
-entries of Θ have errors of σ √(Θ_ii Θ_jj) (see `_spectrum`), they move f(x) to first order by about::
+After training for a time t, f(x) = f_0(x) + Θ(x, X) c with c = g(Θ) (y − f_0) and g(λ) = (1 − e^(−λt/N))/λ. Let the
+entries of Θ have independent errors of size σ √(Θ_ii Θ_jj) (see `_spectrum`). To first order they move f(x) by about::
 
-    σ ‖D^½ c‖ (√Θ(x, x) + ‖D^½ w(x)‖),  w(x) = g(Θ) Θ(X, x),  D = diag(Θ),
+    σ ‖D^½ c‖ (√Θ(x, x) + ‖D^½ w(x)‖),  w(x) = g(Θ) Θ(X, x),  D = diag(Θ).
 
-because the divided difference of g between λ and λ' is at most g(λ) g(λ'). The estimate takes account of the targets
-(c is small if they are smooth) and of the time (g is at most t/N, so that outputs are accurate at early times).
+The second term rests on |g(λ) − g(λ')|/|λ − λ'| ≤ g(λ) g(λ'). The estimate is small for smooth targets, because their
+c is small, and at early times, because g is at most t/N.
 """
 
 import math
@@ -19,7 +19,7 @@ from jax import Array
 from ntklib import _checks
 from ntklib.dynamics._spectrum import Evolve, Projected, Spectrum, weighted_norm
 
-#: The relative error of the outputs beyond which a warning says so.
+#: A warning is given if the relative error of the outputs is larger than this.
 TOLERANCE = 1e-2
 #: The ridges that the warning may advise.
 RIDGES = tuple(10.0**k for k in range(-10, 1))
@@ -28,8 +28,15 @@ RIDGES = tuple(10.0**k for k in range(-10, 1))
 def of_outputs(spectrum: Spectrum, evolve: Evolve, wanted: Array, points: Projected | None) -> tuple[float, float]:
     """Estimate how far the kernel's rounding errors move training and test outputs at the last time.
 
-    Both are in the units of the targets. `wanted` is y − f_0 [N, K], averaged over equal rows of the kernel
-    (`averaged`).
+    Args:
+        spectrum: The spectrum of the training kernel.
+        evolve: The training, as in `Spectrum.filters`.
+        wanted: y − f_0 [N, K], averaged over equal rows of the kernel by `averaged`.
+        points: The kernel at the test points, or None.
+
+    Returns:
+        The largest errors of a training output and of a test output, in the units of the targets. Without test points
+        the second is 0.
     """
     n, d, u = len(spectrum.values), spectrum.diagonal, spectrum.modes
     learned, integral = (a[-1] for a in spectrum.filters(evolve))
@@ -37,38 +44,44 @@ def of_outputs(spectrum: Spectrum, evolve: Evolve, wanted: Array, points: Projec
     left_out = of_null_modes(spectrum, evolve, parts)
 
     def size(g: Array) -> Array:
-        """Return ‖D^½ c‖."""
+        """Return ‖D^½ c‖ of the output where it is largest."""
         return weighted_norm(d, (u @ (g[:, None] * parts)).T).max()
 
-    stays = jnp.sqrt(d * ((u**2) @ (1 - learned) ** 2)).max()  # ‖(1 − Θ g(Θ)) e_j‖, as a weight of training points
+    # At training point j, √Θ_jj ‖row j of 1 − Θ g(Θ)‖ takes the place of the bracket in the module's docstring.
+    stays = jnp.sqrt(d * ((u**2) @ (1 - learned) ** 2)).max()
     train = max(float(spectrum.sigma * size(jnp.where(spectrum.null, 0.0, g)) * stays), left_out)
     if points is None:
         return train, 0.0
-    g = jnp.where((points.rows == 0).all(0), 0.0, g)  # modes without effect on test points have no effect by errors
+    g = jnp.where((points.rows == 0).all(0), 0.0, g)  # a mode that moves no test point adds no error there
     return train, max(float(spectrum.sigma * size(g) * points.reach(spectrum, g).max()), left_out)
 
 
 def of_null_modes(spectrum: Spectrum, evolve: Evolve, parts: Array) -> float:
-    """Estimate what null modes would have added to the outputs by now if their eigenvalues were not zero.
+    """Return the largest change of an output by the last time if the eigenvalues of null modes were not zero.
 
-    That is λ g(λ) times their components of the target, `parts` = Uᵀ(y − f_0) [N, K], with λ at the edge of what is
-    known. If the known eigenvalues reach down to the floor without a gap, there are probably more below it. A kernel of
-    low rank has a gap there, and its null modes add nothing.
+    If the known eigenvalues reach down to the floor without a gap, more eigenvalues are probably hidden below it. Each
+    null mode is then given an eigenvalue λ near 2σ√N times the diagonal. The mode adds λ g times its component of the
+    targets, with g at λ plus the ridge. A kernel of low rank has a gap above the floor, and its null modes add nothing.
+
+    Args:
+        spectrum: The spectrum of the training kernel.
+        evolve: The training, as in `Spectrum.filters`.
+        parts: Uᵀ(y − f_0), the components of the targets along the modes, [N, K].
     """
     null, floor, n = spectrum.null, spectrum.floor, len(spectrum.values)
     ratio = jnp.where(null, jnp.inf, spectrum.eigenvalues() / jnp.where(floor > 0, floor, 1.0))
     if not bool(null.any()) or float(ratio.min()) > 100:
         return 0.0
-    at_most = jnp.where(null, floor / 3, 0.0)  # the edge 2σ√N
+    at_most = jnp.where(null, floor / 3, 0.0)  # near the edge 2σ√N, see `_FLOOR` of `_spectrum`
     integral = evolve((at_most + spectrum.ridge) / n)[1][-1]
     share = jnp.where(at_most > 0, at_most / n * integral, 0.0)
     return float(jnp.abs(spectrum.modes @ (share[:, None] * parts)).max())
 
 
 def averaged(kernel: Array, wanted: Array) -> Array:
-    """Average `wanted` [N, K] over inputs with equal rows of the kernel.
+    """Return `wanted`, [N, K], averaged over each group of inputs that have equal rows in the kernel.
 
-    Differences within such a group lie along exact null modes, which rounding errors do not change.
+    Differences within a group lie along exact null modes, which rounding errors do not change.
     """
     groups = np.unique([hash(row.tobytes()) for row in np.asarray(kernel)], return_inverse=True)[1]
     sums = np.zeros((groups.max() + 1, wanted.shape[1]))
@@ -77,23 +90,23 @@ def averaged(kernel: Array, wanted: Array) -> Array:
 
 
 def least_ridge(ridge: float, fine: Callable[[float], bool]) -> float | None:
-    """Return the smallest power of ten that is larger than the present ridge and `fine`, or None."""
+    """Return the smallest of `RIDGES` that is above the present ridge and for which `fine` is true, or None."""
     return next((r for r in RIDGES if r > ridge and fine(r)), None)
 
 
 def warn(
     what: str, error: float, *, argument: str, eps: float, sigma: float, ridge: float | None = None, early: str = ""
 ) -> None:
-    """Warn that rounding errors of a kernel move `what`.
+    """Warn that rounding errors of a kernel move some quantity.
 
     Args:
         what: The name of the quantity.
-        error: The error relative to the largest of `what`.
+        error: The error, relative to the quantity's largest entry.
         argument: The name of the kernel.
-        eps: The ε of the kernel's type.
+        eps: The ε of the type in which the kernel was computed.
         sigma: The relative error of the kernel's entries.
-        ridge: The smallest ridge that would be enough; None if there is none.
-        early: How to stop training earlier, if that helps.
+        ridge: The smallest ridge to advise; None for no advice.
+        early: The advice to stop training earlier; empty for no advice.
     """
     digits = round(-math.log10(eps))
     lost = max(1, round(digits + math.log10(error))) if error < 1 else digits

@@ -1,9 +1,9 @@
-"""The spectrum of a kernel that carries rounding errors: which of its eigenvalues are known, and which may be zero.
+"""The spectrum of a kernel with rounding errors: which eigenvalues are known, and which may be zero.
 
-An entry of a kernel is known up to σ √(Θ_ii Θ_jj), with σ near the ε of its floating-point type. If these errors are
-independent, they form a random symmetric matrix and shift eigenvalues by up to 2σ√N, the edge of the semicircle. An
-eigenvalue below that is not known, and may be zero. Its mode is called null here, and is treated as one that never
-learns.
+Entry (i, j) of a kernel has an error of about σ √(Θ_ii Θ_jj), with σ near the ε of its floating-point type. Independent
+errors form a random symmetric matrix. They shift eigenvalues by up to 2σ√N times the diagonal, the edge of the
+semicircle law. An eigenvalue of this size may be zero. The module sets eigenvalues below three times the edge to zero,
+and calls their modes null. Without a ridge a null mode never learns.
 """
 
 import dataclasses
@@ -17,34 +17,34 @@ from jax import Array
 from ntklib import _checks
 from ntklib.dynamics import _linalg
 
-#: σ in units of ε. Kernels of `gram` and `net.kernel` in float32 had 0.2 to 1 against float64, over networks of 2 to 6
-#: layers, six activations, and 20 to 600 inputs of 1 to 784 features.
+#: σ in units of ε. Between kernels in float32 and in float64 it was 0.2 to 1, for `gram` and `net.kernel`, networks of
+#: 2 to 6 layers, six activations, and 20 to 600 inputs of 1 to 784 features.
 ENTRY = 0.7
-#: Eigenvalues are taken for zero below this number times ε√N times the diagonal: some three times the edge 2σ√N.
+#: Eigenvalues below this number times ε√N times the diagonal are set to zero. This is some three times the edge 2σ√N.
 _FLOOR = 4.0
 
-#: A function that maps the rates λ/N of the modes [N] to two arrays [T, N]: the part of each mode that has been learned
-#: at each time, and the integral of its decay.
+#: A function that maps the rates λ/N of the modes, [N], to two arrays [T, N]: the part of each mode that is learned at
+#: each time, and the integral over time of the part that is left.
 Evolve = Callable[[Array], tuple[Array, Array]]
 
 
 def flow_until(ts: Array) -> Evolve:
-    """Return the evolution under gradient flow until each of the times [T]."""
+    """Return the `Evolve` of gradient flow for the times [T]."""
     return lambda rates: _linalg.decay(rates[None, :], ts[:, None])
 
 
 @dataclasses.dataclass(frozen=True)
 class Spectrum:
-    """The eigendecomposition of a kernel with its ridge.
+    """The eigendecomposition of a kernel Θ with a ridge.
 
     Args:
-        values: The eigenvalues of Θ + ridge · tr(Θ)/N · 1, ascending, [N].
+        values: The eigenvalues of Θ, with those of null modes set to zero, plus `ridge`, [N]. The last is the largest.
         modes: The eigenvectors, in columns, [N, N].
-        null: Whether the eigenvalue of Θ is zero up to rounding; it is then taken to be zero. [N].
-        floor: The eigenvalue of Θ up to which that is so, for each mode, [N].
+        null: Whether each mode is null, [N].
+        floor: For each mode, the bound up to which its eigenvalue of Θ counts as zero, [N].
         sigma: σ of the module's docstring.
         diagonal: The diagonal of Θ, [N].
-        ridge: The number that was added to the diagonal.
+        ridge: The number that was added to the diagonal, not relative to it.
     """
 
     values: Array
@@ -56,23 +56,24 @@ class Spectrum:
     ridge: Array
 
     def filters(self, evolve: Evolve) -> tuple[Array, Array]:
-        """Return what `evolve` makes of the rates λ/N, two arrays [T, N]. The integrals of null modes fade."""
+        """Return the two arrays of `evolve` for these eigenvalues, with the integrals of null modes times `fading`."""
         learned, integral = evolve(self.values / len(self.values))
         integral = jnp.where(self.null[None, :] & ~jnp.isfinite(integral), 0.0, integral)
         return learned, integral * self.fading(integral)
 
     def fading(self, integral: Array) -> Array:
-        """Return the factors, from 1 to 0, by which null modes fade from test outputs as their integrals grow, [T, N].
+        """Return the factors by which null modes are suppressed in test outputs, [T, N].
 
-        Without a ridge, the integral of a null mode grows like t, and would magnify its rounding errors at test points.
-        But a null mode may have an eigenvalue up to `floor`, and then it does move test outputs at first. The factor is
-        therefore near 1 at early times, and near 0 before the errors become visible.
+        The true eigenvalue of a null mode may be as large as `floor`. The mode then moves test outputs early in
+        training. But without a ridge its `integral` grows like t, and would later magnify rounding errors at test
+        points. The factor therefore falls from 1 to 0 as `integral` grows, early enough to hide these errors. With a
+        ridge all factors are 1.
         """
         doubtful = (self.null & (self.ridge == 0))[None, :]
         return jnp.exp(-10 * jnp.where(doubtful, integral, 0.0) * self.floor[None, :] / len(self.values))
 
     def weight(self) -> Array:
-        """Return the mean of Θ_ii over each mode, [N]."""
+        """Return Σ_i Θ_ii u_i² for each mode u, the mean of the diagonal over the mode, [N]."""
         return self.diagonal @ self.modes**2
 
     def eigenvalues(self) -> Array:
@@ -80,27 +81,28 @@ class Spectrum:
         return jnp.where(self.null, 0.0, self.values - self.ridge)
 
     def with_ridge(self, ridge: float) -> "Spectrum":
-        """Return the spectrum of the same kernel with another ridge."""
+        """Return the spectrum of the same kernel with another ridge, relative to the mean of the diagonal."""
         added = ridge * jnp.mean(self.diagonal)
         return dataclasses.replace(self, values=self.values - self.ridge + added, ridge=added)
 
 
 def spectrum(argument: str, kernel: Array, ridge: Any, eps: float) -> Spectrum:
-    """Return the spectrum of a kernel [N, N] whose entries are known to the precision `eps`.
+    """Return the spectrum of Θ + ridge · tr(Θ)/N · 1, for a kernel Θ, [N, N], computed with the precision `eps`.
 
     Raises:
-        ValueError: If Θ has an eigenvalue that is further below zero than rounding explains. It names the argument.
+        ValueError: If an eigenvalue of Θ is further below zero than rounding explains. The message calls the kernel
+            `argument`. Traced kernels are not checked.
     """
     n = len(kernel)
     values, modes = jnp.linalg.eigh(kernel)
     diagonal = jax.lax.stop_gradient(jnp.maximum(jnp.diagonal(kernel), 0.0))
     known, u = jax.lax.stop_gradient((values, modes))
-    weight = diagonal @ u**2  # the mean of Θ_ii over each mode
-    # The second term is the error of the decomposition itself. It matters if that runs in the precision of the kernel.
+    weight = diagonal @ u**2  # the mean of the diagonal over each mode
+    # The error of the decomposition itself. It matters if the decomposition runs in the precision of the kernel.
     solver = 4 * float(jnp.finfo(values.dtype).eps) * jnp.maximum(known[-1], 0.0)
     floor = _FLOOR * eps * n**0.5 * weight + solver
     _refuse_negative(argument, known, floor, weight)
-    # Eigenvalues below zero are rounding errors, and there must be equally large errors above zero.
+    # An eigenvalue below zero is a rounding error. Eigenvalues above zero must have errors of the same size.
     seen = jnp.maximum(jnp.max(jnp.where(floor > 0, -known / jnp.where(floor > 0, floor, 1.0), 0.0)), 0.0)
     floor = floor * jnp.maximum(1.0, 1.2 * seen)
     sigma = jnp.maximum(ENTRY, 0.5 * _FLOOR * seen) * eps
@@ -110,7 +112,11 @@ def spectrum(argument: str, kernel: Array, ridge: Any, eps: float) -> Spectrum:
 
 
 def largest(argument: str, kernel: Array, eps: float) -> Array:
-    """Return the largest eigenvalue, without eigenvectors. Refuse the same kernels as `spectrum`."""
+    """Return the largest eigenvalue of a kernel [N, N], without computing eigenvectors.
+
+    Raises:
+        ValueError: If an eigenvalue is further below zero than rounding explains. Traced kernels are not checked.
+    """
     values = jnp.linalg.eigvalsh(kernel)
     weight = jnp.diagonal(kernel).max()
     _refuse_negative(argument, values, _FLOOR * eps * len(kernel) ** 0.5 * weight, weight)
@@ -120,7 +126,7 @@ def largest(argument: str, kernel: Array, eps: float) -> Array:
 def _refuse_negative(argument: str, values: Array, floor: Array, weight: Array) -> None:
     if _checks.is_traced(values):
         return
-    # A kernel that was computed by quadrature has errors of some 1e-9, also in float64. They are allowed here.
+    # A kernel that was computed by quadrature has relative errors of some 1e-9, also in float64. They are allowed.
     allowed = jnp.minimum(jnp.maximum(1000 * floor, 1e-5 * weight), 0.1 * weight) + floor
     if bool((values < -allowed).any()):
         raise ValueError(
@@ -134,32 +140,32 @@ def _refuse_negative(argument: str, values: Array, floor: Array, weight: Array) 
 
 @dataclasses.dataclass(frozen=True)
 class Projected:
-    """The kernel between test points and the modes of a spectrum.
+    """The kernel between test and training inputs, in the basis of the modes of a spectrum.
 
     Args:
-        rows: Θ(x, X) U, [M, N], for the modes U. For a null mode u, Θ(x, X) u must be zero; entries that are zero
-            within rounding errors have been set to zero.
-        std: An estimate of √Θ(x, x), [M]. Only the lower bound Θ(x, X)²/Θ(X, X) of Θ(x, x) is known.
+        rows: Θ(x, X) U, [M, N], for the modes U. If the eigenvalue of a mode u is exactly zero, so is Θ(x, X) u. In the
+            columns of null modes, entries that rounding errors explain have been set to zero.
+        std: An estimate of √Θ(x, x), [M]: the largest |Θ(x, x_i)|/√Θ_ii, which is a lower bound.
     """
 
     rows: Array
     std: Array
 
     def reach(self, spectrum: Spectrum, g: Array) -> Array:
-        """Return √Θ(x, x) + ‖D^½ g(Θ) Θ(X, x)‖ of each test point, [M], with D = diag(Θ).
+        """Return √Θ(x, x) + ‖D^½ g(Θ) Θ(X, x)‖ for each test point, [M], with D = diag(Θ). `g` is g(λ), [N].
 
-        In units of σ, this is how far the errors of the kernel's entries move the output at a test point.
+        Rounding errors of the kernel move the output by σ ‖D^½ c‖ times this (see `_lost_digits`).
         """
         return self.std + weighted_norm(spectrum.diagonal, (self.rows * g[None, :]) @ spectrum.modes.T)
 
 
 def projected(spectrum: Spectrum, k_test: Array) -> Projected:
-    """Project Θ(x, X), [M, N], on the modes of a spectrum."""
+    """Return Θ(x, X), [M, N], in the basis of the modes of a spectrum."""
     d, null = spectrum.diagonal, spectrum.null
     std = jnp.where(d > 0, jnp.abs(k_test) / jnp.sqrt(jnp.where(d > 0, d, 1.0))[None, :], 0.0).max(1)
     points = Projected(k_test @ spectrum.modes, std)
-    # Errors of Θ(x, X) reach a null mode directly, and those of Θ(X, X) through the other modes. The level is six times
-    # their standard deviation, plus the errors of the arithmetic.
+    # In the columns of null modes, errors of Θ(x, X) enter directly, and errors of Θ(X, X) through the other modes. The
+    # level is six times the standard deviation of both, plus the errors of the arithmetic.
     inverse = jnp.where(null, 0.0, 1 / jnp.where(null, 1.0, spectrum.eigenvalues()))
     level = 6 * spectrum.sigma * points.reach(spectrum, inverse)[:, None] * jnp.sqrt(spectrum.weight())[None, :]
     level += 8 * float(jnp.finfo(k_test.dtype).eps) * jnp.linalg.norm(k_test, axis=1, keepdims=True)
@@ -168,5 +174,5 @@ def projected(spectrum: Spectrum, k_test: Array) -> Projected:
 
 
 def weighted_norm(d: Array, rows: Array) -> Array:
-    """Return ‖D^½ row‖ of each row."""
+    """Return ‖D^½ row‖ for each of `rows`, with D = diag(d)."""
     return jnp.linalg.norm(jnp.sqrt(d)[None, :] * rows, axis=1)
