@@ -1,4 +1,4 @@
-"""Training in function space on the cross-entropy, by integrating an ordinary differential equation."""
+"""Logits under gradient flow of the cross-entropy, by integrating an ordinary differential equation."""
 
 from typing import Any, overload
 
@@ -46,37 +46,39 @@ def cross_entropy_flow(
 ) -> Train | TrainAndTest:
     """Return logits under gradient flow of the cross-entropy, with the tangent kernel held constant.
 
-    The loss is the mean cross-entropy of softmax(f) in nats. With the training inputs X and test inputs x::
+    The loss is the mean cross-entropy of softmax(f), in nats. For the training inputs X and test inputs x::
 
         df(X)/dt = Θ (y − softmax f(X))/N,   df(x)/dt = Θ(x, X) (y − softmax f(X))/N.
 
-    There is no closed form. The equation is integrated by diffrax, with an explicit Runge-Kutta method of order 5.
+    There is no closed form. diffrax integrates the equation by an explicit Runge-Kutta method of order 5.
 
     Args:
         ntk_train: Θ(X, X), [N, N].
         y: Probabilities over K ≥ 2 classes, [N, K], such as `jax.nn.one_hot(labels, K)`.
-        t: One time, or several ascending times [T]. They must be finite, because on data that can be separated the
-            logits grow forever.
+        t: One time, or several ascending times [T]; finite, because logits can grow forever.
         f0: Training logits at t = 0, [N, K]; zero by default.
         ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
         f0_test: Test logits at t = 0, [M, K]; zero by default.
-        rtol: The bound on the error of a step.
+        rtol: The tolerance for the error of one step of the integrator, relative and absolute; positive.
 
     Returns:
-        Logits, in the shapes that `gradient_flow` returns.
+        The training logits, [N, K] for one time and [T, N, K] for several. With `ntk_test_train`, a pair: the training
+        logits, and the test logits [M, K] or [T, M, K]. The type is that of `gradient_flow`.
 
     Raises:
-        ValueError: As `gradient_flow`; or if `y` does not hold probabilities, or `t` is infinite.
+        TypeError: If an argument has the wrong type.
+        ValueError: For the reasons of `gradient_flow`, or if `y` does not hold probabilities of at least two classes,
+            `t` is infinite or `rtol` is not positive.
         RuntimeError: If 100,000 steps do not reach `t`. Under jit the result is then NaN.
         ImportError: If diffrax is missing (`pip install diffrax`).
 
     Example:
         >>> one_point = cross_entropy_flow(jnp.eye(1), jnp.array([[1.0, 0.0]]), t=1e-3)
-        >>> (1e3 * one_point).round(2).tolist()  # at first it moves along y − 1/2
+        >>> (1e3 * one_point).round(2).tolist()  # at first f moves along y − 1/2
         [[0.5, -0.5]]
 
     Note:
-        An evaluation takes N² K operations, and there are some t λ_max(Θ)/N of them.
+        The integrator evaluates the right-hand side some t λ_max(Θ)/N times, with N² K multiplications each time.
 
     References:
         Lee et al. 2019, §2.2.
@@ -85,7 +87,7 @@ def cross_entropy_flow(
     times = _checks.times("t", t)
     _checks.real("rtol", rtol, above=0.0)
     if not _checks.is_traced(times) and np.isinf(times).any():
-        raise ValueError("`t` must be finite: on data that can be separated the logits grow for ever.")
+        raise ValueError("`t` must be finite: on data that can be separated the logits grow forever.")
     _no_labels(y)
     problem = Problem(
         ntk_train, y, f0, ntk_test_train, f0_test, numbers=(times, rtol), at_once=not _linalg.inside_jit()
@@ -109,9 +111,10 @@ def cross_entropy_flow(
 
 
 def _without_null_modes(problem: Problem) -> tuple[Array, Array | None]:
-    """Return Θ(X, X) and Θ(x, X) without the rounding errors along null modes.
+    """Return Θ(X, X) and Θ(x, X) without their rounding errors along null modes. Traced kernels come back unchanged.
 
-    Along null modes the targets are never reached and the coefficients grow with t, and so would these errors.
+    Along null modes the outputs never reach the targets. The coefficients c grow with t there, and would magnify these
+    errors.
     """
     if not problem.known:
         return problem.ntk, problem.ntk_test_train
@@ -122,10 +125,11 @@ def _without_null_modes(problem: Problem) -> tuple[Array, Array | None]:
 
 @jax.jit
 def _integrated(ntk: Array, y: Array, f0: Array, ts: Array, rtol: Array) -> tuple[Array, Any]:
-    """Integrate the coefficients c of f = f_0 + Θ c, for a kernel with entries of order 1.
+    """Integrate the coefficients c of f = f_0 + Θ c, for a kernel Θ with entries of order 1.
 
-    Returns: N c at the times `ts`, [T, N, K], and whether the integration succeeded. N c has the size of logits, as
-    the tolerance of the integrator must have.
+    Returns:
+        N c at the times `ts`, [T, N, K], and whether the integration succeeded. The integrator works on N c, because
+        it is about as large as the logits, so that `rtol` can also be the absolute tolerance.
     """
     import diffrax
 

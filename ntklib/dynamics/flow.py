@@ -1,4 +1,4 @@
-"""Training in function space: what a network with a constant tangent kernel does, in closed form."""
+"""Outputs under gradient flow and gradient descent with a constant tangent kernel, in closed form."""
 
 from collections.abc import Sequence
 from typing import Any, overload
@@ -50,7 +50,7 @@ def gradient_flow(
 ) -> Train | TrainAndTest:
     """Return outputs under gradient flow of the squared loss, with the tangent kernel held constant.
 
-    The loss is 1/(2N) Σ_i ‖f(x_i) − y_i‖². With the training inputs X and test inputs x::
+    The loss is 1/(2N) Σ_i ‖f(x_i) − y_i‖². For the training inputs X and test inputs x, with Θ = Θ(X, X)::
 
         df(X)/dt = −Θ (f − y)/N,  so  f_t(X) = y + e^(−Θt/N) (f_0 − y),
         f_t(x) = f_0(x) + Θ(x, X) Θ⁻¹ (1 − e^(−Θt/N)) (y − f_0).
@@ -65,19 +65,21 @@ def gradient_flow(
         f0: Training outputs at t = 0, [N, K]; zero by default.
         ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
         f0_test: Test outputs at t = 0, [M, K]; zero by default.
-        ridge: If it is not 0, Θ(X, X) is replaced by Θ + ridge · tr(Θ)/N · 1. This gives each training point a feature
-            of its own with that variance. The training outputs still reach `y`, because these features fit what the
-            kernel does not; the test outputs become those of ridge regression. For the ridge fit at the training
-            points pass `ntk_test_train=ntk_train`.
+        ridge: Not negative. The number ridge · tr(Θ)/N is added to the diagonal of Θ. This gives each training point a
+            feature of its own, with that variance. At t = ∞ the test outputs are those of ridge regression. The
+            training outputs still reach `y`, because the added features fit what the kernel does not. For ridge
+            regression at the training points, pass `ntk_train` also as `ntk_test_train`, and `f0` also as `f0_test`.
 
     Returns:
-        f_t(X), [N, K] for one time and [T, N, K] for several; with `ntk_test_train` the pair of f_t(X) and f_t(x), the
-        latter [M, K] or [T, M, K]. The type is the widest type of the arrays given, and at least float32, also for
-        float16 and bfloat16.
+        f_t(X), [N, K] for one time and [T, N, K] for several. With `ntk_test_train`, the pair of f_t(X) and f_t(x),
+        where f_t(x) is [M, K] or [T, M, K]. The type is float64 if JAX has float64 on and one of the kernels, `y`,
+        `f0` and `f0_test` is in float64; otherwise it is float32.
 
     Raises:
-        ValueError: If the kernel is not square, symmetric and positive semi-definite, if sizes disagree, or if times
-            are negative or decrease.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the kernel is not square, symmetric and positive semi-definite, if shapes disagree, if an entry
+            is not finite, if times are negative or decrease, if `ridge` is negative, or if `f0_test` comes without
+            `ntk_test_train`.
 
     Example:
         >>> ntk, y = jnp.array([[2.0]]), jnp.array([[1.0]])
@@ -85,18 +87,18 @@ def gradient_flow(
         [0.0, 0.6321, 1.0]
 
     Note:
-        The computation takes one eigendecomposition, and the memory of a few N² + N M numbers. It runs in float64 and
-        on one device (a sharded kernel is gathered). Under jit, vmap and grad it runs in the type of the result.
-        Derivatives by `ntk_train` pass through the eigendecomposition, and are NaN if two eigenvalues are equal.
-        An eigenvalue that cannot be distinguished from zero counts as zero at all times. If the entries of the kernel
-        have errors of ε, these are eigenvalues below some 4ε√N times the diagonal.
-        A warning is given if the rounding errors of the kernel move the outputs at the last time by more than 1 % of
-        the largest output. This happens where modes of small eigenvalues matter: for rough targets, late times and no
-        ridge. The warning says how many digits are lost and what helps. Under jit there is none.
+        The computation takes one eigendecomposition, and memory for a few N² + N M numbers. It runs in float64 and on
+        one device (a sharded kernel is gathered). If jit, vmap or grad traces an argument, it runs in the type of the
+        result. Derivatives with respect to `ntk_train` are NaN if two eigenvalues are equal.
+        Eigenvalues below some 4ε√N times the diagonal count as zero, because rounding errors hide them. Here ε is the
+        precision of the type in which the kernel was computed.
+        A warning is given if rounding errors of the kernel move the outputs at the last time by more than 1 % of the
+        largest output. This happens if modes of small eigenvalues matter: for rough targets, late times and no ridge.
+        The warning says how many digits are lost and what helps. Traced arguments give no warning.
 
     References:
-        Jacot et al. 2018, §4; Lee et al. 2019, §2.2. With a loss without the 1/N, as some papers have it, the outputs
-        follow the same curve N times as fast.
+        Jacot et al. 2018, §4; Lee et al. 2019, §2.2. Some papers leave the 1/N out of the loss. Their outputs follow
+        the same curve N times as fast.
 
     See Also:
         `gradient_descent` for steps of finite size; `cross_entropy_flow` for another loss.
@@ -155,32 +157,35 @@ def gradient_descent(
 ) -> Train | TrainAndTest:
     """Return outputs after full-batch gradient descent on the squared loss, with the tangent kernel held constant.
 
-    The loss is 1/(2N) Σ_i ‖f(x_i) − y_i‖². A step with momentum μ (heavy ball, as in `optax.sgd`) does::
+    The loss is 1/(2N) Σ_i ‖f(x_i) − y_i‖². The velocity v, [N, K], starts at 0. A step with momentum μ (heavy ball, as
+    in `optax.sgd`) does::
 
-        v ← μ v + (f − y),  f(X) ← f(X) − (η/N) Θ v,  f(x) ← f(x) − (η/N) Θ(x, X) v.
+        r = f(X) − y,  v ← μ v + r,  f(X) ← f(X) − (η/N) Θ v,  f(x) ← f(x) − (η/N) Θ(x, X) v.
 
-    Nesterov's momentum has μ v + (f − y), with the new v and the old f, in the place of v in the last two. Without
-    momentum, f_s(X) = y + (1 − ηΘ/N)^s (f_0 − y) after s steps.
+    With Nesterov's momentum, the last two use μ v + r instead of v, where v is already updated. Without momentum the
+    outputs are f(X) = y + (1 − ηΘ/N)^s (f_0 − y) after s steps.
 
     Args:
         ntk_train: Θ(X, X), [N, N].
         y: Targets, [N, K].
-        learning_rate: η ≥ 0. Above `max_learning_rate` the outputs diverge, and a warning says so.
+        learning_rate: η ≥ 0. Above `max_learning_rate` (of Θ with its ridge) the outputs diverge, and a warning says
+            so.
         steps: One number of steps, or several ascending numbers [T], of any size (under jit below 2³¹). `jnp.inf` is
-            the end of training, which exists only for rates below `max_learning_rate`.
+            the end of training. It is allowed only if `learning_rate` is below `max_learning_rate`.
         momentum: 0 ≤ μ < 1.
-        nesterov: Whether the momentum is Nesterov's, as in `optax.sgd`, and not the heavy ball's.
+        nesterov: Whether to use Nesterov's momentum, as in `optax.sgd`, instead of the heavy ball's.
         f0: Training outputs at the start, [N, K]; zero by default.
         ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
         f0_test: Test outputs at the start, [M, K]; zero by default.
         ridge: As in `gradient_flow`.
 
     Returns:
-        As `gradient_flow`, with numbers of steps in the place of times.
+        Outputs in the shapes and the type that `gradient_flow` returns, with numbers of steps in the place of times.
 
     Raises:
-        ValueError: As `gradient_flow`; if `learning_rate` or `momentum` is out of range; or if `steps` is infinite and
-            there is no end of training.
+        TypeError: If an argument has the wrong type.
+        ValueError: For the reasons of `gradient_flow`, or if `learning_rate` or `momentum` is out of range, if `steps`
+            are negative, not whole or decrease, or if they hold ∞ and `learning_rate` is not below `max_learning_rate`.
 
     Example:
         >>> ntk, y = jnp.array([[2.0]]), jnp.array([[1.0]])
@@ -188,8 +193,8 @@ def gradient_descent(
         [0.0, 0.5, 0.75, 1.0]
 
     Note:
-        All steps are computed at once, by one eigendecomposition and by powers from repeated squaring. Precision,
-        memory and the warning about lost digits are those of `gradient_flow`.
+        The cost hardly grows with the number of steps: after one eigendecomposition, repeated squaring gives the power
+        of a step. Precision, memory and the warning about lost digits are those of `gradient_flow`.
 
     References:
         Lee et al. 2019, §2.2; Polyak 1964 for the heavy ball; Sutskever et al. 2013 for Nesterov's momentum.
@@ -220,22 +225,25 @@ def max_learning_rate(ntk_train: ArrayLike, momentum: Number = 0.0, *, nesterov:
 
         η_max = 2(1 + μ)N/λ_max(Θ),  with Nesterov's momentum  η_max = 2(1 + μ)/(1 + 2μ) · N/λ_max(Θ).
 
-    A mode with x = ηλ/N is stable if the roots of z² − (1 + μ − x) z + μ, or with Nesterov's momentum of
-    z² − (1 + μ)(1 − x) z + μ(1 − x), are at most 1 in size. As x grows, the first to reach the circle is z = −1.
+    A mode with x = ηλ/N is stable if the roots of z² − (1 + μ − x) z + μ are at most 1 in absolute value. With
+    Nesterov's momentum the polynomial is z² − (1 + μ)(1 − x) z + μ(1 − x). As x grows from 0, a root first leaves the
+    unit disk at z = −1.
 
-    The largest eigenvalue grows like N, because its mode is nearly constant over the data. The limit therefore hardly
-    depends on N.
+    On most data λ_max grows like N, because its mode is nearly constant over the inputs. The limit then hardly depends
+    on N.
 
     Args:
         ntk_train: Θ(X, X), [N, N].
         momentum: 0 ≤ μ < 1.
-        nesterov: Whether the momentum is Nesterov's, as in `gradient_descent`.
+        nesterov: Whether to use Nesterov's momentum, as in `gradient_descent`.
 
     Returns:
         One number; ∞ for a kernel of zeros.
 
     Raises:
-        ValueError: If the kernel is not square, symmetric and positive semi-definite, or if `momentum` is out of range.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the kernel is not square, symmetric and positive semi-definite, if an entry is not finite, or if
+            `momentum` is out of range.
 
     Example:
         >>> max_learning_rate(jnp.diag(jnp.array([4.0, 1.0]))).item()  # 2 · 2/4
@@ -245,7 +253,7 @@ def max_learning_rate(ntk_train: ArrayLike, momentum: Number = 0.0, *, nesterov:
         Lee et al. 2019, §2.2; Polyak 1964 for the heavy ball; Sutskever et al. 2013 for Nesterov's momentum.
 
     See Also:
-        `mean_square_limit`, the lower limit for mini-batches.
+        `mean_square_limit`, the limit for mini-batches without momentum.
     """
     ntk_train = _checks.square_kernel("ntk_train", ntk_train)
     _checks.momentum("momentum", momentum)
@@ -263,11 +271,14 @@ def _largest_rate(n: int, top: Array, momentum: float | Array, nesterov: bool) -
 
 
 def _is_stable(limit: float, problem: "Problem", learning_rate: float, counts: np.ndarray) -> bool:
-    """Whether the outputs stay bounded. Warn if they do not.
+    """Return whether the outputs stay bounded. Warn if they do not.
 
-    Refuse infinitely many steps if there is no end of training. At the limit itself the fastest mode oscillates for
-    ever. The limit is known only to the precision of the kernel, and what `max_learning_rate` returned may have been
-    rounded to that of the result.
+    The comparisons leave room for rounding: `limit` is known to the precision of the kernel, and the user's number may
+    come from `max_learning_rate`, which rounds to the type of the result.
+
+    Raises:
+        ValueError: If a number of steps is infinite and the learning rate is not below `limit`. At `limit` itself the
+            fastest mode oscillates forever.
     """
     eps = max(problem.eps, float(jnp.finfo(problem.dtype).eps))
     if np.isinf(counts).any() and learning_rate >= limit * (1 - 4 * eps):
@@ -285,15 +296,19 @@ def _is_stable(limit: float, problem: "Problem", learning_rate: float, counts: n
 
 
 class Problem:
-    """The checked data of one regression, and what all dynamics need of it.
+    """The checked arguments of one regression, and computations that all dynamics share.
 
-    The arrays are in float64 if all values are known, that is if none is traced. Otherwise they are in `dtype`, the
-    type of the result. `eps` is the precision of the kernels as they were given.
+    The arrays are in float64 if `known` is true: if no argument is traced, and `at_once` is true. Otherwise they are in
+    `dtype`, the type of the result. `eps` is the precision in which the kernels were computed.
 
     Args:
-        numbers: Further arguments that must be known for float64.
-        at_once: Whether the computation can run immediately while a function around it is being traced. An integrator
-            cannot.
+        ntk_train, y, f0, ntk_test_train, f0_test: As in `gradient_flow`.
+        numbers: The other arguments that may be traced.
+        at_once: Whether the computation can run immediately inside jit. An integrator cannot.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: For the reasons of `gradient_flow`, except for times and `ridge`.
     """
 
     def __init__(
@@ -336,46 +351,49 @@ class Problem:
                 self.f0_test = jnp.zeros((len(self.ntk_test_train), self.y.shape[1]), self.y.dtype)
 
     def precision(self) -> Any:
-        """Return the context in which to compute."""
+        """Return the context that sets the precision of the computation."""
         return _linalg.double_precision(self.known)
 
     def unit(self) -> Array:
-        """Return the power of two near the kernel's largest entry.
+        """Return the largest power of two that is not above the kernel's largest entry; 1 for a kernel of zeros.
 
-        In units of it, squares do not leave the range of float32, and dividing by it costs no digits. Times and
-        learning rates are then in units of 1/unit.
+        Dividing the kernel by it costs no digits, and keeps squares in the range of float32. Times and learning rates
+        must then be multiplied by it.
         """
         largest = jnp.abs(self.ntk).max()
         return jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1), 1.0)
 
     def spectrum(self, ridge: Number = 0.0) -> Spectrum:
-        """Return the spectrum of the training kernel."""
+        """Return the spectrum of the training kernel with a relative ridge."""
         return _spectrum.spectrum("ntk_train", self.ntk, ridge, self.eps)
 
     def evolved(
         self, spectrum: Spectrum, evolve: _spectrum.Evolve, *, trusted: bool = True
     ) -> tuple[Array, Array | None]:
-        """Return the outputs at training points [T, N, K] and at test points [T, M, K].
+        """Return the outputs at training points, [T, N, K], and at test points, [T, M, K] or None.
 
-        `trusted`: whether to estimate lost digits. For outputs that diverge the estimate means nothing.
+        Warn of lost digits if `trusted` is true. For outputs that diverge the estimate would mean nothing.
         """
         learned, integral = spectrum.filters(evolve)
-        wanted = spectrum.modes.T @ (self.y - self.f0)  # the target's components along the modes, [N, K]
+        wanted = spectrum.modes.T @ (self.y - self.f0)  # the components of y − f_0 along the modes, [N, K]
         train = self.f0[None] + jnp.einsum("ni,ti,ik->tnk", spectrum.modes, learned, wanted)
         points, test = self.projected(spectrum), None
         if points is not None:
-            # Θ⁻¹(1 − e^(−Θt/N)) is 1/N times the integral of a mode's decay, which is finite at zero eigenvalues.
+            # In each mode, Θ⁻¹(1 − e^(−Θt/N)) is 1/N times the integral, which is finite also at zero eigenvalues.
             test = self.f0_test[None] + jnp.einsum("mi,ti,ik->tmk", points.rows, integral, wanted) / self.n
         if trusted:
             self.warn_of_lost_digits(spectrum, evolve, points, (train, test))
         return train, test
 
     def projected(self, spectrum: Spectrum) -> Projected | None:
-        """Return the kernel between test points and modes, or None if there are no test points."""
+        """Return the kernel between test and training points in the basis of the modes, or None without test points."""
         return None if self.ntk_test_train is None else _spectrum.projected(spectrum, self.ntk_test_train)
 
     def returned(self, outputs: tuple[Array, Array | None], *, several: bool) -> Any:
-        """Return training outputs, or the pair with test outputs, in the type and the shape that the user gets."""
+        """Return the training outputs, or the pair of training and test outputs, in the type of the result.
+
+        If `several` is false, take away the axis of times.
+        """
         train, test = (None if f is None else f.astype(self.dtype) for f in outputs)
         train, test = (f if f is None or several else f[0] for f in (train, test))
         return train if test is None else (train, test)
@@ -389,9 +407,9 @@ class Problem:
         *,
         ridges: bool = True,
     ) -> None:
-        """Warn if the kernel's rounding errors move the outputs at the last time by more than 1 % of the largest.
+        """Warn if the kernel's rounding errors move the outputs at the last time by more than 1 % of the largest one.
 
-        `ridges`: whether the caller has a ridge that the warning may advise to increase.
+        If `ridges` is true, the warning may advise a larger ridge.
         """
         if _checks.is_traced(spectrum.values, *outputs):
             return
@@ -417,7 +435,7 @@ class Problem:
         )
 
     def say_lost(self, what: str, error: float, spectrum: Spectrum, **ways_out: Any) -> None:
-        """Warn that `what` has a relative error of `error`."""
+        """Warn that `what` has a relative error of `error`. `ways_out` are passed on to `_lost_digits.warn`."""
         sigma = float(spectrum.sigma)
         _lost_digits.warn(what, error, argument="ntk_train", eps=self.eps, sigma=sigma, **ways_out)
 
@@ -427,8 +445,8 @@ def working_precision(
 ) -> tuple[bool, Any, float]:
     """Return whether all values are known, the type of the result, and the precision of the least precise kernel.
 
-    The first kernel is the square one of the training inputs. The result has the widest type of the kernels and
-    `arrays`, and at least float32.
+    The first kernel is the square one of the training inputs. The type is float64 if a kernel or one of `arrays` is in
+    float64 and JAX has float64 on; otherwise it is float32.
     """
     wide = any(a is not None and a.dtype == np.float64 for a in (*kernels, *arrays))
     dtype = jnp.result_type(float) if wide else jnp.dtype(jnp.float32)  # float32 where JAX has float64 off
@@ -438,7 +456,7 @@ def working_precision(
 
 
 def working_copies(arrays: list[tuple[str, Any]], known: bool, dtype: Any) -> list[Any]:
-    """Return the named arrays in float64 and on one device if all values are known, and in `dtype` otherwise."""
+    """Return the named arrays: in float64 and on one device if `known` is true, and in `dtype` otherwise."""
     if known:
         return [None if a is None else jnp.asarray(_checks.on_host(name, a)) for name, a in arrays]
     return [None if a is None else jnp.asarray(a).astype(dtype) for _, a in arrays]
