@@ -1,18 +1,18 @@
-"""Mini-batch noise in function space: SGD with a constant tangent kernel, its exact moments, and runs of it.
+"""SGD with a constant tangent kernel: the exact mean and covariance of its outputs, and simulated runs.
 
-Each step adds Θ(x, X) times a vector [N, K] to the outputs f(x). After t steps f_t(x) = f_0(x) + Θ(x, X) c_t, where the
-coefficients c_t, [N, K], start at 0 and obey::
+Each step adds Θ(x, X) times a matrix [N, K] to the outputs f(x). Therefore f(x) = f_0(x) + Θ(x, X) c, where the
+coefficients c, [N, K], start at 0. A step does::
 
-    c_{t+1} = c_t − (η/B) D_t r_t,  r_t = f_t(X) − y.
+    c ← c − (η/B) D r,  r = f(X) − y.
 
-The diagonal matrix D_t = diag(n_1, ..., n_N) holds how often each example is in the batch of step t, so that
-Σ_i n_i = B. Batches of different steps are independent. The mean of n_i/B is 1/N, and for one output r [N] the
-covariance of D_t r/B is::
+The diagonal matrix D = diag(n_1, ..., n_N) holds how often each example is in the batch, so that Σ_i n_i = B. The
+batches of different steps are independent. The mean of D/B is 1/N, and for one output, r [N], the covariance of D r/B
+over batches is::
 
     s [diag(r²)/N − r rᵀ/N²],  s = 1/B with replacement,  s = (N − B)/(B (N − 1)) without.
 
-The covariance is linear in r rᵀ. The mean and the covariance of c_{t+1} therefore depend only on those of c_t. Chapter
-08 derives all this.
+This is linear in r rᵀ. The mean and the covariance of c after a step therefore depend only on the mean and the
+covariance before it. Chapter 08 derives these equations.
 """
 
 import functools
@@ -40,10 +40,10 @@ Steps = int | Sequence[int] | ArrayLike
 
 
 def noise_covariance(residual: ArrayLike, batch_size: int, *, replace: bool = False) -> Float[Array, "N N"]:
-    """Return the covariance that the random choice of a mini-batch gives to its residual, summed over the K outputs.
+    """Return the covariance of a mini-batch's residual over the random choice of the batch, summed over the K outputs.
 
-    An SGD step adds −η Θ(x, X) D r/B to f(x). D is a diagonal matrix, [N, N], which holds how often each example is in
-    the batch. The covariance of D r/B over batches is::
+    An SGD step adds −η Θ(x, X) D r/B to f(x). The diagonal matrix D, [N, N], holds how often each example is in the
+    batch. The covariance of D r/B over batches, summed over outputs, is::
 
         s [diag(Σ_k r_k²)/N − r rᵀ/N²],   s = 1/B with replacement,  s = (N − B)/(B (N − 1)) without.
 
@@ -53,12 +53,12 @@ def noise_covariance(residual: ArrayLike, batch_size: int, *, replace: bool = Fa
         replace: Whether a batch may hold an example twice. Without replacement a full batch has no noise.
 
     Returns:
-        [N, N], in the squared units of the residual.
+        The covariance, [N, N], in the squared units of the residual.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If `residual` is not [N, K] or not finite, if the batch is empty or (without replacement) larger
-            than N, or if a square leaves the range of the type.
+        ValueError: If `residual` is not [N, K] or not finite, if `batch_size` is below 1 or (without replacement) above
+            N, or if squares of the residual leave the range of the type.
 
     Example:
         >>> noise_covariance(jnp.array([[2.0], [0.0]]), batch_size=1).tolist()  # D r/B is (2, 0) or (0, 0)
@@ -92,13 +92,14 @@ def sgd_moments(
     The loss is 1/(2N) Σ_i ‖f(x_i) − y_i‖². The outputs are f(x) = f_0(x) + Θ(x, X) c. Let c̄ be the mean of the
     coefficients c, [N, K], and C their covariance summed over the outputs, [N, N]. In each step::
 
-        c̄ ← c̄ − (η/N) r̄,  C ← A C A + η² s [diag(M)/N − M/N²] + η²σ²K/(BN) 1,
-        A = 1 − ηΘ/N,  r̄ = f_0 + Θ c̄ − y,  M = Σ_k E[r_k r_kᵀ] = r̄ r̄ᵀ + Θ C Θ,
+        c̄ ← c̄ − (η/N) r̄,  C ← A C A + η² s [diag(Q)/N − Q/N²] + η²σ²K/(BN) 1,
+        A = 1 − ηΘ/N,  r̄ = f_0 + Θ c̄ − y,  Q = Σ_k E[r_k r_kᵀ] = r̄ r̄ᵀ + Θ C Θ.
 
-    where c̄, C and M on the right are those before the step, diag(M) is the diagonal of M, and s is as in
-    `noise_covariance`. This is exact: steps need not be small, batches need not be large, and the noise need not be
-    Gaussian. The mean is that of gradient descent. Each batch is drawn independently of all others. If instead each
-    epoch is a permutation of the data, the covariance is another one (see `reshuffle` of `sgd_simulate`).
+    On the right of an arrow are the values before the step. diag(Q) is a diagonal matrix with the diagonal of Q. The
+    factor s is as in `noise_covariance`, and σ is `label_noise`. The equations are exact: steps need not be small,
+    batches need not be large, and the noise need not be Gaussian. The mean equals the outputs of full-batch gradient
+    descent. Each batch is drawn independently of all others. If each epoch is a permutation of the data instead, the
+    covariance is different (see `reshuffle` of `sgd_simulate`).
 
     Args:
         ntk_train: Θ(X, X), [N, N].
@@ -108,21 +109,22 @@ def sgd_moments(
         steps: One number of steps, or several ascending numbers [T]; 0 is the start.
         f0: Training outputs at the start, [N, K]; zero by default.
         replace: Whether a batch may hold an example twice.
-        label_noise: The standard deviation σ of an error N(0, σ²) that is added to the targets, new for each output
-            each time that an example is drawn.
+        label_noise: σ ≥ 0. Each time that an example is drawn, a new error from N(0, σ²) is added to each of its K
+            targets for this one step.
         ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
         f0_test: Test outputs at the start, [M, K]; zero by default.
 
     Returns:
         (mean, cov), [N, K] and [N, N] for one number of steps, [T, N, K] and [T, N, N] for several. With
-        `ntk_test_train` the result is a pair of such pairs, the second for the test points, with M in the place of N.
-        `cov` is Σ_k Cov(f_k(x_i), f_k(x_j)), so that the expected loss is (‖mean − y‖² + tr cov)/(2N).
+        `ntk_test_train` the result is a pair of such pairs: the first for the training points, and the second for the
+        test points, with M in the place of N. Entry (i, j) of `cov` is Σ_k Cov(f_k(x_i), f_k(x_j)). The expected loss
+        is therefore (‖mean − y‖² + tr cov)/(2N). The type is that of `gradient_flow`.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: As `gradient_flow`; if a number is out of range, if `steps` are infinite, not whole or not
-            ascending, if the batch is empty or (without replacement) larger than N, or if squares of y − f_0 leave the
-            range of the type.
+        ValueError: For the reasons of `gradient_flow`, or if `learning_rate` or `label_noise` is negative, if `steps`
+            are infinite, negative, not whole or decrease, if `batch_size` is below 1 or (without replacement) above N,
+            or if squares of y − f_0 leave the range of the type.
 
     Example:
         >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
@@ -131,13 +133,13 @@ def sgd_moments(
         ([0.25, -0.25], [[0.5625, 0.5625], [0.5625, 0.5625]])
 
     Note:
-        A step takes two N × N matrix products; test points add nothing. 1,000 steps at N = 512 take 4 s on two CPU
-        cores (3 s in float32). Memory: a few N² + T (N² + M²) numbers; with test points and null modes T N M more.
-        The kernel is decomposed in float64 as in `gradient_flow`, and the steps run in the type of the result.
-        A warning is given if `learning_rate` is above `mean_square_limit`, so that the covariance grows without bound.
-        If simple bounds do not decide this, the test takes the time of some 30 steps. A warning is also given if
-        rounding errors of the kernels move the mean at the last step by more than 1 % of the largest output (the
-        covariance is less sensitive). Under jit there is no warning.
+        A step takes two products of N × N matrices, with or without test points. 1,000 steps at N = 512 take 4 s on two
+        CPU cores (3 s in float32). Memory: a few N² + T (N² + M²) numbers, and T N M more with test points and null
+        modes. The kernel is decomposed in float64, as in `gradient_flow`. The steps run in the type of the result.
+        A warning is given if `learning_rate` is above `mean_square_limit`, where the covariance grows without bound.
+        This test takes the time of some 30 steps, unless simple bounds decide. A warning is also given if rounding
+        errors of the kernels move the mean at the last step by more than 1 % of the largest output. (The covariance is
+        less sensitive.) Traced arguments give no warning.
     """
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
@@ -172,10 +174,10 @@ def sgd_moments(
 
 
 def _test_rows(given: Problem, spectrum: Spectrum, points: Projected, rate: Array, stops: Array) -> Array:
-    """Return Θ(x, X) U divided by `unit`, for the modes U, [T, M, N].
+    """Return Θ(x, X) U divided by `Problem.unit`, for the modes U, [T, M, N].
 
     The columns of null modes fade as the time η · steps grows (see `Spectrum.fading`). Without null modes the result is
-    the same for all times, [1, M, N].
+    the same at all times, and its shape is [1, M, N].
     """
     rows = points.rows[None] / given.unit()
     if not (_checks.is_traced(spectrum.null) or bool(spectrum.null.any())):
@@ -184,19 +186,19 @@ def _test_rows(given: Problem, spectrum: Spectrum, points: Projected, rate: Arra
 
 
 def _moments(start: Array, rows: Array, mean: Array, cov: Array) -> tuple[Array, Array]:
-    """Return the moments of f_0(x) + Θ(x, X) c.
+    """Return the mean [T, M, K] and the covariance [T, M, M] of f_0(x) + Θ(x, X) c.
 
     Args:
         start: f_0(x), [M, K].
-        rows: Θ(x, X) U for the modes U, [T or 1, M, N].
-        mean: The mean of Uᵀ c, [T, N, K].
-        cov: The covariance of Uᵀ c, [T, N, N].
+        rows: Θ(x, X) U/unit for the modes U, [T or 1, M, N].
+        mean: The mean of Uᵀ c · unit, [T, N, K].
+        cov: The covariance of Uᵀ c · unit, [T, N, N].
     """
     return start[None] + product(rows, mean), product(product(rows, cov), jnp.swapaxes(rows, 1, 2))
 
 
 def _evolve(rate: Array, stops: Array) -> _spectrum.Evolve:
-    """Return the evolution of modes under full-batch steps, which is the mean of SGD."""
+    """Return the `Evolve` of full-batch gradient descent, which gives the mean of SGD."""
     return lambda rates: _linalg.descent(rates, np.asarray(stops), rate, jnp.zeros_like(rate))
 
 
@@ -209,7 +211,7 @@ def _warn_of_lost_digits(
     train: Array,
     test: Array | None,
 ) -> None:
-    """Warn if the kernel's rounding errors move the mean outputs at the last step by more than 1 % of the largest."""
+    """Warn if the kernel's rounding errors move the mean at the last step by more than 1 % of the largest output."""
     if _checks.is_traced(spectrum.values, rate, stops, train):
         return
     with given.precision():
@@ -238,7 +240,7 @@ def sgd_simulate(
 
         f(x) ← f(x) − (η/B) Θ(x, X) D (f(X) − y),
 
-    where the diagonal matrix D holds how often each example is in the batch. `sgd_moments` has the exact mean and
+    where the diagonal matrix D holds how often each example is in the batch. `sgd_moments` returns the exact mean and
     covariance of these outputs.
 
     Args:
@@ -247,25 +249,25 @@ def sgd_simulate(
         learning_rate: η ≥ 0.
         batch_size: B, the number of examples in a batch.
         steps: One number of steps, or several ascending numbers [T]; 0 is the start.
-        key: A JAX key; the same key gives the same runs.
-        runs: The number of runs.
+        key: A random key of JAX. The same key gives the same runs.
+        runs: The number of runs, at least 1.
         f0: Training outputs at the start, [N, K]; zero by default.
         replace: Whether a batch may hold an example twice.
         label_noise: As in `sgd_moments`.
-        reshuffle: Whether to draw batches by epochs: each epoch is a new permutation of the data, which is cut into
-            N/B batches. The batches of an epoch are not independent, and their noise nearly cancels. `sgd_moments` does
-            not describe this.
+        reshuffle: Whether to cut a new random permutation of the data into N/B batches in each epoch. The batches of an
+            epoch are then not independent, and their noise nearly cancels. `sgd_moments` does not describe this case.
         ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
         f0_test: Test outputs at the start, [M, K]; zero by default.
 
     Returns:
-        f_t(X), [runs, N, K] for one number of steps and [runs, T, N, K] for several. With `ntk_test_train` the pair of
-        f_t(X) and f_t(x), the latter with M in the place of N.
+        The training outputs, [runs, N, K] for one number of steps and [runs, T, N, K] for several. With
+        `ntk_test_train` a pair: the training outputs, and the test outputs with M in the place of N. The type is that
+        of `gradient_flow`.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: As `sgd_moments`; if `runs` is below 1; or, with `reshuffle`, if `batch_size` does not divide N or
-            if `replace` is True.
+        ValueError: For the reasons of `sgd_moments`, or if `runs` is below 1, if `key` holds several keys, or if
+            `reshuffle` is True while `replace` is True or `batch_size` does not divide N.
 
     Example:
         >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
@@ -274,11 +276,10 @@ def sgd_simulate(
         ((100, 2, 1), [(-0.5, -1.0), (1.0, 0.5)])
 
     Note:
-        A step of a run takes N² K multiplications and some N random numbers (with label noise N K more). Runs are
-        computed in groups. Memory: the result, the coefficients c [runs, T, N, K], and for a group some 2¹⁸ numbers,
-        or those of one run if they are more.
-        2·10⁵ runs of 60 steps at N = 24 take 3 to 7 s on two CPU cores. With `ntk_test_train` there is also an
-        eigendecomposition, and a warning about lost digits as for `sgd_moments`.
+        A step of a run takes N² K multiplications and some N random numbers (with label noise N K more). 2·10⁵ runs of
+        60 steps at N = 24 take 3 to 7 s on two CPU cores. Memory: the result, the coefficients c [runs, T, N, K], and
+        the state of the runs that are computed together, some 2¹⁸ numbers or one run. With `ntk_test_train` the kernel
+        is also decomposed, and the warning about lost digits is that of `sgd_moments`.
     """
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
@@ -307,7 +308,7 @@ def sgd_simulate(
 
 
 def _simulated_test(given: Problem, c: Array, rate: Array, stops: Array, train: Array) -> Array:
-    """Return f_0(x) + Θ(x, X) c, [runs, T, M, K]. Null modes fade, as they hold rounding errors of Θ(x, X)."""
+    """Return f_0(x) + Θ(x, X) c, [runs, T, M, K]. Null modes of Θ(x, X) fade, because they hold rounding errors."""
     with given.precision():
         spectrum = given.spectrum()
         points: Any = given.projected(spectrum)
@@ -325,16 +326,16 @@ def _simulated_test(given: Problem, c: Array, rate: Array, stops: Array, train: 
 def _recursion(
     values: Array, modes: Array, start: Array, rate: Array, level: Array, from_labels: Array, counts: Array
 ) -> tuple[Array, Array]:
-    """Return the mean [T, N, K] and the covariance [T, N, N] of Uᵀ c, for the modes U.
+    """Return the mean [T, N, K] and the covariance [T, N, N] of Uᵀ c · unit, for the modes U and any number `unit`.
 
     Args:
-        values: λ/unit for the eigenvalues λ and some number `unit`, [N].
+        values: λ/unit for the eigenvalues λ, [N].
         modes: U, [N, N].
         start: Uᵀ (f_0 − y), [N, K].
-        rate: η · unit. The result is then Uᵀ c · unit.
+        rate: η · unit.
         level: The factor s of `noise_covariance`.
-        from_labels: η²σ²K/(BN) · unit², what label noise adds to each variance in a step.
-        counts: The number of steps up to each recorded time from the one before, [T].
+        from_labels: η²σ²K/(BN) · unit², which label noise adds to each variance in a step.
+        counts: For each recorded state, the number of steps since the one before or since the start, [T].
     """
     n = values.shape[0]
     shrink = 1 - rate * values / n
@@ -358,9 +359,10 @@ def _recursion(
 def _runs(
     keys: Array, ntk: Array, start: Array, rate: Array, sigma: Array, stops: Array, size: int, draws: str, noisy: bool
 ) -> Float[Array, "runs T N K"]:
-    """Return the coefficients c after the numbers of steps `stops` [T], in one run for each key.
+    """Return c · unit after each number of `stops`, [T], in one run for each key, for any number `unit`.
 
-    `start` is f_0 − y, `size` the size of a batch, `draws` how it is drawn, and `noisy` whether there is label noise.
+    `ntk` is Θ(X, X)/unit, `start` f_0 − y, `rate` η · unit, `sigma` the label noise, and `size` the batch size. `draws`
+    says how batches are drawn, and `noisy` whether there is label noise.
     """
     n = start.shape[0]
     in_order = jnp.arange(n, dtype=stops.dtype)
@@ -369,7 +371,7 @@ def _runs(
         def step(t: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
             c, epoch = state
             now = jax.random.fold_in(key, t)
-            if draws == "epochs":  # `epoch` is a permutation, which sends example i to batch epoch[i] // size
+            if draws == "epochs":  # `epoch` is a permutation. Example i belongs to batch epoch[i] // size.
                 place = t % (n // size)
                 epoch = jax.lax.cond(place == 0, lambda: jax.random.permutation(now, in_order), lambda: epoch)
                 drawn = epoch // size == place
@@ -378,7 +380,7 @@ def _runs(
                 drawn = draw(now, n, size)
             counts = drawn.astype(c.dtype)[:, None]
             push = counts * (start + product(ntk, c))
-            if noisy:  # the sum of n_i new errors N(0, σ²) is N(0, n_i σ²)
+            if noisy:  # the sum of n_i new errors from N(0, σ²) has the law N(0, n_i σ²)
                 errors = jax.random.normal(jax.random.fold_in(now, 1), c.shape, c.dtype)
                 push = push - jnp.sqrt(counts) * sigma * errors
             return c - rate / size * push, epoch
@@ -393,12 +395,12 @@ def _runs(
 
 
 def _with_replacement(key: Array, n: int, size: int) -> Array:
-    """Draw `size` of n examples, and return how often each was drawn, [N]."""
+    """Draw `size` times one of n examples, and return how often each was drawn, [N]."""
     return jnp.zeros(n, jnp.int32).at[jax.random.randint(key, (size,), 0, n)].add(1)
 
 
 def _without_replacement(key: Array, n: int, size: int) -> Array:
-    """Draw a subset of `size` of n examples, each with equal probability, and return which were drawn, [N].
+    """Draw `size` different examples out of n, all subsets with equal probability, and return which were drawn, [N].
 
     Visit the examples in order, and take each with probability (examples still to take)/(examples still to visit). This
     needs no sorting.
@@ -414,13 +416,18 @@ def _without_replacement(key: Array, n: int, size: int) -> Array:
 
 
 def _from_start(start: Array, rows: Array, c: Array) -> Array:
-    """Return f_0(x) + Θ(x, X) c, for any leading axes of c. `rows` are those of Θ(x, X)."""
+    """Return f_0(x) + Θ(x, X) c, from Θ(x, X)/unit and c · unit. The latter may have leading axes."""
     change = product(rows, c)
     return jnp.broadcast_to(start, change.shape) + change
 
 
 def _stops(steps: Steps) -> tuple[Array, bool]:
-    """Return the numbers of steps [T], and whether the caller gave several."""
+    """Return the numbers of steps, [T], and whether `steps` was a sequence.
+
+    Raises:
+        TypeError: If `steps` does not hold numbers.
+        ValueError: If they are infinite, not below 2³¹, negative, not whole, or decrease.
+    """
     stops = _checks.steps("steps", steps)
     if not _checks.is_traced(stops):
         if not np.isfinite(stops).all():

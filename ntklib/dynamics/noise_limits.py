@@ -1,4 +1,4 @@
-"""Limits of SGD with a constant tangent kernel: the largest learning rate, the law at the end, and small steps."""
+"""Limits of SGD with a constant tangent kernel: the largest learning rate, infinitely many steps, and small steps."""
 
 import functools
 import math
@@ -22,33 +22,34 @@ _MAX_STEPS = 2**16
 def mean_square_limit(ntk_train: ArrayLike, batch_size: int, *, replace: bool = False) -> float:
     """Return the learning rate below which the second moments of SGD stay bounded, and above which they grow.
 
-    It is the η at which the largest eigenvalue of s H(η) is 1, where H is symmetric, has no negative entries, and grows
-    with η::
+    The limit is the η at which the largest eigenvalue of s H(η) is 1, for the matrix H, [N, N]::
 
         H_ij = Σ_ab G_ab U_ia U_ja U_ib U_jb,
 
-    with s as in `noise_covariance`, and U and G as in `stationary_covariance`. It is never larger than
-    `max_learning_rate`, 2N/λ_max, at which the mean diverges. For a full batch without replacement the two are equal.
-    For B = 1 and a constant diagonal it is 2/Θ_ii.
+    with s as in `noise_covariance`, and with U and G as in `stationary_covariance`. H is symmetric, has no negative
+    entries, and grows with η. The limit is never larger than `max_learning_rate` = 2N/λ_max, above which the mean
+    diverges. For a full batch without replacement (s = 0) the two are equal. For B = 1 and a constant diagonal the
+    limit is 2/Θ_ii.
 
     Args:
-        ntk_train: Θ(X, X), [N, N]. It must be known: jit, vmap and grad do not work.
+        ntk_train: Θ(X, X), [N, N]; not traced by jit, vmap or grad.
         batch_size: B, the number of examples in a batch.
         replace: Whether a batch may hold an example twice.
 
     Returns:
-        One number; ∞ for a kernel of zeros.
+        A Python float; ∞ for a kernel of zeros.
 
     Raises:
-        TypeError: Under jit, vmap and grad.
-        ValueError: As `gradient_flow`; or if a batch cannot be drawn.
+        TypeError: If an argument has the wrong type or is traced.
+        ValueError: If the kernel is not square, symmetric and positive semi-definite, if an entry is not finite, or if
+            `batch_size` is below 1 or (without replacement) above N.
 
     Example:
         >>> round(mean_square_limit(jnp.array([[2.0, 1.0], [1.0, 2.0]]), batch_size=1), 6)
         1.0
 
     Note:
-        It is computed in float64, by an eigendecomposition and some 50 to 300 N × N matrix products.
+        The computation runs in float64. It takes an eigendecomposition and some 50 to 300 products of N × N matrices.
     """
     ntk: Any = _checks.square_kernel("ntk_train", ntk_train)
     level = noise_level(len(ntk), batch_size, replace)
@@ -74,14 +75,14 @@ def stationary_covariance(
 ) -> Float[Array, "N N"]:
     """Return the covariance of the outputs after infinitely many steps of SGD, summed over the K outputs.
 
-    The mean residual tends to r_∞, the part of f_0 − y in the null space of Θ. As this residual remains, so does the
-    noise of the batches. In the eigenbasis Θ = U λ Uᵀ the stationary covariance V obeys::
+    The mean residual tends to r_∞, [N, K], the part of f_0 − y in the null space of Θ. If r_∞ is not zero, the batches
+    remain noisy. In the eigenbasis Θ = U diag(λ) Uᵀ the stationary covariance V obeys::
 
         V_ab = G_ab [s (Uᵀ diag(d) U)_ab + (σ²K/B) δ_ab],  G_ab = η λ_a λ_b/(λ_a + λ_b − (1 − s)(η/N) λ_a λ_b),
 
-    where d is the diagonal of r_∞ r_∞ᵀ + V in the basis of the examples, and s is as in `noise_covariance`. This is a
+    where s is as in `noise_covariance`, and d is the diagonal of r_∞ r_∞ᵀ + V in the basis of the examples. This is a
     linear system for the N numbers d. V is zero if r_∞ = 0 (the model interpolates) and σ = 0. At test points the
-    covariance is P V Pᵀ with P = Θ(x, X) Θ⁺.
+    covariance is P V Pᵀ, with P = Θ(x, X) Θ⁺ and the pseudoinverse Θ⁺.
 
     Args:
         ntk_train: Θ(X, X), [N, N].
@@ -91,16 +92,17 @@ def stationary_covariance(
         f0: Training outputs at the start, [N, K]; zero by default.
         replace: Whether a batch may hold an example twice.
         label_noise: σ, as in `sgd_moments`.
-        small_steps: Whether to return the limit of small η instead: d is the diagonal of r_∞ r_∞ᵀ alone, and G has no
-            third term. This is the Lyapunov equation of an Ornstein-Uhlenbeck process. Its relative error is of order
-            η.
+        small_steps: Whether to return the leading order in η instead: d is then the diagonal of r_∞ r_∞ᵀ alone, and the
+            denominator of G has no third term. The result solves the Lyapunov equation of an Ornstein-Uhlenbeck
+            process. Its relative error is of order η.
 
     Returns:
-        [N, N].
+        The covariance in the basis of the examples, [N, N].
 
     Raises:
-        ValueError: As `sgd_moments`; or if `learning_rate` is not below `mean_square_limit`, which the message names.
-            Under jit, and with `small_steps`, this is not checked.
+        TypeError: If an argument has the wrong type.
+        ValueError: For the reasons of `sgd_moments` (except for `steps`), if `learning_rate` is 0, or if it is not
+            below `mean_square_limit`. The last is not checked under jit, vmap and grad, nor with `small_steps`.
 
     Example:
         >>> theta, y = jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([[1.0], [0.0]])
@@ -109,9 +111,9 @@ def stationary_covariance(
         [[0.0526, 0.0], [0.0, 0.0526]]
 
     Note:
-        It takes the time of `mean_square_limit`, and two N × N matrix products for each iteration of conjugate
-        gradients. A warning is given if r_∞ depends on eigenvalues that rounding errors of the kernel make impossible
-        to distinguish from zero.
+        The computation takes the time of `mean_square_limit`, and two products of N × N matrices for each iteration of
+        conjugate gradients. A warning is given if r_∞ depends on eigenvalues that rounding errors of the kernel hide:
+        they may be zero or not.
 
     References:
         Mandt et al. 2017 for the limit of small steps.
@@ -144,7 +146,10 @@ def stationary_covariance(
 
 
 def _warn_of_lost_floor(given: Problem, spectrum: Spectrum, parts: Array, squares: Array) -> None:
-    """Warn if r_∞² depends on modes of which rounding errors hide whether they are null."""
+    """Warn if r_∞ may be wrong, because rounding errors hide whether its modes are null.
+
+    `parts` is Uᵀ(f_0 − y), [N, K]. `squares` is r_∞² + σ², summed over outputs, [N].
+    """
     if _checks.is_traced(spectrum.values, squares):
         return
     missed = _lost_digits.of_null_modes(spectrum, _spectrum.flow_until(jnp.full(1, jnp.inf)), parts) ** 2
@@ -164,28 +169,33 @@ def langevin(
 ) -> tuple[Float[Array, "*T N K"], Float[Array, "*T N N"]]:
     """Return mean and covariance of the diffusion that SGD approaches for small steps.
 
-    At the times t = η · steps the residual r = f − y obeys::
+    At the times t = η · steps, the residual r = f(X) − y of one output obeys::
 
-        dr = −(1/N) Θ r dt + √(η s) Θ [diag(r²)/N − r rᵀ/N²]^½ dW.
+        dr = −(1/N) Θ r dt + √(η s) Θ [diag(r²)/N − r rᵀ/N²]^½ dW,
 
-    Its moments obey linear differential equations, which are integrated by diffrax; no path is sampled. They differ
-    from those of `sgd_moments` by a relative error of order η.
+    with s as in `noise_covariance`. The mean is that of gradient flow. The covariance obeys a linear differential
+    equation, which diffrax integrates; no path is sampled. Both differ from the results of `sgd_moments` by a relative
+    error of order η.
 
     Args:
         ntk_train: Θ(X, X), [N, N].
         y: Targets, [N, K].
-        learning_rate: η ≥ 0, the size of the noise.
+        learning_rate: η ≥ 0. It sets the size of the noise.
         batch_size: B, the number of examples in a batch.
         t: One time, or several ascending times [T]; finite.
         f0: Training outputs at t = 0, [N, K]; zero by default.
         replace: Whether a batch may hold an example twice.
 
     Returns:
-        (mean, cov), as `sgd_moments`.
+        (mean, cov) of the training outputs: [N, K] and [N, N] for one time, [T, N, K] and [T, N, N] for several. The
+        covariance is summed over the outputs.
 
     Raises:
-        ValueError: As `sgd_moments`; or if `t` is not finite.
-        RuntimeError: If 65,536 steps do not reach `t`. Under jit the result is then NaN.
+        TypeError: If an argument has the wrong type.
+        ValueError: For the reasons of `gradient_flow`, if `t` is infinite, if `learning_rate` is negative, if
+            `batch_size` is below 1 or (without replacement) above N, or if squares of y − f_0 leave the range of the
+            type.
+        RuntimeError: If 65,536 steps do not reach `t`. Under jit the covariance is then NaN.
         ImportError: If diffrax is missing (`pip install diffrax`).
 
     Example:
@@ -194,9 +204,9 @@ def langevin(
         (0.6321, 0.0)
 
     Note:
-        An evaluation takes two N × N matrix products, and there are some ten evaluations for each N/λ_max of time. In
-        float64 the relative error is below 1e-7 until the covariance has fallen to 1e-12 of the squared targets. In
-        float32 it is below 1e-4 until the covariance has fallen to 1e-9 of them.
+        The integrator evaluates the derivative some ten times in each time N/λ_max. An evaluation takes two products of
+        N × N matrices. In float64 the relative error of the covariance is below 1e-7, until the covariance has fallen
+        to 1e-12 of the squared targets. In float32 it is below 1e-4, until the covariance has fallen to 1e-9 of them.
 
     References:
         Li, Tai & E 2017 (1511.06251); Mandt et al. 2017 (1704.04289).
@@ -212,10 +222,10 @@ def langevin(
         values, modes, unit, ts = spectrum.values, spectrum.modes, given.unit(), _linalg.vector(times, given.ntk.dtype)
         scale = jnp.asarray(learning_rate).astype(ts.dtype) * level * unit
         start = product(modes.T, given.f0 - given.y)
-        size = jnp.maximum(jnp.abs(start).max(), jnp.finfo(start.dtype).tiny)  # tolerances are in units of it
+        size = jnp.maximum(jnp.abs(start).max(), jnp.finfo(start.dtype).tiny)  # tolerances are relative to its square
         rtol = jnp.asarray(1e-8 if given.dtype == jnp.float64 else 1e-5, ts.dtype)
-        # The fastest rate is 2λ_max/N, and an explicit step is at most some 3.5 divided by it. If that makes too many
-        # steps, say so before integrating.
+        # The fastest rate is 2λ_max/N, and an explicit step is stable up to some 3.5 divided by this rate. If this
+        # makes too many steps, say so before integrating.
         if not _checks.is_traced(values, ts) and float(2 * values[-1] / given.n * ts[-1]) > 3.5 * _MAX_STEPS:
             raise RuntimeError(_too_late(ts))
         cov, done = _diffused(values / unit, modes, start / size, scale, ts * unit, rtol)
@@ -237,12 +247,17 @@ def _too_late(ts: Array) -> str:
 
 # --------------------------------------------------------------------------------------------- shared with `noise`
 
-#: The matrix product in full precision: on accelerators the default rounds float32 factors to fewer bits.
+#: The matrix product in full precision. On accelerators the default rounds float32 factors to fewer bits.
 product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def noise_level(n: int, batch_size: int, replace: bool) -> float:
-    """Return the factor s of the batch noise. Refuse a batch that cannot be drawn."""
+    """Return the factor s of the batch noise, see `noise_covariance`.
+
+    Raises:
+        TypeError: If `batch_size` is not a whole number, or `replace` not a bool.
+        ValueError: If `batch_size` is below 1 or (without replacement) above `n`.
+    """
     _checks.count("batch_size", batch_size)
     _checks.flag("replace", replace)
     if not replace and batch_size > n:
@@ -264,7 +279,13 @@ def problem(
     numbers: tuple[Any, ...] = (),
     at_once: bool = True,
 ) -> Problem:
-    """Check the data of one regression by SGD."""
+    """Return the checked arguments of one regression by SGD.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: For the reasons of `Problem`, if `rate` or `sigma` is negative, or if squares of y − f_0 leave the
+            range of the type of the result.
+    """
     _checks.real("learning_rate", rate, minimum=0.0)
     _checks.real("label_noise", sigma, minimum=0.0)
     given = Problem(ntk_train, y, f0, ntk_test_train, f0_test, numbers=(rate, sigma, *numbers), at_once=at_once)
@@ -274,7 +295,13 @@ def problem(
 
 
 def refuse_large_squares(residual: Array, dtype: Any, what: str, which: str) -> None:
-    """Refuse a residual [N, K] whose squares leave the range of the type of the result. Traced ones are not checked."""
+    """Refuse a residual [N, K] whose squares leave the range of `dtype`. Traced residuals are not checked.
+
+    The message begins with `what`, and advises to divide `which` by a number.
+
+    Raises:
+        ValueError: If an entry is too large.
+    """
     largest = jnp.abs(residual).max()
     most = float(jnp.finfo(dtype).max) ** 0.5 / (10 * len(residual))
     if not _checks.is_traced(largest) and float(largest) > most:
@@ -286,7 +313,10 @@ def refuse_large_squares(residual: Array, dtype: Any, what: str, which: str) -> 
 
 @jax.jit
 def _diffused(values: Array, modes: Array, start: Array, scale: Array, ts: Array, rtol: Array) -> tuple[Array, Any]:
-    """Return the diffusion's covariance in the eigenbasis at the times `ts`, [T, N, N], and whether it succeeded."""
+    """Return the diffusion's covariance in the eigenbasis at the times `ts`, [T, N, N], and whether all were reached.
+
+    `values` are λ/unit, `scale` is η s · unit, and `ts` are times unit, for any number `unit`. `start` is Uᵀ(f_0 − y).
+    """
     import diffrax
 
     n = len(values)
@@ -314,7 +344,10 @@ def _diffused(values: Array, modes: Array, start: Array, scale: Array, ts: Array
 
 @jax.jit
 def _at_rest(modes: Array, gain: Array, known: Array) -> Array:
-    """Solve (1 − sH) d = known for d. Below the mean-square limit 1 − sH is symmetric and positive definite."""
+    """Return the solution d of (1 − sH) d = known, [N], by conjugate gradients.
+
+    `gain` is s G. Below the mean-square limit 1 − sH is symmetric and positive definite.
+    """
     tolerance = 10 * float(jnp.finfo(modes.dtype).eps)
     return jax.scipy.sparse.linalg.cg(lambda d: d - diagonal(modes, gain * rotate(modes, d)), known, tol=tolerance)[0]
 
@@ -330,17 +363,20 @@ def diagonal(modes: Array, m: Array) -> Array:
 
 
 def batch_noise(modes: Array, second: Array) -> Array:
-    """Return diag(M)/N − M/N², for M and the result in the eigenbasis."""
+    """Return diag(Q)/N − Q/N² for Q = `second`. Both are in the eigenbasis; diag(Q) is diagonal over the examples."""
     n = modes.shape[0]
     return rotate(modes, diagonal(modes, second)) / n - second / n**2
 
 
 def is_stable(spectrum: Spectrum, level: float, rate: Any) -> bool:
-    """Whether second moments stay bounded. Warn if they do not. Cheap sufficient conditions are tried first."""
+    """Return whether second moments stay bounded. Warn if they do not. Traced values count as stable.
+
+    Cheap sufficient conditions are tried first.
+    """
     if _checks.is_traced(spectrum.values, rate):
         return True
     n, top, rate = len(spectrum.values), float(spectrum.values[-1]), float(rate)
-    if rate * (level * float(spectrum.diagonal.max()) + (1 - level) * top / n) <= 2:  # sufficient for stability
+    if rate * (level * float(spectrum.diagonal.max()) + (1 - level) * top / n) <= 2:  # the row sums of s H are ≤ 1
         return True
     if rate * top <= 2 * n and _growth(*_in_float64(spectrum), level, rate)[0] <= 1:
         return True
@@ -355,11 +391,11 @@ def is_stable(spectrum: Spectrum, level: float, rate: Any) -> bool:
 
 
 def _limit(values: np.ndarray, modes: np.ndarray, level: float) -> float:
-    """Find the η at which the largest eigenvalue of s H(η) is 1, by iterates that approach it from above.
+    """Return the η at which the largest eigenvalue of s H(η) is 1. For s = 0 return 2N/λ_max.
 
-    For a fixed unit vector v, vᵀ s H(η) v is a known increasing function of η, and never above the largest eigenvalue.
-    The η at which it is 1 is therefore never below the limit. Each step takes for v the eigenvector at the last η,
-    which converges like Newton's method.
+    The iteration starts at η = 2N/λ_max. Each step computes the eigenvector v of the largest eigenvalue of s H(η), and
+    then the η at which vᵀ s H(η) v is 1. For a fixed unit vector v this function of η increases, and is never above the
+    largest eigenvalue. The iterates therefore never fall below the limit. They converge like Newton's method.
     """
     import scipy.optimize  # here, because it takes as long to import as the rest of the library
 
@@ -378,12 +414,12 @@ def _limit(values: np.ndarray, modes: np.ndarray, level: float) -> float:
 
 
 def _excess(values: np.ndarray, level: float, weights: np.ndarray, rate: float) -> float:
-    """Return vᵀ s H(η) v − 1. `weights` are s times the squares of Uᵀ diag(v) U."""
+    """Return vᵀ s H(η) v − 1. `weights` are the squares of the entries of Uᵀ diag(v) U, times s."""
     return float(np.sum(weights * _gain(values, rate, (1 - level) * rate / len(values)))) - 1
 
 
 def _growth(values: np.ndarray, modes: np.ndarray, level: float, rate: float) -> tuple[float, np.ndarray]:
-    """Return the largest eigenvalue of s H(η), which is above 1 if second moments grow, and its unit eigenvector."""
+    """Return the largest eigenvalue of s H(η) and its unit eigenvector. Second moments grow if it is above 1."""
     n = len(values)
     gain = level * _gain(values, rate, (1 - level) * rate / n)
     h = lambda v: np.sum((modes @ (gain * ((modes.T * v) @ modes))) * modes, axis=1)  # noqa: E731
@@ -398,7 +434,7 @@ def _growth(values: np.ndarray, modes: np.ndarray, level: float, rate: float) ->
 
 
 def _gain(values, rate, correction):
-    """Return G = η/(1/λ_a + 1/λ_b − correction), [N, N], of NumPy or JAX eigenvalues; 0 where an eigenvalue is 0."""
+    """Return G = η/(1/λ_a + 1/λ_b − correction), [N, N], a NumPy or JAX array like `values`. λ = 0 gives G = 0."""
     xp = np if isinstance(values, np.ndarray) else jnp
     inverse = xp.where(values > 0, 1 / xp.where(values > 0, values, 1.0), xp.inf)
     return rate / (inverse[:, None] + inverse[None, :] - correction)
