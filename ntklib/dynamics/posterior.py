@@ -1,4 +1,4 @@
-"""Infinitely wide networks with their uncertainty: Gaussian processes, and ensembles of trained networks."""
+"""Mean and covariance of Gaussian processes, and of ensembles of infinitely wide networks during training."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,29 +22,31 @@ def gp_posterior(
 ) -> tuple[Float[Array, "M K"], Float[Array, "M M"]]:
     """Return the posterior mean and covariance of a Gaussian process at test inputs.
 
-    With the kernel k, training inputs X and test inputs x, x'::
+    For the kernel k, training inputs X and test inputs x, x'::
 
         mean = k(x, X) R⁻¹ y,  cov = k(x, x') − k(x, X) R⁻¹ k(X, x'),  R = k(X, X) + ridge · tr(k(X, X))/N · 1.
 
-    With the NNGP kernel it is the Bayesian posterior of an infinitely wide network. It is also the law of the outputs
-    of an ensemble of such networks in which only the last layer is trained. With the NTK the mean is that of trained
-    networks, but the covariance is not: see `ensemble_posterior`.
+    With the NNGP kernel this is the Bayesian posterior of an infinitely wide network. Without a ridge it is also the
+    law of the outputs of such networks after training only the last layer. With the NTK the mean is that of networks
+    with all layers trained, but the covariance is not theirs: see `ensemble_posterior`.
 
     Args:
         nngp_train: k(X, X), [N, N].
         y: Targets, [N, K].
         nngp_test_train: k(x, X), [M, N].
         nngp_test: k(x, x'), [M, M].
-        ridge: The variance of the noise on `y`, relative to the mean variance tr(k)/N; not negative. With 0 the kernel
-            must not be singular.
+        ridge: The variance of the noise on `y`, relative to the mean variance tr(k(X, X))/N; not negative. With 0 the
+            kernel must not be singular.
 
     Returns:
-        The mean [M, K], and the covariance between test inputs [M, M], which is the same for each of the K outputs.
+        The mean, [M, K], and the covariance between test inputs, [M, M], which is the same for each of the K outputs.
         Variances that rounding leaves below zero are set to zero.
 
     Raises:
-        ValueError: If R is singular or indefinite, if a kernel is not symmetric, if sizes disagree, or if the three
-            matrices cannot be parts of one kernel, because variances would be negative.
+        TypeError: If an argument has the wrong type.
+        ValueError: If R is singular or indefinite, if a square kernel is not symmetric, if shapes disagree, if an entry
+            is not finite, if `ridge` is negative, or if the three matrices cannot be parts of one kernel, because
+            variances would be negative.
 
     Example:
         >>> k = jnp.array([[1.0, 0.5], [0.5, 1.0]])  # one training and one test input, each of variance 1
@@ -53,10 +55,10 @@ def gp_posterior(
         ([[1.0]], [[0.75]])
 
     Note:
-        The Cholesky factorizations take 2N³/3 + M³/3 operations, and what involves the kernel between test and training
-        inputs some 4 N M (N + M). Precision and type are those of `gradient_flow`.
-        A warning is given if rounding errors of the kernels move the mean or the variances by more than 1 % of the
-        largest. For the variances it is given only if they also move by more than 1e-4 of the largest k(x, x).
+        The Cholesky factorizations take 2N³/3 + M³/3 operations, and the products and solves with k(x, X) take some
+        4 N M (N + M). Precision and type are those of `gradient_flow`.
+        A warning is given if rounding errors of the kernels move the mean or the variances by more than 1 % of their
+        largest entry. The variances must also move by more than 1e-4 of the largest k(x, x).
 
     References:
         Rasmussen & Williams 2006, §2.2; Lee et al. 2018.
@@ -93,10 +95,11 @@ def ensemble_posterior(
     ridge: Number = 0.0,
     kernel: Literal["ntk", "nngp"] = "ntk",
 ) -> tuple[Float[Array, "*T M K"], Float[Array, "*T M M"]]:
-    """Return mean and covariance, over initializations, of infinitely wide networks trained for a time t.
+    """Return mean and covariance of the outputs of infinitely wide networks that are trained for a time t.
 
-    They are trained by gradient flow of 1/(2N) Σ_i ‖f(x_i) − y_i‖². The outputs at the start are Gaussian with the NNGP
-    covariance Σ, and those at time t are linear in them::
+    The networks differ in their initializations, and are trained by gradient flow of 1/(2N) Σ_i ‖f(x_i) − y_i‖². At the
+    start the outputs are Gaussian, with mean zero and the NNGP covariance Σ. At time t they are linear in the outputs
+    at the start. Therefore::
 
         P_t = Θ(x, X) R⁻¹ (1 − e^(−Rt/N)),  R = Θ(X, X) + ridge · tr(Θ(X, X))/N · 1,
         mean = P_t y,  cov = Σ(x, x') + P_t Σ(X, X) P_tᵀ − P_t Σ(X, x') − Σ(x, X) P_tᵀ.
@@ -104,22 +107,23 @@ def ensemble_posterior(
     Args:
         kernel_train: `net.kernel(X)`.
         y: Targets, [N, K].
-        kernel_test_train: `net.kernel(x, X)`. Without it and `kernel_test` the outputs are those at the training
-            inputs, and P_t is 1 − e^(−Rt/N).
+        kernel_test_train: `net.kernel(x, X)`. Without `kernel_test_train` and `kernel_test` the test inputs x are the
+            training inputs X, and P_t is 1 − e^(−Rt/N).
         kernel_test: `net.kernel(x)`.
         t: One time, or several ascending times [T]; `jnp.inf` is the end of training.
         ridge: Not negative; see R above.
-        kernel: "ntk" trains all layers; the result is then not a Bayesian posterior. "nngp" trains the last layer only:
-            Θ is replaced by Σ, and the covariance of the start at X by R. At t = ∞ this is `gp_posterior` with the same
-            ridge.
+        kernel: With "ntk" all layers are trained; the result is then not a Bayesian posterior. With "nngp" only the
+            last layer is trained: R is Σ(X, X) with the ridge, P_t has Σ(x, X) instead of Θ(x, X), and `cov` has R
+            instead of Σ(X, X). At t = ∞ this is `gp_posterior` with the same ridge.
 
     Returns:
         The mean, [M, K] or [T, M, K], and the covariance, [M, M] or [T, M, M], which is the same for each of the K
-        outputs.
+        outputs. Without test inputs M is N.
 
     Raises:
-        TypeError: If arrays are given instead of `Kernel` records.
-        ValueError: As `gradient_flow` and `gp_posterior`.
+        TypeError: If an argument has the wrong type, such as an array instead of a `Kernel`.
+        ValueError: For the reasons of `gradient_flow` and `gp_posterior`, if only one of the kernels at test inputs is
+            given, or if `kernel` is not "ntk" or "nngp".
 
     Example:
         >>> import ntklib as ntk
@@ -132,8 +136,8 @@ def ensemble_posterior(
         ((1, 1), (1, 1))
 
     Note:
-        Memory: N² + T M (N + M) numbers. Precision and warnings are those of `gp_posterior`. Without test inputs there
-        is no warning.
+        Memory: a few N² + T M (N + M) numbers. Precision and warnings are those of `gp_posterior`, at the last time.
+        Without test inputs there is no warning.
 
     References:
         Lee et al. 2019, §2.4, equations (15) and (16).
@@ -163,7 +167,7 @@ def ensemble_posterior(
         spectrum = _spectrum.spectrum(theta.names[0], theta.train, ridge, eps)
         evolve = _spectrum.flow_until(ts)
         start = nngp
-        if kernel == "nngp":  # the start has the ridge as noise too
+        if kernel == "nngp":  # the outputs at the start have the noise of the ridge, too
             start = dataclasses.replace(nngp, train=spectrum.modes * spectrum.values[None, :] @ spectrum.modes.T)
         mean, cov = _ensemble(theta, start, y, spectrum, *spectrum.filters(evolve))
         if not (theta.cross is None or _checks.is_traced(mean, cov)):
@@ -180,7 +184,7 @@ def ensemble_posterior(
 def _ensemble(
     theta: "_Parts", sigma: "_Parts", y: Array, spectrum: Spectrum, learned: Array, integral: Array
 ) -> tuple[Array, Array]:
-    """Return mean [T, M, K] and covariance [T, M, M] at the test points; if there are none, at the training points."""
+    """Return mean [T, M, K] and covariance [T, M, M] at the test points; without them, at the training points."""
     u = spectrum.modes
     if theta.cross is None or sigma.cross is None or sigma.test is None:
         stays = jnp.einsum("ni,ti,mi->tnm", u, 1 - learned, u)
@@ -210,16 +214,19 @@ class _Parts:
     test: Any
 
     def working(self, known: bool, dtype: Any) -> "_Parts":
-        """Return the same matrices in the precision in which to compute."""
+        """Return the same matrices in float64 if `known` is true, and in `dtype` otherwise."""
         arrays = zip(self.names, (self.train, self.cross, self.test), strict=True)
         return _Parts(self.names, *working_copies(list(arrays), known, dtype))
 
     def refuse_unlike(self, eps: float) -> None:
         """Refuse matrices that are not parts of one kernel.
 
-        [[train, crossᵀ], [cross, test]] must be positive semi-definite up to rounding. This is tested by Cholesky
-        factorizations of its correlations, with a slack added to the diagonal. The slack is increased until the
-        training kernel alone can be factorized.
+        The matrix [[train, crossᵀ], [cross, test]] must be positive semi-definite up to rounding. To test this, scale
+        it to a diagonal of ones, add a slack to the diagonal, and factorize it by Cholesky. If the training kernel
+        alone cannot be factorized, increase the slack, at most to 0.1.
+
+        Raises:
+            ValueError: If the whole matrix cannot be factorized.
         """
         variances = jnp.concatenate([jnp.diagonal(self.train), jnp.diagonal(self.test)])
         largest = variances.max()
@@ -241,7 +248,7 @@ class _Parts:
 
 
 def _with_slack(matrix: Array, slack: float) -> Array | None:
-    """Return the factor of a matrix with `slack` added to its diagonal, or None if the sum is not positive definite."""
+    """Return the Cholesky factor of a matrix plus `slack` · 1, or None if the sum is not positive definite."""
     factor = jnp.linalg.cholesky(matrix + slack * jnp.eye(len(matrix)))
     return factor if bool(jnp.isfinite(factor).all()) else None
 
@@ -276,15 +283,15 @@ def _of_records(records: tuple[Kernel, Kernel | None, Kernel | None], kind: str)
 
 # ------------------------------------------------------------------------------------------------- rounding errors
 
-#: How far rounding errors of the kernels move the mean, how far they move the variances [M], and σ of `_spectrum`.
+#: How far rounding errors of the kernels move the mean, how far they move the variances, [M], and σ of `_spectrum`.
 _Errors = tuple[float, Array, float]
 
 
 def _gp_errors(k: _Parts, y: Array, ridge: Any, factor: Array, eps: float) -> _Errors:
     n, d = len(k.train), jnp.diagonal(k.train)
     added, lower = ridge * jnp.mean(d), (factor, True)
-    # If the smallest eigenvalue of R is less than the ridge, K has a negative one, which shows the size of its rounding
-    # errors.
+    # If the smallest eigenvalue of R is less than what the ridge added, k(X, X) has a negative eigenvalue. It shows the
+    # size of the rounding errors.
     below_zero = float(jnp.maximum(added - _cholesky.smallest_eigenvalue(factor), 0.0) / jnp.mean(d))
     sigma = max(_spectrum.ENTRY * eps, below_zero / (2 * n**0.5))
     coefficients, weights = (jax.scipy.linalg.cho_solve(lower, a) for a in (y, k.cross.T))
@@ -293,9 +300,9 @@ def _gp_errors(k: _Parts, y: Array, ridge: Any, factor: Array, eps: float) -> _E
 
 
 def _ensemble_errors(theta: _Parts, sigma: _Parts, y: Array, spectrum: Spectrum, evolve: Any, eps: float) -> _Errors:
-    """Estimate how far rounding errors δΘ and δΣ of the kernels move mean and covariance.
+    """Return estimates of how far rounding errors δΘ and δΣ of the kernels move mean and variances.
 
-    With D = P Σ(X, X) − Σ(x, X) the covariance changes by D δPᵀ + δP Dᵀ, and by terms such as P δΣ Pᵀ.
+    Let A = P_t Σ(X, X) − Σ(x, X). The covariance changes by A δP_tᵀ + δP_t Aᵀ, and by terms such as P_t δΣ P_tᵀ.
     """
     u, n = spectrum.modes, len(spectrum.modes)
     g = spectrum.filters(evolve)[1][-1] / n
@@ -310,14 +317,14 @@ def _ensemble_errors(theta: _Parts, sigma: _Parts, y: Array, spectrum: Spectrum,
 
 
 def _refuse_negative(names: tuple[str, str, str], cov: Array, errors: _Errors) -> None:
-    """Refuse variances that are further below zero than rounding explains."""
+    """Raise ValueError if a variance is further below zero than rounding explains."""
     variances = jnp.diagonal(cov)
     if bool((variances < -30 * errors[1]).any()):
         raise ValueError(_unlike(names, f", {float(variances.min()):.3g}"))
 
 
 def _not_negative(cov: Array) -> Array:
-    """Set variances that rounding left below zero to zero."""
+    """Return a covariance with variances below zero set to zero."""
     return jnp.where(jnp.eye(cov.shape[-1], dtype=bool), jnp.maximum(cov, 0.0), cov)
 
 
@@ -331,7 +338,10 @@ def _warn_of_lost_digits(
     cov: Array,
     prior: Array,
 ) -> None:
-    """Warn if rounding errors move the mean or the variances by more than 1 % of the largest."""
+    """Warn if rounding errors move the mean or the variances by more than 1 % of their largest entry.
+
+    `retry` returns the errors with another ridge, and `prior` is the covariance of the test outputs before training.
+    """
     largest, variance = float(jnp.abs(mean).max()), float(jnp.diagonal(cov).max())
     least = _lost_digits.TOLERANCE**2 * float(jnp.diagonal(prior).max())  # 1 % of a standard deviation
 

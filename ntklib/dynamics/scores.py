@@ -15,31 +15,32 @@ from ntklib.dynamics import _cholesky, _linalg, _lost_digits, _spectrum
 from ntklib.dynamics._spectrum import weighted_norm
 from ntklib.dynamics.flow import Number, working_copies, working_precision
 
-#: Lost digits are computed at this many inputs, those at which a cheap bound on the error is largest.
+#: The error of leave-one-out predictions is computed at this many inputs, where a cheap estimate of it is largest.
 _LOOKED_AT = 16
 #: The number of random vectors by which the size of R⁻¹ is estimated.
 _PROBES = 8
 
 
 def loo(ntk_train: ArrayLike, y: ArrayLike, *, ridge: Number) -> Float[Array, "N K"]:
-    """Return the leave-one-out predictions of kernel ridge regression, at the price of one fit.
+    """Return the leave-one-out predictions of kernel ridge regression, without fitting N times.
 
-    Entry i is the prediction at x_i of the regression on all other inputs. With c = R⁻¹ y it is::
+    Row i is the prediction at x_i of the regression on all other inputs. With c = R⁻¹ y it is::
 
         f_(−i)(x_i) = y_i − c_i/(R⁻¹)_ii,  R = Θ(X, X) + ridge · tr(Θ(X, X))/N · 1.
 
     Args:
-        ntk_train: The kernel Θ(X, X), [N, N]; the NNGP kernel may be given as well.
+        ntk_train: Θ(X, X), or the NNGP kernel of X, [N, N].
         y: Targets, [N, K].
-        ridge: Relative to the mean of the kernel's diagonal, not negative. All N regressions have the ridge of the full
-            one, ridge · tr(Θ(X, X))/N in absolute terms. A relative ridge would change with the input that is left out.
-            With 0 the kernel must not be singular.
+        ridge: Not negative. All N regressions add the same number, ridge · tr(Θ(X, X))/N, to the diagonal. The trace is
+            that of all inputs, also when one is left out. With 0 the kernel must not be singular.
 
     Returns:
-        [N, K]. The mean of (y − loo)² estimates the squared error at new inputs.
+        The predictions, [N, K]. The mean of (y − loo)² estimates the squared error at new inputs.
 
     Raises:
-        ValueError: If R is singular or indefinite, if the kernel is not symmetric, or if sizes disagree.
+        TypeError: If an argument has the wrong type.
+        ValueError: If R is singular or indefinite, if the kernel is not square and symmetric, if `y` does not have N
+            rows, if an entry is not finite, or if `ridge` is negative.
 
     Example:
         >>> k = jnp.array([[1.0, 0.5], [0.5, 1.0]])
@@ -47,15 +48,15 @@ def loo(ntk_train: ArrayLike, y: ArrayLike, *, ridge: Number) -> Float[Array, "N
         [[2.0], [1.0]]
 
     Note:
-        N³ operations: a Cholesky factorization, and the inverse of its factor. Precision and type are those of
-        `gradient_flow`. Works under `jit` and `grad`, also through `net.kernel`. A warning is given if rounding errors
-        of the kernel move a prediction by more than 1 % of the largest target.
+        The Cholesky factorization and the inverse of its factor take N³ operations. Precision and type are those of
+        `gradient_flow`. The function works under jit and grad, also with the kernel from `net.kernel`. A warning is
+        given if rounding errors of the kernel move a prediction by more than 1 % of the largest target.
 
     References:
         Rasmussen & Williams 2006, §5.4.2, equation (5.12).
 
     See Also:
-        `log_marginal_likelihood`, the other score of a ridge or a network that needs no validation set.
+        `log_marginal_likelihood`, another score of a ridge or a network that needs no validation set.
     """
     kernel, y = _given("ntk_train", ntk_train, y, ridge)
     known, dtype, eps = working_precision(kernel, arrays=(y,), numbers=(ridge,))
@@ -74,39 +75,42 @@ def loo(ntk_train: ArrayLike, y: ArrayLike, *, ridge: Number) -> Float[Array, "N
 def log_marginal_likelihood(nngp_train: ArrayLike, y: ArrayLike, *, ridge: Number) -> Float[Array, ""]:
     """Return the logarithm of the probability density of the targets under a Gaussian process.
 
-    The K outputs are independent, each with the covariance R = k(X, X) + ridge · tr(k(X, X))/N · 1::
+    The K outputs are independent. Each has mean zero and the covariance R = k(X, X) + ridge · tr(k(X, X))/N · 1::
 
         log p(y) = −½ Σ_k y_kᵀ R⁻¹ y_k − (K/2) log det R − (N K/2) log 2π.
 
-    With the NNGP kernel it is the evidence of an infinitely wide Bayesian network, by which architectures and their
-    σ_w and σ_b can be compared. Unlike the predictions, it depends on the scale of the kernel.
+    With the NNGP kernel this is the evidence of an infinitely wide Bayesian network. Architectures and their σ_w and
+    σ_b can be compared by it. It depends on the scale of the kernel, although the mean of `gp_posterior` does not.
 
     Args:
         nngp_train: k(X, X), [N, N].
         y: Targets, [N, K].
-        ridge: The variance of the noise on `y`, relative to the mean variance tr(k)/N; not negative. With 0 the kernel
-            must not be singular.
+        ridge: The variance of the noise on `y`, relative to the mean variance tr(k(X, X))/N; not negative. With 0 the
+            kernel must not be singular.
 
     Returns:
-        One number, in nats, summed over inputs and outputs.
+        One number, in nats, for all inputs and outputs together.
 
     Raises:
-        ValueError: If R is singular or indefinite, if the kernel is not symmetric, or if sizes disagree.
+        TypeError: If an argument has the wrong type.
+        ValueError: If R is singular or indefinite, if the kernel is not square and symmetric, if `y` does not have N
+            rows, if an entry is not finite, or if `ridge` is negative.
 
     Example:
         >>> round(float(log_marginal_likelihood(jnp.eye(2), jnp.array([[1.0], [0.0]]), ridge=0.0)), 4)  # −½ − log 2π
         -2.3379
 
     Note:
-        N³/3 operations. Precision and type are those of `gradient_flow`. Works under `jit` and `grad`, also through
-        `net.kernel`, which gives its gradient in the inputs. A warning is given if rounding errors of the kernel move
-        it by more than 1 % of its absolute value, or of N K if that is larger.
+        The factorization takes N³/3 operations. Precision and type are those of `gradient_flow`. The function works
+        under jit and grad. With the kernel from `net.kernel`, grad also gives the gradient with respect to the inputs.
+        A warning is given if rounding errors of the kernel move the result by more than 1 % of its absolute value, or
+        of N K if N K is larger.
 
     References:
         Rasmussen & Williams 2006, equation (2.30).
 
     See Also:
-        `gp_posterior`, whose noise has the same ridge; `loo`.
+        `gp_posterior`, which takes the same `ridge`; `loo`, another score.
     """
     kernel, y = _given("nngp_train", nngp_train, y, ridge)
     known, dtype, eps = working_precision(kernel, arrays=(y,), numbers=(ridge,))
@@ -131,10 +135,10 @@ def _given(argument: str, kernel: Any, y: Any, ridge: Any) -> tuple[Any, Any]:
 
 
 def _rounding(kernel: Array, ridge: Any, eps: float, low: Array) -> float:
-    """Return σ: entries of the kernel have errors of about σ √(K_ii K_jj).
+    """Return an estimate of σ, where entry (i, j) of the kernel Θ has an error of about σ √(Θ_ii Θ_jj).
 
-    If the smallest eigenvalue of R is below the ridge, the kernel has a negative one, which shows the size of its
-    errors.
+    If the smallest eigenvalue of R is below what the ridge added, the kernel has a negative eigenvalue. It shows the
+    size of the errors.
     """
     mean = jnp.mean(jnp.diagonal(kernel))
     below_zero = float(jnp.maximum(ridge * mean - _cholesky.smallest_eigenvalue(low), 0.0) / mean)
@@ -146,7 +150,7 @@ def _warn_of_predictions(
 ) -> None:
     """Warn if rounding errors of the kernel move leave-one-out predictions.
 
-    With w the column i of R⁻¹ an error E of the kernel moves c_i by −wᵀ E c and w_i by −wᵀ E w.
+    Let w be column i of R⁻¹. An error E of the kernel moves c_i by −wᵀ E c, and w_i = (R⁻¹)_ii by −wᵀ E w.
     """
     largest = float(jnp.abs(y).max())
     if not largest:
@@ -155,9 +159,10 @@ def _warn_of_predictions(
     def error(low: Array, inverse: Array, coefficients: Array, sigma: float) -> float:
         d = jnp.diagonal(kernel)
         most = jnp.abs(coefficients).max(1)
-        # ‖w‖² is at most w_i over the smallest eigenvalue. Where the bound is largest, w itself is computed.
-        bound = (1 + most / inverse) / jnp.sqrt(inverse)
-        rows = jnp.argsort(-bound)[:_LOOKED_AT]
+        # ‖w‖² is at most w_i divided by the smallest eigenvalue of R. This suggests a cheap estimate. Compute w itself
+        # where the estimate is largest.
+        estimate = (1 + most / inverse) / jnp.sqrt(inverse)
+        rows = jnp.argsort(-estimate)[:_LOOKED_AT]
         columns = cho_solve((low, True), jnp.eye(len(low), dtype=low.dtype)[:, rows])
         reach = weighted_norm(d, columns.T)
         size = weighted_norm(d, coefficients.T).max()
@@ -181,7 +186,7 @@ def _warn_of_predictions(
 def _warn_of_evidence(kernel: Array, y: Array, ridge: Any, eps: float, low: Array, value: float) -> None:
     """Warn if rounding errors of the kernel move the marginal likelihood.
 
-    An error E of the kernel moves it by ½ Σ_k c_kᵀ E c_k − (K/2) tr(R⁻¹ E).
+    With c_k = R⁻¹ y_k, an error E of the kernel moves the logarithm by ½ Σ_k c_kᵀ E c_k − (K/2) tr(R⁻¹ E).
     """
 
     def error(low: Array, sigma: float) -> float:
