@@ -1,4 +1,4 @@
-"""Figures from arrays: each function draws on the `Axes` that it is given, and returns it.
+"""Figures from arrays: functions that draw on `Axes` of matplotlib, and the means and slopes that they show.
 
 Theory is drawn as a line, and measurements as points with error bars. The colors are those of Okabe & Ito, which
 color-blind readers can distinguish. Each color has its own marker and dash, so that a gray print is readable too.
@@ -21,7 +21,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)
 
 
 def use_style() -> None:
-    """Set the sizes, fonts and colors of the course's figures for this session of matplotlib.
+    """Set the sizes, fonts and colors of the course for all later figures of this process.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -54,14 +54,15 @@ def mean_and_error(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.nd
     """Return the mean over seeds and its standard error.
 
     Args:
-        samples: An array of any shape with at least two seeds.
+        samples: An array of numbers of any shape, with at least two seeds.
         axis: The axis of the seeds.
 
     Returns:
-        (mean, error), each of the shape of `samples` without that axis.
+        (mean, error). Both have the shape of `samples` without the axis of the seeds.
 
     Raises:
-        ValueError: If there is no such axis, or fewer than two seeds.
+        TypeError: If `samples` does not hold numbers, or `axis` is not a whole number.
+        ValueError: If `samples` does not have this axis, or has fewer than two seeds.
 
     Example:
         >>> mean, error = mean_and_error([1.0, 3.0])
@@ -79,17 +80,20 @@ def mean_and_error(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.nd
 def fit_slope(x: ArrayLike, samples: ArrayLike) -> tuple[float, float]:
     """Return the slope of log(samples) against log(x), and its standard error over seeds.
 
-    A slope is fitted to the points of each seed. The result is the mean of these slopes and its standard error.
+    A line is fitted to the points of each seed. The result is the mean of the slopes, and the standard error of this
+    mean.
 
     Args:
         x: Positive numbers, [n], at least two of them different.
-        samples: Positive numbers, [seeds, n].
+        samples: Positive numbers, [seeds, n], from at least two seeds.
 
     Returns:
         (slope, error).
 
     Raises:
-        ValueError: If shapes do not fit, or numbers are not as said above.
+        TypeError: If `samples` does not hold numbers.
+        ValueError: If shapes do not fit, if a number is not positive and finite, if all of `x` are equal, or if there
+            are fewer than two seeds.
 
     Example:
         >>> fit_slope([1.0, 2.0, 4.0], [[1.0, 0.5, 0.25], [2.0, 1.0, 0.5]])[0].__round__(6)
@@ -113,17 +117,18 @@ def rate(
     Args:
         ax: The axes to draw on.
         x: Positive numbers, [n].
-        samples: Positive measurements, [seeds, n]. Points are means over seeds, with standard errors.
-        label: The name in the legend.
-        theory: A slope. If it is given, a line of that slope is drawn through the geometric mean of the points. Series
-            with the same slope share an entry of the legend.
-        series: The number of the series, which chooses color, marker and dash.
+        samples: Positive measurements, [seeds, n]. The points are means over seeds, with standard errors.
+        label: The name of the measurements in the legend.
+        theory: The predicted slope, or None. A line of this slope is drawn through the geometric mean of the points.
+            Lines of the same slope share an entry in the legend.
+        series: A number that chooses color, marker and dash.
 
     Returns:
         `ax`.
 
     Raises:
-        ValueError: As `fit_slope`.
+        TypeError: If `samples` does not hold numbers.
+        ValueError: For the reasons of `fit_slope`.
     """
     x, samples = _curve(x, samples)
     mean, error = mean_and_error(samples)
@@ -151,14 +156,15 @@ def theory_and_measurement(
         ax: The axes to draw on.
         x: Numbers, [n].
         theory: The predictions at `x`, [n].
-        samples: The measurements, [seeds, n]. Points are means over seeds, with standard errors.
-        label: The name in the legend.
-        series: The number of the series, which chooses color, marker and dash.
+        samples: The measurements, [seeds, n]. The points are means over seeds, with standard errors.
+        label: The name in the legend, to which "predicted" and "measured" are added.
+        series: A number that chooses color, marker and dash.
 
     Returns:
         `ax`.
 
     Raises:
+        TypeError: If `samples` does not hold numbers.
         ValueError: If shapes do not fit, or if there are fewer than two seeds.
     """
     x, samples = _curve(x, samples)
@@ -176,15 +182,16 @@ def heatmap(ax: Axes, matrix: ArrayLike, *, label: str, title: str = "", symmetr
 
     Args:
         ax: The axes to draw on.
-        matrix: [N, M].
+        matrix: The entries, [N, M].
         label: The label of the color bar.
         title: The title of the axes.
-        symmetric: Whether the colors are centered at zero.
+        symmetric: Whether to center the colors at zero.
 
     Returns:
         `ax`.
 
     Raises:
+        TypeError: If `matrix` does not hold numbers.
         ValueError: If `matrix` does not have two axes.
     """
     matrix = np.asarray(matrix)
@@ -203,20 +210,21 @@ def heatmap(ax: Axes, matrix: ArrayLike, *, label: str, title: str = "", symmetr
 def phase_diagram(
     ax: Axes, w_std: ArrayLike, b_std: ArrayLike, xi_c: ArrayLike, line: ArrayLike, *, most: float = 100.0
 ) -> Axes:
-    """Draw depth scales over the plane of σ_w² and σ_b², with the critical line.
+    """Draw depth scales as colors over the plane of σ_w² and σ_b², and the critical line.
 
     Args:
         ax: The axes to draw on.
         w_std: Values of σ_w, not squared, [n].
         b_std: Values of σ_b, not squared, [m].
         xi_c: The depth scales ξ_c in layers, [n, m].
-        line: σ_w on the critical line at each of `b_std`, [m].
-        most: The largest depth scale of the color bar, in layers.
+        line: For each of `b_std`, the σ_w on the critical line, [m].
+        most: The largest depth scale of the color bar, in layers. Larger ones have the same color.
 
     Returns:
         `ax`.
 
     Raises:
+        TypeError: If `w_std`, `b_std` or `xi_c` does not hold numbers.
         ValueError: If shapes do not fit.
     """
     w2, b2, xi = np.asarray(w_std) ** 2, np.asarray(b_std) ** 2, np.asarray(xi_c)
@@ -243,13 +251,14 @@ def cobweb(ax: Axes, c: ArrayLike, mapped: ArrayLike, path: ArrayLike, *, label:
         mapped: f(c), [n].
         path: The iterates c_1, c_2 = f(c_1), ..., at least two.
         label: The name of the map in the legend.
-        series: The number of the series, which chooses color and dash.
+        series: A number that chooses color and dash.
 
     Returns:
         `ax`.
 
     Raises:
-        ValueError: If shapes do not fit.
+        TypeError: If `c` does not hold numbers.
+        ValueError: If `path` is not a sequence of at least two, or if `mapped` and `c` have different lengths.
     """
     path = np.asarray(path)
     if path.ndim != 1 or path.size < 2:
@@ -267,15 +276,16 @@ def cobweb(ax: Axes, c: ArrayLike, mapped: ArrayLike, path: ArrayLike, *, label:
 
 
 def images(axes: Sequence[Axes], pictures: ArrayLike, titles: Sequence[str]) -> None:
-    """Draw small pictures without ticks, each on its own axes.
+    """Draw pictures without ticks, each on its own axes, with its values scaled to [0, 1].
 
     Args:
         axes: n axes.
-        pictures: [n, H, W, C]; gray for one channel, colored for three.
+        pictures: [n, H, W, C]. One channel is drawn in gray, three in color.
         titles: n titles.
 
     Raises:
-        ValueError: If shapes do not fit, or if there are not equally many axes, pictures and titles.
+        TypeError: If `pictures` does not hold numbers.
+        ValueError: If `pictures` has another shape, or if the numbers of axes, pictures and titles differ.
     """
     pictures = np.asarray(pictures)
     if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3):
@@ -292,7 +302,7 @@ def images(axes: Sequence[Axes], pictures: ArrayLike, titles: Sequence[str]) -> 
 
 
 def _curve(x: ArrayLike, samples: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Check the points of a curve, [n], and the measurements there, [seeds, n]."""
+    """Return the points of a curve, [n], and the measurements there, [seeds, n], as arrays. Check their shapes."""
     x, samples = np.asarray(x, float), np.asarray(samples)
     if x.ndim != 1 or samples.ndim != 2 or samples.shape[1] != x.size:
         raise ValueError(
@@ -302,7 +312,7 @@ def _curve(x: ArrayLike, samples: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sized(argument: str, value: ArrayLike, size: int, other: str) -> np.ndarray:
-    """Check a sequence of `size` numbers, as many as `other` has."""
+    """Return a sequence as an array. Check that it has `size` numbers, as many as `other`."""
     array = np.asarray(value, float)
     if array.shape != (size,):
         raise ValueError(f"`{argument}` must be [{size}], one number for each of `{other}`; got shape {array.shape}.")
