@@ -26,17 +26,10 @@ RIDGES = tuple(10.0**k for k in range(-10, 1))
 
 
 def of_outputs(spectrum: Spectrum, evolve: Evolve, wanted: Array, points: Projected | None) -> tuple[float, float]:
-    """Estimate how far the kernel's rounding errors move training and test outputs at the last time.
+    """Return the largest errors that rounding of the kernel causes in training and test outputs, at the last time.
 
-    Args:
-        spectrum: The spectrum of the training kernel.
-        evolve: The training, as in `Spectrum.filters`.
-        wanted: y − f_0 [N, K], averaged over equal rows of the kernel by `averaged`.
-        points: The kernel at the test points, or None.
-
-    Returns:
-        The largest errors of a training output and of a test output, in the units of the targets. Without test points
-        the second is 0.
+    Both are estimates in the units of the targets. Without test points the second is 0. `wanted` is y − f_0, [N, K],
+    after `averaged`.
     """
     n, d, u = len(spectrum.values), spectrum.diagonal, spectrum.modes
     learned, integral = (a[-1] for a in spectrum.filters(evolve))
@@ -57,16 +50,12 @@ def of_outputs(spectrum: Spectrum, evolve: Evolve, wanted: Array, points: Projec
 
 
 def of_null_modes(spectrum: Spectrum, evolve: Evolve, parts: Array) -> float:
-    """Return the largest change of an output by the last time if the eigenvalues of null modes were not zero.
+    """Return the largest change of an output, at the last time, if the eigenvalues of null modes were not zero.
 
     If the known eigenvalues reach down to the floor without a gap, more eigenvalues are probably hidden below it. Each
-    null mode is then given an eigenvalue λ near 2σ√N times the diagonal. The mode adds λ g times its component of the
-    targets, with g at λ plus the ridge. A kernel of low rank has a gap above the floor, and its null modes add nothing.
-
-    Args:
-        spectrum: The spectrum of the training kernel.
-        evolve: The training, as in `Spectrum.filters`.
-        parts: Uᵀ(y − f_0), the components of the targets along the modes, [N, K].
+    null mode is then given an eigenvalue λ near 2σ√N times the diagonal. The mode adds λ g times its component of
+    y − f_0, with g at λ plus the ridge. `parts` are these components, Uᵀ(y − f_0), [N, K]. A kernel of low rank has a
+    gap above the floor, and its null modes add nothing.
     """
     null, floor, n = spectrum.null, spectrum.floor, len(spectrum.values)
     ratio = jnp.where(null, jnp.inf, spectrum.eigenvalues() / jnp.where(floor > 0, floor, 1.0))
@@ -105,8 +94,8 @@ def warn(
         argument: The name of the kernel.
         eps: The ε of the type in which the kernel was computed.
         sigma: The relative error of the kernel's entries.
-        ridge: The smallest ridge to advise; None for no advice.
-        early: The advice to stop training earlier; empty for no advice.
+        ridge: The smallest ridge to advise, or None.
+        early: The advice to stop training earlier, or nothing.
     """
     digits = round(-math.log10(eps))
     lost = max(1, round(digits + math.log10(error))) if error < 1 else digits

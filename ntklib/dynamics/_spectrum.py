@@ -112,11 +112,7 @@ def spectrum(argument: str, kernel: Array, ridge: Any, eps: float) -> Spectrum:
 
 
 def largest(argument: str, kernel: Array, eps: float) -> Array:
-    """Return the largest eigenvalue of a kernel [N, N], without computing eigenvectors.
-
-    Raises:
-        ValueError: If an eigenvalue is further below zero than rounding explains. Traced kernels are not checked.
-    """
+    """Return the largest eigenvalue of a kernel [N, N], without eigenvectors. Refuse eigenvalues far below zero."""
     values = jnp.linalg.eigvalsh(kernel)
     weight = jnp.diagonal(kernel).max()
     _refuse_negative(argument, values, _FLOOR * eps * len(kernel) ** 0.5 * weight, weight)

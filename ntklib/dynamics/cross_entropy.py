@@ -62,8 +62,8 @@ def cross_entropy_flow(
         rtol: The tolerance for the error of one step of the integrator, relative and absolute; positive.
 
     Returns:
-        The training logits, [N, K] for one time and [T, N, K] for several. With `ntk_test_train`, a pair: the training
-        logits, and the test logits [M, K] or [T, M, K]. The type is that of `gradient_flow`.
+        The training logits; with `ntk_test_train` the pair of training and test logits. Shapes and type are those of
+        `gradient_flow`.
 
     Raises:
         TypeError: If an argument has the wrong type.

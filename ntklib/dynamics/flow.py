@@ -242,8 +242,7 @@ def max_learning_rate(ntk_train: ArrayLike, momentum: Number = 0.0, *, nesterov:
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If the kernel is not square, symmetric and positive semi-definite, if an entry is not finite, or if
-            `momentum` is out of range.
+        ValueError: If the kernel is not square, symmetric and positive semi-definite, or if `momentum` is out of range.
 
     Example:
         >>> max_learning_rate(jnp.diag(jnp.array([4.0, 1.0]))).item()  # 2 · 2/4
@@ -273,12 +272,9 @@ def _largest_rate(n: int, top: Array, momentum: float | Array, nesterov: bool) -
 def _is_stable(limit: float, problem: "Problem", learning_rate: float, counts: np.ndarray) -> bool:
     """Return whether the outputs stay bounded. Warn if they do not.
 
-    The comparisons leave room for rounding: `limit` is known to the precision of the kernel, and the user's number may
-    come from `max_learning_rate`, which rounds to the type of the result.
-
-    Raises:
-        ValueError: If a number of steps is infinite and the learning rate is not below `limit`. At `limit` itself the
-            fastest mode oscillates forever.
+    Refuse infinitely many steps unless the learning rate is below `limit`; at `limit` the fastest mode oscillates
+    forever. The comparisons leave room for rounding: `limit` is known to the precision of the kernel, and the user's
+    number may come from `max_learning_rate`, which rounds to the type of the result.
     """
     eps = max(problem.eps, float(jnp.finfo(problem.dtype).eps))
     if np.isinf(counts).any() and learning_rate >= limit * (1 - 4 * eps):
@@ -305,10 +301,6 @@ class Problem:
         ntk_train, y, f0, ntk_test_train, f0_test: As in `gradient_flow`.
         numbers: The other arguments that may be traced.
         at_once: Whether the computation can run immediately inside jit. An integrator cannot.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: For the reasons of `gradient_flow`, except for times and `ridge`.
     """
 
     def __init__(

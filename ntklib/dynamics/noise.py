@@ -422,12 +422,7 @@ def _from_start(start: Array, rows: Array, c: Array) -> Array:
 
 
 def _stops(steps: Steps) -> tuple[Array, bool]:
-    """Return the numbers of steps, [T], and whether `steps` was a sequence.
-
-    Raises:
-        TypeError: If `steps` does not hold numbers.
-        ValueError: If they are infinite, not below 2³¹, negative, not whole, or decrease.
-    """
+    """Return the numbers of steps, [T], and whether `steps` was a sequence."""
     stops = _checks.steps("steps", steps)
     if not _checks.is_traced(stops):
         if not np.isfinite(stops).all():

@@ -41,8 +41,8 @@ def mean_square_limit(ntk_train: ArrayLike, batch_size: int, *, replace: bool = 
 
     Raises:
         TypeError: If an argument has the wrong type or is traced.
-        ValueError: If the kernel is not square, symmetric and positive semi-definite, if an entry is not finite, or if
-            `batch_size` is below 1 or (without replacement) above N.
+        ValueError: If the kernel is not square, symmetric and positive semi-definite, or if `batch_size` is below 1 or
+            (without replacement) above N.
 
     Example:
         >>> round(mean_square_limit(jnp.array([[2.0, 1.0], [1.0, 2.0]]), batch_size=1), 6)
@@ -192,9 +192,7 @@ def langevin(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: For the reasons of `gradient_flow`, if `t` is infinite, if `learning_rate` is negative, if
-            `batch_size` is below 1 or (without replacement) above N, or if squares of y − f_0 leave the range of the
-            type.
+        ValueError: For the reasons of `sgd_moments`, or if `t` is infinite, negative or decreases.
         RuntimeError: If 65,536 steps do not reach `t`. Under jit the covariance is then NaN.
         ImportError: If diffrax is missing (`pip install diffrax`).
 
@@ -204,9 +202,9 @@ def langevin(
         (0.6321, 0.0)
 
     Note:
-        The integrator evaluates the derivative some ten times in each time N/λ_max. An evaluation takes two products of
-        N × N matrices. In float64 the relative error of the covariance is below 1e-7, until the covariance has fallen
-        to 1e-12 of the squared targets. In float32 it is below 1e-4, until the covariance has fallen to 1e-9 of them.
+        The integrator evaluates the derivative some ten times in each time N/λ_max, by two products of N × N matrices.
+        In float64 the relative error of the covariance is below 1e-7, until the covariance has fallen to 1e-12 of the
+        squared targets. In float32 it is below 1e-4, until the covariance has fallen to 1e-9 of them.
 
     References:
         Li, Tai & E 2017 (1511.06251); Mandt et al. 2017 (1704.04289).
@@ -252,12 +250,7 @@ product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def noise_level(n: int, batch_size: int, replace: bool) -> float:
-    """Return the factor s of the batch noise, see `noise_covariance`.
-
-    Raises:
-        TypeError: If `batch_size` is not a whole number, or `replace` not a bool.
-        ValueError: If `batch_size` is below 1 or (without replacement) above `n`.
-    """
+    """Return the factor s of `noise_covariance`. Refuse a batch that cannot be drawn from n examples."""
     _checks.count("batch_size", batch_size)
     _checks.flag("replace", replace)
     if not replace and batch_size > n:
@@ -279,13 +272,7 @@ def problem(
     numbers: tuple[Any, ...] = (),
     at_once: bool = True,
 ) -> Problem:
-    """Return the checked arguments of one regression by SGD.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: For the reasons of `Problem`, if `rate` or `sigma` is negative, or if squares of y − f_0 leave the
-            range of the type of the result.
-    """
+    """Return the checked arguments of one regression by SGD."""
     _checks.real("learning_rate", rate, minimum=0.0)
     _checks.real("label_noise", sigma, minimum=0.0)
     given = Problem(ntk_train, y, f0, ntk_test_train, f0_test, numbers=(rate, sigma, *numbers), at_once=at_once)
@@ -298,9 +285,6 @@ def refuse_large_squares(residual: Array, dtype: Any, what: str, which: str) -> 
     """Refuse a residual [N, K] whose squares leave the range of `dtype`. Traced residuals are not checked.
 
     The message begins with `what`, and advises to divide `which` by a number.
-
-    Raises:
-        ValueError: If an entry is too large.
     """
     largest = jnp.abs(residual).max()
     most = float(jnp.finfo(dtype).max) ** 0.5 / (10 * len(residual))
@@ -344,10 +328,7 @@ def _diffused(values: Array, modes: Array, start: Array, scale: Array, ts: Array
 
 @jax.jit
 def _at_rest(modes: Array, gain: Array, known: Array) -> Array:
-    """Return the solution d of (1 − sH) d = known, [N], by conjugate gradients.
-
-    `gain` is s G. Below the mean-square limit 1 − sH is symmetric and positive definite.
-    """
+    """Return the solution d of (1 − sH) d = known. Below the mean-square limit 1 − sH is positive definite."""
     tolerance = 10 * float(jnp.finfo(modes.dtype).eps)
     return jax.scipy.sparse.linalg.cg(lambda d: d - diagonal(modes, gain * rotate(modes, d)), known, tol=tolerance)[0]
 

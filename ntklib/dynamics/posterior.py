@@ -27,8 +27,8 @@ def gp_posterior(
         mean = k(x, X) R⁻¹ y,  cov = k(x, x') − k(x, X) R⁻¹ k(X, x'),  R = k(X, X) + ridge · tr(k(X, X))/N · 1.
 
     With the NNGP kernel this is the Bayesian posterior of an infinitely wide network. Without a ridge it is also the
-    law of the outputs of such networks after training only the last layer. With the NTK the mean is that of networks
-    with all layers trained, but the covariance is not theirs: see `ensemble_posterior`.
+    law of the outputs of such networks if only the last layer is trained, to t = ∞. If all layers are trained, the mean
+    is the one with the NTK, but the covariance is another one: see `ensemble_posterior`.
 
     Args:
         nngp_train: k(X, X), [N, N].
@@ -44,9 +44,8 @@ def gp_posterior(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If R is singular or indefinite, if a square kernel is not symmetric, if shapes disagree, if an entry
-            is not finite, if `ridge` is negative, or if the three matrices cannot be parts of one kernel, because
-            variances would be negative.
+        ValueError: If R is singular or indefinite, if a square kernel is not symmetric, if shapes disagree, if `ridge`
+            is negative, or if the three matrices cannot be parts of one kernel, because variances would be negative.
 
     Example:
         >>> k = jnp.array([[1.0, 0.5], [0.5, 1.0]])  # one training and one test input, each of variance 1
@@ -224,9 +223,6 @@ class _Parts:
         The matrix [[train, crossᵀ], [cross, test]] must be positive semi-definite up to rounding. To test this, scale
         it to a diagonal of ones, add a slack to the diagonal, and factorize it by Cholesky. If the training kernel
         alone cannot be factorized, increase the slack, at most to 0.1.
-
-        Raises:
-            ValueError: If the whole matrix cannot be factorized.
         """
         variances = jnp.concatenate([jnp.diagonal(self.train), jnp.diagonal(self.test)])
         largest = variances.max()

@@ -39,8 +39,8 @@ def loo(ntk_train: ArrayLike, y: ArrayLike, *, ridge: Number) -> Float[Array, "N
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If R is singular or indefinite, if the kernel is not square and symmetric, if `y` does not have N
-            rows, if an entry is not finite, or if `ridge` is negative.
+        ValueError: If R is singular or indefinite, if the kernel is not square and symmetric, if shapes disagree, or if
+            `ridge` is negative.
 
     Example:
         >>> k = jnp.array([[1.0, 0.5], [0.5, 1.0]])
@@ -93,8 +93,8 @@ def log_marginal_likelihood(nngp_train: ArrayLike, y: ArrayLike, *, ridge: Numbe
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If R is singular or indefinite, if the kernel is not square and symmetric, if `y` does not have N
-            rows, if an entry is not finite, or if `ridge` is negative.
+        ValueError: If R is singular or indefinite, if the kernel is not square and symmetric, if shapes disagree, or if
+            `ridge` is negative.
 
     Example:
         >>> round(float(log_marginal_likelihood(jnp.eye(2), jnp.array([[1.0], [0.0]]), ridge=0.0)), 4)  # −½ − log 2π
