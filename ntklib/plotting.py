@@ -1,7 +1,8 @@
 """Figures from arrays: functions that draw on `Axes` of matplotlib, and the means and slopes that they show.
 
-Theory is drawn as a line, and measurements as points with error bars. The colors are those of Okabe & Ito, which
-color-blind readers can distinguish. Each color has its own marker and dash, so that a gray print is readable too.
+Theory is drawn as a line, and measurements as points with error bars. The colors of series are those of Okabe & Ito,
+which color-blind readers can distinguish. Each of these colors has its own marker and dash, so that a gray print is
+readable too.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)
 
 
 def use_style() -> None:
-    """Set the sizes, fonts and colors of the course for all later figures of this process.
+    """Set the course's colors, dashes, grid, and sizes of figures and text for all later figures of this process.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -71,7 +72,7 @@ def mean_and_error(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.nd
     """
     samples = np.asarray(samples)
     if not -samples.ndim <= axis < samples.ndim:
-        raise ValueError(f"`axis` must be one of the axes of `samples`, {samples.shape}; got {axis}.")
+        raise ValueError(f"`axis` must be one of the axes of `samples`, which has shape {samples.shape}; got {axis}.")
     if samples.shape[axis] < 2:
         raise ValueError(f"`samples` must hold at least two seeds along axis {axis}; got shape {samples.shape}.")
     return samples.mean(axis), samples.std(axis, ddof=1) / np.sqrt(samples.shape[axis])
@@ -306,7 +307,8 @@ def _curve(x: ArrayLike, samples: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     x, samples = np.asarray(x, float), np.asarray(samples)
     if x.ndim != 1 or samples.ndim != 2 or samples.shape[1] != x.size:
         raise ValueError(
-            f"`samples` must be [seeds, {x.size}], one column for each x; got shape {samples.shape} for `x` {x.shape}."
+            f"`samples` must be [seeds, {x.size}] and `x` [{x.size}], one column for each x; got shapes "
+            f"{samples.shape} and {x.shape}."
         )
     return x, samples
 

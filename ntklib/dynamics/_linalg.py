@@ -14,9 +14,10 @@ from jax import Array
 def double_precision(known: bool) -> Iterator[None]:
     """Return a context in which JAX computes in float64 if `known` is true. Otherwise the context changes nothing.
 
-    `known` says that no value is traced. An eigendecomposition moves eigenvalues by ε λ_max, and λ_max grows like N. In
-    float32 this would be √N times as much as rounding the kernel's entries to float32. Inside jit the context computes
-    immediately, instead of adding float64 operations to a program in float32.
+    `known` says that no value is traced. An eigendecomposition moves eigenvalues by about ε λ_max, where ε is the
+    precision of its type, and λ_max grows like N. Rounding the kernel's entries to float32 moves eigenvalues only by
+    about ε√N times the diagonal, with the ε of float32. A decomposition in float32 would move them √N times as far.
+    Inside jit the context computes immediately, instead of adding float64 operations to a program in float32.
     """
     if not known:
         yield
@@ -41,9 +42,10 @@ def vector(values: Any, dtype: Any) -> Array:
 def decay(rate: Array, t: Array) -> tuple[Array, Array]:
     """Return 1 − e^(−λt) and (1 − e^(−λt))/λ, for rates λ ≥ 0 and times 0 ≤ t ≤ ∞ that broadcast.
 
-    A rate is here an eigenvalue of Θ/N. The first result is the learned part of the mode, and the second is the
-    integral of e^(−λs) over 0 ≤ s ≤ t. `expm1` keeps the digits of a small λt. At λ = 0 the results are 0 and t, and
-    at t = ∞ they are 1 and 1/λ. At λ = 0 and t = ∞ the integral is set to 0, because such a mode never moves.
+    Here a rate is an eigenvalue of Θ/N, where Θ includes its ridge. The first result is the learned part of the mode,
+    and the second is the integral of e^(−λs) over 0 ≤ s ≤ t. `expm1` keeps the digits of a small λt. At λ = 0 the
+    results are 0 and t, and at t = ∞ they are 1 and 1/λ. At λ = 0 and t = ∞ the integral is set to 0, because such a
+    mode never moves.
     """
     positive = rate > 0
     safe = jnp.where(positive, rate, 1.0)
@@ -58,8 +60,9 @@ def descent(
 ) -> tuple[Array, Array]:
     """Return 1 − p and (1 − p)/λ, [T, N] each, for rates λ ≥ 0, [N], and numbers of steps, [T].
 
-    A rate is here an eigenvalue of Θ/N, and p is the part of the mode's residual that is left after the steps. A number
-    of steps may be ∞ if the steps converge. Let a = (1 − p)/λ. A step with momentum does::
+    Here a rate is an eigenvalue of Θ/N, where Θ includes its ridge, and p is the part of the mode's residual that is
+    left after the steps. A number of steps may be ∞ if the steps converge. Let a = (1 − p)/λ, and let v be the velocity
+    of the mode. Both start at 0. A step with momentum does::
 
         p = 1 − λ a,  v ← μ v + p,  a ← a + η v  (heavy ball)  or  a ← a + η (μ v + p)  (Nesterov's).
 

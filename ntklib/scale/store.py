@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import tensorstore
 
 _MANIFEST = "ntklib.json"
-#: In format 1 the fingerprint was the kernel of two inputs, and tiles had no checksums. In format 2 tiles have
-#: checksums, and different networks have different fingerprints.
+#: In format 1 only the kernel of the first two inputs told networks apart, and tiles had no checksums. In format 2
+#: different networks have different fingerprints, and tiles have checksums.
 _FORMAT = 2
 #: The number of tiles that are read at a time to test their checksums.
 _AT_A_TIME = 64
@@ -50,8 +50,8 @@ def local_path(argument: str, value: Any) -> Path:
             return Path(urllib.request.url2pathname(address.path))
     if scheme:
         raise ValueError(
-            f"`{argument}` must be a path on this machine; got the address {text!r}. Choose a path here, or a folder "
-            f"where the remote storage is mounted, and copy it to its address when it is complete."
+            f"`{argument}` must be a path on this machine; got the address {text!r}. Choose a folder where the remote "
+            f"storage is mounted, or choose another path and copy what is there to the address when it is complete."
         )
     try:
         return Path(text).expanduser()
@@ -200,7 +200,7 @@ class Checkpoint:
             array = state.get(name, np.empty(0))
             sizes = [got if want is None else want for want, got in zip(shape, array.shape, strict=False)]
             if array.dtype != np.float64 or array.ndim != len(shape) or [*array.shape] != sizes or not array.size:
-                raise self._damaged(path, f"no array {name!r} as `cg_solve` writes it")
+                raise self._damaged(path, f"it has no array {name!r} of the type and shape that `cg_solve` writes")
             if not np.isfinite(array).all():
                 raise self._damaged(path, f"{name!r} is not finite")
         return {name: state[name] for name in self.arrays}
@@ -217,7 +217,7 @@ class Checkpoint:
         return self.state
 
     def claim(self, **state: Any) -> None:
-        """Write the first state, so that another run finds the place taken.
+        """Write the first state if there was no file, so that another run finds the place taken.
 
         Under `jax.distributed` nothing is written: a slower process of the same run would take the file for that of an
         earlier run.
@@ -290,16 +290,18 @@ def _complete(argument: str, path: Path, found: Any) -> dict[str, Any]:
     record = found if isinstance(found, dict) else {}
     if record.get("format") == 1:
         raise ValueError(
-            f"`{argument}` is of an older version of ntklib: what {path} says of its network does not tell all "
-            f"networks apart. Nothing was changed. Delete it and compute it anew, or choose another place."
+            f"`{argument}` was written by an older version of ntklib: {path} does not describe its network well "
+            f"enough to tell it from all others. Nothing was changed. Delete the {argument} and compute it anew, or "
+            f"choose another place."
         )
     wrong = [name for name, type_ in TYPES.items() if type(record.get(name)) is not type_]
-    if record.get("format") != _FORMAT or wrong or record["tile"] < 1:
-        missing = f"without a proper {wrong[0]!r}" if wrong else f"of format {record.get('format')!r}"
+    wrong = wrong or (["tile"] if record["tile"] < 1 else [])
+    if record.get("format") != _FORMAT or wrong:
+        fault = f"has no valid entry {wrong[0]!r}" if wrong else f"is of format {record.get('format')!r}"
         raise ValueError(
-            f"`{argument}` is damaged, or of another version of ntklib: {path} must say what it belongs to, and is "
-            f"{missing if record else 'no such record'}. Nothing was changed. Put a copy of the file back, or delete "
-            f"{path if argument == 'checkpoint' else path.parent} and call again, or choose another place."
+            f"`{argument}` is damaged, or of another version of ntklib: {path} must hold a record of its run, but "
+            f"{fault if record else 'holds no such record'}. Nothing was changed. Put a copy of the file back, or "
+            f"delete {path if argument == 'checkpoint' else path.parent} and call again, or choose another place."
         )
     return record
 
