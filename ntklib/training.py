@@ -170,18 +170,43 @@ def train(
 
     full_loss, step = objective(loss_fn, transformation, apply_fn, inputs, targets, batch_size, key)
 
+    def look(params: Params) -> tuple[Array, Any]:
+        return full_loss(params), None if record is None else record(params)
+
+    state = params, transformation.init(params)
+    if _checks.is_traced(*jax.tree.leaves((params, inputs, targets, key))):
+        state, (losses, records) = _in_one_loop(step, by_products(look), state, stops, steps)
+        return History(jnp.asarray(stops), losses, records, state[0])
     # The number of steps is an argument of the compiled loop, so that loops of all lengths share one compilation.
     advance = jax.jit(lambda state, start, stop: jax.lax.fori_loop(start, stop, step, state))
-    look = jax.jit(lambda params: (full_loss(params), None if record is None else record(params)))
-
-    traced = _checks.is_traced(*jax.tree.leaves((params, inputs, targets, key)))
-    with contextlib.closing(progress_bar(steps, progress, traced=traced)) as bar:
-        check = (lambda loss, stop: None) if traced else check_finite_loss
-        state, looks, _ = run(advance, look, (params, transformation.init(params)), stops, steps, bar, check)
-    if isinstance(model, nnx.Module) and not traced:
+    with contextlib.closing(progress_bar(steps, progress)) as bar:
+        state, looks, _ = run(advance, jax.jit(look), state, stops, steps, bar, check_finite_loss)
+    if isinstance(model, nnx.Module):
         nnx.update(model, nnx.State(state[0]))
     losses, records = jax.tree.map(lambda *leaves: jnp.stack(leaves), *looks) if looks else (jnp.zeros(0), None)
     return History(jnp.asarray(stops[: len(looks)]), losses, records, state[0])
+
+
+def _in_one_loop(
+    step: Callable, look: Callable, state: Any, stops: list[int], steps: int
+) -> tuple[Any, tuple[Array, Any]]:
+    """Train inside of `jit` or `vmap`: a loop over the `stops`, with a loop over the steps between them inside.
+
+    So step and record are compiled once, and not once for each stop.
+
+    Returns:
+        The state after the last step, and the stacked values that `look` returned at the `stops`.
+    """
+
+    def to_the_next(state: Any, bounds: tuple[Array, Array]) -> tuple[Any, Any]:
+        state = jax.lax.fori_loop(*bounds, step, state)
+        return state, look(state[0])
+
+    bounds = jnp.asarray([0, *stops[:-1]]), jnp.asarray(stops)
+    state, looks = jax.lax.scan(to_the_next, state, bounds)
+    if stops[-1] < steps:
+        state = jax.lax.fori_loop(jnp.asarray(stops[-1]), jnp.asarray(steps), step, state)
+    return state, looks
 
 
 def gathered(array: Array) -> Array:
@@ -228,10 +253,10 @@ def objective(
     return full_loss, step
 
 
-def progress_bar(total: int, progress: bool | None, *, traced: bool = False) -> Any:
-    """Return a bar over `total` steps. `progress` says whether it is shown; inside `jit` or `vmap` it never is."""
+def progress_bar(total: int, progress: bool | None) -> Any:
+    """Return a bar over `total` steps. `progress` says whether it is shown."""
     quiet = bool(os.environ.get("CI")) if progress is None else not progress
-    return tqdm(total=total, desc="training", unit="step", disable=quiet or traced, leave=False)
+    return tqdm(total=total, desc="training", unit="step", disable=quiet, leave=False)
 
 
 def run(

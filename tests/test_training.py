@@ -84,6 +84,23 @@ def test_each_step_draws_another_batch_of_different_examples():
     assert drawn(steps=40) == 8
 
 
+def test_inside_jit_each_record_comes_from_the_same_loop():
+    """The program does not grow with the number of records, and gives what `train` gives outside."""
+    apply_fn, params = ntk.functional(ntk.mlp([3, 16, 2], w_std=1.4, rngs=nnx.Rngs(0)))
+
+    def trained(params, at, steps=50):
+        how = {"optimizer": optax.sgd(0.3), "steps": steps, "batch_size": 4, "key": jax.random.key(1)}
+        return ntk.train((apply_fn, params), X, Y, **how, record=lambda p: apply_fn(p, X), record_at=at, progress=False)
+
+    for at in ([0, 3, 7, 50], [5], [0, 20]):
+        inside, outside = jax.jit(lambda p, at=at: trained(p, at))(params), trained(params, at)
+        for one, other in zip(jax.tree.leaves(inside), jax.tree.leaves(outside), strict=True):
+            assert_close(one, other, rtol=1e-10)
+        assert inside.steps.tolist() == at
+    few, many = (jax.jit(lambda p, n=n: trained(p, range(n))).lower(params).as_text() for n in (2, 40))
+    assert len(many.splitlines()) < len(few.splitlines()) + 10
+
+
 def test_many_seeds_in_one_vmap():
     def one(key):
         model = ntk.functional(ntk.mlp([3, 6, 2], w_std=1.0, rngs=nnx.Rngs(params=key)))
