@@ -817,9 +817,12 @@ def from_zero(w, alpha):
 
 # %%
 def dead_input(key, alpha, n=64):
-    """A ReLU network on one digit, label +1, on which its units are silent, each at least 1 away from speaking."""
+    """A ReLU network on one digit, label +1, on which its units are silent, each at least 1 away from speaking.
+
+    Its output weights are ±1. With a small one the search may put its unit to sleep again.
+    """
     unit = x[0] / jnp.linalg.norm(x[0])
-    V, a = jax.random.normal(key, (49, n)), jax.random.normal(jax.random.fold_in(key, 1), (n,))
+    V, a = jax.random.normal(key, (49, n)), jax.random.rademacher(jax.random.fold_in(key, 1), (n,), x.dtype)
     away = 1 + jnp.abs(unit @ V)
     V = V - jnp.outer(unit, unit @ V + away)  # now unit · V = −away
     c = jnp.sqrt(2 / n) * jnp.linalg.norm(x[0]) / 7

@@ -771,15 +771,19 @@ plt.show()
 
 # %%
 def half_depth(curves, level):
-    """The depth where accuracy [..., depths] first falls below level; nan where it does not."""
+    """The depth where accuracy [..., depths] first falls below level; at most the first depth; nan where it does not."""
     out = np.full(curves.shape[:-1], np.nan)
     for index in np.ndindex(out.shape):
         below = np.nonzero(curves[index] < level)[0]
-        if len(below) and below[0] > 0:
-            k = below[0]
-            high, low = curves[index][k - 1], curves[index][k]
-            t = (high - level) / (high - low)
-            out[index] = depths[k - 1] ** (1 - t) * depths[k] ** t
+        if not len(below):
+            continue
+        k = below[0]
+        if k == 0:
+            out[index] = depths[0]
+            continue
+        high, low = curves[index][k - 1], curves[index][k]
+        t = (high - level) / (high - low)
+        out[index] = depths[k - 1] ** (1 - t) * depths[k] ** t
     return out
 
 
