@@ -10,6 +10,7 @@ from helpers import ACTIVATIONS, CLOSED_FORM, assert_close
 from scipy.integrate import quad
 from scipy.special import ndtr
 
+import ntklib as ntk
 from ntklib import duals
 
 RHO = [-1.0, -0.9999, -0.3, 0.0, 0.3, 0.9999, 1.0]
@@ -139,3 +140,19 @@ def test_kinked_function_through_the_quadrature_is_exact():
     q = triples(0.3, 3.0)
     for closed, numeric in zip(duals.relu(*q), duals.quadrature(jax.nn.relu, *q), strict=True):
         assert_close(numeric, closed, rtol=1e-13, atol=1e-12)
+
+
+@pytest.mark.parametrize(("degree", "dtype"), [(40, jnp.float32), (60, jnp.float64)])
+def test_hermite_polynomials_are_orthonormal_at_any_degree(degree, dtype):
+    """E[φφ] = ρ^n and E[φ'φ'] = n ρ^(n−1) at variance 1; and a sum over nodes at another variance."""
+    layer, rho = ntk.Hermite(degree), jnp.asarray([1.0, 0.9, -0.7], dtype)
+    one = jnp.ones_like(rho)
+    values, slopes = layer.dual(rho, one, one)
+    tolerance = 20 * degree * float(jnp.finfo(dtype).eps)
+    assert_close(values, rho**degree, rtol=tolerance)
+    assert_close(slopes, degree * rho ** (degree - 1), rtol=tolerance)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(degree + 1)
+    squares = layer.fn(jnp.asarray(nodes * 1.1**0.5, dtype)) ** 2
+    want = float(squares.astype(jnp.float64) @ weights) / np.sqrt(2 * np.pi)
+    q = jnp.asarray(1.1, dtype)
+    assert_close(layer.dual(q, q, q)[0].astype(jnp.float64), want, rtol=50 * tolerance)

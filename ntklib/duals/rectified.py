@@ -223,6 +223,8 @@ def rectified_monomial(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, degree: 
         >>> [round(float(e), 4) for e in rectified_monomial(0.5, 1.0, 1.0, degree=2)]
         [0.7067, 1.218]
     """
+    if degree < 0:
+        raise ValueError(f"`degree` must be at least 0; got {degree}.")
     q12, q1, q2 = float_arrays(q12, q1, q2)
     rho, sin, theta = sine_and_angle(q12, q1, q2)
     there = (q1 > 0) & (q2 > 0)
@@ -279,11 +281,13 @@ def _rectified(x: Array, degree: int) -> Array:
 
 @functools.cache
 def rectified_record(degree: int) -> Activation:
-    """Return the record of max(x, 0)^degree. The limits keep E[φ²] ∝ q^degree in the range of numbers."""
+    """Return the record of max(x, 0)^p with p = `degree`. The limits keep E[φ²] = (2p − 1)!! q^p/2 in range."""
     fn = functools.partial(_rectified, degree=degree)
     closed = functools.partial(rectified_monomial, degree=degree)
-    power = 1 / max(degree, 1)
-    limits = (1e30**power, 1e280**power) if degree else (math.inf, math.inf)
+    limits = (math.inf, math.inf)
+    if degree:
+        log = math.log(math.factorial(2 * degree) // (2**degree * math.factorial(degree)))
+        limits = (math.exp((math.log(1e30) - log) / degree), math.exp((math.log(1e280) - log) / degree))
     name, maker = f"rectified_monomial({degree})", f"{__name__}:rectified_record"
     return Activation(
         name, fn, closed, _monomial_near(degree), homogeneous=True, limits=limits, maker=maker, arguments=(degree,)

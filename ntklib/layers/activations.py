@@ -76,14 +76,14 @@ def RectifiedMonomial(degree: int) -> Elementwise:
     Degree 0 is a step from 0 to 1, degree 1 is ReLU.
 
     Args:
-        degree: A whole number, 0 or larger.
+        degree: A whole number from 0 to 150. For larger ones E[φ²] is beyond the range of float64 at variance 1.
 
     Returns:
         An `Elementwise` layer.
 
     Raises:
         TypeError: If `degree` is not a whole number.
-        ValueError: If it is negative.
+        ValueError: If it is not between 0 and 150.
 
     References:
         Cho & Saul 2009, "Kernel Methods for Deep Learning".
@@ -92,7 +92,7 @@ def RectifiedMonomial(degree: int) -> Elementwise:
         >>> RectifiedMonomial(2)(jnp.array([-1.0, 3.0])).tolist()
         [0.0, 9.0]
     """
-    _checks.count("degree", degree, minimum=0)
+    _checks.count("degree", degree, minimum=0, maximum=150)
     return Elementwise(rectified.rectified_record(int(degree)))
 
 
@@ -351,21 +351,21 @@ def Monomial(degree: int) -> Elementwise:
     Its dual (see `Elementwise`) has a closed form.
 
     Args:
-        degree: A whole number, 1 or larger.
+        degree: A whole number from 1 to 150. For larger ones E[φ²] is beyond the range of float64 at variance 1.
 
     Returns:
         An `Elementwise` layer.
 
     Raises:
         TypeError: If `degree` is not a whole number.
-        ValueError: If it is not positive.
+        ValueError: If it is not between 1 and 150.
 
     Example:
         >>> Monomial(3)(jnp.array([-1.0, 2.0])).tolist()
         [-1.0, 8.0]
     """
-    _checks.count("degree", degree)
-    return Elementwise(polynomials.polynomial_record((0.0,) * int(degree) + (1.0,), f"monomial({degree})"))
+    _checks.count("degree", degree, maximum=150)
+    return Elementwise(polynomials.monomial_record(int(degree)))
 
 
 def Hermite(degree: int) -> Elementwise:
@@ -381,12 +381,11 @@ def Hermite(degree: int) -> Elementwise:
 
     Raises:
         TypeError: If `degree` is not a whole number.
-        ValueError: If it is not positive.
-        OverflowError: If it is larger than 170: √(n!) is then beyond the range of float64.
+        ValueError: If it is not between 1 and 170.
 
     Example:
         >>> [round(v, 4) for v in Hermite(2)(jnp.array([0.0, 1.0])).tolist()]  # (x² − 1)/√2
         [-0.7071, 0.0]
     """
-    _checks.count("degree", degree)
-    return Elementwise(polynomials.polynomial_record(polynomials.hermite(int(degree)), f"hermite({degree})"))
+    _checks.count("degree", degree, maximum=170)
+    return Elementwise(polynomials.hermite_record(int(degree)))

@@ -116,7 +116,7 @@ def gram(
         Range: piecewise linear functions, sign, erf and GELU allow all variances q before the activation. The largest q
         is 1e4 for tanh, SiLU, ELU and the sigmoid, and 1e4 or less for functions of your own without a `dual`. In
         float32 (float64) sin(ωx) allows ω²q ≤ 100 (1e10), e^(ax) a²q ≤ 20 (150), e^(−bx²) q ≤ 1e30 (1e150), and a
-        polynomial of degree p q^p ≤ 1e30 (1e280). Larger variances raise an error.
+        polynomial E[φ²] ≤ 1e30 (1e280). Larger variances raise an error.
 
         Cost: N·M·d multiplications for the first layer, and about 20 for each further layer and entry with ReLU.
         Without `x2` half as many are needed. Memory: the result, some 25 MB for each core, and up to 1 GiB for the
