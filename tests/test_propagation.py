@@ -361,6 +361,24 @@ def test_residual_nets_have_the_same_limit_and_rate_where_the_variance_leaves_fl
         np.testing.assert_allclose((scaled[2] - scaled[1]) / np.log(depths[2] / depths[1]), 3 / 8, rtol=0.01)
 
 
+def test_profiles_of_relu_do_not_depend_on_the_scale_of_weights_also_beyond_float64():
+    """Without biases, correlations and Θ/Σ are those of the critical network, whose variance stays."""
+    grown, still, shrunk = (
+        depth.ntk_depth_profile(ntk.Relu(), w, 0.0, [10, 3000], rho=0.5, q=1.0) for w in (3.0, 2**0.5, 0.5)
+    )
+    assert [float(p.variance[1]) for p in (grown, still, shrunk)] == [np.inf, pytest.approx(1.0, rel=1e-11), 0.0]
+    for other in (grown, shrunk):
+        assert_close(other.ratio, still.ratio, rtol=1e-10)
+        assert_close(other.one_minus_c, still.one_minus_c, rtol=1e-10)
+
+
+@pytest.mark.parametrize("q", [1e6, 1e11])
+def test_at_large_variances_silu_is_relu(q):
+    """They differ within a distance 1/√q of zero, relative to the size of the units."""
+    got, want = (ntk.decorrelation_map(a, 1.0, 0.0, 0.5, q=q) for a in (ntk.Silu(), ntk.Relu()))
+    assert abs(float(got / want) - 1) < 10 / q**0.5
+
+
 def test_inputs_closer_than_rho_can_tell():
     profile = depth.ntk_depth_profile(ntk.Erf(), 2.5**0.5, 0.05**0.5, [1, 50, 400], delta=jnp.array([1e-30, 1e-12]))
     chi_1 = float(phases.depth_scales(ntk.Erf(), 2.5**0.5, 0.05**0.5).chi_1)

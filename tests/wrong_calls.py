@@ -1181,6 +1181,42 @@ CALLS = [
         ["`fn`", "scalar"],
     ),
     (
+        "an infinite variance",
+        double(lambda: ntk.variance_map(ntk.Tanh(), 1.0, 0.0, [1.0, np.inf])),
+        ValueError,
+        ["`q`", "finite", "got inf"],
+    ),
+    (
+        "a word for a scale",
+        double(lambda: ntk.variance_map(ntk.Tanh(), "1", 0.0, 1.0)),
+        TypeError,
+        ["`w_std`", "real number", "'1'"],
+    ),
+    (
+        "a profile whose variance diverges",
+        double(lambda: profile(activation=ntk.Gelu(), w_std=3.0, depths=[10, 1000], q=1.0)),
+        ValueError,
+        ["gelu", "diverges", "depth 1000", "`w_std`"],
+    ),
+    (
+        "a profile whose variance vanishes",
+        double(lambda: profile(w_std=0.5, b_std=0.0, depths=[10, 1000], q=1.0)),
+        ValueError,
+        ["tanh", "vanishes", "depth 1000", "`depths`"],
+    ),
+    (
+        "a profile beyond the reach of quadrature",
+        double(lambda: profile(activation=ntk.Silu(), w_std=3.0, depths=[60], q=1.0)),
+        ValueError,
+        ["silu", "closed form", "1e+12"],
+    ),
+    (
+        "a correlation beyond the reach of quadrature",
+        double(lambda: ntk.chi(ntk.Silu(), 1.0, q=1e20)),
+        ValueError,
+        ["silu", "1e+20", "1e+12"],
+    ),
+    (
         "negative b_std on the line",
         double(lambda: ntk.edge_of_chaos(ntk.Tanh(), -0.1)),
         ValueError,

@@ -14,10 +14,11 @@ from jaxtyping import Float
 
 from ntklib import _checks
 from ntklib.depth.propagation import (
+    PLANE,
     ScalarFunction,
     checked,
     drop_and_slope,
-    has_closed_form,
+    enough_nodes,
     mean,
     over,
     require_smooth,
@@ -30,7 +31,6 @@ from ntklib.layers import Elementwise
 #: last.
 TABLE = np.exp(np.log(1e-9) + np.log(1e16) / 659 * np.arange(1030))
 _FAR = 1e7  # the variance at which slopes are computed if the variance grows forever
-_PLAIN, _WIDE = 1e4, 1e12  # the largest variances for which 64 x 64 nodes, and 128 x 96 nodes, are enough
 _ROUNDING = 1e-12  # a difference of V(q) and q that counts as a rounding error, relative to q
 _CRITICAL = 1e-9  # χ_1 counts as 1 if it differs from 1 by less
 
@@ -254,21 +254,9 @@ def phase(activation: Elementwise, w_std: float, b_std: float) -> Literal["order
 
 
 def _nodes(activation: Elementwise, q: Array) -> tuple[int, int]:
-    """Return the numbers of quadrature nodes, (radii, angles), that are enough for the variances q.
-
-    Activations with a closed form use no nodes. For the others a ValueError is raised if a variance is above `_WIDE`.
-    """
-    if _checks.is_traced(q):
-        return (64, 64)
-    largest = float(q.max(initial=0.0))
-    if largest > _WIDE and not has_closed_form(activation):
-        raise ValueError(
-            f"The variance of {activation.name} has its fixed point at {largest:.3g}; correlations are known up to "
-            f"{_WIDE:g}. Use a smaller `w_std` or `b_std`."
-        )
-    if largest > _PLAIN:
-        return (128, 96)
-    return (64, 64) if q.size <= 1000 else (24, 16)
+    """Return the result of `enough_nodes`, or fewer nodes for a large grid of moderate variances."""
+    found = enough_nodes(activation, q)
+    return (24, 16) if found == PLANE and q.size > 1000 and not _checks.is_traced(q) else found
 
 
 # ---------------------------------------------------------------------------------------------------- solvers

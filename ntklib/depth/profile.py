@@ -22,6 +22,8 @@ from ntklib.depth.propagation import (
     ScalarFunction,
     checked,
     drop_and_slope,
+    enough_nodes,
+    has_closed_form,
     in_range,
     mean,
     require_smooth,
@@ -42,8 +44,7 @@ class DepthProfile:
     Args:
         depths: The numbers L of affine layers, [T].
         one_minus_c: 1 − c, with c the correlation of the outputs.
-        variance: Σ(x, x). In a network without skip connections it must stay below 1e308: after that, entries are nan,
-            or an error is raised.
+        variance: Σ(x, x). For a φ with φ(ax) = aφ(x), such as ReLU, it is ∞ if it is above 1e308.
         ntk_diagonal: Θ(x, x), or ∞ if it is above 1e308.
         ntk_off_diagonal: Θ(x, x'), or ∞ if it is above 1e308.
         ratio: Θ(x, x')/Θ(x, x). It is finite also if the two kernels are ∞.
@@ -97,7 +98,8 @@ def ntk_depth_profile(
         ValueError: If `depths` are not positive whole numbers in ascending order; if neither or both of `rho` and
             `delta` are given, or if they are out of range; if `residual` is unknown; if `w_std` or `b_std` is negative,
             or `q` not positive; if no `q` is given and the network is residual or its variance vanishes or diverges; if
-            the means of φ at the variance of a depth cannot be computed accurately; or if float64 is off.
+            the variance of a depth leaves the range of float64 (unless φ(ax) = aφ(x) for a > 0, as for ReLU), or the
+            means of φ at it cannot be computed accurately; or if float64 is off.
 
     Example:
         >>> import ntklib as ntk
@@ -143,14 +145,17 @@ def ntk_depth_profile(
     _checks.real("q", q, above=0.0)
     require_smooth(activation, jnp.asarray(q))
     # Equal activations have the same object as φ and as `numbers`, so that two `Tanh()` compile once.
-    numbers = drop_and_slope(activation, (64, 64) if q <= 1e4 else (128, 96))
     first = _start(jnp.asarray(q, jnp.float64), start.ravel())
-    state = _through(activation.fn, numbers, residual, w, b, first, stops)
+    enough = enough_nodes(activation, first.q)
+    state = _through(activation.fn, drop_and_slope(activation, enough), residual, w, b, first, stops)
     shape = (len(stops), *start.shape)
-    one_minus_c, diagonal, off = (a.reshape(shape) for a in (state.delta, state.diagonal, state.off))
-    # In a residual network with a homogeneous φ, `state.q` is q, which is checked above.
-    if not (residual is not None and is_homogeneous(activation.fn)):
+    if not is_homogeneous(activation.fn):  # otherwise `state.q` is q, which is checked above
+        _refuse_out_of_range(activation, np.asarray(state.q), stops)
         require_smooth(activation, state.q)
+        more = enough_nodes(activation, state.q)
+        if more > enough and not has_closed_form(activation):  # the variance has grown
+            state = _through(activation.fn, drop_and_slope(activation, more), residual, w, b, first, stops)
+    one_minus_c, diagonal, off = (a.reshape(shape) for a in (state.delta, state.diagonal, state.off))
     variance = (state.q * jnp.exp(state.growth)).reshape(len(stops), *[1] * start.ndim) * jnp.ones(shape)
     return DepthProfile(jnp.asarray(stops), one_minus_c, variance, variance * diagonal, variance * off, off / diagonal)
 
@@ -220,8 +225,6 @@ def _run(
     `last` is the depth of the deepest network.
     """
     homogeneous = is_homogeneous(fn)
-    # In a residual network with a homogeneous φ the variance may leave the range of float64: q stays, `growth` grows.
-    free = homogeneous and residual is not None
 
     def layer(depth: Array, state: _State) -> _State:
         branch = {None: 1.0, "plain": 1.0, "1/sqrt(l)": 1 / depth, "1/sqrt(L)": 1 / jnp.maximum(last - 1, 1)}
@@ -231,7 +234,8 @@ def _run(
         chi = weight * numbers(state.q, jnp.zeros(()))[1]
         # For a homogeneous φ, E[φ²] = q E[φ'²] is exact. An error of quadrature would grow with every layer.
         second = numbers(state.q, jnp.zeros(()))[1] * state.q if homogeneous else mean(square(fn), state.q)
-        new = bias / jnp.exp(state.growth) + weight * second + kept * state.q
+        shift = jnp.where(bias > 0, bias * jnp.exp(-state.growth), 0.0)  # without a bias exp(−growth) may be infinite
+        new = shift + weight * second + kept * state.q
         factor = state.q / new
         moved = factor * (weight * drop + kept) * state.delta
         # Below, all terms of Θ' = kept Θ + (Σ' − kept Σ) + weight E[φ'φ'] Θ are divided by the new variance.
@@ -239,7 +243,7 @@ def _run(
         shared = 1 - moved - kept * factor * (1 - state.delta)
         diagonal = added + factor * (kept + chi) * state.diagonal
         off = shared + factor * (kept + weight * slope) * state.off
-        if free:
+        if homogeneous:  # the variance may leave the range of float64: q stays, and `growth` changes
             return _State(state.q, state.growth - jnp.log(factor), moved, diagonal, off)
         return _State(new, state.growth, moved, diagonal, off)
 
@@ -250,6 +254,18 @@ def _run(
 
     (_, end), states = jax.lax.scan(advance, (jnp.asarray(depth, stops.dtype), state), stops)
     return end, states
+
+
+def _refuse_out_of_range(activation: Elementwise, q: np.ndarray, stops: np.ndarray) -> None:
+    """Refuse variances, one for each depth of `stops`, that are outside of the range of float64."""
+    limits = np.finfo(np.float64)
+    wrong = ~((q >= limits.tiny) & (q <= limits.max))
+    if wrong.any():
+        raise ValueError(
+            f"The variance of {activation.name} {'vanishes' if (q[wrong] < limits.tiny).any() else 'diverges'}: at "
+            f"depth {stops[wrong][0]} it is outside of the range of float64. Use smaller `depths`, or a `w_std` and a "
+            f"`b_std` with which the variance has a fixed point (`fixed_point` returns it)."
+        )
 
 
 def _depths(depths: Any) -> np.ndarray:

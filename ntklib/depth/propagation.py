@@ -38,7 +38,8 @@ ScalarFunction = Callable[[Array], Array]
 DropAndSlope = Callable[[Array, Array], tuple[Array, Array]]
 
 _LINE = (1e-15, 0.05)  # the arguments of `line`: the smallest node, and the step
-_PLANE = (64, 64)  # the numbers of quadrature nodes: radii, and angles in each sector
+PLANE = (64, 64)  # the numbers of quadrature nodes: radii, and angles in each sector
+_PLAIN, _WIDE = 1e4, 1e12  # the largest variances for which `PLANE`, and 128 x 96 nodes, are enough
 
 
 def variance_map(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, q: ArrayLike) -> Float[Array, "..."]:
@@ -162,7 +163,7 @@ def decorrelation_map(
     in_range("delta", delta, 0.0, 2.0)
     fn, (w, b, delta, q) = checked(activation, w_std=w_std, b_std=b_std, delta=delta, q=q)
     require_smooth(activation, q)
-    drop, _ = over(drop_and_slope(activation), q, delta)
+    drop, _ = over(drop_and_slope(activation, enough_nodes(activation, q)), q, delta)
     return w**2 * drop * q * delta / (b**2 + w**2 * mean(square(fn), q))
 
 
@@ -200,7 +201,7 @@ def chi(activation: Elementwise, w_std: ArrayLike, *, q: ArrayLike, delta: Array
     in_range("delta", delta, 0.0, 2.0)
     w, q, delta = checked(activation, w_std=w_std, q=q, delta=delta)[1]
     require_smooth(activation, q)
-    return w**2 * over(drop_and_slope(activation), q, delta)[1]
+    return w**2 * over(drop_and_slope(activation, enough_nodes(activation, q)), q, delta)[1]
 
 
 def checked(activation: Any, **values: ArrayLike) -> tuple[ScalarFunction, list[Array]]:
@@ -219,6 +220,8 @@ def checked(activation: Any, **values: ArrayLike) -> tuple[ScalarFunction, list[
         )
     arrays = []
     for name, value in values.items():
+        if value is None or isinstance(value, (str, bytes)):
+            raise TypeError(f"`{name}` must be a real number, or an array of them; got {_checks.shown(value)}.")
         value = _checks.plain(name, value)
         _checks.not_empty(name, value)
         if value.dtype == bool or jnp.issubdtype(value.dtype, jnp.complexfloating):
@@ -226,9 +229,9 @@ def checked(activation: Any, **values: ArrayLike) -> tuple[ScalarFunction, list[
         value = jnp.asarray(value, jnp.float64)
         if not _checks.is_traced(value):
             known = np.asarray(value)  # NumPy, because inside of `jit` operations on JAX arrays are traced as well
-            low = float(known.min())
-            if not np.isfinite(known).all() or low < 0:
-                raise ValueError(f"`{name}` must be finite and not negative; got {low:g}.")
+            wrong = known[~(np.isfinite(known) & (known >= 0))]
+            if wrong.size:
+                raise ValueError(f"`{name}` must be finite and not negative; got {wrong[0]:g}.")
         arrays.append(value)
     try:
         return activation.fn, list(jnp.broadcast_arrays(*arrays))
@@ -308,10 +311,27 @@ def over(f: Callable, *arrays: Array) -> Any:
 # ------------------------------------------------------------------------------------------------- two variables
 
 
-def drop_and_slope(activation: Elementwise, nodes: tuple[int, int] = _PLANE) -> DropAndSlope:
+def drop_and_slope(activation: Elementwise, nodes: tuple[int, int] = PLANE) -> DropAndSlope:
     """Return the `DropAndSlope` of an activation: in closed form if there is one, else by quadrature."""
     record = activation.activation
     return _by_record(record) if has_closed_form(activation) else _quadrature(record.fn, nodes)
+
+
+def enough_nodes(activation: Elementwise, q: Array) -> tuple[int, int]:
+    """Return the numbers of quadrature nodes, (radii, angles), that are enough for the variances q.
+
+    Activations with a closed form use no nodes. For the others a ValueError is raised if a variance is above `_WIDE`.
+    Traced variances are not checked.
+    """
+    if _checks.is_traced(q):
+        return PLANE
+    largest = float(np.max(np.asarray(q), initial=0.0))
+    if largest > _WIDE and not has_closed_form(activation):
+        raise ValueError(
+            f"The variance before {activation.name} is {largest:.3g}; without a closed form, correlations are known "
+            f"for variances up to {_WIDE:g}. Use a smaller `w_std` or `b_std`."
+        )
+    return (128, 96) if largest > _PLAIN else PLANE
 
 
 def has_closed_form(activation: Elementwise) -> bool:
