@@ -173,6 +173,16 @@ def test_float32_and_float64_may_be_mixed(name):
             assert_close(np.asarray(a), np.asarray(b), rtol=2e-5)
 
 
+def test_numbers_of_more_than_64_bits_are_computed_in_float64():
+    got, want = (
+        ntk.gradient_flow(PARTS[0].astype(dtype), Y.astype(dtype), t=1.0, ntk_test_train=PARTS[1].astype(dtype))
+        for dtype in (np.longdouble, np.float64)
+    )
+    for one, other in zip(got, want, strict=True):
+        assert one.dtype == jnp.float64
+        assert_close(one, other, rtol=1e-15)
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("name", CALLS)

@@ -250,6 +250,15 @@ def test_descent_is_differentiable_and_compiles():
 LABELS = jax.nn.one_hot(jnp.array([0, 1, 2, 0, 1, 1]), 3)
 
 
+def test_descent_is_differentiated_by_its_momentum_alone():
+    def descent(momentum):
+        return ntk.gradient_descent(jnp.diag(jnp.array([2.0, 1.0])), jnp.ones((2, 1)), learning_rate=0.5, steps=7,
+                                    momentum=momentum).sum()  # fmt: skip
+
+    want = (descent(0.5 + 1e-5) - descent(0.5 - 1e-5)) / 2e-5
+    assert_close(jax.grad(descent)(0.5), want, rtol=1e-6)
+
+
 def test_cross_entropy_flow_is_the_limit_of_small_steps_on_the_linearised_model():
     x, x_test = J, J_TEST
     linear = (lambda w, x: x @ w, jnp.zeros((20, 3)))

@@ -1062,6 +1062,12 @@ CALLS = [
         ["`kernel_test`", "together"],
     ),
     (
+        "a likelihood that overflows",
+        lambda: ntk.log_marginal_likelihood(THETA, 1e30 * Y, ridge=0.1),
+        ValueError,
+        ["`y`", "1e+30", "float32", "float64"],
+    ),
+    (
         "ensemble of an unknown kernel",
         lambda: ntk.ensemble_posterior(NET.kernel(X), Y, t=1.0, kernel="ntkgp"),
         ValueError,

@@ -21,8 +21,14 @@ def array(argument: str, value: Any, axes: str, *, way_out: str = "") -> jax.Arr
 
 
 def checked(argument: str, value: Any, axes: str, *, way_out: str = "") -> Any:
-    """Do the checks of `array`, and return the result of `plain`: a NumPy array stays on the host."""
+    """Do the checks of `array`, and return the result of `plain`: a NumPy array stays on the host.
+
+    Numbers of more than 64 bits are converted to float64.
+    """
     value = plain(argument, value)
+    if value.dtype == np.longdouble:  # JAX has no type with more digits than float64
+        with np.errstate(over="ignore"):
+            value = value.astype(np.float64)
     shape, names = np.shape(value), axes.split()
     not_empty(argument, value)
     fits = len(shape) >= len(names) - 1 if names[-1:] == ["..."] else len(shape) == len(names)

@@ -29,9 +29,8 @@ def host_inputs(argument: str, value: Any) -> Any:
             f"`{argument}` must be [N, d] vectors or [N, H, W, C] images; got shape {np.shape(value)}.{hint}"
         )
     value = checked(argument, value, "N d" if rank == 2 else "N H W C")
-    # Types of 16 bits have two or three digits only, and JAX has no type with more digits than float64.
-    bits = jnp.finfo(value.dtype).bits
-    return value.astype(np.float32 if bits < 32 else np.float64) if bits < 32 or bits > 64 else value
+    # Types of 16 bits have two or three digits only.
+    return value.astype(np.float32) if jnp.finfo(value.dtype).bits < 32 else value
 
 
 def targets(argument: str, value: ArrayLike, rows: int) -> jax.Array:

@@ -207,7 +207,7 @@ def gradient_descent(
     problem = Problem(ntk_train, y, f0, ntk_test_train, f0_test, numbers=(counts, learning_rate, momentum, ridge))
     with problem.precision():
         spectrum, stable = problem.spectrum(ridge), True
-        if not _checks.is_traced(spectrum.values, learning_rate, counts):
+        if not _checks.is_traced(spectrum.values, learning_rate, momentum, counts):
             limit = float(_largest_rate(problem.n, spectrum.values[-1], float(momentum), nesterov))
             stable = _is_stable(limit, problem, float(learning_rate), counts)
         eta, mu = (jnp.asarray(value).astype(problem.ntk.dtype) for value in (learning_rate, momentum))

@@ -139,7 +139,8 @@ def sgd_moments(
         A warning is given if `learning_rate` is above `mean_square_limit`, where the covariance grows without bound.
         This test takes the time of some 30 steps, unless simple bounds decide. A warning is also given if rounding
         errors of the kernels move the mean at the last step by more than 1 % of the largest output. (The covariance is
-        less sensitive.) Traced arguments give no warning.
+        less sensitive.) Traced arguments give no warning. Forward derivatives work (`jax.jvp`, `jax.jacfwd`). Reverse
+        ones do not (`jax.grad`): JAX has none for a loop whose length is an array.
     """
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))

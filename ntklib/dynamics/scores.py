@@ -93,8 +93,8 @@ def log_marginal_likelihood(nngp_train: ArrayLike, y: ArrayLike, *, ridge: Numbe
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If R is singular or indefinite, if the kernel is not square and symmetric, if shapes disagree, or if
-            `ridge` is negative.
+        ValueError: If R is singular or indefinite, if the kernel is not square and symmetric, if shapes disagree, if
+            `ridge` is negative, or if the result leaves the range of its type.
 
     Example:
         >>> round(float(log_marginal_likelihood(jnp.eye(2), jnp.array([[1.0], [0.0]]), ridge=0.0)), 4)  # −½ − log 2π
@@ -121,6 +121,12 @@ def log_marginal_likelihood(nngp_train: ArrayLike, y: ArrayLike, *, ridge: Numbe
         n, k = y.shape
         value = -0.5 * jnp.sum(half**2) - k * jnp.sum(jnp.log(jnp.diagonal(low))) - 0.5 * n * k * np.log(2 * np.pi)
         if not _checks.is_traced(value):
+            if not abs(float(value)) <= float(jnp.finfo(dtype).max):
+                raise ValueError(
+                    f"`y` is too large for this kernel: it goes up to {float(jnp.abs(y).max()):.3g}, and the result "
+                    f"leaves the range of {dtype.name}. Scale `y` to the size of the kernel's outputs, or use a larger "
+                    f"`ridge`{', or float64' if dtype == np.float32 else ''}."
+                )
             _warn_of_evidence(kernel, y, ridge, eps, low, float(value))
         return value.astype(dtype)
 
