@@ -115,7 +115,7 @@ def is_staged(*values: Any) -> bool:
 
 
 def check_kernel(kernel: Array) -> Array:
-    """Return the kernel. Raise FloatingPointError if it is NaN or infinite although the outputs are finite."""
+    """Return the kernel. Raise FloatingPointError if it is NaN or infinite."""
     if _checks.is_traced(kernel):
         return kernel
     with outside_of_mesh():
@@ -131,21 +131,40 @@ def _check_shard(kernel: Array, first: int) -> None:
     finite = np.isfinite(np.asarray(kernel)).reshape(*kernel.shape[:2], -1).all(-1)
     (row, column), *_ = np.argwhere(~finite)
     raise FloatingPointError(
-        f"The kernel of inputs {row + first} and {column} is NaN or infinite, though the outputs of `model` are "
-        f"finite: `model` has no derivative there (a root, a norm or a logarithm of zero, say), or a derivative that "
-        f"is too large for {kernel.dtype}."
+        f"The kernel of inputs {row + first} and {column} is NaN or infinite: {_CAUSES} {kernel.dtype}."
     )
 
 
 def check_finite_result(result: Array) -> Array:
     """Return the product with a kernel. Raise FloatingPointError if it is NaN or infinite."""
     if not _checks.is_traced(result) and not np.isfinite(np.asarray(result)).all():
-        raise FloatingPointError(
-            f"The product is NaN or infinite, though the outputs of `model` are finite: `model` has no derivative at "
-            f"some input (a root, a norm or a logarithm of zero, say), or a derivative that is too large for "
-            f"{result.dtype}."
-        )
+        raise FloatingPointError(f"The product is NaN or infinite, because of some input: {_CAUSES} {result.dtype}.")
     return result
+
+
+def check_squares(argument: str, outputs: Array) -> Array:
+    """Return the outputs of a model for the inputs `argument`. Refuse them if a sum of their squares is not finite."""
+    if not _checks.is_traced(outputs):
+        with outside_of_mesh():
+            finite = [np.asarray(_finite_squares(shard.data)) for shard in outputs.addressable_shards]
+        if not all(rows.all() for rows in finite):
+            raise ValueError(
+                f"`model` must have outputs and hidden units whose squares are finite in {outputs.dtype}; for some "
+                f"of the inputs `{argument}` they are not. Are these inputs too large?"
+            )
+    return outputs
+
+
+#: Why a kernel is not finite, for messages.
+_CAUSES = (
+    "`model` has no finite output there, or no derivative (a root, a norm or a logarithm of zero, say), or one of them "
+    "is too large for"
+)
+
+
+@jax.jit
+def _finite_squares(outputs: Array) -> Array:
+    return jnp.isfinite(jnp.sum(jnp.square(outputs).reshape(len(outputs), -1), axis=1))
 
 
 @jax.jit

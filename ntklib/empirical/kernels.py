@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ntklib import _checks
 from ntklib.empirical import blocks, sharded
 from ntklib.empirical import cost as costs
-from ntklib.empirical.checks import check_kernel, check_outputs, ready
+from ntklib.empirical.checks import check_kernel, check_outputs, check_squares, ready
 from ntklib.empirical.plan import METHODS, Method, Outputs, planned
 from ntklib.empirical.pure import batched
 from ntklib.kernel import Kernel
@@ -152,7 +152,7 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
         The estimate, [N, M].
 
     Raises:
-        ValueError: As for `empirical_ntk`, for `model`, `x1` and `x2`.
+        ValueError: As for `empirical_ntk`, for `model`, `x1` and `x2`; or if squares of outputs are not finite.
         TypeError: As for `empirical_ntk`, for `model`, `x1` and `x2`.
 
     Example:
@@ -168,7 +168,8 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
     represented, kernel = by_representation(model)
     function, arguments, x1, x2, _ = ready(represented, x1, x2)
     check_outputs(function, arguments, x1, x2, costs.of(function, arguments, costs.example(x1), "mean").precision)
-    return kernel(batched(function, arguments, x1), None if x2 is None else batched(function, arguments, x2))
+    h1 = check_squares("x1", batched(function, arguments, x1))
+    return kernel(h1, None if x2 is None else check_squares("x2", batched(function, arguments, x2)))
 
 
 def by_representation(model: Model) -> tuple[Model, Callable[[Array, Array | None], Array]]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ntklib import _checks
 from ntklib.empirical import blocks
 from ntklib.empirical import cost as costs
-from ntklib.empirical.checks import Ready, check_kernel, check_outputs, ready
+from ntklib.empirical.checks import Ready, check_kernel, check_outputs, check_squares, ready
 from ntklib.empirical.kernels import by_representation
 from ntklib.empirical.plan import METHODS, Method, planned
 from ntklib.empirical.pure import Arguments, Function, batched, prepared, pure
@@ -81,7 +81,8 @@ def monte_carlo_kernel(
         A `MonteCarloKernel`: `ntk`, `nngp`, `ntk_error`, `nngp_error`, each [N, M].
 
     Raises:
-        ValueError: As for `empirical_ntk`; if `draws` is below 2, or if the networks differ in structure.
+        ValueError: As for `empirical_ntk`; if `draws` is below 2, if the networks differ in structure or have no
+            parameters, or if squares of outputs are not finite.
         TypeError: As for `empirical_ntk`; if `build` is not a function of one argument that makes a network; if `draws`
             is not a whole number; or if `key` is not one JAX random key.
         FloatingPointError: As for `empirical_ntk`.
@@ -156,6 +157,8 @@ def _kernels(
 ) -> Iterator[tuple[Array, Array]]:
     """Yield the NTK and the NNGP kernel of each network, both [N, M]."""
     first = _built(build, keys[0])
+    if not jax.tree.leaves(functional(first)[1]):
+        raise ValueError("`build` must make networks with parameters; this one has none, so no tangent kernel.")
     given, hidden = ready(first, x1, x2), ready(by_representation(first)[0], x1, x2)
     plan = planned(given, outputs="mean", method=method, max_memory=max_memory, tile=None)
     check_outputs(given.function, given.arguments, given.x1, given.x2, plan.precision)
@@ -164,8 +167,9 @@ def _kernels(
         arguments, part = draw(build, given.function, hidden.function, k)
         arguments, inputs1, inputs2 = prepared(arguments, given.x1, given.x2)
         ntk = blocks.compute(plan.strategy, arguments, inputs1, inputs2, plan.dtype, plan.tiling, quiet=True)
-        h1 = _in_parts(hidden, part, inputs1, max_memory)
-        yield ntk, kernel(h1, None if inputs2 is None else _in_parts(hidden, part, inputs2, max_memory))
+        h1 = check_squares("x1", _in_parts(hidden, part, inputs1, max_memory))
+        h2 = None if inputs2 is None else check_squares("x2", _in_parts(hidden, part, inputs2, max_memory))
+        yield ntk, kernel(h1, h2)
 
 
 def _built(build: Callable[[nnx.Rngs], Model], key: Array) -> Model:
