@@ -2320,6 +2320,12 @@ CALLS += [
         ["`loss`", "not finite"],
     ),
     ("children at no time", lambda: spawned(spawn_at=None), TypeError, ["`spawn_at`", "None"]),
+    (
+        "barrier of a loss for each output",
+        lambda: barrier(loss=lambda f, y: (f - y) ** 2, y=Y),
+        ValueError,
+        ["`loss`", "one number"],
+    ),
     ("children after the end", lambda: spawned(spawn_at=[3]), ValueError, ["`spawn_at`", "steps=2", "[3]"]),
     ("children without batches", lambda: spawned(batch_size=None), TypeError, ["`batch_size`", "None"]),
     ("children of a seed", lambda: spawned(child_keys=[1, 2]), TypeError, ["`child_keys`", "jax.random.split"]),
@@ -2360,6 +2366,14 @@ CALLS += [
         ["not finite", "smaller learning rate"],
     ),
     (
+    (
+        "advantage at inputs whose outputs overflow",
+        lambda: advantage(
+            model=(lambda w, x: jnp.exp(x @ w), jnp.ones((3, 2))), x_test=1e9 * X, validation=(X, LABELS)
+        ),
+        FloatingPointError,
+        ["`x_test`", "not finite"],
+    ),
         "an unknown measure",
         lambda: followed(measures=["kernel_distence"]),
         ValueError,

@@ -107,7 +107,8 @@ def nonlinear_advantage(
         ValueError: As for `train`; if there are several optimizers, or a last record before `steps`, without
             `validation`; if test or validation sets do not fit the model.
         FloatingPointError: If the outputs of one of the two networks are not finite after `steps`; with `validation`
-            only if no optimizer has finite outputs at any recorded step.
+            only if no optimizer has finite outputs at any recorded step, or if the outputs for `x_test` are not finite
+            at the chosen one.
 
     Example:
         >>> linear = (lambda w, x: x @ w, jnp.zeros((2, 2)))  # equals its linearization
@@ -153,7 +154,13 @@ def nonlinear_advantage(
         for name, apply_fn, candidates in zip(("linearized network", "network"), models, lists, strict=True):
             runs = [dataclasses.replace(given, apply_fn=apply_fn, optimizer=each) for each in candidates]
             errors = np.array([_errors(run, key, stops, sets, max_memory, bar) for run in runs])  # [R, T, sets]
-            found.append((errors[..., 0], _chosen(name, errors[..., -1], free=validation is not None)))
+            choice = _chosen(name, errors[..., -1], free=validation is not None)
+            if not np.isfinite(errors[..., 0][choice]):
+                raise FloatingPointError(
+                    f"The outputs of the {name} for `x_test` are not finite at the step that was chosen, though "
+                    f"its outputs for `validation` are. Are the test inputs much larger?"
+                )
+            found.append((errors[..., 0], choice))
     (linear, at1), (nonlinear, at2) = found
     return NonlinearAdvantage(
         advantage=jnp.asarray(linear[at1] - nonlinear[at2]),

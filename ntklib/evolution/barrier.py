@@ -103,6 +103,7 @@ def error_barrier(
     batch = x if statistics is None else _checks.model_inputs("statistics", statistics)
     _same_function((apply_fn, w1), other, batch)
     risk, y = _risk(loss, y, len(x), first.k)
+    training.check_loss(risk, apply_fn, w1, x, y)
     positions = np.linspace(0.0, 1.0, points)
     errors = []
     for a in positions:

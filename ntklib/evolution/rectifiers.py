@@ -161,7 +161,8 @@ class _Search:
     def __init__(self, program: Program) -> None:
         self.data = program.depending_on(program.x)
         self.zeros = {v for v, value in program.constants.items() if not np.any(np.asarray(value))}
-        #: For a value c·z, with a factor c that does not depend on the input of the model: the value z.
+        #: For a value c·z, with a factor c that does not depend on the input of the model: the value z, which is itself
+        #: no such product.
         self.multiple: dict[int, int] = {}
         #: For a value [z > 0], or another comparison of z with 0: the value z.
         self.sign: dict[int, int] = {}
@@ -182,6 +183,8 @@ class _Search:
             self.squares.add(out)
         elif name == "sub" and inputs[1] in self.squares:
             self.variances.add(out)
+        if name == "neg":
+            self.multiple[out] = self._root(inputs[0])
         if name in ("broadcast_in_dim", "convert_element_type", "reshape", "copy", "copy_p", "neg"):
             self._passed_on(inputs[0], out)
         elif name in ("gt", "ge", "lt", "le", "max", "min") and not self.zeros.isdisjoint(inputs):
@@ -203,14 +206,18 @@ class _Search:
         if value in self.multiple:
             self.multiple[out] = self.multiple[value]
 
+    def _root(self, value: int) -> int:
+        """Return z for a value c·z, and otherwise the value itself."""
+        return self.multiple.get(value, value)
+
     def _product(self, a: int, b: int, out: int) -> None:
         for one, other in ((a, b), (b, a)):
             if one in self.sign and self.sign[one] == other:
                 self.found.append(other)  # z [z > 0]
             elif one not in self.data:  # c·z, where c is a number or a trained slope
-                self.multiple[out] = self.multiple.get(other, other)
+                self.multiple[out] = self._root(other)
 
     def _choice(self, which: int, *branches: int) -> None:
         z = self.sign.get(which)
-        if z is not None and all(b in self.zeros or self.multiple.get(b, b) == z for b in branches):
+        if z is not None and all(b in self.zeros or self._root(b) == self._root(z) for b in branches):
             self.found.append(z)
