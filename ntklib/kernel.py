@@ -95,8 +95,7 @@ class Kernel:
         Raises:
             TypeError: If the inputs are not arrays of floating-point numbers.
             ValueError: If the inputs are not vectors or images, are empty, are not finite, or have different shapes
-                after the first axis; if `pools` = 0 and a mean of squares overflows; or if `pools` > 0 and the inputs
-                are not images.
+                after the first axis; if a mean of squares overflows; or if `pools` > 0 and the inputs are not images.
 
         Example:
             >>> k = Kernel.from_inputs(jnp.array([[1.0, 1.0], [1.0, -1.0]]))
@@ -110,7 +109,7 @@ class Kernel:
             raise ValueError(f"A network with pooling takes images [N, H, W, C]; got inputs of shape {x1.shape}.")
         nngp, q1, q2, delta = _between_inputs(x1, None if x1 is x2 else x2, bool(pools))
         for argument, q in (("x1", q1), ("x2", q2)):
-            if not pools and not _checks.is_traced(q) and not bool(jnp.isfinite(q).all()):
+            if not _checks.is_traced(q) and not bool(jnp.isfinite(q).all()):
                 raise ValueError(_checks.too_large(argument, q.dtype))
         return cls(nngp, jnp.zeros_like(nngp), q1, q2, x1.shape[-1], pools=pools, delta=delta)
 

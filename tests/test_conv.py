@@ -67,6 +67,11 @@ def test_convolution_and_pooling_are_sums_over_patches(window, strides, padding)
         assert_close(pooled[n], cut.sum((2, 3)) / there.sum((2, 3))[..., None], rtol=1e-12)
 
 
+def test_sizes_may_be_numbers_of_numpy():
+    layer, pool = conv(kernel_size=np.int64(2), strides=(1, 2)), ntk.AvgPool(np.int64(2))
+    assert (layer.kernel_size, layer.strides, pool.window) == ((2, 2), (1, 2), (2, 2))
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize(("window", "strides", "padding"), CASES)
 def test_kernels_of_all_pairs_hold_those_of_equal_pixels(window, strides, padding):

@@ -1062,6 +1062,12 @@ CALLS = [
         ["`y`", "4", "3"],
     ),
     (
+        "a likelihood that overflows",
+        lambda: ntk.log_marginal_likelihood(THETA, 1e30 * Y, ridge=0.1),
+        ValueError,
+        ["`y`", "1e+30", "float32", "float64"],
+    ),
+    (
         "likelihood with negative ridge",
         lambda: ntk.log_marginal_likelihood(THETA, Y, ridge=-1.0),
         ValueError,
@@ -1078,12 +1084,6 @@ CALLS = [
         lambda: ntk.ensemble_posterior(NET.kernel(X), Y, NET.kernel(X), t=1.0),
         ValueError,
         ["`kernel_test`", "together"],
-    ),
-    (
-        "a likelihood that overflows",
-        lambda: ntk.log_marginal_likelihood(THETA, 1e30 * Y, ridge=0.1),
-        ValueError,
-        ["`y`", "1e+30", "float32", "float64"],
     ),
     (
         "ensemble of an unknown kernel",
@@ -1181,30 +1181,6 @@ CALLS = [
     ("prediction before fitting", lambda: ntk.KernelRegressor().predict(X), NotFittedError, ["not fitted"]),
     # signal propagation
     (
-        "propagation in single precision",
-        lambda: ntk.edge_of_chaos(ntk.Tanh(), 0.1),
-        ValueError,
-        ["float64", "jax_enable_x64", "jax.enable_x64(True)"],
-    ),
-    (
-        "profile in single precision",
-        lambda: ntk.ntk_depth_profile(ntk.Relu(), 1.0, 0.1, [3], rho=0.5),
-        ValueError,
-        ["float64"],
-    ),
-    (
-        "a function for an activation",
-        double(lambda: ntk.edge_of_chaos(jnp.tanh, 0.1)),
-        TypeError,
-        ["`activation`", "ntklib.Elementwise(jnp.arctan)"],
-    ),
-    (
-        "activation that is no scalar function",
-        lambda: ntk.Elementwise(lambda x: x.sum()),
-        ValueError,
-        ["`fn`", "scalar"],
-    ),
-    (
         "an infinite variance",
         double(lambda: ntk.variance_map(ntk.Tanh(), 1.0, 0.0, [1.0, np.inf])),
         ValueError,
@@ -1239,6 +1215,30 @@ CALLS = [
         double(lambda: ntk.chi(ntk.Silu(), 1.0, q=1e20)),
         ValueError,
         ["silu", "1e+20", "1e+12"],
+    ),
+    (
+        "propagation in single precision",
+        lambda: ntk.edge_of_chaos(ntk.Tanh(), 0.1),
+        ValueError,
+        ["float64", "jax_enable_x64", "jax.enable_x64(True)"],
+    ),
+    (
+        "profile in single precision",
+        lambda: ntk.ntk_depth_profile(ntk.Relu(), 1.0, 0.1, [3], rho=0.5),
+        ValueError,
+        ["float64"],
+    ),
+    (
+        "a function for an activation",
+        double(lambda: ntk.edge_of_chaos(jnp.tanh, 0.1)),
+        TypeError,
+        ["`activation`", "ntklib.Elementwise(jnp.arctan)"],
+    ),
+    (
+        "activation that is no scalar function",
+        lambda: ntk.Elementwise(lambda x: x.sum()),
+        ValueError,
+        ["`fn`", "scalar"],
     ),
     (
         "negative b_std on the line",
@@ -1574,6 +1574,13 @@ CALLS = [
         ["1 pixels", "window of 4", "VALID"],
     ),
     ("Myrtle network of another depth", lambda: ntk.myrtle(6, 3, 2, rngs=RNGS), ValueError, ["5, 7 or 10", "6", "cnn"]),
+    ("Myrtle network of a list", lambda: ntk.myrtle([5], 3, 2, rngs=RNGS), TypeError, ["`depth`", "whole number"]),
+    (
+        "images too large for their squares before a mean over pixels",
+        lambda: ntk.cnn((2, 2, 1), [2], 1, readout="pool", **DENSE).kernel(jnp.full((1, 2, 2, 1), 1e25)),
+        ValueError,
+        ["`x1`", "too large", "float32"],
+    ),
     ("Myrtle network without channels", lambda: ntk.myrtle(5, 0, 2, rngs=RNGS), ValueError, ["`channels`", "got 0"]),
     (
         "Myrtle kernel of vectors",
@@ -2314,18 +2321,18 @@ CALLS += [
     ),
     ("barrier of an unknown error", lambda: barrier(loss="zero"), ValueError, ["`loss`", "'zero_one'"]),
     (
+        "barrier of a loss for each output",
+        lambda: barrier(loss=lambda f, y: (f - y) ** 2, y=Y),
+        ValueError,
+        ["`loss`", "one number"],
+    ),
+    (
         "barrier of an infinite error",
         lambda: barrier(loss=lambda f, y: jnp.log(-jnp.sum(f**2)), y=Y),
         FloatingPointError,
         ["`loss`", "not finite"],
     ),
     ("children at no time", lambda: spawned(spawn_at=None), TypeError, ["`spawn_at`", "None"]),
-    (
-        "barrier of a loss for each output",
-        lambda: barrier(loss=lambda f, y: (f - y) ** 2, y=Y),
-        ValueError,
-        ["`loss`", "one number"],
-    ),
     ("children after the end", lambda: spawned(spawn_at=[3]), ValueError, ["`spawn_at`", "steps=2", "[3]"]),
     ("children without batches", lambda: spawned(batch_size=None), TypeError, ["`batch_size`", "None"]),
     ("children of a seed", lambda: spawned(child_keys=[1, 2]), TypeError, ["`child_keys`", "jax.random.split"]),
@@ -2360,13 +2367,6 @@ CALLS += [
     ("advantage on other inputs", lambda: advantage(x_test=jnp.ones((4, 2))), ValueError, ["`x_test`", "(3,)", "(2,)"]),
     ("advantage on targets", lambda: advantage(labels_test=Y), TypeError, ["`labels_test`", "labels"]),
     (
-        "advantage of a diverged training",
-        lambda: advantage(optimizer=optax.sgd(1e38)),
-        FloatingPointError,
-        ["not finite", "smaller learning rate"],
-    ),
-    (
-    (
         "advantage at inputs whose outputs overflow",
         lambda: advantage(
             model=(lambda w, x: jnp.exp(x @ w), jnp.ones((3, 2))), x_test=1e9 * X, validation=(X, LABELS)
@@ -2374,6 +2374,13 @@ CALLS += [
         FloatingPointError,
         ["`x_test`", "not finite"],
     ),
+    (
+        "advantage of a diverged training",
+        lambda: advantage(optimizer=optax.sgd(1e38)),
+        FloatingPointError,
+        ["not finite", "smaller learning rate"],
+    ),
+    (
         "an unknown measure",
         lambda: followed(measures=["kernel_distence"]),
         ValueError,

@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ntklib import _checks
 
 Padding = Literal["SAME", "VALID", "CIRCULAR"]
 #: A size along height and width: one number for both, or a pair (height, width).
-HeightWidth = int | tuple[int, int]
+HeightWidth = int | np.integer | tuple[int, int]
 
 
 def height_and_width(argument: str, value: HeightWidth) -> tuple[int, int]:
@@ -20,14 +21,15 @@ def height_and_width(argument: str, value: HeightWidth) -> tuple[int, int]:
 
     Raises:
         TypeError: If an entry of a pair is not a whole number.
-        ValueError: If `value` is neither an int nor a pair, or if an entry is below 1.
+        ValueError: If `value` is neither a whole number nor a pair, or if an entry is below 1.
     """
-    both = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+    single = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    both: Any = (value, value) if single else value
     if not isinstance(both, Sequence) or len(both) != 2:
         raise ValueError(f"`{argument}` must be a number or a pair (height, width); got {value!r}.")
     for number in both:
         _checks.count(argument, number)
-    return both[0], both[1]
+    return int(both[0]), int(both[1])
 
 
 def check_images(shape: tuple[int, ...], fits: bool) -> None:

@@ -204,6 +204,7 @@ def myrtle(
         CIFAR-10). The network is usually written with three more 2 × 2 poolings instead of the mean. On 32 × 32 images
         this is the same.
     """
+    _checks.count("depth", depth)
     if depth not in _MYRTLE:
         raise ValueError(f"`depth` of a Myrtle network must be 5, 7 or 10; got {depth!r}. For others see ntklib.cnn.")
     for argument, value in (("channels", channels), ("outputs", outputs), ("c_in", c_in)):
