@@ -1217,6 +1217,18 @@ CALLS = [
         ["silu", "1e+20", "1e+12"],
     ),
     (
+        "a profile of a network without weights",
+        double(lambda: profile(activation=ntk.Relu(), w_std=0.0, b_std=0.0, depths=[1, 2], q=1.0)),
+        ValueError,
+        ["relu", "vanishes", "depth 2"],
+    ),
+    (
+        "the edge of chaos of nothing",
+        double(lambda: ntk.edge_of_chaos(ntk.Elementwise(jnp.zeros_like), 0.0)),
+        ValueError,
+        ["zeros_like", "no edge of chaos", "zero"],
+    ),
+    (
         "propagation in single precision",
         lambda: ntk.edge_of_chaos(ntk.Tanh(), 0.1),
         ValueError,

@@ -88,7 +88,10 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
     _checks.real("b_std", b_std)
     slope = derivative(fn)
     if is_homogeneous(fn):
-        w_std = float(drop_and_slope(activation)(jnp.ones(()), jnp.zeros(()))[1]) ** -0.5
+        gain = float(drop_and_slope(activation)(jnp.ones(()), jnp.zeros(()))[1])
+        if not gain:
+            raise ValueError(f"{activation.name} has no edge of chaos: it is zero everywhere.")
+        w_std = gain**-0.5
         if float(b) > 0:
             raise ValueError(
                 f"`b_std` must be 0 on the edge of chaos of {activation.name}, whose variance map is a straight line: "

@@ -119,7 +119,7 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
         # at σ_w² = 2 and variances far below the cap.
         known = np.nonzero(np.abs(excess) > _ROUNDING * TABLE)[0]
         for i, j in itertools.pairwise(known):
-            if excess[i] * excess[j] > 0 or j > i + 2:
+            if (excess[i] > 0) == (excess[j] > 0) or j > i + 2:
                 continue
             q = _root(fn, w, b, jnp.asarray(TABLE[i]), jnp.asarray(TABLE[j]))
             require_smooth(activation, q)

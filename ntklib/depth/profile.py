@@ -149,8 +149,9 @@ def ntk_depth_profile(
     enough = enough_nodes(activation, first.q)
     state = _through(activation.fn, drop_and_slope(activation, enough), residual, w, b, first, stops)
     shape = (len(stops), *start.shape)
-    if not is_homogeneous(activation.fn):  # otherwise `state.q` is q, which is checked above
-        _refuse_out_of_range(activation, np.asarray(state.q), stops)
+    # For a homogeneous φ `state.q` stays q, which is checked above. It vanishes where `growth` is −∞.
+    _refuse_out_of_range(activation, np.where(np.isfinite(state.growth), state.q, 0.0), stops)
+    if not is_homogeneous(activation.fn):
         require_smooth(activation, state.q)
         more = enough_nodes(activation, state.q)
         if more > enough and not has_closed_form(activation):  # the variance has grown
