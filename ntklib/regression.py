@@ -262,26 +262,34 @@ def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarr
     """
     import scipy.optimize
 
-    mean = kernel.diagonal().mean()
+    cholesky.check_diagonal(kernel.diagonal())
+    mean, size = kernel.diagonal().mean(), float(np.abs(y).max()) or 1.0
     values, modes = np.linalg.eigh(kernel)
-    values, parts = np.maximum(values, 0.0), modes.T @ y
+    values, parts = np.maximum(values, 0.0), modes.T @ (y / size)  # y has any size, and squares have not
     squares = modes**2
 
     def score(log_ridge: float) -> float:
         """Return the score of the ridge exp(log_ridge)."""
         shifted = values + np.exp(log_ridge) * mean
         if by == "evidence":
-            return float(np.sum(parts**2 / shifted[:, None]) + y.shape[1] * np.sum(np.log(shifted)))
+            with np.errstate(over="ignore"):
+                fit = np.sum((size / np.sqrt(shifted)) ** 2 * np.sum(parts**2, axis=1))
+            return float(fit + y.shape[1] * np.sum(np.log(shifted)))
         return float(np.mean((modes @ (parts / shifted[:, None]) / (squares @ (1 / shifted))[:, None]) ** 2))
 
     grid = np.log(_RIDGES)
     scores = [score(r) for r in grid]
+    if not np.isfinite(scores).any():
+        raise ValueError(
+            f'`y` goes up to {size:.3g}, which is so large for this kernel that no ridge has a finite score by "{by}". '
+            f"Scale `y`."
+        )
     best = int(np.argmin(scores))
     ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     found = scipy.optimize.minimize_scalar(score, bounds=ends, method="bounded", options={"xatol": 1e-3})
     at = found.x if found.fun < scores[best] else grid[best]
     shifted = values + np.exp(at) * mean
-    return float(np.exp(at)), modes @ (parts / shifted[:, None])
+    return float(np.exp(at)), size * (modes @ (parts / shifted[:, None]))
 
 
 class KernelRegressor(RegressorMixin, _KernelMethod):

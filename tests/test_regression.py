@@ -74,6 +74,15 @@ def test_single_precision_sessions_get_double_precision_results():
     assert_close(got, want, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("ridge", "solver"), [("loo", "cholesky"), (0.01, "cholesky"), (0.01, "cg")])
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_the_size_of_the_targets_is_their_unit(ridge, solver, size):
+    """Their squares leave the range of float64; the regression does not need them."""
+    one, other = (ntk.KernelRegressor(NET, ridge=ridge, solver=solver).fit(X, s * Y) for s in (1.0, size))
+    assert one.ridge_ == pytest.approx(other.ridge_, rel=1e-9)
+    assert_close(other.predict(X_TEST) / size, one.predict(X_TEST), rtol=1e-7)
+
+
 def test_the_spread_is_nothing_at_the_data_and_grows_away_from_them():
     model = ntk.KernelRegressor(NET, ridge=0.0).fit(X, Y)
     assert float(model.predict_std(X).max()) < 1e-5

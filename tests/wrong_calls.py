@@ -1177,6 +1177,18 @@ CALLS = [
         ValueError,
         ["3 features", "has 2"],
     ),
+    (
+        "a regression on inputs of zero",
+        lambda: ntk.KernelRegressor(b_std=0.0, ridge="loo").fit(0 * X, Y),
+        ValueError,
+        ["kernel", "zero", "`b_std`"],
+    ),
+    (
+        "a ridge for targets without squares",
+        lambda: ntk.KernelRegressor(ridge="evidence").fit(np.eye(4), np.full(4, 1e200)),
+        ValueError,
+        ["`y`", "1e+200", '"evidence"'],
+    ),
     ("one class", lambda: ntk.KernelClassifier().fit(X, np.zeros(4, int)), ValueError, ["`y`", "two classes"]),
     ("prediction before fitting", lambda: ntk.KernelRegressor().predict(X), NotFittedError, ["not fitted"]),
     # signal propagation

@@ -46,7 +46,7 @@ class ShiftedKernel:
     `write(..., keep=True)` all tiles on one side of the diagonal, N²/2 numbers.
 
     Raises:
-        ValueError: If the diagonal is not finite.
+        ValueError: If the diagonal is not finite or zero.
     """
 
     def __init__(self, tiles: Tiles, ridge: float) -> None:
@@ -55,11 +55,7 @@ class ShiftedKernel:
         blocks = range(-(-self.n // tiles.tile))
         tiles.run(self._keep, [(i, i) for i in blocks], progress=False)
         diagonal = np.concatenate([self.parts[i, i].diagonal() for i in blocks])
-        if not np.isfinite(diagonal).all():
-            raise ValueError(
-                f"The kernel of {np.count_nonzero(~np.isfinite(diagonal))} of the {self.n} training inputs is not "
-                f"finite: they are too large, or the activation is not finite there. Scale the inputs."
-            )
+        check_diagonal(diagonal)
         shift = ridge * diagonal.mean()
         self.diagonal = diagonal + shift
         for i in blocks:
@@ -99,6 +95,20 @@ class ShiftedKernel:
         return out
 
 
+def check_diagonal(diagonal: np.ndarray) -> None:
+    """Refuse a kernel whose diagonal [N] is not finite, or zero everywhere."""
+    if not np.isfinite(diagonal).all():
+        raise ValueError(
+            f"The kernel of {np.count_nonzero(~np.isfinite(diagonal))} of the {len(diagonal)} training inputs is not "
+            f"finite: they are too large, or the activation is not finite there. Scale the inputs."
+        )
+    if not diagonal.any():
+        raise ValueError(
+            f"The kernel of the training inputs is zero: all {len(diagonal)} inputs are zero, or too small for "
+            f"float64, and no layer has a bias. Scale the inputs, or use a `b_std`."
+        )
+
+
 def solve(tiles: Tiles, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray | None]:
     """Solve (Θ + λ) α = y for targets y [N, K] as accurately as in float64, with λ = ridge · tr(Θ)/N.
 
@@ -106,7 +116,7 @@ def solve(tiles: Tiles, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.nda
         α, [N, K], and the factor in float64 (see `factor`), or None if this factor was not needed.
 
     Raises:
-        ValueError: If the matrix is singular or its diagonal is not finite.
+        ValueError: If the matrix is singular, or if its diagonal is not finite or zero.
 
     Note:
         Memory: N²/2 numbers in float64 and N² in float32. If a factor in float64 is needed, N² numbers in float64.
@@ -198,12 +208,12 @@ def _approximate_solver(matrix: ShiftedKernel) -> Callable[[np.ndarray], np.ndar
 
 def _warn_if_ill_conditioned(matrix: ShiftedKernel, low: np.ndarray) -> None:
     """Warn if the rounding errors of the kernel are not small compared to the smallest eigenvalue of Θ + λ."""
-    v = np.random.default_rng(0).normal(size=matrix.n)
+    v, top = np.random.default_rng(0).normal(size=matrix.n), matrix.diagonal.max()
     for _ in range(4):  # inverse iteration: v tends to the eigenvector of the smallest eigenvalue
-        v = cho_solve(low, v / np.linalg.norm(v))
-    smallest = 1.0 / np.linalg.norm(v)
+        v = top * cho_solve(low, v / np.linalg.norm(v))  # in units in which squares stay in the range of numbers
+    smallest = top / np.linalg.norm(v)
     # If the N² errors are independent, the norm of their matrix is about √N times the size of an error.
-    rounding = _ROUNDING * math.sqrt(matrix.n) * matrix.diagonal.max()
+    rounding = _ROUNDING * math.sqrt(matrix.n) * top
     if rounding > 1e-3 * smallest:
         digits, enough = max(0.0, math.log10(smallest / rounding)), 1e6 * rounding / matrix.diagonal.mean()
         warnings.warn(

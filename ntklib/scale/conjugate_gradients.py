@@ -164,6 +164,10 @@ def cg_solve(
             f"`x` has a kernel of zeros: all {n} inputs are zero, or too small for {tiles.dtype.name}, and no layer "
             f"has a bias. Scale the inputs, or use a `b_std`."
         )
+    # Squares of targets as large as 1e200 overflow, and those of targets as small as 1e-200 vanish: solve for others.
+    largest = np.abs(y).max(0)
+    unit = np.where((largest > 1e100) | (largest < 1e-100), 2.0 ** np.frexp(largest)[1], 1.0)
+    y = y / unit
     shift = ridge * diagonal.mean()
     settings = {"ridge": float(ridge), "preconditioner": preconditioner, "seed": seed}
     saved = Checkpoint(path, tiles, y, settings, _Iterate.shapes(*y.shape))
@@ -171,7 +175,7 @@ def cg_solve(
     quiet = bool(os.environ.get("CI")) if progress is None else not progress
     with tqdm(desc="residual", total=max_iterations, disable=quiet, leave=False, delay=1.0) as bar:
         a, residuals, history = _iterate(operator, inverse, y, shift, tol, max_iterations, saved, bar)
-    result = CGSolution(a, residuals, len(history) - 1, np.array(history), inverse.rank, operator.kept())
+    result = CGSolution(unit * a, residuals, len(history) - 1, np.array(history), inverse.rank, operator.kept())
     if not residuals.max() <= tol:
         raise NotConvergedError(
             f"The residual is {residuals.max():.3g} after {result.iterations} iterations, above `tol` = {tol:g}. "
