@@ -100,9 +100,20 @@ def log_marginal_likelihood(nngp_train: ArrayLike, y: ArrayLike, *, ridge: Numbe
         >>> round(float(log_marginal_likelihood(jnp.eye(2), jnp.array([[1.0], [0.0]]), ridge=0.0)), 4)  # −½ − log 2π
         -2.3379
 
+        The slopes with respect to σ_w and σ_b, by which both can be fitted:
+
+        >>> import ntklib as ntk
+        >>> from flax import nnx
+        >>> def evidence(w_std, b_std):
+        ...     net = ntk.mlp([2, 1], w_std=w_std, b_std=b_std, rngs=nnx.Rngs(0))
+        ...     return log_marginal_likelihood(net.kernel(jnp.eye(2)).nngp, jnp.array([[1.0], [0.0]]), ridge=0.0)
+        >>> [round(float(s), 4) for s in jax.grad(evidence, argnums=(0, 1))(2.0**0.5, 1.0)]  # k = [[2, 1], [1, 2]]
+        [-0.55, -0.5556]
+
     Note:
         The factorization takes N³/3 operations. Precision and type are those of `gradient_flow`. The function works
-        under jit and grad. With the kernel from `net.kernel`, grad also gives the gradient with respect to the inputs.
+        under jit and grad. With the kernel from `net.kernel`, grad also gives the gradient with respect to the inputs,
+        and to σ_w and σ_b of a network that is built inside of the function.
         A warning is given if rounding errors of the kernel move the result by more than 1 % of its absolute value, or
         of N K if N K is larger.
 

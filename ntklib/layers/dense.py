@@ -127,18 +127,20 @@ def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_
     s, v, _ = scales["W"]
     s_b, v_b, _ = scales.get("b", (0.0, 0.0, 0.0))
     weights, bias = fan_in * s**2, s_b**2
-    new = _affine(k, weights, bias, weights * v**2, bias * v_b**2, bias * v_b**2 > 0.0)
+    b_var = bias * v_b**2
+    new = _affine(k, weights, bias, weights * v**2, b_var, _checks.is_traced(b_var) or bool(b_var > 0.0))
     return new.replace(features=features, gaussian=True, equal_variances=True)
 
 
 @one_program(5)
 def _affine(k: Kernel, weights: Array, bias: Array, w_var: Array, b_var: Array, shifted: bool) -> Kernel:
-    """Return Σ' = w_var Σ + b_var and Θ' = weights · Σ + bias + w_var Θ. `shifted` is True if b_var > 0."""
+    """Return Σ' = w_var Σ + b_var and Θ' = weights · Σ + bias + w_var Θ. `shifted` is False if b_var is 0."""
     nngp, q1, q2 = (w_var * q + b_var for q in (k.nngp, k.q1, k.q2))
     new = k.replace(nngp=nngp, ntk=weights * k.nngp + bias + w_var * k.ntk, q1=q1, q2=q2, delta=k.delta, acute=k.acute)
     if not shifted:
         return new  # a factor on Σ changes no correlation
     before, after = k.variances(), new.variances()
+    after = tuple(jnp.where(q > 0, q, 1.0) for q in after)  # zero only for an input of zeros and a traced b_var of 0
     shares = [tuple(sqrt(part / q) for part, q in zip(parts, after, strict=True))
               for parts in ((w_var * before[0], w_var * before[1]), (b_var, b_var))]  # fmt: skip
     return new.with_delta(correlation.with_bias(k.delta, *correlation.once(shares), k.acute), k.acute)  # type: ignore
@@ -165,5 +167,5 @@ def check_affine(w_std: float, b_std: float, use_bias: bool, parameterization: o
         "parameterization", parameterization, Parameterization, "one of ntklib.NTK, STANDARD, MEAN_FIELD, MUP"
     )
     _checks.instance("rngs", rngs, nnx.Rngs, "e.g. nnx.Rngs(0)")
-    if b_std > 0.0 and not use_bias:
+    if not use_bias and not _checks.is_traced(b_std) and b_std > 0.0:
         raise ValueError(f"`b_std` must be 0 without a bias; got b_std={b_std} and use_bias=False.")
