@@ -42,7 +42,7 @@ class Ensemble:
         params: The parameters at the end, with a first axis of length M.
         keys: The random keys with which the members were built, [M].
         build: The function that builds a member.
-        chunk: The number of members that are computed at once.
+        chunk: The largest number of members that may be computed at once.
     """
 
     steps: Int[Array, " T"]
@@ -87,7 +87,8 @@ class Ensemble:
         """
         _checks.flag("centered", centered)
         x = _checks.model_inputs("x", x)
-        # On a CPU convolutions of several members at once are two to three times as slow as of one member at a time.
+        # On a CPU, convolutions of several members at once take two to three times as long as those of the same members
+        # one at a time.
         alone = jax.default_backend() == "cpu" and _convolves(self.build, x.shape, x.dtype.name)
         parts = [
             _outputs(self.build, self.keys[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], self.params), x,
@@ -103,7 +104,7 @@ class Ensemble:
     def variance(self, x: ArrayLike, *, centered: bool = False) -> Float[Array, "N K"]:
         """Return the variance of the outputs between members, Σ_m (f_m(x) − mean)²/(M − 1).
 
-        The mean of the M members has 1/M of this variance.
+        If the members are independent and trained alike, 1/M of this estimates the variance of the mean of M members.
 
         Raises:
             TypeError: As for `outputs`.
@@ -126,7 +127,7 @@ class Ensemble:
 
         Raises:
             TypeError: If `labels` are not integers [N]; as for `outputs`.
-            ValueError: If `labels` are not from 0 to K − 1, or are not N; as for `outputs`.
+            ValueError: If `labels` are not from 0 to K − 1, or if their number is not N; as for `outputs`.
         """
         mean = self.mean(x, centered=centered)
         labels = _checks.labels("labels", labels, mean.shape[1])
@@ -178,13 +179,14 @@ def ensemble(
         batch_size: As in `train`. Members draw their batches with keys of their own,
             `jax.random.fold_in(k, 2**32 - 1)`.
         loss: As in `train`.
-        record: A function of the parameters of one member, called at the steps `record_at`. It does not get the
-            parameters at the start: compute centered outputs, for instance, with the `Ensemble` afterwards.
+        record: A function of the present parameters of one member, called at the steps `record_at`. At later steps it
+            does not have the member's parameters at the start. For centered outputs after training, use the method
+            `outputs` of the `Ensemble`.
         record_at: As in `train`.
         diverged: What happens if the loss of a member is not finite when it is recorded: "raise" raises an error, and
             "keep" goes on training. The losses show which members diverged.
-        max_memory: The bytes to use; by default 2 GiB. As many members as fit are trained at once, and the others after
-            them.
+        max_memory: The bytes to use; by default 2 GiB. If not all members fit, they are trained in groups of equal
+            size, one group after the other. A group has at most as many members as fit, and at least one.
         progress: As in `train`.
 
     Returns:
@@ -368,14 +370,14 @@ def _rows(rows: Any, members: int, examples: int) -> np.ndarray | None:
     known = np.asarray(_checks.plain("rows", rows))
     if known.ndim != 2 or len(known) != members or not known.size:
         raise ValueError(
-            f"`rows` must be [M, n], the numbers of n examples for each of {members} members; got shape {known.shape}."
+            f"`rows` must be [M, n], n row numbers of `x` for each of {members} members; got shape {known.shape}."
         )
     if not np.issubdtype(known.dtype, np.integer):
-        raise TypeError(f"`rows` must be whole numbers, the numbers of examples; got {known.dtype}.")
+        raise TypeError(f"`rows` must be whole numbers, row numbers of `x`; got {known.dtype}.")
     if known.min() < 0 or known.max() >= examples:
         raise ValueError(
-            f"`rows` must be from 0 to {examples - 1}, the numbers of {examples} examples; they go from {known.min()} "
-            f"to {known.max()}."
+            f"`rows` must be from 0 to {examples - 1}, because `x` has {examples} rows; they go from {known.min()} to "
+            f"{known.max()}."
         )
     return known
 

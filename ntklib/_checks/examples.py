@@ -39,7 +39,7 @@ def targets(argument: str, value: ArrayLike, rows: int) -> jax.Array:
 
 
 def host_targets(argument: str, value: Any, rows: int) -> Any:
-    """Do the checks of `targets`, and return a NumPy array as it came, so that it keeps its precision."""
+    """Do the checks of `targets`, and return a NumPy array as a NumPy array, so that float64 keeps its digits."""
     value = plain(argument, value)
     if value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(
@@ -58,8 +58,8 @@ def labels(argument: str, value: Any, classes: int) -> jax.Array:
     not_empty(argument, value)
     if value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.integer):
         raise TypeError(
-            f"`{argument}` must be labels [N], integers, or probabilities [N, K], floating-point numbers; got "
-            f"{value.dtype} of shape {value.shape}."
+            f"`{argument}` must be labels [N], integers; got {value.dtype} of shape {value.shape}. Only the targets of "
+            f"a cross-entropy may also be probabilities [N, K], floating-point numbers."
         )
     if not is_traced(value):
         known = np.asarray(value)  # NumPy, because inside `jit` operations of jnp on known values are traced too
@@ -73,7 +73,7 @@ def labels(argument: str, value: Any, classes: int) -> jax.Array:
 
 
 def probabilities(argument: str, value: Any) -> None:
-    """Refuse rows [N, K] with a negative entry or a sum that differs from 1 by more than rounding."""
+    """Refuse rows [N, K] with a negative entry, or with a sum that differs from 1 by more than 1e-3 and rounding."""
     if is_traced(value):
         return
     known = np.asarray(value).astype(np.float64)
@@ -82,7 +82,7 @@ def probabilities(argument: str, value: Any) -> None:
         raise ValueError(
             f"`{argument}` must hold probabilities: rows that are not negative and sum to 1; the smallest entry is "
             f"{known.min():.3g}, and sums differ from 1 by up to {off:.3g}. "
-            f"For labels: `jax.nn.one_hot(labels, classes)`, not centered."
+            f"For labels pass `jax.nn.one_hot(labels, classes)`; centered rows are not probabilities."
         )
 
 
@@ -101,7 +101,8 @@ def features(expected: int, got: int) -> None:
     if expected != got:
         raise ValueError(
             f"This layer takes {expected} features (the last axis), but its input has {got}. "
-            f"Images must be flattened first (ntklib.Flatten, or `data.flat()`); neighboring layers must agree."
+            f"Neighboring layers must agree in this number. Before a Dense layer, flatten images (ntklib.Flatten, or "
+            f"`data.flat()`)."
         )
 
 

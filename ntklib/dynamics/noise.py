@@ -6,8 +6,8 @@ coefficients c, [N, K], start at 0. A step does::
     c ← c − (η/B) D r,  r = f(X) − y.
 
 The diagonal matrix D = diag(n_1, ..., n_N) holds how often each example is in the batch, so that Σ_i n_i = B. The
-batches of different steps are independent. The mean of D/B is 1/N, and for one output, r [N], the covariance of D r/B
-over batches is::
+batches of different steps are independent, unless `sgd_simulate` is called with `reshuffle`. The mean of D/B is 1/N.
+For one output, for which r is a vector [N], the covariance of D r/B over batches is::
 
     s [diag(r²)/N − r rᵀ/N²],  s = 1/B with replacement,  s = (N − B)/(B (N − 1)) without.
 
@@ -99,7 +99,7 @@ def sgd_moments(
     factor s is as in `noise_covariance`, and σ is `label_noise`. The equations are exact: steps need not be small,
     batches need not be large, and the noise need not be Gaussian. The mean equals the outputs of full-batch gradient
     descent. Each batch is drawn independently of all others. If each epoch is a permutation of the data instead, the
-    covariance is different (see `reshuffle` of `sgd_simulate`).
+    mean and the covariance are different (see `reshuffle` of `sgd_simulate`).
 
     Args:
         ntk_train: Θ(X, X), [N, N].
@@ -134,8 +134,8 @@ def sgd_moments(
 
     Note:
         A step takes two products of N × N matrices, with or without test points. 1,000 steps at N = 512 take 4 s on two
-        CPU cores (3 s in float32). Memory: a few N² + T (N² + M²) numbers, and T N M more with test points and null
-        modes. The kernel is decomposed in float64, as in `gradient_flow`. The steps run in the type of the result.
+        CPU cores (3 s in float32). Memory: a few times T (N² + N M + M²) numbers, where M = 0 without test points. The
+        kernel is decomposed in float64, as in `gradient_flow`. The steps run in the type of the result.
         A warning is given if `learning_rate` is above `mean_square_limit`, where the covariance grows without bound.
         This test takes the time of some 30 steps, unless simple bounds decide. A warning is also given if rounding
         errors of the kernels move the mean at the last step by more than 1 % of the largest output. (The covariance is
@@ -175,7 +175,7 @@ def sgd_moments(
 
 
 def _test_rows(given: Problem, spectrum: Spectrum, points: Projected, rate: Array, stops: Array) -> Array:
-    """Return Θ(x, X) U divided by `Problem.unit`, for the modes U, [T, M, N].
+    """Return Θ(x, X) U divided by `Problem.unit`, as an array [T, M, N]. The columns of U are the modes.
 
     The columns of null modes fade as the time η · steps grows (see `Spectrum.fading`). Without null modes the result is
     the same at all times, and its shape is [1, M, N].
@@ -241,8 +241,8 @@ def sgd_simulate(
 
         f(x) ← f(x) − (η/B) Θ(x, X) D (f(X) − y),
 
-    where the diagonal matrix D holds how often each example is in the batch. `sgd_moments` returns the exact mean and
-    covariance of these outputs.
+    where the diagonal matrix D holds how often each example is in the batch. Without `reshuffle`, `sgd_moments` returns
+    the exact mean and covariance of these outputs.
 
     Args:
         ntk_train: Θ(X, X), [N, N].
@@ -279,8 +279,8 @@ def sgd_simulate(
     Note:
         A step of a run takes N² K multiplications and some N random numbers (with label noise N K more). 2·10⁵ runs of
         60 steps at N = 24 take 3 to 7 s on two CPU cores. Memory: the result, the coefficients c [runs, T, N, K], and
-        the state of the runs that are computed together, some 2¹⁸ numbers or one run. With `ntk_test_train` the kernel
-        is also decomposed, and the warning about lost digits is that of `sgd_moments`.
+        the state c [N, K] of the runs that are computed together: as many runs as fit into 2¹⁸ numbers, at least one.
+        With `ntk_test_train` the kernel is also decomposed, and the warning about lost digits is that of `sgd_moments`.
     """
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
@@ -360,7 +360,7 @@ def _recursion(
 def _runs(
     keys: Array, ntk: Array, start: Array, rate: Array, sigma: Array, stops: Array, size: int, draws: str, noisy: bool
 ) -> Float[Array, "runs T N K"]:
-    """Return c · unit after each number of `stops`, [T], in one run for each key, for any number `unit`.
+    """Return c · unit after the numbers of steps `stops`, [T], with one run for each key. `unit` may be any number.
 
     `ntk` is Θ(X, X)/unit, `start` f_0 − y, `rate` η · unit, `sigma` the label noise, and `size` the batch size. `draws`
     says how batches are drawn, and `noisy` whether there is label noise.

@@ -33,16 +33,21 @@ def height_and_width(argument: str, value: HeightWidth) -> tuple[int, int]:
 
 
 def check_images(shape: tuple[int, ...], fits: bool) -> None:
-    """Raise a ValueError that names `shape`, unless `fits` says that the inputs are images."""
+    """Raise a ValueError that names `shape`, unless `fits` says that the inputs are images.
+
+    `shape` is the shape of the inputs or, in a kernel map, that of `Kernel.q1`, which has no axis of channels.
+    """
     if not fits:
         raise ValueError(
-            f"Convolutions and pooling take images [N, H, W, C]; their input has shape {shape}. "
-            f"They stand before Flatten or GlobalAvgPool, not after."
+            f"Convolutions and pooling take images [N, H, W, C]; got shape {shape} (from `kernel`, without the last "
+            f"axis). Put these layers before Flatten or GlobalAvgPool, not after."
         )
 
 
 def extent(size: int, window: int, stride: int, padding: Padding) -> tuple[int, int, int]:
-    """Return (pixels to add before, pixels to add after, number of outputs) along one axis, as XLA counts them.
+    """Return (pixels to add before, pixels to add after, number of outputs) along one axis.
+
+    For "VALID" and "SAME" these are the numbers that XLA uses. For "CIRCULAR" they are the same as for "SAME".
 
     Raises:
         ValueError: If the image is smaller than the window and `padding` is "VALID".
@@ -60,8 +65,9 @@ def windows(a: Array, axes: tuple[int, ...], window: int, stride: int, padding: 
     """Sum an array over windows along the given axes, after padding.
 
     With window size w and stride s, the sum along one axis is Σ_i a[s p + i] over i = 0, ..., w − 1, for each output p.
-    Along two axes the places i are equal: Σ_i a[s p + i, s p' + i]. It is computed as a sum of w
-    slices of the array.
+    Along two axes the same i is used for both: Σ_i a[s p + i, s p' + i]. For instance, if the axes are the heights of
+    two pixels, then each row of one window is paired with the same row of the other window. The sum is computed as a
+    sum of w slices of the array.
     """
     low, high, out = extent(a.shape[axes[0]], window, stride, padding)
     widths = [(low, high) if axis in axes else (0, 0) for axis in range(a.ndim)]
