@@ -291,7 +291,7 @@ def refuse_large_squares(residual: Array, dtype: Any, what: str, which: str) -> 
     if not _checks.is_traced(largest) and float(largest) > most:
         raise ValueError(
             f"{what} up to {float(largest):.3g}, whose square leaves the range of {jnp.dtype(dtype).name}. Divide "
-            f"{which} by a number, and multiply the result by it."
+            f"{which} by a number c, and multiply a mean or an output of the result by c, and a covariance by c²."
         )
 
 
