@@ -1374,7 +1374,12 @@ CALLS = [
     ),
     # convolutions
     ("convolution of vectors", lambda: image_net()(X), ValueError, ["images [N, H, W, C]", "(4, 3)"]),
-    ("kernel of a convolution of vectors", lambda: image_net().kernel(X), ValueError, ["images [N, H, W, C]", "(4,)"]),
+    (
+        "kernel of a convolution of vectors",
+        lambda: image_net().kernel(X),
+        ValueError,
+        ["images [N, H, W, C]", "(4, 3)"],
+    ),
     (
         "kernel of pooled vectors",
         lambda: image_net(ntk.GlobalAvgPool()).kernel(X),

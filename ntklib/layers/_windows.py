@@ -33,14 +33,11 @@ def height_and_width(argument: str, value: HeightWidth) -> tuple[int, int]:
 
 
 def check_images(shape: tuple[int, ...], fits: bool) -> None:
-    """Raise a ValueError that names `shape`, unless `fits` says that the inputs are images.
-
-    `shape` is the shape of the inputs or, in a kernel map, that of `Kernel.q1`, which has no axis of channels.
-    """
+    """Raise a ValueError that names the shape of the inputs, unless `fits` says that they are images."""
     if not fits:
         raise ValueError(
-            f"Convolutions and pooling take images [N, H, W, C]; got shape {shape} (from `kernel`, without the last "
-            f"axis). Put these layers before Flatten or GlobalAvgPool, not after."
+            f"Convolutions and pooling take images [N, H, W, C]; got shape {shape}. Put these layers before Flatten or "
+            f"GlobalAvgPool, not after."
         )
 
 

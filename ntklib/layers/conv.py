@@ -154,7 +154,7 @@ class Conv(_PatchLayer):
         return z if self.b is None else z + scales["b"][0] * jnp.broadcast_to(self.b[...], z.shape)
 
     def kernel_map(self, k: Kernel) -> Kernel:
-        check_images(k.q1.shape, k.q1.ndim > 1)
+        check_images((*k.q1.shape, k.features), k.q1.ndim > 1)
         return self._over_patches(k)
 
 
@@ -255,7 +255,7 @@ class LocallyConnected(_PatchLayer):
         return z if self.b is None else z + scales["b"][0] * jnp.broadcast_to(self.b[...], z.shape)
 
     def kernel_map(self, k: Kernel) -> Kernel:
-        self._check_images(k.q1.shape, k.q1.ndim > 1)
+        self._check_images((*k.q1.shape, k.features), k.q1.ndim > 1)
         shared = self._over_patches(k)
         return _uncorrelated(shared) if shared.pools and shared.q1.ndim == 5 else shared
 

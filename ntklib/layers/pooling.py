@@ -52,7 +52,7 @@ class AvgPool(Layer):
         return _mean(jnp.asarray(x), [(1, 2)], self.window, self.strides, self.padding)
 
     def kernel_map(self, k: Kernel) -> Kernel:
-        check_images(k.q1.shape, k.q1.ndim > 1)
+        check_images((*k.q1.shape, k.features), k.q1.ndim > 1)
         return _pooled(k, self.window, self.strides, self.padding).pooled()
 
 
@@ -107,7 +107,7 @@ class GlobalAvgPool(Layer):
         return jnp.mean(x, axis=(1, 2))
 
     def kernel_map(self, k: Kernel) -> Kernel:
-        check_images(k.q1.shape, k.q1.ndim > 1)
+        check_images((*k.q1.shape, k.features), k.q1.ndim > 1)
         return _all_pooled(k).pooled()
 
 
