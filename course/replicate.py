@@ -163,15 +163,12 @@ def replicate(root: Path, chapters: Sequence[Target], seeds: int, first: int = 1
                     continue
                 key, new = (one["id"], one["what"]), again(old, one)
                 seen.setdefault(key, []).append(one)
-                if old.scale == POOLED:  # one run has fewer seeds, and may leave undecided what all decide
-                    is_changed = bool(new.changes(old, but={UNDECIDED}))
-                else:
-                    is_changed = old.verdict != new.verdict or old.prediction != new.prediction
-                if is_changed:
+                words = changes(claims[one["id"]], old, new)
+                if words:
                     changed.add(key)
                 reversed_ = reversed_ or {old.verdict, new.verdict} == {HOLDS, FAILS}
-                for words in dict.fromkeys(new.changes(old) * is_changed + new.differences(old)):
-                    print(f"   {one['id']} · {one['what']}: {words}", flush=True)
+                for line in dict.fromkeys(words + new.differences(dataclasses.replace(old, seeds=new.seeds))):
+                    print(f"   {one['id']} · {one['what']}: {line}", flush=True)
     print(f"{len(seen) - len(changed)} of {len(seen)} rows keep their verdicts with {seeds} other seeds")
     for (id, what), values in seen.items():
         if seeds > 1 and len({one["exact"] for one in values}) == 1 and _is_random(claims[id], what):
@@ -241,6 +238,16 @@ def recorded(claims: Mapping[str, Claim], one: Mapping[str, Any]) -> Row | None:
     rows = claims[one["id"]].rows if one["id"] in claims else ()
     found = {row.scale: row for row in rows if row.what == one["what"] and row.measured is not None}
     return found.get(POOLED if one["scale"] == "laptop" and POOLED in found else one["scale"])
+
+
+def changes(claim: Claim, old: Row, new: Row) -> list[str]:
+    """Say in words which verdict of a record is another one in a run with other seeds.
+
+    Some rows have a second record with more seeds, pooled or long, by which their claim is judged. A run has fewer, so
+    it may leave undecided what that record decides. It must not turn it round.
+    """
+    more = {row.scale for row in claim.rows if row.what == old.what and row.measured is not None} - {"laptop"}
+    return new.changes(dataclasses.replace(old, seeds=new.seeds), but={UNDECIDED} if more else ())
 
 
 def again(old: Row, one: Mapping[str, Any]) -> Row:

@@ -174,6 +174,17 @@ def test_a_pooled_row_is_what_the_claim_is_judged_by_and_other_runs_are_compared
     assert record is not None
     assert record.scale == "pooled"
 
+    def changed(claim, **fields):
+        record = replicate.recorded({"A1": claim}, ONE)
+        assert record is not None
+        return replicate.changes(claim, record, replicate.again(record, ONE | fields))
+
+    assert changed(claim, measured=-0.3) == []
+    assert changed(claim, measured=-0.4) == []  # undecided with fewer seeds
+    assert len(changed(claim, measured=-0.5)) == 2  # it holds, and the prediction is met
+    alone = dataclasses.replace(claim, rows=tuple(row for row in claim.rows if row.scale == "laptop"))
+    assert len(changed(alone, measured=-0.3)) == 2  # no other record: undecided is a verdict as well
+
 
 def _rows(toml: str, root) -> tuple[Row, ...]:
     path = root / "before.toml"
