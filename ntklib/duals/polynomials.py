@@ -167,12 +167,17 @@ def monomial_record(degree: int) -> Activation:
     """Return the record of x^n with n = `degree`. The limits keep E[φ²] = (2n − 1)!! q^n in the range of numbers."""
     c = (0.0,) * degree + (1.0,)
     near = _near(functools.partial(_reduced, c), functools.partial(_reduced, _slope(c)), degree)
-    log = math.log(math.factorial(2 * degree) // (2**degree * math.factorial(degree)))
-    limits = tuple(math.exp((math.log(most) - log) / degree) for most in (1e30, 1e280))
     return Activation(
         f"monomial({degree})", functools.partial(_value, coefficients=c), functools.partial(polynomial, coefficients=c),
-        near, homogeneous=True, limits=(limits[0], limits[1]), maker=f"{__name__}:monomial_record", arguments=(degree,),
+        near, homogeneous=True, limits=limits_of_power(degree), maker=f"{__name__}:monomial_record",
+        arguments=(degree,),
     )  # fmt: skip
+
+
+def limits_of_power(degree: int) -> tuple[float, float]:
+    """Return the q at which E[z^(2n)] q^n = (2n − 1)!! q^n is 1e30, for float32, and 1e280, for float64."""
+    log = math.log(math.factorial(2 * degree) // (2**degree * math.factorial(degree)))
+    return math.exp((math.log(1e30) - log) / degree), math.exp((math.log(1e280) - log) / degree)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from ntklib.duals import arccos
 from ntklib.duals.activation import Activation, Near, Parts
 from ntklib.duals.correlation import size, sqrt
 from ntklib.duals.integrals import float_arrays
+from ntklib.duals.polynomials import limits_of_power
 
 
 def sine_and_angle(q12: Array, q1: Array, q2: Array) -> tuple[Array, Array, Array]:
@@ -281,13 +282,10 @@ def _rectified(x: Array, degree: int) -> Array:
 
 @functools.cache
 def rectified_record(degree: int) -> Activation:
-    """Return the record of max(x, 0)^p with p = `degree`. The limits keep E[φ²] = (2p − 1)!! q^p/2 in range."""
+    """Return the record of max(x, 0)^p with p = `degree`. The limits keep E[φ²], half of that of x^p, in range."""
     fn = functools.partial(_rectified, degree=degree)
     closed = functools.partial(rectified_monomial, degree=degree)
-    limits = (math.inf, math.inf)
-    if degree:
-        log = math.log(math.factorial(2 * degree) // (2**degree * math.factorial(degree)))
-        limits = (math.exp((math.log(1e30) - log) / degree), math.exp((math.log(1e280) - log) / degree))
+    limits = limits_of_power(degree) if degree else (math.inf, math.inf)
     name, maker = f"rectified_monomial({degree})", f"{__name__}:rectified_record"
     return Activation(
         name, fn, closed, _monomial_near(degree), homogeneous=True, limits=limits, maker=maker, arguments=(degree,)
