@@ -262,7 +262,7 @@ def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarr
     """
     import scipy.optimize
 
-    cholesky.check_diagonal(kernel.diagonal())
+    _checks.usable_diagonal("training inputs", kernel.diagonal(), kernel.dtype)
     mean, size = kernel.diagonal().mean(), float(np.abs(y).max()) or 1.0
     values, modes = np.linalg.eigh(kernel)
     values, parts = np.maximum(values, 0.0), modes.T @ (y / size)  # y has any size, and squares have not
@@ -284,7 +284,7 @@ def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarr
             f'`y` goes up to {size:.3g}, which is so large for this kernel that no ridge has a finite score by "{by}". '
             f"Scale `y`."
         )
-    best = int(np.argmin(scores))
+    best = int(np.nanargmin(scores))
     ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     found = scipy.optimize.minimize_scalar(score, bounds=ends, method="bounded", options={"xatol": 1e-3})
     at = found.x if found.fun < scores[best] else grid[best]

@@ -2543,6 +2543,12 @@ CALLS += [
         ["`kernel1`", "zero", "digits"],
     ),
     ("a solve of zeros", lambda: solve(x=0 * X), ValueError, ["`x`", "zeros", "`b_std`"]),
+    (
+        "a solve whose solution overflows",
+        lambda: solve(x=1e-3 * X, y=1e308 * np.ones((4, 1))),
+        ValueError,
+        ["`y`", "1e+308", "Scale"],
+    ),
     ("a network of objects", lambda: NET(np.ones((2, 3)).astype(object)), TypeError, ["numbers", "object"]),
     *(
         (f"a scale that is {what}", double(lambda w=w: ntk.fixed_point(ntk.Tanh(), w, 0.1)), kind, ["`w_std`", word])

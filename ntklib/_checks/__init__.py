@@ -33,7 +33,7 @@ from ntklib._checks.examples import (
     same_inputs,
     targets,
 )
-from ntklib._checks.kernels import cross_kernel, rounding, square_kernel
+from ntklib._checks.kernels import cross_kernel, rounding, square_kernel, usable_diagonal
 from ntklib._checks.values import (
     MAX_MEMORY,
     choice,
@@ -94,5 +94,6 @@ __all__ = [
     "targets",
     "times",
     "too_large",
+    "usable_diagonal",
     "warn",
 ]

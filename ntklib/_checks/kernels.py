@@ -77,3 +77,18 @@ def cross_kernel(argument: str, value: Any, n: int) -> Any:
             f"got {k.shape}.{swapped}"
         )
     return k
+
+
+def usable_diagonal(inputs: str, diagonal: np.ndarray, dtype: Any) -> None:
+    """Refuse the diagonal [N] of a kernel of `inputs`, computed in `dtype`, if it is not finite or zero everywhere."""
+    n, name = len(diagonal), jnp.dtype(dtype).name
+    if not np.isfinite(diagonal).all():
+        raise ValueError(
+            f"The kernel of {np.count_nonzero(~np.isfinite(diagonal))} of the {n} {inputs} is not finite: they are too "
+            f"large, or the activation is not finite there. Scale the inputs{', or use float64' * (name != 'float64')}."
+        )
+    if not diagonal.any():
+        raise ValueError(
+            f"The kernel of the {inputs} consists of zeros: all {n} are zero, or too small for {name}, and no layer "
+            f"has a bias. Scale the inputs, or use a `b_std`."
+        )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ntklib import _checks
 from ntklib.scale.tiles import TileIndex, Tiles
 
 #: With fewer inputs than this, only the factor in float64 is computed: it takes less than a tenth of a second.
@@ -55,7 +56,7 @@ class ShiftedKernel:
         blocks = range(-(-self.n // tiles.tile))
         tiles.run(self._keep, [(i, i) for i in blocks], progress=False)
         diagonal = np.concatenate([self.parts[i, i].diagonal() for i in blocks])
-        check_diagonal(diagonal)
+        _checks.usable_diagonal("training inputs", diagonal, np.float64)
         shift = ridge * diagonal.mean()
         self.diagonal = diagonal + shift
         for i in blocks:
@@ -93,20 +94,6 @@ class ShiftedKernel:
             if i != j:
                 out[columns] += entries.T @ v[rows]
         return out
-
-
-def check_diagonal(diagonal: np.ndarray) -> None:
-    """Refuse a kernel whose diagonal [N] is not finite, or zero everywhere."""
-    if not np.isfinite(diagonal).all():
-        raise ValueError(
-            f"The kernel of {np.count_nonzero(~np.isfinite(diagonal))} of the {len(diagonal)} training inputs is not "
-            f"finite: they are too large, or the activation is not finite there. Scale the inputs."
-        )
-    if not diagonal.any():
-        raise ValueError(
-            f"The kernel of the training inputs is zero: all {len(diagonal)} inputs are zero, or too small for "
-            f"float64, and no layer has a bias. Scale the inputs, or use a `b_std`."
-        )
 
 
 def solve(tiles: Tiles, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray | None]:

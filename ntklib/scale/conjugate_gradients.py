@@ -154,19 +154,10 @@ def cg_solve(
     tiles = Tiles(net, x, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=reserved)
     operator = _Operator(tiles, room=max_memory - tiles.memory)
     diagonal = tiles.diagonal().astype(np.float64)
-    if not np.isfinite(diagonal).all():
-        raise ValueError(
-            f"`x` has a kernel that is not finite for {np.count_nonzero(~np.isfinite(diagonal))} of {n} inputs: they "
-            f"are too large, or the activation is not finite there. Scale the inputs, or use float64."
-        )
-    if not diagonal.any():
-        raise ValueError(
-            f"`x` has a kernel of zeros: all {n} inputs are zero, or too small for {tiles.dtype.name}, and no layer "
-            f"has a bias. Scale the inputs, or use a `b_std`."
-        )
+    _checks.usable_diagonal("inputs `x`", diagonal, tiles.dtype)
     # Squares of targets as large as 1e200 overflow, and those of targets as small as 1e-200 vanish: solve for others.
     largest = np.abs(y).max(0)
-    unit = np.where((largest > 1e100) | (largest < 1e-100), 2.0 ** np.frexp(largest)[1], 1.0)
+    unit = np.where((largest > 1e100) | (largest < 1e-100), 2.0 ** (np.frexp(largest)[1] - 1), 1.0)
     y = y / unit
     shift = ridge * diagonal.mean()
     settings = {"ridge": float(ridge), "preconditioner": preconditioner, "seed": seed}
@@ -175,7 +166,13 @@ def cg_solve(
     quiet = bool(os.environ.get("CI")) if progress is None else not progress
     with tqdm(desc="residual", total=max_iterations, disable=quiet, leave=False, delay=1.0) as bar:
         a, residuals, history = _iterate(operator, inverse, y, shift, tol, max_iterations, saved, bar)
-    result = CGSolution(unit * a, residuals, len(history) - 1, np.array(history), inverse.rank, operator.kept())
+    with np.errstate(over="ignore"):
+        solution = unit * a
+    if np.isinf(solution).any():
+        raise ValueError(
+            f"`y` goes up to {largest.max():.3g}, and the solution leaves the range of float64. Scale `y`."
+        )
+    result = CGSolution(solution, residuals, len(history) - 1, np.array(history), inverse.rank, operator.kept())
     if not residuals.max() <= tol:
         raise NotConvergedError(
             f"The residual is {residuals.max():.3g} after {result.iterations} iterations, above `tol` = {tol:g}. "
