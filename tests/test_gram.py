@@ -372,8 +372,13 @@ def run(*arguments, devices=1) -> Any:
 
 
 def start(*arguments, devices=1):
-    """run_gram.py in a process of its own."""
+    """run_gram.py in a process of its own.
+
+    The two settings of the C library return freed memory to the system at once. By default a process keeps some of it
+    for later: between 5 and 30 MB in `memory`, from run to run.
+    """
     env = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "CI": "true"}
+    env |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), *map(str, arguments)], env=env, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -454,7 +459,8 @@ def test_the_result_counts_in_the_type_it_has():
     assert ntk.gram(net(), x.astype(np.float32), x, max_memory=3 * result).nbytes == result
 
 
-def test_peak_memory_stays_under_the_bound():
-    out = run("memory", 2**27)
-    assert out["peak"] <= 2**27, out
+@pytest.mark.parametrize("bound", [105_000_000, 2**27])
+def test_peak_memory_stays_under_the_bound(bound):
+    out = run("memory", bound)
+    assert out["peak"] <= bound, out
     assert out["peak"] > 5e7, "the result alone is 100 MB: nothing was measured"
