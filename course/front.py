@@ -19,10 +19,11 @@ LAYER, MEMBERS, SHOWN = 512, 100, 16
 RATE, STEPS = 0.25, 80
 LEVELS = 4  # of gray in the images
 ALT = (
-    "Outputs of networks along a path through five handwritten digits: three, eight, three, eight, three. A pale band "
-    "shows the prediction before training, as wide everywhere. The band after training is drawn together to a point "
-    "at each of the five digits, at 1 for a three and at minus 1 for an eight, and opens between them. Curves of "
-    "{shown} trained networks run in this band but for a few, and the means of {members} lie near the predicted line."
+    "Outputs of networks along a path through five handwritten digits: three, eight, three, eight, three. A gray band "
+    "of constant width shows the outputs of networks before training. A blue band, predicted for trained networks, "
+    "closes to a point at each of the five digits, at 1 for a three and at minus 1 for an eight, and opens between "
+    "them. Orange curves of {shown} trained networks stay in the blue band in most places, and the means of {members} "
+    "networks lie near its middle line."
 )
 WIDTH, HEIGHT, TOP, BOTTOM, LEFT, RIGHT = 420, 292, 54, 218, 42, 394
 HIGHEST = 3.0
