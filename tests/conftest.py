@@ -51,7 +51,7 @@ with warnings.catch_warnings():
 TESTS = itertools.count(1)
 
 
-PARTS = {"all": 1, "third": 3, "sixth": 6}
+PARTS = {"all": 1, "sixth": 6}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -59,8 +59,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     They are always the same ones: what turns a run red should be the change, not the day.
     A sweep asks the same of many activations, models or stored values, and its cases take most of the time. `make
-    test` keeps a sixth, or a third where cases have less in common, as error messages have (`sweep(part=3)`). It leaves
-    out tests that are marked `weekly`, which are slow. The weekly run of CI and pytest called by hand keep all.
+    test` keeps a sixth; a third where cases have less in common, as error messages have (`sweep(part=3)`), and fewer
+    where a case takes ten seconds or more (`sweep(part=20)`). It leaves out tests that are marked `weekly`, which are
+    slow. The weekly run of CI and pytest called by hand keep all.
     """
     chosen = os.environ.get("NTK_SWEEPS", "all")
     if chosen not in PARTS:
@@ -70,7 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     sweeps: dict[tuple[str, int], list[pytest.Item]] = {}
     for item in items:
         if mark := item.get_closest_marker("sweep"):
-            part = min(PARTS[chosen], mark.kwargs.get("part", PARTS[chosen]))
+            part = mark.kwargs.get("part", PARTS[chosen]) if chosen == "sixth" else PARTS[chosen]
             sweeps.setdefault((item.nodeid.partition("[")[0], part), []).append(item)
     dropped: set[pytest.Item] = {item for item in items if item.get_closest_marker("weekly")}
     for (name, part), cases in sweeps.items():

@@ -274,9 +274,9 @@ def test_setup_that_was_interrupted_begins_again(clone):
 # ---- what `make test` leaves out
 
 
-@pytest.mark.parametrize(("chosen", "kept"), [("all", [12, 1, 4, 1]), ("third", [4, 1, 2, 0]), ("sixth", [2, 1, 2, 0])])
+@pytest.mark.parametrize(("chosen", "kept"), [("all", [12, 1, 4, 12, 1]), ("sixth", [2, 1, 2, 1, 0])])
 def test_a_part_of_each_sweep_is_kept(request, monkeypatch, chosen, kept):
-    """Of 12 cases of one law, one of another, 4 error messages, and a weekly test."""
+    """Of 12 cases of one law, one of another, 4 error messages, 12 slow cases, and a weekly test."""
     conftest = next(plugin for plugin in request.config.pluginmanager.get_plugins() if hasattr(plugin, "PARTS"))
 
     class Item:
@@ -286,11 +286,12 @@ def test_a_part_of_each_sweep_is_kept(request, monkeypatch, chosen, kept):
     items: list[Any] = [Item(f"a[{i}]", sweep=pytest.mark.sweep.mark) for i in range(12)]
     items += [Item("b[0]", sweep=pytest.mark.sweep.mark)]
     items += [Item(f"c[{i}]", sweep=pytest.mark.sweep(part=3).mark) for i in range(4)]
-    items += [Item("d", weekly=pytest.mark.weekly.mark)]
+    items += [Item(f"d[{i}]", sweep=pytest.mark.sweep(part=20).mark) for i in range(12)]
+    items += [Item("e", weekly=pytest.mark.weekly.mark)]
     monkeypatch.setenv("NTK_SWEEPS", chosen)
     config: Any = types.SimpleNamespace(hook=types.SimpleNamespace(pytest_deselected=lambda items: None))
     conftest.pytest_collection_modifyitems(config, items)
-    assert [sum(item.nodeid.startswith(name) for item in items) for name in "abcd"] == kept
+    assert [sum(item.nodeid.startswith(name) for item in items) for name in "abcde"] == kept
 
 
 # ---- the compilation cache of the tests
