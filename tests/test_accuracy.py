@@ -246,7 +246,7 @@ def test_the_variances_that_can_be_integrated_are_found_by_two_rules(fn, least, 
     assert least <= single <= double * 10 <= most * 10
 
 
-def test_a_function_with_bends_is_refused_and_under_jit_nan():
+def test_a_function_with_kinks_is_refused_and_under_jit_nan():
     net, x = accuracy.network(ntk.Elementwise(jax.nn.hard_tanh), 2, "bias"), normal(0, 4, 6)
     for call in (lambda: net.kernel(x), lambda: ntk.gram(net, x)):
         with pytest.raises(ValueError, match=r"hard_tanh.*a jump.*Standardize.*`dual`"):
@@ -254,8 +254,8 @@ def test_a_function_with_bends_is_refused_and_under_jit_nan():
     assert np.isnan(jax.jit(net.kernel)(x).ntk).all()
 
 
-def test_a_function_with_bends_is_computed_by_its_own_dual():
-    # |x| + 1 bends at zero only, so that there is something to compare with: here its dual alone is believed.
+def test_a_function_with_kinks_is_computed_by_its_own_dual():
+    # `clipped` has kinks away from zero, so that the library uses its dual alone. It is given the dual of |x|.
     def clipped(x):
         return jnp.where(jnp.abs(x) < 1e-3, 1e-3, jnp.abs(x))  # |x| but for 1e-3 around zero
 

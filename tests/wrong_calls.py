@@ -307,16 +307,22 @@ CALLS = [
         ["'exp'", "variance", "float32", "Standardize", "float64"],
     ),
     (
-        "kernel of a function with bends",
+        "kernel of a function with kinks",
         lambda: ntk.mlp([3, 5, 1], activation=ntk.Elementwise(jax.nn.hard_tanh), **DENSE).kernel(X),
         ValueError,
         ["'hard_tanh'", "kink or a jump", "`dual`"],
     ),
     (
-        "gram of a function with bends",
+        "gram of a function with kinks",
         lambda: ntk.gram(ntk.mlp([3, 5, 1], activation=ntk.Elementwise(jax.nn.relu6), **DENSE), 10 * X),
         ValueError,
         ["'relu6'", "kink or a jump", "`dual`"],
+    ),
+    (
+        "gram of a function that jumps at zero, with its dual",
+        lambda: ntk.gram(ntk.mlp([3, 5, 1], activation=ntk.Elementwise(jnp.sign, ntk.Sign().dual), **DENSE), X),
+        ValueError,
+        ["'sign'", "jumps at zero", "`net.kernel`", "ntklib.Sign()"],
     ),
     (
         "kernel of units too small for a number",
@@ -394,7 +400,7 @@ CALLS = [
         ["Dense", "pixels", "Flatten"],
     ),
     (
-        "signal of a function with bends",
+        "signal of a function with kinks",
         double(lambda: ntk.depth_scales(ntk.Elementwise(jax.nn.hard_tanh), 2.0, 0.1)),
         ValueError,
         ["hard_tanh", "kink"],

@@ -1,4 +1,4 @@
-"""The edge of chaos: the line in the plane of σ_w and σ_b on which χ_1 = 1, for each activation."""
+"""The edge of chaos: the line in the plane of σ_w and σ_b on which χ_1 = σ_w² E[φ'²] is 1, for each activation."""
 
 import dataclasses
 import functools
@@ -29,9 +29,10 @@ class CriticalPoint:
         chi_q: χ_q, the slope of the variance map at q.
         beta: β = σ_w² q E[φ''²], the second derivative of the correlation map at c = 1. The correlation c_l after l
             layers then tends to 1 like 1 − c_l ~ 2/(β l). If φ has a kink, this derivative is infinite, and
-            1 − c_l ~ l⁻². This field is then ∞ for leaky ReLUs and at q = 0. Elsewhere it ignores the kink.
-        gamma: γ = σ_w² q² E[φ'''²], the third derivative of the correlation map at c = 1. It is ∞ where `beta` is ∞. A
-            jump of φ'' at zero (ELU) is ignored.
+            1 − c_l ~ l⁻². `beta` is then ∞ for leaky ReLUs and at q = 0. In other cases the kink is ignored, and
+            `beta` is σ_w² q E[φ''²] without it.
+        gamma: γ = σ_w² q² E[φ'''²], the third derivative of the correlation map at c = 1. It is ∞ where `beta` is ∞. If
+            φ'' jumps at zero (ELU), this derivative is infinite, too, but the jump is ignored.
         stable: Whether a variance near q returns to q (χ_q between −1 and 1) or stays where it is (χ_q = 1, ReLU).
     """
 
@@ -66,8 +67,7 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
     Raises:
         TypeError: If `activation` is not an `Elementwise`, or if `b_std` is not a number or is traced.
         ValueError: If there is no such point (softplus has none; leaky ReLUs have none with σ_b > 0), if `b_std` is
-            negative or not finite, if the means of φ at q cannot be computed accurately, or if float64
-            is off.
+            negative or not finite, if the means of φ at q cannot be computed accurately, or if float64 is off.
 
     Example:
         >>> import ntklib as ntk
@@ -78,7 +78,8 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
 
     Note:
         Some points are of little use: look at `stable`, `q` and `w_std`. For GELU with σ_b < 0.416 and for SiLU with
-        σ_b < 0.745 the variance leaves q and never returns. For the sigmoid, q is at least 45.6 and σ_w at least 10.
+        σ_b < 0.745 the fixed point q repels: a variance near q moves away from it, layer by layer. For the sigmoid, q
+        is at least 45.6 and σ_w at least 10.
 
     References:
         Hayou et al. 2019. Chapter 06 derives σ_w and σ_b as functions of q.
@@ -95,7 +96,7 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
         if float(b) > 0:
             raise ValueError(
                 f"`b_std` must be 0 on the edge of chaos of {activation.name}, whose variance map is a straight line: "
-                f"it is the point w_std = {w_std:.4g}, b_std = 0; got b_std = {float(b):g}."
+                f"the edge is the single point w_std = {w_std:.4g}, b_std = 0; got b_std = {float(b):g}."
             )
         curved = np.inf if _kink(slope, 1.0) else 0.0
         return CriticalPoint(w_std, 0.0, np.nan, 1.0, curved, curved, True)

@@ -22,7 +22,7 @@ def made(activation: Activation, low: float, high: float, dtype: Any) -> Table:
     The range of y (see `ntklib.duals.tables`) is widened to multiples of 1/64, so that similar ranges share a table.
 
     Raises:
-        ValueError: If φ jumps, or if its slope changes so abruptly away from zero that the integrals are wrong by 1e-3.
+        ValueError: If φ jumps at zero, or if its slope changes so abruptly that the integrals are wrong by 1e-3.
     """
     ends = coordinate(np.array([low, high], np.float64), np)
     grid = 64.0
@@ -120,7 +120,7 @@ def _power(values: np.ndarray, q: np.ndarray) -> tuple[tuple[int, float, float],
 
 
 def _low_rank(rows: np.ndarray, tolerance: float) -> np.ndarray:
-    """Return the coordinates of rows in the fewest directions that leave an error of at most `tolerance` in each."""
+    """Return the coordinates of rows in the fewest directions with an error of at most `tolerance` in each row."""
     u, s, _ = np.linalg.svd(rows, full_matrices=False)
     scaled = u * s
     left = np.sqrt(np.cumsum(np.square(scaled)[:, ::-1], 1)[:, ::-1])  # errors of the rows without columns from k on
@@ -131,9 +131,9 @@ def _low_rank(rows: np.ndarray, tolerance: float) -> np.ndarray:
 def _series(
     slope: Callable, lines: _Lines, tolerance: float, few: bool, activation: Activation
 ) -> tuple[list[np.ndarray], int]:
-    """Return the Chebyshev coefficients in θ of the four F, and the length of their series in y.
+    """Return the Chebyshev coefficients in θ of the four F of `ntklib.duals.tables`, and the length of a series in y.
 
-    The four are drop even, drop odd, slope even and slope odd. Each is [degrees, size, size].
+    The four are drop even, drop odd, slope even and slope odd. Each array of coefficients is [degrees, size, size].
     """
     angles = _angles(slope, lines, tolerance, few)
     while True:
@@ -159,7 +159,7 @@ def _series(
 
 
 def _angles(slope: Callable, lines: _Lines, tolerance: float, few: bool) -> int:
-    """Return a number of angles that resolves the slopes of the smallest and of the two largest variances."""
+    """Return a number of angles that is enough for E[φ'φ'] at the smallest and the two largest variances."""
     some = np.argsort(lines.s)[[0, -2, -1]]
     angles = 24
     while angles < _MOST_ANGLES:
@@ -208,7 +208,7 @@ def _integral(angles: int) -> np.ndarray:
 
 
 def _refuse_jumps(lines: _Lines, drops: list[np.ndarray], eta: np.ndarray, activation: Activation) -> None:
-    """Raise if φ jumps.
+    """Raise ValueError if the drop of the odd part of φ is wrong by 1e-3, as it is if φ jumps at zero.
 
     At θ = π/2 the expectation of the odd part is 0. So from θ = 0 to π/2 it must drop by its value at θ = 0, which is
     the sum of e_r(q1) e_r(q2) over the odd coordinates. The drop is computed as an integral of φ', which misses a jump.
@@ -217,9 +217,10 @@ def _refuse_jumps(lines: _Lines, drops: list[np.ndarray], eta: np.ndarray, activ
     odd = lines.coordinates[:, lines.counts[0] :]
     if np.abs(values - odd @ odd.T).max() > 1e-3:
         raise ValueError(
-            f"The activation {activation.name!r} jumps, or its slope changes too abruptly away from zero. Its "
-            f"expectations could not be integrated, so `gram` has no table for it. Use `net.kernel`, or give "
-            f"`Elementwise` its `dual`."
+            f"The activation {activation.name!r} jumps at zero, or its slope changes too abruptly. `gram` has no table "
+            f"for it, because an integral of the slope is not accurate here. Use `net.kernel`. For a sign or a step "
+            f"use ntklib.Sign() or ntklib.RectifiedMonomial(0). If the function does not jump at zero, you can also "
+            f"give `Elementwise` its `dual`."
         )
 
 

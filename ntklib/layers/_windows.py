@@ -12,7 +12,7 @@ from jax import Array
 from ntklib import _checks
 
 Padding = Literal["SAME", "VALID", "CIRCULAR"]
-#: A size along height and width: one number for both, or a pair (height, width).
+#: A size along height and width: one whole number for both, or a pair (height, width).
 HeightWidth = int | np.integer | tuple[int, int]
 
 
@@ -26,7 +26,7 @@ def height_and_width(argument: str, value: HeightWidth) -> tuple[int, int]:
     single = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     both: Any = (value, value) if single else value
     if not isinstance(both, Sequence) or len(both) != 2:
-        raise ValueError(f"`{argument}` must be a number or a pair (height, width); got {value!r}.")
+        raise ValueError(f"`{argument}` must be a whole number or a pair (height, width); got {value!r}.")
     for number in both:
         _checks.count(argument, number)
     return int(both[0]), int(both[1])
@@ -47,11 +47,14 @@ def extent(size: int, window: int, stride: int, padding: Padding) -> tuple[int, 
     For "VALID" and "SAME" these are the numbers that XLA uses. For "CIRCULAR" they are the same as for "SAME".
 
     Raises:
-        ValueError: If the image is smaller than the window and `padding` is "VALID".
+        ValueError: If the window does not fit into the image and `padding` is "VALID".
     """
     if padding == "VALID":
         if window > size:
-            raise ValueError(f"An image of {size} pixels is smaller than the window of {window}, with padding 'VALID'.")
+            raise ValueError(
+                f"An image with {size} pixels along one axis is smaller than a window of {window}, with padding "
+                f"'VALID'. Use a smaller window, or padding 'SAME'."
+            )
         return 0, 0, (size - window) // stride + 1
     out = -(-size // stride)
     total = max((out - 1) * stride + window - size, 0)

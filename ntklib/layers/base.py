@@ -67,8 +67,9 @@ class Layer(nnx.Module):
             Σ(x, x') = E[f(x) f(x')],   Θ(x, x') = Σ_θ E[∂f(x)/∂θ ∂f(x')/∂θ].
 
         Θ depends on the parameterization, and not on learning rates. Under `NTK` it is computed by the recursion of
-        Jacot et al. 2018. The kernel is differentiable in the inputs, also where inputs are equal or zero. Inputs may
-        be sharded over explicit axes of a mesh: the rows of the kernel are then sharded like the rows of `x1`.
+        Jacot et al. 2018. Derivatives with respect to the inputs are finite, also where inputs are equal or zero: a
+        term that would be infinite there, as for the NTK of ReLU at equal inputs, is set to 0. Inputs may be sharded
+        over explicit axes of a mesh: the rows of the kernel are then sharded like the rows of `x1`.
 
         Args:
             x1: Inputs [N, d], or images [N, H, W, C].
@@ -91,19 +92,21 @@ class Layer(nnx.Module):
             [[2.0, 0.3183], [0.3183, 2.0]]
 
         Note:
-            Each layer is a compiled program, which networks share if their inputs have the same shape: another w_std or
-            width compiles nothing, and another depth at most the programs of a layer or two.
+            Each layer is compiled as a program of its own, and networks share these programs if their inputs have the
+            same shape. Another w_std or width compiles nothing, and another depth at most one or two programs.
 
             Memory: a few times N · M numbers. For images it is H · W times as much until they are flattened, and
             (H · W)² times as much until the last pooling layer. `ntklib.gram` computes large kernels in tiles.
 
             The error in float32, relative to √(Θ(x, x) Θ(x', x')), is 2e-6 up to depth 20, and 1e-7 more with each
-            further layer. This includes inputs that are nearly equal. Use float64 in three cases. First, with pooling,
-            correlations of nearly equal images keep half of their digits, and errors of 1e-4 occur. Second, near a
-            fixed point of the variance that repels (GELU with w_std about 1.45), layers magnify the relative errors of
-            variances: the error is 7e-5 at depth 50. Third, deep in the chaotic phase, 1 − ρ of nearly equal inputs
-            grows like χ_1^depth. Its rounding error, 1e-14 at the start, grows with it: for erf with w_std = 2 to 1e-4
-            at depth 50, and to 0.3 at depth 80.
+            further layer. This includes inputs that are nearly equal. Use float64 in three cases:
+
+            - With pooling, 1 − ρ of nearly equal images keeps half of its digits, and errors of 1e-4 occur.
+            - Near a fixed point of the variance that repels (see `ntklib.fixed_points`; an example is GELU with w_std
+              about 1.45), layers magnify the relative errors of variances: the error is 7e-5 at depth 50.
+            - In the chaotic phase (see `ntklib.phase`), 1 − ρ of nearly equal inputs grows like χ_1^depth. Its rounding
+              error, 1e-14 at the start, grows with it: for erf with w_std = 2 to 1e-4 at depth 50, and to 0.3 at depth
+              80.
 
         References:
             Jacot et al. 2018, Theorem 1.
@@ -124,20 +127,20 @@ class Layer(nnx.Module):
 
 
 def require_independent(layers: Any, path: str = "") -> None:
-    """Refuse layers that share a parameter, because kernel maps take the weights of different layers to be independent.
+    """Refuse layers that share a parameter. Kernel maps are right only if the weights of all layers are independent.
 
     Args:
         layers: A network, or a sequence of layers.
         path: The name of the sequence in the message.
 
     Raises:
-        ValueError: If a parameter stands at two places.
+        ValueError: If two layers hold the same parameter.
     """
     if (both := shared_parameter(layers, path)) is not None:
         raise ValueError(
             f"The layers of a network must not share weights, but `{both[0]}` and `{both[1]}` are one parameter. The "
-            f"infinite-width kernel takes the weights of each layer to be independent of those of all others. Make a "
-            f"new layer for each place. `ntklib.empirical_ntk`, the kernel of the finite network, takes shared weights "
+            f"infinite-width kernel is right only if the weights of all layers are independent. Make a new layer for "
+            f"each place. `ntklib.empirical_ntk`, the kernel of the finite network, takes shared weights "
             f"into account."
         )
 

@@ -62,14 +62,17 @@ class Elementwise(Layer):
 
     Note:
         Without a `dual`, `kernel` uses quadrature (`ntklib.duals.expectation`). `gram` makes tables of the dual for the
-        variances that occur, and then takes a few nanoseconds for an entry. Quadrature and tables are accurate for
-        variances up to a limit, which is measured once for each function. It is at most 1e4, and lower for functions
-        that oscillate or have kinks or jumps away from zero. `kernel` and `gram` raise an error for larger variances.
-        Under `jit`, `grad` and `vmap` nothing can be raised, and the result is NaN.
+        variances that occur, and then takes a few nanoseconds for an entry. A function that jumps at zero has no table:
+        `gram` raises an error where it needs one.
 
-        With a `dual`, `kernel` computes E[φ(u)²] and all derivatives by `dual`. If the limit for φ is 1e4, it holds as
-        before: `kernel` computes the rest by quadrature, and `gram` uses tables, because near ρ = ±1 these keep the
-        digits of 1 − ρ. If the limit for φ is lower, `kernel` and `gram` use `dual` alone, for variances of any size.
+        Quadrature and tables are accurate for variances up to a limit, which is measured once for each function. It is
+        at most 1e4, and lower for functions that oscillate, grow fast, or have kinks or jumps away from zero. `kernel`
+        and `gram` raise an error for larger variances. Under `jit`, `grad` and `vmap` no error can be raised, and the
+        entries for such variances are NaN.
+
+        With a `dual`, `kernel` computes E[φ(u)²] and all derivatives by `dual`. The rest depends on the limit that is
+        measured for φ. If it is 1e4, it still holds: `kernel` uses quadrature and `gram` tables, because both keep the
+        digits of 1 − ρ near ρ = ±1. If it is lower, `kernel` and `gram` use `dual` alone, for variances of any size.
         Near ρ = ±1 half of the digits of 1 − ρ are then lost.
     """
 
@@ -208,8 +211,9 @@ def _range(q: Array) -> tuple[Array, Array]:
 def smallest_variance(dtype: Any) -> float:
     """Return the smallest variance that can be computed with all digits of a floating-point type.
 
-    A variance is a mean of squares, and squares below the smallest normal number, `tiny`, are lost. If the variance is
-    tiny/ε or more, the lost squares change it by less than its rounding error.
+    A variance is a mean of squares, and squares below the smallest normal number, `tiny`, are lost. Let ε be the
+    spacing of numbers next to 1. If the variance is tiny/ε or more, the lost squares change it by less than its
+    rounding error.
     """
     return float(jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps)
 
@@ -243,8 +247,8 @@ def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:
     if activation.measured and limit < LIMITS[0]:
         ways.append("give Elementwise its `dual`")
         why = (
-            " (the function has a kink or a jump away from zero, or oscillates, and for larger variances quadrature is "
-            "not accurate)"
+            " (for larger ones quadrature is not accurate, because the function has a kink or a jump away from zero, "
+            "oscillates, or grows fast)"
         )
     return (
         f"The units before the activation {activation.name!r} have a variance of {largest:.3g}. The accuracy of its "
@@ -255,10 +259,10 @@ def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:
 
 @contextlib.contextmanager
 def noting() -> Iterator[list[tuple[Activation, np.ndarray]]]:
-    """Return a context in which the kernel map of each activation computes `q1` only.
+    """Return a context, `with noting() as found`, that collects the variances before each activation.
 
-    It also adds the activation's record and the variances of its first set of inputs to the list `found` of
-    `with noting() as found`.
+    Inside it, the kernel map of an activation adds a pair to the list `found`: the activation's record, and the
+    variances of its first set of inputs. It computes `q1`, and no other array of the new kernel.
     """
     found: list[tuple[Activation, np.ndarray]] = []
     token = _noted.set(found)
