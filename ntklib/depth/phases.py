@@ -27,8 +27,8 @@ from ntklib.depth.propagation import (
 from ntklib.duals.integrals import derivative
 from ntklib.layers import Elementwise
 
-#: The variances at which the maps are tabulated to find all fixed points: from 1e-9 to 9.6e15, each 1.0575 times the
-#: last.
+#: The variances at which the variance map is tabulated to find its fixed points: from 1e-9 to 9.6e15, each 1.0575 times
+#: the one before.
 TABLE = np.exp(np.log(1e-9) + np.log(1e16) / 659 * np.arange(1030))
 _FAR = 1e7  # the variance at which slopes are computed if the variance grows forever
 _ROUNDING = 1e-12  # a difference of V(q) and q that counts as a rounding error, relative to q
@@ -40,7 +40,8 @@ _CRITICAL = 1e-9  # χ_1 counts as 1 if it differs from 1 by less
 class DepthScales:
     """The limits of variance and correlation in a deep network, and the depths over which they are reached.
 
-    All fields are arrays of one shape; see `depth_scales`.
+    All fields are arrays of one shape; see `depth_scales`. If the variance vanishes or diverges, the slopes are those
+    at a very small or a very large variance.
 
     Args:
         q: The fixed point of the variance; ∞ if the variance diverges.
@@ -50,8 +51,8 @@ class DepthScales:
         chi_c: χ_c = σ_w² E[φ'(u)φ'(v)] at q and c, the slope of the correlation map at c.
         xi_q: The depth scale of the variance, ξ_q = −1/log(abs(χ_q)), in layers: the variance q_l after l layers tends
             to q like e^(−l/ξ_q). It is ∞ if abs(χ_q) ≥ 1.
-        xi_c: The depth scale of the correlation, ξ_c = −1/log χ_c, in layers. It is ∞ on the critical line, where the
-            correlation tends to its limit like a power of the depth.
+        xi_c: The depth scale of the correlation, ξ_c = −1/log χ_c, in layers: the correlation c_l after l layers tends
+            to c like e^(−l/ξ_c). It is ∞ if χ_c ≥ 1, as on the critical line, where c_l tends to 1 like a power of l.
     """
 
     q: Float[Array, "*grid"]
@@ -76,9 +77,9 @@ class DepthScales:
 def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tuple[float, float]]:
     """Return all fixed points of the variance map, each with the slope of the map there.
 
-    A fixed point q = V(q) attracts if the slope χ_q is between −1 and 1, and repels if χ_q > 1 or χ_q < −1. GELU and
-    SiLU can have two fixed points if σ_b is small. The larger fixed point repels, and a variance above it grows
-    forever.
+    A fixed point q of the variance map V is a variance with V(q) = q. It attracts if the slope χ_q = V'(q) is between
+    −1 and 1, and repels if χ_q > 1 or χ_q < −1. GELU and SiLU can have two fixed points if σ_b is small. The larger one
+    repels, and a variance above it grows forever.
 
     Args:
         activation: φ.
@@ -165,9 +166,9 @@ def fixed_point(
     Note:
         The variance map V of leaky ReLUs is a straight line. The map of any other activation is tabulated at 1030
         variances up to 9.6e15, and the fixed point is found by Newton steps between two of them. If V(start) > start,
-        it is the first fixed point above `start`, and if V(start) < start, the first one below. Deep networks tend to
-        it if V increases, as it does for most of the library's activations. V decreases for cosines and Gaussians, but
-        there the only fixed point attracts.
+        the result is the first fixed point above `start`, and if V(start) < start, the first one below. Deep networks
+        tend to this fixed point if V increases, as it does for most of the library's activations. V decreases for
+        cosines and Gaussians, but there the only fixed point attracts.
     """
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
     _checks.real("start", start, minimum=0.0)

@@ -98,8 +98,8 @@ def ntk_depth_profile(
         ValueError: If `depths` are not positive whole numbers in ascending order; if neither or both of `rho` and
             `delta` are given, or if they are out of range; if `residual` is unknown; if `w_std` or `b_std` is negative,
             or `q` not positive; if no `q` is given and the network is residual or its variance vanishes or diverges; if
-            the variance of a depth leaves the range of float64 (unless φ(ax) = aφ(x) for a > 0, as for ReLU), or the
-            means of φ at it cannot be computed accurately; or if float64 is off.
+            the variance at one of the `depths` is outside of the range of float64 (for a φ with φ(ax) = aφ(x), only if
+            it is 0), or the means of φ at it cannot be computed accurately; or if float64 is off.
 
     Example:
         >>> import ntklib as ntk
@@ -144,12 +144,12 @@ def ntk_depth_profile(
             )
     _checks.real("q", q, above=0.0)
     require_smooth(activation, jnp.asarray(q))
-    # Equal activations have the same object as φ and as `numbers`, so that two `Tanh()` compile once.
+    # Two `Tanh()` share the objects `fn` and `drop_and_slope(...)`, so that `_run` compiles once for both.
     first = _start(jnp.asarray(q, jnp.float64), start.ravel())
     enough = enough_nodes(activation, first.q)
     state = _through(activation.fn, drop_and_slope(activation, enough), residual, w, b, first, stops)
     shape = (len(stops), *start.shape)
-    # For a homogeneous φ `state.q` stays q, which is checked above. It vanishes where `growth` is −∞.
+    # For a homogeneous φ `state.q` stays q, which is checked above. The variance vanishes where `growth` is −∞.
     _refuse_out_of_range(activation, np.where(np.isfinite(state.growth), state.q, 0.0), stops)
     if not is_homogeneous(activation.fn):
         require_smooth(activation, state.q)

@@ -35,16 +35,16 @@ class Activation:
         fn: φ, a JAX function that works elementwise.
         closed: The dual in closed form: a differentiable function (q12, q1, q2) -> (E[φφ], E[φ'φ']). If it is None, the
             dual is integrated numerically.
-        near_form: A closed form (δ, q1, q2) -> (E[φ'φ'], δ of φ(u) and φ(v)), in which nothing cancels as ρ tends to
-            ±1. It computes the new δ by `Parts.joined`, or by `signed` of `ntklib.duals.correlation`. If it is None,
-            `near` uses `parts`, `closed` or quadrature.
+        near_form: A closed form (δ, q1, q2) -> (E[φ'φ'], δ of φ(u) and φ(v)) that stays accurate as ρ tends to ±1. It
+            computes the new δ by `Parts.joined`, or by `signed` of `ntklib.duals.correlation`. If it is None, `near`
+            uses `parts`, `closed` or quadrature.
         parts: A closed form (1 − abs(ρ), q1, q2) -> `Parts`, for a φ whose near form is known except for 1 − ρ' at
-            ρ = 1. This number is then integrated, or taken from a table.
+            ρ = 1. This number is then computed by quadrature, or taken from a table.
         acute_form: A faster near form that is valid for δ ≥ 0 only.
-        homogeneous: Whether φ(ax) = a^p φ(x) for every a > 0. Then ρ' does not depend on the variances.
+        homogeneous: Whether φ(ax) = a^p φ(x) for some p and every a > 0. Then ρ' does not depend on the variances.
         nonnegative: Whether φ(x) ≥ 0 for every x. Then ρ' is never negative.
         limits: The largest variances, in float32 and in float64, up to which the record is known to be accurate. If it
-            is None, they are measured.
+            is None, `integrals.reach` measures them.
         maker: The function of the library that makes this record, as "module:function". A pickled record holds `maker`
             and `arguments` in place of the functions.
         arguments: The arguments of that function.
@@ -74,7 +74,7 @@ class Activation:
     def near(self, delta: Array, q1: Array, q2: Array, acute: bool = False) -> tuple[Array, Array]:
         """Return (E[φ'φ'], δ of φ(u) and φ(v)) from the δ of u and v.
 
-        Nothing cancels as ρ tends to ±1, unless `by_covariance` is true. `acute` says that no δ is negative.
+        The result stays accurate as ρ tends to ±1, unless `by_covariance` is true. `acute` says that no δ is negative.
         """
         if acute and self.acute_form is not None:
             return self.acute_form(delta, q1, q2)
@@ -90,7 +90,7 @@ class Activation:
         return integrals.near(self.fn, delta, q1, q2)
 
     def equal(self, delta: Array, q: Array) -> tuple[Array, Array]:
-        """Return the result of `near` for q1 = q2 = q. The record must have a closed form, `near_form` or `parts`."""
+        """Return the result of `near` for q1 = q2 = q. The record must have a `near_form` or `parts`."""
         if self.parts is not None:
             return self.parts(size(delta), q, q).joined(delta, 0.0, (q == 0).astype(delta.dtype))
         assert self.near_form is not None
@@ -103,7 +103,7 @@ class Activation:
 
     @property
     def by_covariance(self) -> bool:
-        """Whether a user has given `closed`, and quadrature is not accurate for φ up to `integrals.LIMITS`."""
+        """Whether `near` uses `closed`: a user has given it, and quadrature is inaccurate below `integrals.LIMITS`."""
         return self.limits is None and self.closed is not None and integrals.reach(self.fn) != integrals.LIMITS
 
     @property
@@ -200,7 +200,7 @@ def _rebuilt(name: str, fn: Any, closed: Any) -> Activation:
 
 @dataclasses.dataclass(frozen=True)
 class _Named:
-    """The module and name of a function, and arguments bound to it. It pickles; functions compiled by JAX do not."""
+    """The module and name of a function, and arguments bound to it. It can be pickled; compiled functions cannot."""
 
     module: str
     name: str

@@ -6,7 +6,7 @@ them.
 
 The tables below hold the polynomials that interpolate P and R at the Chebyshev points of [0, 1]. The error falls like
 5.8^−degree. The function 2 arctan(t)/t is interpolated in the same way, in the variable t², and its error falls as
-fast. `python -m ntklib.duals.arccos` prints the tables. It needs mpmath.
+fast. `python -m ntklib.duals.arccos`, which needs mpmath, prints the tables.
 """
 
 from collections.abc import Callable

@@ -81,8 +81,9 @@ def from_covariance(q12: Array, q1: Array, q2: Array) -> Array:
 def sum_of(weights: list[tuple[Array, Array]], deltas: list[Array], none: Array) -> Array:
     """Return δ of a sum of independent terms, from the δ of each term.
 
-    For input i let r_i be the standard deviation of a term divided by that of the sum. Then Σ r_i² = 1, and with the
-    correlations ρ of the terms and ρ' of the sum::
+    For input 1 let r_1 be the standard deviation of a term divided by that of the sum, and r_2 the same for input 2.
+    The squares of r_1 over all terms add up to 1, and so do those of r_2. With the correlations ρ of the terms and ρ'
+    of the sum, and with Σ over the terms::
 
         1 ∓ ρ' = Σ r_1 r_2 (1 ∓ ρ) + ½ Σ (r_1 − r_2)².
 
@@ -91,7 +92,7 @@ def sum_of(weights: list[tuple[Array, Array]], deltas: list[Array], none: Array)
     Args:
         weights: The pair (r_1, r_2) of each term.
         deltas: δ of each term.
-        none: Whether the sum has variance zero for one of the inputs. Then δ is 1.
+        none: Whether the sum has variance zero for one of the inputs. Where it does, the result is 1.
     """
     minus = plus = sum((jnp.square(r1 - r2) for r1, r2 in weights), start=jnp.zeros_like(deltas[0])) / 2
     for (r1, r2), delta in zip(weights, deltas, strict=True):
@@ -103,7 +104,8 @@ def sum_of(weights: list[tuple[Array, Array]], deltas: list[Array], none: Array)
 def with_bias(delta: Array, weight: tuple[Array, Array], bias: tuple[Array, Array], acute: bool = False) -> Array:
     """Return δ of the sum of a term with the given δ and a bias, whose correlation is 1.
 
-    `weight` and `bias` are the pairs (r_1, r_2) of the two, as in `sum_of`. `acute` says that no δ is negative.
+    `weight` and `bias` are the pairs (r_1, r_2) of the term and of the bias, as in `sum_of`. `acute` says that no δ is
+    negative.
     """
     (r1, r2), (b1, b2) = weight, bias
     apart = (jnp.square(r1 - r2) + jnp.square(b1 - b2)) / 2

@@ -39,7 +39,7 @@ MODERATE = 12.0
 #: The numbers of radii and of angles in each sector: for variances up to `MODERATE`, and for larger ones.
 NODES = {"float32": ((32, 20), (64, 48)), "float64": ((48, 32), (128, 96))}
 _RADIUS = 9.0  # larger radii have the probability exp(−40)
-#: The arguments of `line`.
+#: The arguments of `line`: the smallest node, and the step.
 _LINE = {"float32": (1e-9, 0.22), "float64": (1e-15, 0.12)}
 
 
@@ -55,7 +55,8 @@ def quadrature(
 ) -> tuple[Array, Array]:
     """Return the dual of f by quadrature: E[f(u) f(v)] and E[f'(u) f'(v)].
 
-    `expectation` describes the arguments, the errors that are raised, and the accuracy. f' has no term for a jump of f.
+    `expectation` describes the arguments, the errors that are raised, and the accuracy. f' is the derivative where it
+    exists: it leaves out the delta function at a jump of f.
 
     Example:
         >>> [round(float(e), 4) for e in quadrature(jnp.tanh, 0.5, 1.0, 1.0)]
@@ -76,10 +77,12 @@ def expectation(
 ) -> Array:
     """Return the expectation E[f(u) g(v)] by quadrature, for f and g that are smooth on either side of zero.
 
-    The value stays accurate if f and g have a kink or a jump at zero. The derivatives use f' and g', which have no term
-    for a jump: they are right for a kink and wrong for a jump. At q1 = 0, ∂/∂q1 is set to 0. Elsewhere::
+    The value stays accurate if f and g have a kink or a jump at zero. Its derivatives are computed as::
 
         ∂/∂q12 = E[f'(u) g'(v)],   ∂/∂q1 = (E[u f'(u) g(v)] − q12 E[f'(u) g'(v)])/(2 q1).
+
+    At q1 = 0, ∂/∂q1 is set to 0. f' and g' leave out the delta function at a jump. The derivatives are therefore right
+    if f and g have a kink at zero, and wrong if they jump there.
 
     Args:
         f: A JAX function that works elementwise.
@@ -87,8 +90,8 @@ def expectation(
         q12: The covariance of u and v.
         q1: The variance of u.
         q2: The variance of v. The three arrays broadcast.
-        nodes: The numbers of radii and of angles in each sector. By default the largest variance and the type choose
-            them.
+        nodes: The numbers of radii and of angles in each sector. By default they are chosen by the largest variance
+            and the floating-point type.
 
     Returns:
         The expectations, of the broadcast shape; NaN where a variance is larger than 1e4.
@@ -98,10 +101,10 @@ def expectation(
         ValueError: If the three arrays do not broadcast, or `nodes` is not a tuple of positive numbers.
 
     Note:
-        For piecewise linear functions, sign, erf, GELU, tanh, SiLU, ELU, the sigmoid, and for the slopes of all these,
-        the error relative to √(E[f(u)²] E[g(v)²]) is below 1e-11 in float64 and 1e-6 in float32. Near ρ = ±1 the
-        rounding error of q12 adds to this error. Functions that oscillate, have a narrow peak or grow fast can have
-        larger errors. Memory: about 13 arrays of the shape of the result, whatever the nodes.
+        For leaky ReLUs, sign, erf, GELU, tanh, SiLU, ELU, the sigmoid, and for the slopes of all these, the error
+        relative to √(E[f(u)²] E[g(v)²]) is below 1e-11 in float64 and 1e-6 in float32. Near ρ = ±1 the rounding error
+        of q12 adds to this error. Functions that oscillate, have a narrow peak or grow fast can have larger errors.
+        Memory: about 13 arrays of the shape of the result, whatever the nodes.
     """
     arrays = jnp.broadcast_arrays(*float_arrays(q12, q1, q2))
     return _expectation(f, g, nodes, *arrays)
@@ -219,8 +222,9 @@ def _rules(largest: Array, nodes: tuple[int, int] | None, dtype: Any) -> tuple[t
 def crowded(radii: tuple[Any, Any], angles: tuple[Any, Any], largest: Any, xp: Any) -> tuple[tuple[Any, Any], ...]:
     """Map two Gauss–Legendre rules (nodes, weights) to (radii, weights) and to (places, weights) within a sector.
 
-    A place is a number in [0, 1]. The weights of the radii contain the Gaussian density. The larger the largest
-    variance, the denser are the radii near 0, and the places near 0 and 1. `xp` is NumPy or jax.numpy.
+    A place is the position of an angle in its sector, from 0 to 1. The weights of the radii contain the Gaussian
+    density. The larger the largest variance, the denser are the radii near 0, and the places near 0 and 1. `xp` is
+    NumPy or jax.numpy.
     """
     # The radii near 0 are about e^width/2 times denser than the largest ones.
     width = xp.log(2 * xp.sqrt(xp.maximum(largest, 1.0))) + 1
@@ -267,7 +271,8 @@ def moment(f: ScalarFunction, q: Array) -> Array:
         x = sqrt(q) * z[i]
         return jnp.maximum(largest, roots[i] * jnp.maximum(jnp.abs(f(x)), jnp.abs(f(-x))))
 
-    # Each term is divided by a power of two next to the largest one. Then no square that counts over- or underflows.
+    # Each term is divided by a power of two next to the largest one. Then no square overflows, and only terms too small
+    # to matter underflow.
     largest = jax.lax.stop_gradient(jax.lax.fori_loop(0, len(z), larger, jnp.zeros_like(q)))
     unit = jnp.ldexp(jnp.ones_like(q), jnp.frexp(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0))[1])
 
@@ -321,8 +326,9 @@ def reach(f: ScalarFunction) -> tuple[float, float]:
 
     For the variances 1e-6, 1e-5, ..., 1e4 in turn, E[f²] and E[f'²] are computed by the rule in the plane and by the
     rule on a line. The result is the last variance before the rules disagree: relatively by more than 1e-6 with the
-    nodes of float32, and by more than 1e-10 with the nodes of float64. It is 0 if they disagree at 1e-6, and `LIMITS`
-    if f contains traced values. Kinks and jumps away from zero and many oscillations make the rules inaccurate.
+    nodes of float32, and by more than 1e-10 with the nodes of float64. It is 0 if they disagree already at the variance
+    1e-6, and `LIMITS` if f contains traced values. The rules are inaccurate for functions that oscillate, grow fast, or
+    have kinks or jumps away from zero.
     """
     scales = [0.0, *10.0 ** np.arange(-6, round(math.log10(LIMITS[0])) + 1)]
     sampled = sampler(f), sampler(derivative(f))
@@ -356,7 +362,7 @@ def _difference(f: Callable[[np.ndarray], np.ndarray], q: float, name: str) -> f
 
 @functools.cache
 def derivative(f: ScalarFunction) -> ScalarFunction:
-    """Return the derivative f', a function that works elementwise. The same f gets the same f', which compiles once."""
+    """Return f', a function that works elementwise. For the same f it is the same object, so that it compiles once."""
 
     def df(x: Array) -> Array:
         return jax.jvp(f, (x,), (jnp.ones_like(x),))[1]

@@ -25,7 +25,7 @@ def sin(
     amplitude: float = 1.0,
     phase: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Return the dual of a sin(ωx + b), with amplitude a, frequency ω and phase b.
+    """Return the dual of a · sin(ωx + b), with amplitude a, frequency ω and phase b.
 
     The dual is::
 
@@ -45,17 +45,18 @@ def sin(
 
 
 #: At ρ = 1, `long_waves` computes 1 − ρ' from `_COUNT` coordinates if Q = ω²q is at most `_SHORT` for both variances.
-#: Beyond, `short_waves` computes it: there cos 2b · e^(−2Q) is so small that its rounding error does no harm.
+#: Otherwise `short_waves` computes it. Its rounding errors do no harm there: if both Q are large, cos 2b · e^(−2Q) is
+#: very small, and if only one is large, 1 − ρ' is not small.
 _SHORT, _COUNT = 8.0, 44
 
 
 @functools.cache
 def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
-    """Return the near form of a sin(ωx + b).
+    """Return the near form of a · sin(ωy + b), as a function of y.
 
-    The odd part of sin(ωx + b) is cos b sin ωx, and the even part is sin b cos ωx. Let t_i = ω √q_i, P = t_1 t_2,
-    d = 1 − cos θ, x = P d and G = e^(−(t_1 − t_2)²/2). At the acute angle θ the expectations of sin ωx (upper sign) and
-    of cos ωx (lower sign) are G (e^(−x) ∓ e^(x − 2P))/2. Their drops from θ = 0 are G (1 − e^(−x)) (1 ± e^(x − 2P))/2.
+    The odd part of sin(ωy + b) is cos b sin ωy, and the even part is sin b cos ωy. Let t_i = ω √q_i, P = t_1 t_2,
+    d = 1 − cos θ, x = P d and G = e^(−(t_1 − t_2)²/2). At the acute angle θ the expectations of sin ωy (upper sign) and
+    of cos ωy (lower sign) are G (e^(−x) ∓ e^(x − 2P))/2. Their drops from θ = 0 are G (1 − e^(−x)) (1 ± e^(x − 2P))/2.
     """
     odd, even = math.cos(phase) ** 2, math.sin(phase) ** 2
 
@@ -117,7 +118,7 @@ def _wave(x: Array, frequency: float, amplitude: float, phase: float) -> Array:
 
 @functools.cache
 def sine_record(frequency: float, amplitude: float, phase: float, name: str = "sin") -> Activation:
-    """Return the record of a sin(ωx + b).
+    """Return the record of a · sin(ωx + b).
 
     The limits keep Q = ω²q below 100 in float32 and 1e10 in float64. Rounding then changes ωx by about 1e-6 and 1e-11.
     """
@@ -166,7 +167,7 @@ def _exponential(x: Array, rate: float) -> Array:
 
 @functools.cache
 def exp_record(rate: float) -> Activation:
-    """Return the record of e^(ax). The limits keep E[φ²] = e^(2a²q) in the range of numbers."""
+    """Return the record of e^(ax). The limits keep E[φ²] = e^(2a²q) from overflowing."""
     fn, closed = functools.partial(_exponential, rate=rate), functools.partial(exp, rate=rate)
     limits = (20 / rate**2, 150 / rate**2)
     return Activation(

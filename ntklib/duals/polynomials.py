@@ -164,7 +164,7 @@ def _hermite_value(x: Array, degree: int) -> Array:
 
 @functools.cache
 def monomial_record(degree: int) -> Activation:
-    """Return the record of x^n with n = `degree`. The limits keep E[φ²] = (2n − 1)!! q^n in the range of numbers."""
+    """Return the record of x^n with n = `degree`. The limits keep E[φ²] = (2n − 1)!! q^n from overflowing."""
     c = (0.0,) * degree + (1.0,)
     near = _near(functools.partial(_reduced, c), functools.partial(_reduced, _slope(c)), degree)
     return Activation(
@@ -175,14 +175,17 @@ def monomial_record(degree: int) -> Activation:
 
 
 def limits_of_power(degree: int) -> tuple[float, float]:
-    """Return the q at which E[z^(2n)] q^n = (2n − 1)!! q^n is 1e30, for float32, and 1e280, for float64."""
+    """Return the variances q at which E[x^(2n)] is 1e30 and 1e280: the limits for float32 and for float64.
+
+    Here n = `degree`, and E[x^(2n)] = (2n − 1)!! q^n for x ~ N(0, q).
+    """
     log = math.log(math.factorial(2 * degree) // (2**degree * math.factorial(degree)))
     return math.exp((math.log(1e30) - log) / degree), math.exp((math.log(1e280) - log) / degree)
 
 
 @functools.cache
 def hermite_record(degree: int) -> Activation:
-    """Return the record of He_n(x)/√(n!) with n = `degree`. The limits keep E[φ²] in the range of numbers."""
+    """Return the record of He_n(x)/√(n!) with n = `degree`. The limits keep E[φ²] from overflowing."""
     return Activation(
         f"hermite({degree})", functools.partial(_hermite_value, degree=degree),
         functools.partial(hermite, degree=degree), _near(*_reduced_hermite(degree), degree), homogeneous=degree == 1,

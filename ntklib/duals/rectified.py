@@ -22,10 +22,10 @@ from ntklib.duals.polynomials import limits_of_power
 def sine_and_angle(q12: Array, q1: Array, q2: Array) -> tuple[Array, Array, Array]:
     """Return ρ, sin θ and θ = arccos ρ in [0, π]. If a variance is zero, θ is π/2.
 
-    q1 and q2 are never multiplied, since the product could leave the range of numbers. The rounding error of sin² θ is
-    a few ε, so a value up to 4ε is set to 0. Without this rule two equal inputs would get θ ≈ √ε (3e-4 in float32) if
-    rounding has made q12 and the variances differ in the last bit. At ρ = ±1 the infinite derivative of θ is replaced
-    by 0.
+    q1 and q2 are never multiplied, since the product could over- or underflow. The rounding error of sin² θ is a few ε,
+    with ε the spacing of numbers next to 1, so a value up to 4ε is set to 0. Without this rule two equal inputs would
+    get θ ≈ √ε (3e-4 in float32) if rounding has made q12 and the variances differ in the last bit. At ρ = ±1 the
+    infinite derivative of θ is replaced by 0.
     """
     s1, s2 = (jnp.where(q > 0, sqrt(q), 1.0) for q in (q1, q2))
     rho = jnp.where((q1 > 0) & (q2 > 0), q12 / s1 / s2, 0.0)
@@ -52,7 +52,8 @@ def leaky_relu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, slope: float = 0
 
         E[φφ] = (1 + a²) r(θ) − 2a r(π − θ),   E[φ'φ'] = (1 + a²) s(θ) + 2a s(π − θ).
 
-    At ρ = ±1, E[φ'φ'] has a square-root cusp and is exact. Where 1 − abs(ρ) is as small as ε, its error is about √ε.
+    E[φ'φ'] has a square-root cusp at ρ = ±1. It is exact there, but where 1 − abs(ρ) is as small as the rounding error
+    ε of ρ, its error is about √ε.
 
     Example:
         >>> [round(float(e), 4) for e in leaky_relu(0.5, 1.0, 1.0)]
@@ -282,7 +283,7 @@ def _rectified(x: Array, degree: int) -> Array:
 
 @functools.cache
 def rectified_record(degree: int) -> Activation:
-    """Return the record of max(x, 0)^p with p = `degree`. The limits keep E[φ²], half of that of x^p, in range."""
+    """Return the record of max(x, 0)^p with p = `degree`. The limits keep E[φ²] from overflowing."""
     fn = functools.partial(_rectified, degree=degree)
     closed = functools.partial(rectified_monomial, degree=degree)
     limits = limits_of_power(degree) if degree else (math.inf, math.inf)

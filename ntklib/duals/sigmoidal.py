@@ -25,7 +25,7 @@ from ntklib.duals.rectified import sine_and_angle
 def noisy(q12: Array, q1: Array, q2: Array, noise: float) -> tuple[Array, Array, Array]:
     """Return (a_1 a_2, c, 1 − c²) with a_i = noise/(noise + q_i) and c = q12/√((noise + q1)(noise + q2)).
 
-    q1 and q2 are never multiplied, since the product could leave the range of numbers. Nothing cancels in
+    q1 and q2 are never multiplied, since the product could over- or underflow. Nothing cancels in
     1 − c² = a_1 + a_2 (1 − a_1) + (1 − a_1)(1 − a_2) sin² θ.
     """
     a1, a2 = (noise / (noise + q) for q in (q1, q2))

@@ -6,8 +6,8 @@ therefore short sums of products of a function of q1 and a function of q2::
 
     F(θ; q1, q2) = Σ_k T_k(4θ/π − 1) Σ_r ± a_kr(q1) a_kr(q2),   0 ≤ θ ≤ π/2.
 
-In a tile of a kernel matrix, a_kr(q1) is a vector over the rows and a_kr(q2) a vector over the columns. An entry takes
-about a hundred multiplications.
+Here T_k are the Chebyshev polynomials. In a tile of a kernel matrix, a_kr(q1) is a vector over the rows and a_kr(q2) a
+vector over the columns. An entry takes about a hundred multiplications.
 
 There are four such F: a slope and a drop for the even part φ_0 of φ, and a slope and a drop for the odd part φ_1. Let
 E_p(θ) = E[φ_p(u) φ_p(±v)] with the sign of ρ, k_1 = E[φ(u)²] and k_2 = E[φ(v)²]. Then::
@@ -15,9 +15,10 @@ E_p(θ) = E[φ_p(u) φ_p(±v)] with the sign of ρ, k_1 = E[φ(u)²] and k_2 = E
     slope:  E[φ_p'(u) φ_p'(±v)] / √(E[φ'(u)²] E[φ'(v)²]),
     drop:   (E_p(0) − E_p(θ)) / √(k_1 k_2) · (1 + η/d),   d = 1 − cos θ,   η = ½ (1/(1 + q1) + 1/(1 + q2)).
 
-E_p(0) − E_p(θ) is computed as √(q1 q2) ∫_0^θ sin θ' E[φ_p'(u) φ_p'(±v)] dθ', so nothing cancels as θ → 0. If φ is
-smooth on the scale 1, this difference grows like d for d < η and more slowly beyond. So does d/(d + η). The drop is in
-effect the quotient of the two. It is therefore smooth, and a bound on its absolute error is enough.
+E_p(0) − E_p(θ) is computed as √(q1 q2) ∫_0^θ sin θ' E[φ_p'(u) φ_p'(±v)] dθ', so nothing cancels as θ → 0. If φ
+changes over distances of about 1, this difference grows like d for d < η and more slowly beyond. So does d/(d + η). The
+drop is the quotient of the two, divided by √(k_1 k_2). It is therefore smooth and keeps its size as θ → 0, so that a
+bound on its absolute error is enough.
 
 For two inputs in one direction, θ = 0, but ρ' may differ from 1 if their variances differ:
 1 − ρ' = ½ Σ_r (e_r(q1) − e_r(q2))². Here e_r(q) are the coordinates of the unit vector φ(√q z)/√k in the space of
@@ -63,8 +64,8 @@ class Table:
         low: The lower end of the range of y.
         span: The length of the range of y.
         values: The Chebyshev coefficients in y of all functions of one variance, [degree, columns].
-        powers: (m, n, a) for E[φ²] and for E[φ'²]. Each of these is a q^m (1 + q)^(−n) e^c. The first two columns of
-            `values` give their c.
+        powers: (m, n, a) for E[φ²] and for E[φ'²]. Each of the two expectations is a q^m (1 + q)^(−n) e^c, and the
+            first two columns of `values` give the two c.
         coordinates: The number of coordinates e_r of the even part, and of the odd part.
         ranks: For each of the four series drop even, drop odd, slope even and slope odd: the number of products for
             each degree k.

@@ -1,4 +1,4 @@
-"""Layers. Each maps the activations of a finite network, and the kernels of the infinitely wide network."""
+"""Layers. Each computes outputs of a finite network, and kernels of the infinitely wide network."""
 
 from ntklib.layers.activations import (
     Abs,

@@ -76,7 +76,7 @@ def RectifiedMonomial(degree: int) -> Elementwise:
     Degree 0 is a step from 0 to 1, degree 1 is ReLU.
 
     Args:
-        degree: A whole number from 0 to 150. For larger ones E[φ²] is beyond the range of float64 at variance 1.
+        degree: A whole number from 0 to 150. For larger degrees E[φ²] at variance 1 is beyond the range of float64.
 
     Returns:
         An `Elementwise` layer.
@@ -351,7 +351,7 @@ def Monomial(degree: int) -> Elementwise:
     Its dual (see `Elementwise`) has a closed form.
 
     Args:
-        degree: A whole number from 1 to 150. For larger ones E[φ²] is beyond the range of float64 at variance 1.
+        degree: A whole number from 1 to 150. For larger degrees E[φ²] at variance 1 is beyond the range of float64.
 
     Returns:
         An `Elementwise` layer.
@@ -371,10 +371,11 @@ def Monomial(degree: int) -> Elementwise:
 def Hermite(degree: int) -> Elementwise:
     """The activation φ(x) = He_n(x)/√(n!), the normalized Hermite polynomial of degree n, as a layer.
 
-    Its dual (see `Elementwise`) has a closed form. If u and v have variance 1 and correlation ρ, E[φ(u) φ(v)] = ρ^n.
+    He_n are the probabilists' Hermite polynomials, which are orthogonal under N(0, 1). The dual (see `Elementwise`) has
+    a closed form. If u and v have variance 1 and correlation ρ, E[φ(u) φ(v)] = ρ^n.
 
     Args:
-        degree: n, a whole number from 1 to 170.
+        degree: n, a whole number from 1 to 170. For larger n, n! is beyond the range of float64.
 
     Returns:
         An `Elementwise` layer.

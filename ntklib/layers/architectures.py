@@ -34,7 +34,7 @@ def mlp(
     parameterization: Parameterization = NTK,
     rngs: nnx.Rngs,
 ) -> Serial:
-    """Build a fully connected network: affine layers with an activation between each and the next.
+    """Build a fully connected network: affine layers, with an activation between them.
 
     Args:
         widths: [d, n_1, ..., K]: the size of an input, the width of each hidden layer, and the number of outputs.
@@ -49,7 +49,7 @@ def mlp(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If there are fewer than two widths, or if a width or a scale is out of range.
+        ValueError: If there are fewer than two widths, or if a width, `w_std` or `b_std` is out of range.
 
     Example:
         >>> import jax.numpy as jnp
@@ -117,7 +117,8 @@ def cnn(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If `input_shape` is not (H, W, C), if `channels` is not a list or is empty, if an option is unknown,
-            if a size or a scale is out of range, or if an image becomes smaller than a patch under padding "VALID".
+            if a size, `w_std` or `b_std` is out of range, or if an image becomes smaller than a patch under padding
+            "VALID".
 
     Example:
         >>> import jax.numpy as jnp
@@ -126,8 +127,8 @@ def cnn(
         (5, 10)
 
     Note:
-        With "flatten" the infinite-width kernel holds the covariances of equal pixels, N · M · H · W numbers. With
-        "pool" it holds the covariances of all pairs of pixels, N · M · (H · W)² numbers.
+        With "flatten" the infinite-width kernel compares two images only at the same pixel: N · M · H · W numbers. With
+        "pool" it compares every pixel of one with every pixel of the other: N · M · (H · W)² numbers.
     """
     height, width, c_in = _input_shape(input_shape)
     _channels(channels)

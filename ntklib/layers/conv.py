@@ -39,7 +39,7 @@ class _PatchLayer(Layer):
         self.strides = height_and_width("strides", strides)
 
     def scales(self) -> dict[str, tuple[float, float, float]]:
-        """Return (multiplier, initial standard deviation, learning-rate factor) for the name of each parameter."""
+        """Return {name of a parameter: (multiplier, initial standard deviation, learning-rate factor)}."""
         p, area = self.parameterization, math.prod(self.kernel_size)
         scales = {"W": p.weight(self.role, self.c_in * area, self.c_out, self.w_std)}
         return scales | {"b": p.bias(self.role, self.c_out, self.b_std)} if self.use_bias else scales
@@ -85,7 +85,7 @@ class Conv(_PatchLayer):
         padding: "VALID" adds no pixels. "SAME" adds pixels that are zero, so that the output has ⌈H/stride⌉ rows and
             ⌈W/stride⌉ columns. "CIRCULAR" adds as many pixels as "SAME", with the values at the opposite edge.
         w_std: σ_w ≥ 0, not squared.
-        b_std: σ_b ≥ 0, not squared. With 0 the bias adds nothing as long as `ntklib.sgd` trains (see `Dense`).
+        b_std: σ_b ≥ 0, not squared. With 0 the bias adds nothing, also after training by `ntklib.sgd` (see `Dense`).
         use_bias: Whether there is a bias at all.
         parameterization: As for `Dense`.
         role: As for `Dense`.
@@ -93,7 +93,7 @@ class Conv(_PatchLayer):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, if a size is neither an int nor a pair, if b_std > 0 and
+        ValueError: If an argument is out of range, if a size is neither a whole number nor a pair, if b_std > 0 and
             use_bias=False, or if `role` is unknown or needed and not given. From a call and from `kernel`, if the
             inputs are not images with `c_in` channels, or are smaller than a patch with padding "VALID".
 
@@ -171,19 +171,19 @@ class LocallyConnected(_PatchLayer):
 
         Σ'(p, p') = (σ_w² A[Σ](p, p) + σ_b²) 1[p = p'],   Θ'(p, p') = (Σ'(p, p) + σ_w² A[Θ](p, p)) 1[p = p'].
 
-    For p = p' this is the kernel map of `Conv`. A network without pooling needs equal pixels only: its kernel does not
-    change if `Conv` is replaced by this layer. With pooling the kernel changes, because different pixels are correlated
-    after `Conv` and independent after this layer.
+    1[p = p'] is 1 for p = p', and 0 otherwise. For p = p' this is the kernel map of `Conv`, and the kernel of a network
+    without pooling needs no other pairs of pixels: it does not change if `Conv` is replaced by this layer. With pooling
+    it changes, because different pixels are correlated after `Conv` and independent after this layer.
 
     Args:
-        image_size: The size of the images that come in: a number, or a pair (height, width).
+        image_size: The size of the input images: a number, or a pair (height, width).
         c_in: The number of input channels.
         c_out: The number of output channels.
         kernel_size: As for `Conv`.
         strides: As for `Conv`.
         padding: As for `Conv`.
         w_std: σ_w ≥ 0, not squared.
-        b_std: σ_b ≥ 0, not squared. With 0 the bias adds nothing as long as `ntklib.sgd` trains (see `Dense`).
+        b_std: σ_b ≥ 0, not squared. With 0 the bias adds nothing, also after training by `ntklib.sgd` (see `Dense`).
         use_bias: Whether there are biases at all.
         parameterization: As for `Dense`.
         role: As for `Dense`.
@@ -191,7 +191,7 @@ class LocallyConnected(_PatchLayer):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, if a size is neither an int nor a pair, if b_std > 0 and
+        ValueError: If an argument is out of range, if a size is neither a whole number nor a pair, if b_std > 0 and
             use_bias=False, if `role` is unknown or needed and not given, or if the images are smaller than a patch with
             padding "VALID". From a call and from `kernel`, if the inputs are not images of this size with `c_in`
             channels.
@@ -244,7 +244,8 @@ class LocallyConnected(_PatchLayer):
             x, [(0, 0), (top, bottom), (left, right), (0, 0)], mode="wrap" if self.padding == "CIRCULAR" else "constant"
         )
         (down, along), (kh, kw) = self.strides, self.kernel_size
-        # For each place in a patch, the pixels at this place in all patches. Joined, they need one product only.
+        # For each place in a patch, the pixels at this place in all patches. They are concatenated, so that one product
+        # is enough.
         places = [
             x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * along + 1 : along]
             for i, j in itertools.product(range(kh), range(kw))

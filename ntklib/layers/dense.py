@@ -19,12 +19,13 @@ from ntklib.parameterization import NTK, Parameterization, Role
 class Dense(Layer):
     """An affine layer on the last axis.
 
-    With the multiplier s of the weights and the multiplier s_b of the bias::
+    With a multiplier s of the weights and a multiplier s_b of the bias::
 
         z = s · x W + s_b · b.
 
-    In the NTK parameterization W, b ~ N(0, 1), s = σ_w/√n with the fan-in n, and s_b = σ_b. In other parameterizations
-    W and b have other standard deviations v and v_b at the start (see `ntklib.parameterization`).
+    In the NTK parameterization W, b ~ N(0, 1), s = σ_w/√n with the fan-in n, and s_b = σ_b. Other parameterizations
+    have other multipliers s and s_b, and other standard deviations v and v_b of W and b at the start (see
+    `ntklib.parameterization`).
 
     Kernel map under NTK, with Σ = `nngp` and Θ = `ntk` (Jacot et al. 2018, Theorem 1)::
 
@@ -35,7 +36,7 @@ class Dense(Layer):
         Σ' = n s² v² Σ + s_b² v_b²,   Θ' = n s² Σ + s_b² + n s² v² Θ.
 
     The three terms of Θ' come from the weights, from the bias, and from all earlier parameters. Under STANDARD, Θ' is
-    n Σ + 1 + σ_w² Θ, where n is the fan-in of the layer as it was built.
+    n Σ + 1 + σ_w² Θ. Here n is the fan-in of the finite layer, `n_in`: Θ' grows with it, and has no limit.
 
     Args:
         n_in: The number of inputs, n.
@@ -61,9 +62,9 @@ class Dense(Layer):
 
     Note:
         With b_std=0 the parameter `b` still exists. Under NTK and MEAN_FIELD its multiplier is 0, so that the outputs
-        do not depend on it. Under STANDARD and MUP its multiplier is 1, and it starts at 0. There `ntklib.sgd` does not
-        change it, because its learning rate is proportional to σ_b². `optax.sgd` has one learning rate for all
-        parameters, and changes it. The tangent kernel Θ = J Jᵀ contains no rates, and this bias adds 1 to it.
+        do not depend on it. Under STANDARD and MUP its multiplier is 1, and it starts at 0. `ntklib.sgd` leaves it at
+        0, because its learning rate is proportional to σ_b². `optax.sgd` has one learning rate for all parameters, and
+        changes it. The tangent kernel Θ = J Jᵀ contains no learning rates, and this bias adds 1 to it.
 
         For a bias that starts at zero and that `ntklib.sgd` trains, as is usual in Flax, pass b_std=1 and then set
         `layer.b[...] = 0.0`.
@@ -96,7 +97,7 @@ class Dense(Layer):
         self.b = nnx.Param(scales["b"][1] * standard_normal(rngs, n_out)) if use_bias else None
 
     def scales(self) -> dict[str, tuple[float, float, float]]:
-        """Return (multiplier, initial standard deviation, learning-rate factor) for the name of each parameter."""
+        """Return {name of a parameter: (multiplier, initial standard deviation, learning-rate factor)}."""
         p = self.parameterization
         scales = {"W": p.weight(self.role, self.n_in, self.n_out, self.w_std)}
         return scales | {"b": p.bias(self.role, self.n_out, self.b_std)} if self.use_bias else scales
@@ -140,7 +141,7 @@ def _affine(k: Kernel, weights: Array, bias: Array, w_var: Array, b_var: Array, 
     if not shifted:
         return new  # a factor on Σ changes no correlation
     before, after = k.variances(), new.variances()
-    after = tuple(jnp.where(q > 0, q, 1.0) for q in after)  # zero only for an input of zeros and a traced b_var of 0
+    after = tuple(jnp.where(q > 0, q, 1.0) for q in after)  # 0 only if an input is zero and b_var is a traced 0
     shares = [tuple(sqrt(part / q) for part, q in zip(parts, after, strict=True))
               for parts in ((w_var * before[0], w_var * before[1]), (b_var, b_var))]  # fmt: skip
     return new.with_delta(correlation.with_bias(k.delta, *correlation.once(shares), k.acute), k.acute)  # type: ignore

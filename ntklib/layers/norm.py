@@ -67,8 +67,8 @@ def _normalized(k: Kernel, epsilon: Array) -> Kernel:
 class Flatten(Layer):
     """Turns images into vectors: [N, H, W, C] -> [N, H·W·C].
 
-    Kernel map: Σ' is the mean of Σ(p, p) over the pixels p, and Θ' is the mean of Θ(p, p). Only equal pixels of the two
-    images are compared.
+    Kernel map: Σ' is the mean of Σ(p, p) over the pixels p, and Θ' is the mean of Θ(p, p). A pixel of one image is
+    compared only with the same pixel of the other.
 
     Raises:
         ValueError: From `kernel`, if a pooling layer follows. Also if an activation follows before the next `Dense`,
@@ -80,7 +80,7 @@ class Flatten(Layer):
         (2, 48)
 
     See Also:
-        `GlobalAvgPool`, whose kernel compares all pairs of pixels.
+        `GlobalAvgPool`, whose kernel compares every pixel of one image with every pixel of the other.
     """
 
     def __call__(self, x: Shaped[Array | np.ndarray, "N *pixels"]) -> Shaped[Array | np.ndarray, "N d"]:
@@ -95,7 +95,7 @@ class Flatten(Layer):
 
 @one_program()
 def _flat(k: Kernel) -> Kernel:
-    """Return the kernel averaged over equal pixels."""
+    """Return the means of Σ(p, p) and Θ(p, p) over the pixels p."""
     nngp, ntk = (a.mean(axis=tuple(range(2, a.ndim))) for a in (k.nngp, k.ntk))
     q1, q2 = k.sizes()
     minus, plus = k.distances()

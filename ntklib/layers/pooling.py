@@ -17,7 +17,8 @@ from ntklib.layers.base import Layer
 class AvgPool(Layer):
     """The mean over windows of pixels.
 
-    Kernel map: Σ(p, p') and Θ(p, p') are averaged over the windows of p and over the windows of p'.
+    Kernel map: for output pixels p and p', Σ'(p, p') is the mean of Σ over all pairs of a pixel in the window of p and
+    a pixel in the window of p'. Θ' is the same mean of Θ.
 
     Args:
         window: The size of a window: a number, or a pair (height, width).
@@ -27,8 +28,8 @@ class AvgPool(Layer):
 
     Raises:
         TypeError: If an entry of a pair is not a whole number.
-        ValueError: If a size is neither an int nor a pair, or if an argument is out of range. From a call and from
-            `kernel`, if the inputs are not images, or are smaller than a window with padding "VALID".
+        ValueError: If a size is neither a whole number nor a pair, or if an argument is out of range. From a call and
+            from `kernel`, if the inputs are not images, or are smaller than a window with padding "VALID".
 
     Example:
         >>> AvgPool(2)(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
@@ -86,8 +87,8 @@ def _mean(
 class GlobalAvgPool(Layer):
     """The mean over all pixels: [N, H, W, C] -> [N, C].
 
-    Kernel map: Σ' is the mean of Σ(p, p') over all pairs of pixels, and Θ' is the mean of Θ(p, p'). It needs as much
-    memory as the kernel map of `AvgPool`.
+    Kernel map: Σ' is the mean of Σ(p, p') over all pairs of pixels, and Θ' is the mean of Θ(p, p'). The kernel needs as
+    much memory as with `AvgPool`.
 
     Raises:
         ValueError: From a call and from `kernel`, if the inputs are not images.
@@ -97,7 +98,7 @@ class GlobalAvgPool(Layer):
         [[7.5]]
 
     See Also:
-        `Flatten`, whose kernel compares equal pixels only.
+        `Flatten`, whose kernel compares a pixel only with the same pixel of the other image.
     """
 
     pools = 1
