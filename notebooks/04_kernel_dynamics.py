@@ -17,7 +17,7 @@
 # Here is a network with 4096 hidden units, trained for 400 full-batch steps to tell threes ($y = +1$) from eights ($y = -1$).
 # The dots are what it said on the way, about images that it was trained on and images that it never saw.
 # The lines are a formula.
-# Its inputs are what the network says *before* training, and its tangent kernel *before* training; not one step of training went into them.
+# It needs the targets, what the network says *before* training, and its tangent kernel *before* training; it takes no step of training.
 
 # %%
 import functools
@@ -212,7 +212,7 @@ assert 3 * rms_own < rms_limit < 0.2  # one network: its draw is n^-1/2 times a 
 #
 # $$\dot f_t(x) = -\tfrac1N\, \Theta_t(x, X)\, r_t, \qquad \Theta_t(x, X) = J_t(x)\, J_t(X)^\top \quad [1 \times N]. \tag{1}$$
 #
-# This is exact for every network, and by itself it is of no use: $\Theta_t$ depends on the parameters.
+# This is exact for every network that is differentiable in its parameters, and by itself it is of no use: $\Theta_t$ depends on the parameters.
 # Chapter 03 showed that in a wide network it barely does, at a fixed time: its drift vanishes as $n \to \infty$.
 # (That this holds for *all* times needs an argument, below.)
 # So set $\Theta_t = \Theta_0$, and write $\Theta$ for it.
@@ -260,7 +260,7 @@ assert 3 * rms_own < rms_limit < 0.2  # one network: its draw is n^-1/2 times a 
 # $$\eta \;\le\; \eta_{\max} = \frac{2N}{\lambda_{\max}}. \tag{4}$$
 #
 # (With the loss summed over examples: $2/\lambda_{\max}$.
-# As $\lambda_{\max}$ itself grows like $N$, the mean loss is the one whose limit does not depend on the amount of data.)
+# For images of one kind $\lambda_{\max}$ grows about like $N$, so with the mean loss the limit hardly depends on the amount of data.)
 # The largest mode sets the speed limit for all, and the smallest ones set how long one has to drive.
 #
 # **Momentum.** Heavy ball, as in `optax.sgd(eta, momentum)`, is $v \leftarrow \mu v + \text{gradient}$, $\theta \leftarrow \theta - \eta v$.
@@ -368,16 +368,16 @@ assert off < 0.1
 assert np.abs(loss_ratio - 1).max() < 0.1
 
 # %% [markdown]
-# The rates fall by a factor of more than a thousand, and the target sits where they are high.
-# That is why learning works here: the patterns in which threes differ from eights are patterns that the kernel finds easy.
-# Shuffled labels spread evenly over all modes, and most of them have time constants of hundreds.
+# The rates fall by a factor of more than a thousand, and half of the target lies in the second and third mode, where they are high.
+# That is why the loss falls fast at first: much of what tells threes from eights lies in patterns that the kernel finds easy.
+# Shuffled labels spread nearly evenly over all modes, and most modes have time constants of hundreds.
 #
 # The first mode is special.
 # It is nearly constant (all these images have much in common), and balanced targets $\pm1$ have next to nothing there.
-# Yet its eigenvalue is six times the next one and alone fixes $\eta_{\max}$: the speed limit is set by a direction in which there is nothing to learn.
+# Yet its eigenvalue is six times the next one and alone fixes $\eta_{\max}$: the speed limit is set by a direction in which there is next to nothing to learn.
 #
-# On a logarithmic time axis the modes go out one after another, like lamps. The loss is nothing but the sum of their squares, weighted with the shares.
-# (The prediction used the kernel of infinite width, so networks of width 512 are allowed some per cent.)
+# The modes decay one after another. The loss over its start is the sum of their squares, weighted with the shares.
+# (The prediction used the kernel of infinite width. The loss of networks of width 512 is five per cent above it at the end.)
 #
 # ## The largest learning rate
 #
@@ -425,8 +425,8 @@ assert heavy[0][-1] < 0.1 * heavy[0][0]
 assert above[0].max() > 3 * above[0][0]
 
 # %% [markdown]
-# The limit is as predicted.
-# For some steps the loss grows near the line of the linear model, whose amplitude grows by 1.20 a step.
+# As predicted, the loss falls at 0.9 of the limit and grows at 1.1 of it, and with momentum it falls there as well.
+# At 1.1 of the limit, for some steps, the loss grows near the line of the linear model, whose amplitude grows by 1.20 a step.
 # What happens then is beyond the linear model:
 # when the residual has grown to the order of $\sqrt n$ the kernel moves, $\lambda_{\max}$ *falls* below $2N/\eta$,
 # and training comes back (the "catapult" of Lewkowycz et al. 2020; chapter 11 has more of it).
@@ -475,7 +475,7 @@ assert above[0].max() > 3 * above[0][0]
 #
 # **Measurement.** Widths 128 … 4096, eight networks each, 128 steps with $\eta = 0.6$ (with two hidden layers: widths 64 and 576, four networks).
 # Networks are centered: then all have the same $r_0 = -y$, and as the distance grows faster than linearly in $r_0$ the random starts would only blur the law.
-# A distance is the rms over all 40 images, in units of the targets $\pm1$, and the largest of all times.
+# A distance is the rms over all 40 images, in units of the targets $\pm1$, and the largest at any recorded time.
 
 
 # %%
@@ -583,7 +583,7 @@ assert slopes["own, GELU"][0] < slopes["own, ReLU"][0] < slopes["own, one sign"]
 # Its rate is reached if the readout weights have one sign.
 # For ordinary smooth networks, of one hidden layer or two, the bound is too large by a factor of the order of $\sqrt n$.
 # In the same figure one sees which kernel to predict with:
-# a network's **own** tangent kernel, $N \times N$ numbers at the start of training, is better than the kernel of infinite width by a factor of the order of $\sqrt n$, about fifty here.
+# a network's **own** tangent kernel at the start of training is better than the kernel of infinite width by a factor of the order of $\sqrt n$, about fifty at $n = 4096$.
 # What the infinite-width kernel misses is the draw of this one network, not its training.
 # The table printed above is the "at every time" of the claim: the distance rises while the residual is there, and then stays.
 # (With one sign it falls back, by about half. What went wrong early is corrected: at the training points all of it, at the test points a part.)
@@ -665,7 +665,7 @@ assert abs(path_ratio[0] - 1) < 0.05
 # Both halves of the statement hold at these widths.
 # The loss goes to zero as far as we trained: at most $8 \cdot 10^{-5}$ of it is left, at any of the widths.
 # At $n = 4096$ the loss that is left is what formula (2), for steps, says, to a per cent.
-# The parameters get to a place at the distance 2.2 to 2.3, from a start of length 70 to 400.
+# The parameters get to a place at the distance 2.2 to 2.3, from a start of length 73 to 415.
 # At $n = 4096$ the path there has the length 2.5.
 # "Near" is relative to the start.
 # In absolute terms they move about as far in a wide network as in a narrow one (at $n = 128$ some four per cent farther).
@@ -801,7 +801,7 @@ assert tested[32, 8.0][0][1] < 0.95
 # At width 32 the test sees a difference: after training the variance is some 15 % too small.
 # The third number falls with it, as it is made from the same covariance: it is no evidence about correlations of its own.
 # The mean still passes: with fifty networks in an ensemble its error is not seen.
-# That is an effect of higher order, of the kind of chapter 03's bias, and gone to within 2 % at width 512.
+# The missing variance is an effect of higher order, of the kind of chapter 03's bias, and gone to within 2 % at width 512.
 # (Nothing is wrong at $t = 0$: with one hidden layer the covariance of the start is exact at every width.)
 #
 # ## Not a posterior
@@ -814,13 +814,14 @@ assert tested[32, 8.0][0][1] < 0.95
 # $$\text{mean } \Sigma(x, X)\, \Sigma^{-1} y, \qquad \text{covariance } \Sigma(x, x') - \Sigma(x, X)\,\Sigma^{-1}\,\Sigma(X, x'). \tag{10}$$
 #
 # Set $t = \infty$ in (9), so that $G = \Theta(x, X)\Theta^{-1}$.
-# The mean is that of a process with kernel $\Theta$; but the covariance contains $\Sigma$ and $\Theta$, and is neither (10) nor (10) with $\Theta$ in place of $\Sigma$.
+# The mean is that of a process with kernel $\Theta$; but the covariance contains $\Sigma$ and $\Theta$, and is in general neither (10) nor (10) with $\Theta$ in place of $\Sigma$.
 # A Bayesian keeps those functions of the prior that agree with the data.
 # Gradient descent takes each function and moves it, along $\Theta$, until it fits; where it ends depends on how it moves.
-# There is one exception.
+# It is (10) if $\Theta(x, X)\,\Theta^{-1} = \Sigma(x, X)\,\Sigma^{-1}$.
 # *Train the readout alone* (hidden weights stay random): then the tangent kernel is $\Sigma$ itself, by equation (1) of chapter 03.
 # Put $\Theta = \Sigma$ and $t = \infty$ into (9): the three last terms become $+A - A - A$ with $A = \Sigma(x,X)\Sigma^{-1}\Sigma(X,x')$.
 # That *is* (10).
+# (A linear network without biases has $\Theta = L\,\Sigma$: there it is (10) with all layers trained, too.)
 #
 # *Which is larger?* Write $G_\Sigma$ for $\Sigma(x, X)\Sigma^{-1}$ and $G_\Theta$ for $\Theta(x, X)\Theta^{-1}$, and take **one** network, trained both ways from the same start.
 # By (8) it ends at two functions that differ by
@@ -894,7 +895,7 @@ delta = ends["all layers"] - ends["readout alone"]
 lines["δ, both trainings"] = delta_line, "δ, equation (11)"
 ends["δ, both trainings"] = delta
 
-# %% alt="Standard deviations along the arc at the end of training. Networks trained in all layers lie on the solid line of the ensemble formula, networks with a trained readout on the dashed line of the Bayesian posterior, a few percent below it; both go down to zero, or nearly, at the two training points; a dotted line, the posterior of a process with kernel Theta, lies half as high again. The lowest line, the difference of the two trainings of one network, is predicted and measured at up to about 0.3 away from the data and zero at the data."
+# %% alt="Standard deviations along the arc at the end of training. Networks trained in all layers lie on the solid line of the ensemble formula, networks with a trained readout on the dashed line of the Bayesian posterior, a few percent below it; both go down to zero, or nearly, at the two training points; a dotted line, the posterior of a process with kernel Theta, lies about half as high again far from the data. The lowest line, the difference of the two trainings of one network, is predicted and measured at up to about 0.27 away from the data and near zero at the data."
 fig, ax = plt.subplots(figsize=(7.4, 3.2))
 ax.plot(angles, std_of(of_ntk[1]), ":", color="k", label="posterior with Θ")
 for i, (name, (line, label)) in enumerate(lines.items()):
@@ -942,7 +943,7 @@ assert abs(of_delta - 1) < 0.3
 # `ntk.cross_entropy_flow` integrates it.
 #
 # One thing changes for good.
-# On data that the model can separate the squared loss has a minimum and stops; the cross-entropy has none, and logits grow for ever, like $\log t$.
+# On data that the model can fit, the squared loss reaches its minimum and training stops; the cross-entropy has no minimum, and logits grow for ever, like $\log t$.
 # By (7) the distance between network and linearization was bounded because the residual dies out *exponentially*.
 # Here $\partial\ell/\partial f$ stands in its place.
 # It decays like $1/t$, and its integral diverges.
@@ -1025,7 +1026,7 @@ for name in distance:
 assert growth["mse"] < 1 < 3 < growth["cross-entropy"]
 
 # %% [markdown]
-# The margins of network and kernel hardly differ: not at all with the squared loss, and by two to three per cent with the cross-entropy.
+# The margins of network and kernel hardly differ: with the squared loss they agree to two decimals, and with the cross-entropy to two or three per cent.
 # The distances tell more.
 # With the squared loss the distance falls again: what the network did differently on the way is corrected at the training points before it stops.
 # (At test points it stays: that is why the rms over all 40 images stayed, in the section on the distance.)
@@ -1082,24 +1083,24 @@ for what, (value, error) in {
 #
 # - With a constant kernel training is linear: each mode of $\Theta(X, X)$ decays as $e^{-\lambda_i t/N}$ (flow) or $(1 - \eta\lambda_i/N)^s$ (steps).
 #   Test points follow through $\Theta(x, X)$, starting from their own $f_0(x)$.
-# - $\eta_{\max} = 2(1+\mu)N/\lambda_{\max}$ is set by the largest mode. Here that is one in which there is nothing to learn.
+# - $\eta_{\max} = 2(1+\mu)N/\lambda_{\max}$ is set by the largest mode. Here that is one in which there is next to nothing to learn.
 # - What a network learns early is what its kernel finds easy. A target is learned fast if it lies there.
 # - A network follows its own linearization to $1/n$ (smooth), $n^{-3/4}$ (ReLU), $n^{-1/2}$ (readout weights of one sign; the rate of the proven bound).
 #   From the infinite-width kernel it is $n^{-1/2}$ away, through the draw at the start.
 # - The parameters walk as far at every width; relative to their start it is $n^{-1/2}$ (one hidden layer).
 #   That they stay there for all times is proven for $\lambda_{\min}(\Theta_\infty) > 0$ and a width that is large for this data.
-# - An ensemble has mean $G_t y$ and covariance (9): $\Theta$ moves, $\Sigma$ starts. It is a posterior only if the readout alone is trained, to the end.
+# - An ensemble has mean $G_t y$ and covariance (9): $\Theta$ moves, $\Sigma$ starts. It is a posterior if the readout alone is trained, to the end; with all layers trained it is none in general.
 #
 # ## Where it breaks
 #
-# - **Rates above the limit:** if it is not far above, the network survives by leaving the kernel regime (chapter 11).
+# - **Rates above the limit:** if it is not far above, the network can survive by leaving the kernel regime (chapter 11).
 # - **Cross-entropy, long:** the logits never rest, and the distance grows with time.
 # - **Large residuals:** the distance grows faster than linearly in $r_0$:
 #   by (7) like its square for smooth $\phi$ and small $r_0$ (higher powers follow), with kinks like a power between $3/2$ and $2$.
 #   Scaling the output changes that (chapter 05); so do targets far from $f_0$.
 # - **Small eigenvalues:** at $t = \infty$ one divides by them; in float32, or with nearly equal inputs, use a ridge or stop early (chapters 12 and 13).
 # - **Mini-batches:** the mean follows (2), the spread does not (chapter 08).
-# - **20 images.** With more data the slowest modes take longer, and in that time a network of the same width drifts further.
+# - **20 images.** With more data the slowest modes take longer, and in that time a network of the same width can drift further.
 #
 # ## Exercises
 #
