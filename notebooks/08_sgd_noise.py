@@ -12,7 +12,7 @@
 #
 # ## The question
 #
-# Full-batch gradient descent on a wide network is gradient descent with a kernel. Nobody trains with full batches. It has
+# Full-batch gradient descent on a wide network is nearly gradient descent with a kernel. Most networks are trained with small batches. It has
 # been suggested that SGD is kernel gradient descent *plus a noise term*, and that this noise could act as a *regularizer*.
 # The first half is a statement that we can derive; the second is a hope that we can test. When is it true?
 
@@ -263,7 +263,7 @@ claim(
 #
 # **With interpolation it dies.** Our 64-wide networks have $\Theta$ invertible ($P = 3265$ parameters, 64 examples), so
 # there is a solution with $r = 0$, and there $\mathrm{Cov}(\xi) = 0$. If the learning rate is not too large (see
-# "How large a learning rate?" below), $M \to 0$, at the training points and, since then $c_t \to -\Theta^{-1} r_0$ for *every* run, at the test
+# "How large a learning rate?" below), $M \to 0$, at the training points and, since then $c_t \to -\Theta^{-1} r_0$ in every run (with probability one), at the test
 # points as well. Each run of SGD ends at the very function at which gradient descent ends.
 #
 # **Without interpolation it stays.** When $\Theta$ is singular, there may be a part $r^*$ of the residual that cannot be removed,
@@ -363,7 +363,7 @@ for size in (1, 16):
 #
 # The same holds for **label noise**: give every draw of an example a fresh error $\varepsilon \sim N(0, \sigma^2)$ in its target.
 # That adds $\eta^2 \sigma^2/(BN)\, \Theta^2$ to the recursion of $M$, the same for all examples, also where all labels can be fitted.
-# For small $\eta$ this gives the temperature $T = \eta\sigma^2/(2B)$, now for every $B$ and with or without replacement.
+# Where all labels can be fitted this gives, for small $\eta$, the temperature $T = \eta\sigma^2/(2B)$, now for every $B$ and with or without replacement.
 # With a full batch the stationary covariance has a closed form for every stable $\eta$: its eigenvalues are $\frac{\eta\sigma^2\lambda/N}{2 - \eta\lambda/N}$ (with $B = N$).
 #
 # A second small-step approximation replaces SGD at all times by a diffusion in $t = \eta \cdot$ steps,
@@ -440,12 +440,12 @@ assert (errors["temperature"] > 0.15).all()
 # %% [markdown]
 # Lines have slope 1 (and 0), fitted slopes are over the three smaller rates. For disputed labels the temperature is off by
 # a fifth however small the steps: it knows the mean of $r^{*2}$ only, not who has it. Keep the scale in mind: at 0.8 of the
-# largest stable rate all of these are wrong by some 80 percent, and one often trains with rates of that order. The exact recursion is not.
+# largest stable rate all of these are wrong by some 80 percent. The exact recursion is not.
 #
 # ## How large a learning rate?
 #
-# The mean needs $\eta < 2N/\lambda_{\max}$, as in chapter 04. The second moment can need a smaller rate, never a larger one. It stays bounded when the linear
-# map $M \mapsto AMA + \eta^2 s\,\Theta[\dots]\Theta$ has no eigenvalue above 1. In the eigenbasis the map is elementwise
+# The mean needs $\eta < 2N/\lambda_{\max}$, as in chapter 04. The second moment can need a smaller rate, never a larger one. It stays bounded below the rate at which the linear
+# map $M \mapsto AMA + \eta^2 s\,\Theta[\dots]\Theta$ gets an eigenvalue above 1. In the eigenbasis the map is elementwise
 # except for $d = \mathrm{diag}(M)$, so for $s > 0$ the condition can be written for $d$ alone: $s H(\eta)$ has its largest eigenvalue
 # below 1, with the symmetric matrix $H_{ij} = \sum_{ab} G_{ab}\, U_{ia} U_{ja} U_{ib} U_{jb}$, whose entries are not negative and grow with
 # $\eta$ (as long as the mean converges). So there is exactly one limit, and `ntk.mean_square_limit` finds it. Two cases by hand: a full batch has
@@ -527,7 +527,7 @@ for factor, (theory, runs) in growth.items():
 # Everything so far draws each batch afresh. In practice one shuffles the data and goes through them. Within an epoch the
 # batches are then dependent: what the first ones had too much of, the later ones have too little of, and for small steps
 # the noise cancels at the end of each epoch. **Prediction**: at ends of epochs the variance is far below that of
-# `sgd_moments`. Within an epoch it rises to that of a few batches; it does not add up from epoch to epoch, as that of independent batches does.
+# `sgd_moments`. Within an epoch it rises to some 4/3 of that of one batch (with four batches in an epoch); it does not add up from epoch to epoch, as that of independent batches does.
 
 # %%
 size, per_epoch = 16, N // 16
@@ -567,8 +567,8 @@ print(f"{mean:.2f} ± {error:.2f}")
 assert (at_ends < 0.3).all()
 
 # %% [markdown]
-# At the ends of epochs a fiftieth of the variance is left. In the middle of an epoch the two have a similar variance only in the first few steps.
-# After some epochs the independent batches have four to five times the variance of the shuffled ones there as well, because they have added up the noise of many epochs.
+# At the ends of epochs a fiftieth of the variance is left. In the middle of an epoch the two have a similar variance only in the first one or two steps.
+# After some epochs the independent batches have four to five times the largest variance of a shuffled epoch, because they have added up the noise of many epochs.
 #
 # ## Beyond the linear model: a third term
 #
@@ -773,7 +773,7 @@ claim(
 )
 
 # %% [markdown]
-# After one step the expansion and the exact sum agree to a part in a thousand, and from 64 units on the drift falls with the power $-0.94 \pm 0.06$: one standard error from the $-1$ that counting gives.
+# After one step the expansion and the exact sum, extrapolated to $\eta = 0$, agree to a part in a thousand, and from 64 units on the drift falls with the power $-0.94 \pm 0.06$: one standard error from the $-1$ that counting gives.
 # (With the 16 units too it is $-0.89 \pm 0.05$, as in the figure. The local slopes scatter, from $-0.81$ to $-1.1$: the size of the drift differs much between networks.)
 # At $t = 8$ it is $-0.80 \pm 0.06$ between 16 and 256 units, and with twenty networks in place of five $-0.75 \pm 0.06$: the prediction of $-1$ is not met.
 # The local slopes are $-0.89$ and then $-0.71$. If $1/n$ were right up to a correction, they should come nearer to $-1$ with the width, and they do not.
@@ -1033,7 +1033,7 @@ for what, derived, values in (
 # | | noise at the end | mean function | a regularizer? |
 # |---|---|---|---|
 # | linearized, all labels fitted | none | gradient descent's | no: the same function |
-# | linearized, residual or label noise left | stationary, $\propto \eta/B$ for small steps | gradient descent's | no: variance, and nothing else |
+# | linearized, residual or label noise left | stationary, $\propto \eta/B$ for small steps and batches | gradient descent's | no: variance, and nothing else |
 # | network, all labels fitted | none | shifted by a drift $O(\eta/B)$, less for wide ones | a little, on the way, at width 64: the test loss is 5 % lower |
 # | network, disputed labels | stays | shifted, for as long as one trains | yes, at width 64: the test loss is 18 % lower, where the kernel says 22 % higher |
 # | network, label noise | stationary | slides along the solutions | yes, at width 32: towards small $\mathrm{tr}\,\Theta$, and the test loss is 7 % lower |
@@ -1041,17 +1041,17 @@ for what, derived, values in (
 # ## What to take away
 #
 # - In function space a step of SGD is a step of kernel gradient descent plus noise $\eta\,\Theta(x, X)\,\xi$, with
-#   $\mathrm{Cov}(\xi) = s\,[\mathrm{diag}(r^2)/N - rr^\top/N^2]$. For the linearized network that is all, and mean and
+#   $\mathrm{Cov}(\xi) = s\,[\mathrm{diag}(r^2)/N - rr^\top/N^2]$. For the linearized network that is all. With independent batches mean and
 #   covariance are known exactly, at any $\eta$ and $B$.
-# - The noise is multiplicative. At stable learning rates it dies where all labels can be fitted; otherwise it has a stationary law.
+# - The noise is multiplicative. At stable learning rates it dies where all labels can be fitted and carry no fresh noise; otherwise it has a stationary law.
 # - $\eta/B$ is a temperature for small steps, and residuals of one size or label noise. Otherwise it is an order of magnitude.
 # - Bounded second moments need a smaller learning rate than a converging mean: half of it for $B = 1$ here, nearly the same from $B = 8$ on.
 # - It is a regularizer only beyond the linear model, and it goes on regularizing only while there is noise.
 #
 # ## Where it breaks
 #
-# - Shuffled epochs, momentum, or batches by class are other processes, with another covariance. In shuffled epochs a batch depends on the
-#   residual that the batches before it have left: so even the mean is gradient descent's only for small steps. With momentum the mean is the heavy ball's.
+# - Shuffled epochs, momentum, or batches by class are other processes, with another covariance. In shuffled epochs a batch and the
+#   residual that it meets both depend on the batches before it: so even the mean is gradient descent's only for small steps. With momentum the mean is the heavy ball's.
 # - The loss is squared. With cross-entropy the noise depends on $f$ in another way, and the hierarchy does not close.
 # - Second moments are not the distribution. For small batches and large steps it has heavy tails: mind the median.
 # - The slide along the solutions is derived for small $\eta$. Counting powers of $n$ as above, it changes $\mathrm{tr}\,\Theta$ by a
