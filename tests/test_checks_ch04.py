@@ -130,7 +130,25 @@ def roots(eigenvalues, N, learning_rate, momentum, steps):
     b = 1 + momentum - learning_rate * eigenvalues / N
     root = jnp.sqrt((b**2 - 4 * momentum).astype(complex))
     p, q = (b + root) / 2, (b - root) / 2
-    return (((1 - q) * p**steps - (1 - p) * q**steps) / (p - q)).real
+    return (((1 - q) * p ** (steps + 1) - (1 - p) * q ** (steps + 1)) / (p - q)).real
+
+
+def by_angle(arctan):
+    """Powers of the roots, those of complex ones by their angle `arctan(imaginary part, real part)`."""
+
+    def answer(lam, N, eta, mu, steps):
+        b = 1 + mu - eta * lam / N
+        gap = b**2 - 4 * mu
+        root = jnp.sqrt(jnp.abs(gap))
+        angle = arctan(root, b)
+        complex_roots = jnp.sin((steps + 1) * angle) - mu**0.5 * jnp.sin(steps * angle)
+        complex_roots = mu ** (steps / 2) * complex_roots / jnp.sin(angle)
+        p, q = (b + root) / 2, (b - root) / 2
+        real_roots = ((1 - q) * p ** (steps + 1) - (1 - p) * q ** (steps + 1)) / root
+        one_root = mu ** (steps / 2) * (steps + 1 - mu**0.5 * steps)
+        return jnp.where(jnp.abs(gap) < 1e-5, one_root, jnp.where(gap < 0, complex_roots, real_roots))
+
+    return answer
 
 
 def by_three_terms(lam, N, eta, mu, steps):
@@ -335,6 +353,7 @@ TABLES = [
                 float(z) for z in heavy_ball(np.asarray(lam, float), n, lr, mu, s)
             ],
             "three terms": by_three_terms,
+            "roots": by_angle(jnp.arctan2),
         },
         wrong={
             "no momentum": (ball(lambda e, n, r, m: (e, n, r, 0.0)), "without momentum, (1"),
@@ -348,6 +367,7 @@ TABLES = [
             "loss": (lambda *a: heavy_ball(*a) ** 2, "not its square"),
             "learned": (lambda *a: 1 - heavy_ball(*a), "1 − z"),
             "double root": (roots, "not finite"),
+            "arctan on one branch": (by_angle(lambda up, right: jnp.arctan(up / right)), "negative real part"),
             "one less": (ball(extra=-1), "one step less"),
             "1/N twice": (ball(lambda e, n, r, m: (e / n, n, r, m)), "not right"),
             "2/N": (ball(lambda e, n, r, m: (2 * e, n, r, m)), "twice too large"),
@@ -396,6 +416,8 @@ TABLES = [
             ),
             "half on one side": (where_it_is(lambda r, r0, f: np.sum(r**2) / 2 <= f * np.sum(r0**2)), "on one side"),
             "never": (where_it_is(lambda r, r0, f: False), "never gets there"),
+            "a logarithm": (counted(base=lambda a, n: jnp.exp(jnp.log(1 - a))), "1 − ηλ/N is negative"),
+            "no negative factor": (counted(base=lambda a, n: jnp.maximum(1 - a, 0)), "1 − ηλ/N is negative"),
         },
     ),
     Table(

@@ -205,6 +205,12 @@ def _(answer, rng):
     # The double root, in numbers that have no rounding: r² − r + 1/4 = 0.
     got = expect.array(expect.call(answer, np.array([0.25, 0.0]), 1, 1.0, 0.25, 3), "z", shape=(2,), axes="m")
     expect.close(got, [0.3125, 1.0], "z at a double root, (1 − √μ)² = ηλ/N,", rtol=1e-4)
+    # Above ηλ/N = 1 + μ = 1.25, by hand: complex roots with a negative real part, then two negative roots.
+    got = expect.array(expect.call(answer, np.array([2.0, 2.3]), 1, 1.0, 0.25, 3), "z", shape=(2,), axes="m")
+    expect.that(
+        np.abs(got - np.array([-0.125, -0.84575])).max() < 1e-4,
+        "z is not right where ηλ/N is above 1 + μ. There the roots have a negative real part.",
+    )
 
 
 _FRACTIONS = (0.4, 0.2, 0.1, 0.02, 5e-3, 1e-3)
@@ -287,6 +293,8 @@ def _problem(n, k, seed):
     ),
 )
 def _(answer, rng):
+    import numpy as np
+
     n, k = expect.one_of(rng, (8, 3), (9, 5))
     theta, r0, rate, want, slips = _problem(n, k, int(rng.integers(2**32)))
     values = []
@@ -305,6 +313,12 @@ def _(answer, rng):
         values == want,
         "the number of steps is not right. Try a diagonal kernel, where each component of r0 is a mode.",
     )
+    # ηλ/N is 1.5 and 0.75: the loss over its start is 1, 0.156, 0.033.
+    fast = expect.call(answer, 0.1, np.diag([4.0, 2.0]), np.ones((2, 1)), 0.75, 20)
+    expect.that(
+        expect.whole(fast, "the number of steps") == 2,
+        "the number of steps is not right for a stable rate with ηλ/N above 1: there 1 − ηλ/N is negative.",
+    )
     return "Now the measurement below"
 
 
@@ -315,7 +329,7 @@ def _(answer, rng):
     difficulty=3,
     section="At test points: integrate what the training points do",
     hints=(
-        "Take an ensemble whose networks say y at the training points from the start. What should training change, "
+        "Take a network that says y at the training points from the start. What should training change, "
         "anywhere? What does the suspect say?",
         "Compare the two lines that apply `modes.T`: what is it that both training and test points are driven by?",
         "The components in `coefficients` should be those of y − f0, as in the line for the training points. The rest "
