@@ -641,10 +641,15 @@ assert abs(block_slope + 0.5) < 0.1
 # %% [markdown]
 # ## Two ways to compute it
 #
-# `method="jacobian"` forms the Jacobians, $[N, K, P]$ numbers, and contracts them: about $2KP$ operations for a pair of inputs. `method="products"`
-# never holds a Jacobian of $X$. For each input $x'$ and each output $l$ it pulls a unit vector back to parameters (`vjp`) and pushes the result
-# forward through all $x$ (`jvp`): one column of $\Theta$ for about $3F$ operations per input, $F$ being those of one evaluation. So a pair costs
-# $3KF$, whether all $K^2$ entries of its block are wanted or only the diagonal ones. For all $K^2$ entries the Jacobians need $2K^2P$. (The cost of forming them comes on top.)
+# `method="jacobian"` forms the Jacobians, $[N, K, P]$ numbers, and contracts them: about $2KP$ operations for a pair of inputs, or $2K^2P$ if all $K^2$ entries of its block are wanted.
+# (The cost of forming the Jacobians comes on top.)
+#
+# `method="products"` never holds a Jacobian of $X$.
+# For each input $x'$ and each output $l$ it pulls a unit vector back to parameters (`vjp`) and pushes the result forward through all $x$ (`jvp`): that is one column of $\Theta$.
+# Let $F$ be the number of operations of one evaluation.
+# A push takes about $2F$ operations for each $x$, because each product of the evaluation, $aW$, becomes two, $\mathrm da\,W + a\,\mathrm dW$.
+# The evaluation itself is needed once for all $K$ pushes.
+# So a pair costs at most about $(2K + 1)F$, whether all $K^2$ entries of its block are wanted or only the diagonal ones.
 #
 # For a fully connected network $F \approx 2P$: each weight is used once, in a multiplication and an addition.
 
@@ -655,7 +660,8 @@ F, K = 2 * P, sizes[-1]
 print(f"784-512-512-10: P = {P:,}; millions of operations for one pair:")
 print("              mean   full block")
 print(f"jacobian  {2 * K * P / 1e6:8.0f} {2 * K**2 * P / 1e6:12.0f}")
-print(f"products  {3 * K * F / 1e6:8.0f} {3 * K * F / 1e6:12.0f}")
+products = (2 * K + 1) * F / 1e6
+print(f"products  {products:8.0f} {products:12.0f}")
 print(f"Jacobian of 1,000 inputs, 4 bytes each: {4000 * K * P / 1e9:.0f} GB")
 
 ten = network(7, 64, outputs=10)

@@ -351,9 +351,23 @@ def test_the_counts_themselves(outputs):
     weights, pairs = 40 * 60 + 60 * 50 + 50 * 10, k * k if outputs == "full" else k
     assert cost.evaluation == pytest.approx(2 * weights, rel=0.1)
     assert cost.operations("jacobian", n, m) == pytest.approx(n * m * 2 * pairs * weights, rel=0.05)
-    assert cost.operations("products", n, m) == pytest.approx(n * m * 3 * k * cost.evaluation, rel=0.05)
+    assert cost.operations("products", n, m) == pytest.approx(n * m * (2 * k + 1) * cost.evaluation, rel=0.05)
     layers = 41 + pairs * 60 + 61 + pairs * 50 + 51 + pairs * 10
     assert cost.operations("layerwise", n, m) == pytest.approx(n * m * 2 * layers, rel=0.05)
+
+
+@pytest.mark.parametrize("outputs", ["mean", "full"])
+@pytest.mark.parametrize("k", [1, 10])
+def test_products_take_as_many_operations_as_counted(k, outputs):
+    """The program of a tile, operation by operation. The first of nine layers needs no derivatives by its inputs."""
+    model, n, m = doubled(ntk.mlp([60] * 9 + [k], w_std=1.0, rngs=nnx.Rngs(0))), 7, 5
+    x1, x2, units = (jax.ShapeDtypeStruct(shape, "float64") for shape in ((n, 60), (m, 60), (k, k)))
+    (function, arguments), cost = pure(*model), counted(model, x1, outputs)
+    strategy = methods.strategy("products", function, outputs, k)
+    of = lambda *values: strategy.contract(function, outputs, values[0], values[1:3], values[3:])  # noqa: E731
+    tile = jax.make_jaxpr(of)(arguments, x1, units, x2, units)
+    done = sum(costs._operations(eqn) for eqn in tile.jaxpr.eqns)
+    assert 0.9 < done / cost.operations("products", n, m) < 1.0
 
 
 def test_inside_jit_and_vmap_and_with_traced_inputs():

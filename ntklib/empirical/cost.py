@@ -79,11 +79,15 @@ class Cost:
         return [layerwise.sizes(self.program, layer, self.k, self.outputs) for layer in self.division.layers]
 
     def operations(self, method: str, n: int, m: int) -> float:
-        """Return the number of operations for a kernel [N, M]: those of all examples plus those of all pairs."""
+        """Return the number of operations for a kernel [N, M]: those of all examples plus those of all pairs.
+
+        A derivative takes about 2 F operations for each output, by a backward or a forward pass. One evaluation, of F
+        operations, serves the passes of all K outputs.
+        """
         k, p, f = self.k, sum(self.leaf_sizes), self.evaluation
         products = k * k if self.outputs == "full" else k  # the pairs of outputs whose derivatives are multiplied
         if method == "products":
-            return m * 2 * k * f + n * m * 3 * k * f
+            return m * (n + 1) * (1 + 2 * k) * f  # for each x', one backward pass and n forward passes for each output
         if method == "jacobian":
             return (n + m) * (1 + 2 * k) * f + n * m * 2 * products * p
         plain = sum(self.leaf_sizes[i] for i in self.division.plain)
@@ -112,13 +116,21 @@ class Cost:
         # Twice the parameters, for scaled and for transposed copies of weights.
         computing = 2 * sum(self.leaf_sizes) + chunk * (self.working(method, k) + kept)
         if method == "jacobian":
-            computing += chunk**2 * k * self._convolved
+            computing += chunk**2 * k * self._convolved  # the merged convolution (see `chunk`)
         if chunk < b:  # the block, which is then filled chunk by chunk
             computing += b * kept
-        contracting = self._joining(method, b, k, tile) + b * kept + 1024  # a matrix product may copy an operand
+        # `b * kept`: XLA may copy an operand of a matrix product. 1024: small buffers of XLA, which count only in the
+        # smallest tiles. For one example of a small CNN in float64, XLA took 5,380 bytes; the other terms give 5,104.
+        contracting = self._joining(method, b, k, tile) + b * kept + 1024
         return Memory(item * b * kept, item * computing, item * contracting)
 
     def _memory_of_products(self, b: int, k: int, tile: int) -> Memory:
+        """Return the `Memory` of blocks for "products". A block holds only its inputs.
+
+        To contract two blocks, each output needs a derivative with respect to all parameters, and derivatives of the
+        hidden units and outputs of all b examples. All values of the examples are needed, too. The factors 2 and 3 are
+        for copies.
+        """
         values, largest, example = self._activations
         working = k * (3 * sum(self.leaf_sizes) + b * (3 * largest + self.k)) + 2 * b * values + 3 * tile
         return Memory(self._item * (b * example + k * self.k), 0, self._item * working)
@@ -146,8 +158,8 @@ class Cost:
             return 2**31  # no limit
         working = self.working(method, k)
         fit = self.cache // (self._item * working)
-        # On a CPU, XLA merges the Jacobians of B examples by the weights of a convolution to one convolution, which
-        # takes B times the work.
+        # On a CPU, XLA merges the Jacobians of B examples with respect to the weights of a convolution into one
+        # convolution, which takes B times the work.
         if method == "jacobian" and self._convolved:
             fit = min(fit, working // (k * self._convolved))
         return max(1, fit)

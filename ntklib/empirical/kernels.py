@@ -89,8 +89,8 @@ def empirical_ntk(
         - "jacobian" computes the Jacobians of B examples at a time, [B, K, P], and multiplies them: about 2 K P
           operations for each pair, or 2 K² P for "full".
         - "products" computes the derivative ∂f_l(x')/∂θ of each output of each input in x2 by a backward pass, and its
-          products with ∂f(x)/∂θ by forward passes through x1: at most about 3 K F operations for each pair. No Jacobian
-          of x1 is held.
+          products with ∂f(x)/∂θ by forward passes through x1: at most about (2 K + 1) F operations for each pair. No
+          Jacobian of x1 is held.
         - "auto" counts the operations of all three for these N, M and K, and takes the method with the fewest: nearly
           always "layerwise", but "products" if K is large and many positions share weights.
 
