@@ -1,7 +1,8 @@
 """Replace the convolutions of a function by matrix products, which train faster on a CPU.
 
-Training runs in a compiled loop. Inside of a loop, XLA's CPU backend takes 6 to 100 times as long for a convolution as
-for the matrix product of all patches with the weights. Outside of loops its convolutions are fast.
+The patch of an output pixel holds the inputs in its window. A convolution is the matrix product of all patches with the
+weights. Training runs in a compiled loop. Inside of a loop, XLA's CPU backend takes 6 to 100 times as long for a
+convolution as for this product. Outside of loops its convolutions are fast.
 """
 
 import functools
@@ -15,8 +16,8 @@ import numpy as np
 from jax import Array
 from jax.extend import core
 
-# Operations that call a function, which `_evaluate` enters. It does not enter functions with a derivative of their own
-# (custom_jvp, custom_vjp).
+# Operations that call a function in which `_evaluate` replaces convolutions, too. In a function with a derivative of
+# its own (custom_jvp, custom_vjp) it replaces none.
 _INLINED = ("jit", "pjit", "closed_call", "core_call")
 _CHECKPOINTS = ("checkpoint", "remat", "remat2")
 
@@ -27,8 +28,8 @@ def by_products(function: Callable[..., Any]) -> Callable[..., Any]:
     On other backends `function` itself is returned. Grouped and transposed convolutions are not replaced, nor are
     convolutions in loops, branches, and functions with a derivative of their own inside of `function`.
 
-    The patches of a layer take at most as much memory as its input times the number of pixels of a window. The gradient
-    computes them a second time, so that the patches of only one layer exist at a time.
+    The patches of a layer take about as much memory as its input times the number of pixels of a window; with strides
+    they take less. The gradient computes them a second time, so that the patches of only one layer exist at a time.
     """
     if jax.default_backend() != "cpu":
         return function

@@ -14,10 +14,10 @@ from jax import Array
 from ntklib.duals import correlation
 from ntklib.duals.correlation import inverse, sqrt
 
-#: If 1 − abs(ρ) is smaller than this, a matrix product loses too many of its digits, and δ is computed by `_exact`.
+#: If abs(δ) is smaller than this, the δ of a matrix product has too few correct digits, and `_exact` computes it again.
 _NEAR = {"float32": 0.01, "float64": 1e-5}
-#: `_exact` takes the sine of an angle for a rounding error if it is smaller than this. In float32 the sum of two
-#: products of halves has errors of 2⁻³⁵.
+#: `_exact` takes the sine of an angle for a rounding error if it is smaller than this. In float32 its sum
+#: c_high x_low + c_low x_high has rounding errors of about 2⁻³⁵.
 _ROUNDING = {"float32": 2.0**-34, "float64": 2.0**-52}
 #: The largest number of features in one matrix product of `products_in_groups`.
 _GROUP = 128
@@ -28,9 +28,11 @@ HIGHEST = jax.lax.Precision.HIGHEST  # by default accelerators round the factors
 
 @functools.partial(jax.jit, static_argnums=2)
 def between_vectors(x1: Array, x2: Array, same: bool) -> Array:
-    """Return δ, [N, M], between the vectors x1, [N, d], and x2, [M, d]. `same` says that x2 is x1.
+    """Return δ, [N, M], between the vectors x1, [N, d], and x2, [M, d].
 
-    For all pairs, δ is computed by a matrix product. With the unit vectors u, v and any vector c::
+    `same` says that x2 is x1. Then δ is 0 on the diagonal.
+
+    For all pairs, δ is computed by a matrix product. With the unit vectors u of x1 and v of x2, and any vector c::
 
         1 − ρ = ½ ‖u − c‖² + ½ ‖v − c‖² − (u − c)·(v − c).
 
@@ -66,9 +68,9 @@ def between_vectors(x1: Array, x2: Array, same: bool) -> Array:
 def between_pixels(x1: Array, x2: Array) -> Array:
     """Return δ between vectors, which lie along the last axes of two arrays whose other axes broadcast.
 
-    It is computed from 1 ∓ ρ = ½ ‖u ∓ v‖² with the unit vectors u, v. The entries of the vectors, one for each channel,
-    are added one after the other, so that no array has an axis of pairs and an axis of channels. If a vector is zero, δ
-    is 1. No derivative passes through δ.
+    It is computed from 1 ∓ ρ = ½ ‖u ∓ v‖² with the unit vectors u, v. A vector has an entry for each channel. The terms
+    of the channels are added one after the other, so that no array has a number for each pair of vectors and each
+    channel. If a vector is zero, δ is 1. No derivative passes through δ.
     """
     (u1, zero1), (u2, zero2) = (_unit(jax.lax.stop_gradient(x)) for x in (x1, x2))
 
@@ -114,8 +116,10 @@ def _unit(x: Array) -> tuple[Array, Array]:
 def _exact(x: Array, others: Array) -> Array:
     """Return δ between a vector x, [d], and each row x' of `others`, [M, d], also if their directions nearly agree.
 
-    The largest absolute entry of each vector must lie between ½ and 1. Let c = x·x'/x·x and o = x' − c x. Then o is
-    orthogonal to x, and sin θ = ‖o‖/‖x'‖ for the angle θ between x and x'.
+    The largest absolute entry of each vector must lie between ½ and 1, so that squares do not over- or underflow. Let
+    c = (x·x')/(x·x) and o = x' − c x. Then o is orthogonal to x. For the angle θ between x and x'::
+
+        sin θ = ‖o‖/‖x'‖,   1 − abs(cos θ) = sin² θ/(1 + abs(cos θ)).
 
     If θ is small, the rounding error of the product c x can be as large as o. Therefore c and x are split into halves,
     whose products are exact. Because of the rounding error of c, o still has a small component along x, which is
@@ -137,7 +141,7 @@ def _exact(x: Array, others: Array) -> Array:
 
 
 def _scaled(x: Array) -> Array:
-    """Return each vector times a power of two, so that its largest absolute entry is between ½ and 1. It is exact."""
+    """Return each vector times a power of two, which rounds nothing. Its largest absolute entry is then in [½, 1)."""
     exponent = jnp.frexp(jnp.max(jnp.abs(x), -1, keepdims=True))[1]
     return jnp.ldexp(x, -exponent)
 

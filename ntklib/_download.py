@@ -25,8 +25,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 TIMEOUT = (10.0, 60.0)  # the longest time to connect, and the longest time without a byte, in seconds
-SLOWEST = (1_000, 60.0)  # a host that sends fewer than so many bytes in so many seconds is given up
-PAUSE = 0.1  # seconds from a connection that broke to the next one
+SLOWEST = (1_000, 60.0)  # bytes and seconds: a host that sends fewer bytes in this time is given up
+PAUSE = 0.1  # seconds between a connection that broke and the next one
 CHUNK = 1 << 15  # the most bytes that are read at once
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # images and labels for training, then for testing
@@ -162,7 +162,7 @@ def _folder(name: str) -> Path:
     except RuntimeError:  # `expanduser` finds no home folder
         raise OSError(
             f"The data folder {chosen or 'in the cache of this user'} cannot be found: that user has no home folder. "
-            f"Set the environment variable NTK_DATA_DIR to the whole path of a folder."
+            f"Set the environment variable NTK_DATA_DIR to the absolute path of a folder."
         ) from None
 
 

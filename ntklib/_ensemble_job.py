@@ -26,7 +26,8 @@ class Job:
     """The checked arguments of `ensemble`, and the functions that train a group of members.
 
     A `member` is a dict: the key, the settings and the examples of one network. A group is such a dict with a first
-    axis over members, except for examples that all members share.
+    axis over members, except for examples that all members share. `make` returns the optimizer for the settings of a
+    member.
     """
 
     build: Build
@@ -77,9 +78,10 @@ class Job:
     def compiled(self) -> tuple[Callable, Callable, Callable]:
         """The functions `start`, `advance` and `look` for a group.
 
-        By `vmap` all members take a step at once. Only networks with convolutions on a CPU take turns: this is faster,
-        because the patches of one member stay in the cache. Their losses are computed by one call for each member,
-        outside of a loop, where convolutions are fast and need no patches.
+        By `vmap` all members take a step at once. On a CPU, networks with convolutions are trained one after the other
+        instead: this is faster, because the patches of one member stay in the cache (see `ntklib._convolutions`). Their
+        losses are computed by one call for each member, outside of a loop, where convolutions are fast and need no
+        patches.
         """
         start = jax.vmap(self.start, in_axes=(self.axes,))
         if self.takes_turns:

@@ -98,7 +98,9 @@ class Data:
         """
         n = len(self.x_train)
         if self.x_train.ndim != 4:
-            raise ValueError(f"`augmented` moves images: call it before `flat()`. x_train is {self.x_train.shape}.")
+            raise ValueError(
+                f"`augmented` moves images: call it before `flat()`. `x_train` has shape {self.x_train.shape}."
+            )
         smallest = min(self.x_train.shape[1:3])
         _checks.count("n_train", n_train, minimum=n)
         _checks.count("shift", shift)
@@ -139,7 +141,7 @@ def load(name: str, n_train: int | None = None, n_test: int | None = None, seed:
         seed: An integer that chooses the order of the images; a subset consists of the first images. The seed also
             chooses the test part of "mnist5k" and "digits", and the places of the patches of "photo_patches".
         pool: Each window of pool × pool pixels becomes one pixel, with their mean gray level. Windows do not overlap: 2
-            makes 14×14 pixels of 28×28, and 4 makes 7×7. `mean` and `std` are those of the pooled images.
+            makes 14×14 pixels of 28×28, and 4 makes 7×7. `mean` and `std` of the result are those of the pooled images.
 
     Returns:
         A `Data`. Equal arguments give equal images.
@@ -224,7 +226,8 @@ def shift(
         The moved images, [N, H, W, C], of the type of `images`.
 
     Raises:
-        TypeError: If `images` are not floating-point numbers, `down` or `right` not whole, or `edge` no number or word.
+        TypeError: If `images` are not floating-point numbers, `down` or `right` are not whole numbers, or
+            `edge` is neither a number nor a word.
         ValueError: If a shape does not fit, if a number is not finite, if `edge` is another word, or if an image is
             moved by its size or more and `edge` is not "wrap".
 
@@ -280,7 +283,7 @@ def _shifted(images: np.ndarray, down: np.ndarray, right: np.ndarray, edge: floa
 
 
 def _window_sums(name: str, images: np.ndarray, pool: int) -> np.ndarray:
-    """Return the sum of the gray levels of each window. Unlike the means, the sums are whole numbers."""
+    """Return the sum of the gray levels of each window. `_mean_and_std` needs whole numbers, which means are not."""
     if pool == 1:
         return images
     n, height, width, channels = images.shape
@@ -424,8 +427,8 @@ def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
     """Return the mean and the standard deviation of all gray levels.
 
-    Both are computed from the number of pixels of each level. This is exact, and needs no floating-point copy of the
-    images.
+    Both are computed from the number of pixels of each level. So rounding errors do not add up over the pixels, and no
+    floating-point copy of the images is needed.
     """
     chunks = np.array_split(images, 1 + len(images) // 1_000)
     levels = np.arange(1 + max(255, int(images.max())))

@@ -34,7 +34,8 @@ class Kernel:
     units. After an affine layer all units have the same Σ and Θ, and the kernels between two different units are zero.
 
     The kernel of two images has an entry for each pixel, and compares this pixel of both images. While a pooling layer
-    is still to come, it has an entry for each pair of a pixel of the first image and a pixel of the second.
+    is still to come, it has an entry for each pair of a pixel of the first image and a pixel of the second, because
+    pooling takes means over such pairs.
 
     Args:
         nngp: Σ, [N, M]; for images [N, M, H, W], and before a pooling layer [N, M, H, W, H, W].
@@ -48,13 +49,13 @@ class Kernel:
         pools: The number of pooling layers that are still to come.
         equal_variances: Whether all units have the same variance. The kernel map of an activation needs such units.
             After `Flatten` the units of different pixels have different variances.
-        acute: Whether no correlation can be negative, as after ReLU. If True, the kernel map of the next ReLU takes
-            half of the time.
+        acute: Whether no correlation ρ = cos θ can be negative, as after ReLU: no angle θ is obtuse. If True, the
+            kernel map of the next ReLU takes half of the time.
         delta: 1 − abs(ρ) with the sign of ρ, where ρ = Σ(x, x')/√(Σ(x, x) Σ(x', x')); of the shape of `nngp`. Near
             ρ = ±1 it keeps the digits that Σ loses (see `ntklib.duals.correlation`). By default it is computed from
-            `nngp`, `q1` and `q2`, which leaves half of the digits there. Derivatives pass through these three arrays,
-            and not through `delta`.
-        tables: The tables of activations that `gram` makes, or None.
+            `nngp`, `q1` and `q2`. Then it has only half of the digits there. Derivatives pass through these three
+            arrays, and not through `delta`.
+        tables: The tables of the duals of activations that `gram` makes (see `ntklib.duals.tables`), or None.
 
     Example:
         >>> k = Kernel.from_inputs(jnp.array([[3.0, 4.0], [0.0, 2.0]]))
@@ -121,7 +122,7 @@ class Kernel:
         return v1[:, None, :, :, None, None], v2[None, :, None, None]
 
     def within(self) -> list[tuple[Array, Array, Array]]:
-        """Return the arguments (q12, q1, q2) of an activation's dual for the next `q1`, and those for the next `q2`.
+        """Return the arguments (q12, q1, q2) with which the dual of an activation gives the new `q1`, and the new `q2`.
 
         If no pooling layer is to come, the three arguments are the same array of variances. Before a pooling layer the
         first argument holds the covariances of two pixels of an image, and the others hold their variances.
@@ -148,6 +149,8 @@ class Kernel:
         if self.pools:
             return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2)
         k = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=nngp)  # a placeholder until δ is known
+        # The means of `distances` are the distances after this layer, relative to the old sizes. They are solved for
+        # 1 ∓ ρ. If a variance is zero, ρ is set to 0.
         minus, plus = (fn(a, axes[2]) for a in now.distances())
         r1, r2 = (a for a in k.shares(*now.sizes()))
         apart, both = jnp.square(r1 - r2) / 2, inverse(r1 * r2)
@@ -184,7 +187,7 @@ class Kernel:
     def pooled(self) -> "Kernel":
         """Return the kernel after a pooling layer: `pools` is reduced by 1, but not below 0.
 
-        If no pooling layer is to come, only the entries at which both pixels are the same are kept.
+        If no further pooling layer is to come, only the entries at which both pixels are the same are kept.
         """
         if self.pools == 1 and self.q1.ndim == 5:
             nngp, ntk = (jnp.einsum("nmhwhw->nmhw", a) for a in (self.nngp, self.ntk))
@@ -200,8 +203,8 @@ class Kernel:
         if not self.gaussian:
             raise ValueError(
                 f"{layer} has no kernel here: in the limit it must see centered Gaussian units, so it must follow an "
-                f"affine layer (Dense, Conv), not the inputs or another activation. Put a Dense between, or join two "
-                f"functions in one ntklib.Elementwise."
+                f"affine layer (Dense, Conv), not the inputs or another activation. Put a Dense before it, or join "
+                f"two activations in one ntklib.Elementwise."
             )
 
     def require_equal_variances(self, layer: str) -> None:

@@ -39,7 +39,7 @@ def functional(model: Model) -> tuple[ApplyFn, Params]:
 
     Returns:
         (apply_fn, params), where apply_fn(params, x) maps N inputs to outputs [N, K]. The function of a module is pure
-        and differentiable. A function of your own must be.
+        and differentiable. A function of your own must be both, too.
 
     Raises:
         TypeError: If `model` is none of these, if a Linen module comes without its variables, if an `nnx.Module` cannot
@@ -189,8 +189,8 @@ class Static:
 class _Function:
     """The function of a Flax module: a pytree whose leaves are the module's state other than its parameters.
 
-    The functions of all modules of one architecture have the same structure. They are equal if their leaves are the
-    same arrays, and therefore if there are no leaves.
+    The functions of all modules of one architecture have the same structure. Two of them are equal if their leaves are
+    the same array objects. Without leaves they are always equal.
     """
 
     module: Static
@@ -270,7 +270,8 @@ def with_batch_statistics(apply_fn: ApplyFn, params: Params, x: Array) -> ApplyF
     """Return the function of a Flax module with the statistics of a batch in place of BatchNorm's running statistics.
 
     The network is called with `params` on the batch `x`. Each BatchNorm takes the mean and the variance of its inputs,
-    keeps them as its new statistics, and normalizes its inputs with them in this call.
+    keeps them as its new statistics, and normalizes its inputs with them in this call. A function that is not of a Flax
+    module is returned as it is.
 
     Args:
         apply_fn: The function of a Flax module, from `functional`.

@@ -2,7 +2,7 @@
 
 The weights W of an affine layer with fan-in n and fan-out m have the multiplier n^-a. They are drawn with standard
 deviation n^-b, and SGD trains them with the learning rate η n^-c m^-e. The first layer, the hidden layers and the last
-layer each have their own exponents.
+layer each have their own exponents (see `Exponents`).
 
 A parameterization puts σ_w and σ_b either into the multipliers of W and of the bias, or into their initial standard
 deviations. In the second case their learning rates have the factors σ_w² and σ_b². The functions that `sgd` trains are
@@ -29,7 +29,7 @@ Role = Literal["input", "hidden", "output"]
 class Exponents:
     """The exponents for the layers of one role (first, hidden or last).
 
-    `Parameterization` adds the factors σ_w and σ_b.
+    They leave out the factors σ_w and σ_b, by which `Parameterization` multiplies in addition.
 
     Args:
         multiplier: The multiplier of W is fan_in^-multiplier.
@@ -227,11 +227,12 @@ def sgd(
 
 
 def weight_decay(net: nnx.Module, strength: ArrayLike, *, like: Parameterization = NTK) -> optax.GradientTransformation:
-    """Return weight decay that acts as decay of one strength for all parameters would in another parameterization.
+    """Return weight decay that has the effect of plain weight decay under another parameterization.
 
-    Let s be the multiplier of a parameter θ, and s' its multiplier under the parameterization `like`. Under `like` the
-    same function has the parameter θ' = (s/s') θ. Its penalty λ/2 ‖θ'‖² equals λ/2 (s/s')² ‖θ‖². The transformation
-    adds the gradient of this penalty to the gradient g of the loss::
+    Plain weight decay has one strength λ for all parameters. Let s be the multiplier of a parameter θ, and s' its
+    multiplier under the parameterization `like`. Under `like` the same function has the parameter θ' = (s/s') θ. Its
+    penalty λ/2 ‖θ'‖² equals λ/2 (s/s')² ‖θ‖². The transformation adds the gradient of this penalty to the gradient g of
+    the loss::
 
         g  ->  g + λ (s/s')² θ.
 
@@ -242,8 +243,8 @@ def weight_decay(net: nnx.Module, strength: ArrayLike, *, like: Parameterization
         STANDARD    λ n/σ_w²    λ/σ_b²
 
     If `sgd` follows, a network under STANDARD then trains exactly as under NTK with the same η, μ and λ.
-    `optax.add_decayed_weights` gives all parameters the strength λ, which is n/σ_w² times less for the weights of a
-    layer under STANDARD.
+    `optax.add_decayed_weights` gives all parameters the strength λ. For the weights of a layer under STANDARD this is
+    n/σ_w² times less.
 
     Args:
         net: The network. Parameters of layers that are not from ntklib have the strength λ.

@@ -265,7 +265,7 @@ def _chosen(kernel: np.ndarray, y: np.ndarray, by: str) -> tuple[float, np.ndarr
     _checks.usable_diagonal("training inputs", kernel.diagonal(), kernel.dtype)
     mean, size = kernel.diagonal().mean(), float(np.abs(y).max()) or 1.0
     values, modes = np.linalg.eigh(kernel)
-    values, parts = np.maximum(values, 0.0), modes.T @ (y / size)  # y has any size, and squares have not
+    values, parts = np.maximum(values, 0.0), modes.T @ (y / size)  # squares of a very large y would overflow
     squares = modes**2
 
     def score(log_ridge: float) -> float:
@@ -299,9 +299,9 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
 
         f(x) = Θ(x, X) α,  α = (Θ(X, X) + ridge · tr(Θ(X, X))/N · 1)⁻¹ y.
 
-    Without a ridge this is the mean over initializations of infinitely wide networks that are trained to the end by
-    gradient flow. After `fit` the estimator has the attributes `dual_coef_` (α, [N, K]), `X_fit_`, `net_` and `ridge_`,
-    and with "cg" also `n_iter_`.
+    Without a ridge f(x) is the output of an infinitely wide network that is trained to the end by gradient flow, in the
+    mean over initializations. After `fit` the estimator has the attributes `dual_coef_` (α, [N, K]), `X_fit_`,
+    `net_` and `ridge_`, and with "cg" also `n_iter_`.
 
     Args:
         net: A network of this library. Only its kernel is used, not its parameters. By default a network is built from
@@ -331,7 +331,7 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
     Raises:
         TypeError: From `fit`, if an argument has the wrong type.
         ValueError: From `fit`, if an argument is out of range, or if the kernel is singular.
-        NotConvergedError: From `fit` with "cg", if the residual is above 1e-8 after 500 iterations (see
+        NotConvergedError: From `fit` with "cg", if the relative residual is above 1e-8 after 500 iterations (see
             `ntklib.cg_solve`).
 
     Example:

@@ -60,7 +60,7 @@ def cross_entropy(logits: Array, targets: Array) -> Float[Array, ""]:
 
 
 def accuracy(outputs: Array, labels: Array) -> Float[Array, ""]:
-    """Return the share of examples for which the number of the largest output is the label.
+    """Return the share of examples whose largest output is that of their label.
 
     Args:
         outputs: [N, K].
@@ -148,9 +148,10 @@ def train(
         instance) and `jax.jit`. There it shows no bar, raises no FloatingPointError, and does not update a module.
         Arrays sharded over explicit axes of a mesh are gathered to one device.
 
-        On a CPU a step computes convolutions as products of patches with weights, unless they are grouped or
-        transposed. In a loop this is 6 to 100 times as fast as XLA's convolution. The patches of a layer take as much
-        memory as its inputs times the size of the window, for one layer at a time; smaller batches need less.
+        On a CPU a step computes a convolution as the matrix product of its patches with its weights, unless it is
+        grouped or transposed. (The patch of an output pixel holds the inputs in its window.) In a loop this is 6 to 100
+        times as fast as XLA's convolution. The patches of a layer take as much memory as its inputs times the number of
+        pixels of a window, for one layer at a time. Smaller batches need less.
     """
     apply_fn, params = functional(model)
     params = jax.tree.map(gathered, params)
@@ -286,7 +287,7 @@ def run(
         interrupted.
     """
     looks: list[tuple[Array, Any]] = []
-    done, chunk = 0, steps if bar.disable else max(1, steps // 50)
+    done, chunk = 0, steps if bar.disable else max(1, steps // 50)  # a bar that is shown moves about 50 times
     try:
         for stop in [*stops, *([] if stops[-1] == steps else [steps])]:
             while done < stop:

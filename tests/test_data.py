@@ -945,7 +945,7 @@ def test_a_tilde_in_the_data_folder_is_a_home_folder(host, source, files, tmp_pa
     monkeypatch.setenv("NTK_DATA_DIR", "~no-such-user/data")
     text = refusal()
     assert "~no-such-user/data" in text
-    assert "whole path" in text
+    assert "absolute path" in text
 
 
 def test_an_interrupted_download_leaves_a_part_and_the_next_call_goes_on(host, source, files, tmp_path, monkeypatch):

@@ -47,10 +47,10 @@ _SINGLE = float(np.finfo(np.float32).eps)
 def rounding(kernel: Any, *, square: bool) -> float:
     """Return the machine epsilon ε of the arithmetic in which a kernel was computed.
 
-    For a kernel in float64 it is the ε of float32 in two cases: if all entries are float32 numbers and some need more
-    than 16 bits, or if the kernel is `square` and not symmetric to the digits of float64. Numbers that somebody has
-    typed, such as 0 and 1.5, need fewer bits, and are exact. In all other cases, and for traced kernels, it is the ε of
-    the kernel's dtype.
+    For a kernel in float64 it is the ε of float32 in two cases: if float32 holds all entries exactly and some have more
+    than 16 significant bits, or if the kernel is `square` and not symmetric to the digits of float64. Numbers that
+    somebody has typed, such as 0 and 1.5, have fewer bits, and are exact. In all other cases, and for traced kernels,
+    it is the ε of the kernel's dtype.
     """
     eps = float(jnp.finfo(kernel.dtype).eps)
     if is_traced(kernel) or kernel.dtype != np.float64:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 #: The default of `max_memory`, in bytes: 2 GiB. A laptop with 8 GB has this much to spare, and for `cg_solve` with
-#: 60,000 inputs it is enough. Only `gram` has no bound by default, because there the result counts as well.
+#: 60,000 inputs it is enough. Only `gram` has no bound by default, because its bound includes the result.
 MAX_MEMORY = 2**31
 
 

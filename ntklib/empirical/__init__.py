@@ -7,7 +7,7 @@ this order:
 - `program` reads the function as a list of operations, in which `affine` finds the affine layers.
 - `cost` counts the operations and bytes of each of the `methods`, and `plan` chooses one, with the sizes of tiles.
 - `blocks` computes the kernel tile by tile, and `sharded` does so on several devices.
-- `layerwise` computes the derivatives for one of the methods, and `terms` multiplies derivatives to a tile.
+- `layerwise` computes the derivatives for one of the methods, and `terms` makes a tile from products of derivatives.
 """
 
 from ntklib.empirical.kernels import empirical_nngp, empirical_ntk

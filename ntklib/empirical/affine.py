@@ -262,8 +262,9 @@ def _inputs(program: Program, layer: AffineLayer, values: dict[int, Any], dtype:
 def _patches(x: Array, p: dict[str, Any], window: tuple[int, ...], out: tuple[int, ...]) -> list[Array]:
     """Return the patch of each of the T output pixels, as parts [places · channels, T] to be concatenated.
 
-    A place is a position in the window of the convolution. The patches are made by strided slices along one axis after
-    the other. The axes of pixels are the last ones, so that whole rows of pixels are copied at a time.
+    The patch of an output pixel holds the inputs in its window. A place is a position in the window. The patches are
+    made by strided slices along one axis after the other. The axes of pixels are the last ones, so that whole rows of
+    pixels are copied at a time.
     """
     numbers = p["dimension_numbers"]
     x = x.transpose(numbers.lhs_spec[1], numbers.lhs_spec[0], *numbers.lhs_spec[2:])  # [channels, batch, pixels...]

@@ -1,8 +1,9 @@
 """Kernels of a finite network in tiles, under a bound on memory.
 
 A tile is the part of the kernel between some examples of x1 and some of x2. For each of these two sets the method
-computes a block, for instance the Jacobians of the examples. It then contracts both blocks to the tile. A block is used
-for several tiles. If the block of one example needs too much memory, a block has only some of the outputs.
+computes a block, for instance the Jacobians of the examples. It then contracts the two blocks, which gives the tile.
+A block is used for several tiles. If the block of one example needs too much memory, a block has only some of the
+outputs.
 """
 
 import functools

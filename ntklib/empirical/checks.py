@@ -79,7 +79,7 @@ def check_outputs(function: Function, arguments: Arguments, x1: Array, x2: Array
         x1: Inputs.
         x2: Inputs, or None.
         precision: The relative rounding error ε of the numbers that the model computes with. Outputs count as equal if
-            they differ by at most √ε times the largest, or by at most 30 times what `_noise` returns.
+            they differ by at most √ε times the largest, or by at most 30 times what `_noise` returns (a wide margin).
     """
     if function in _separate or is_staged(arguments, x1, x2):
         return
@@ -175,7 +175,7 @@ def _finite_edges(kernel: Array) -> tuple[Array, Array]:
 def _some(x1: Array, x2: Array | None) -> tuple[Array, bool]:
     """Return a few examples, and whether they differ. x2 is used only if x1 has fewer than `_SOME` examples.
 
-    If the examples at equal distances are all equal, one that differs from them replaces the last.
+    The examples are equally spaced in the set. If they are all equal, one that differs from them replaces the last.
     """
     known = x1 if x2 is None or len(x1) >= _SOME else jnp.concatenate([x1, x2.astype(x1.dtype)])
     rows = np.unique(np.linspace(0, len(known) - 1, _SOME).astype(int))

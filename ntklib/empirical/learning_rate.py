@@ -83,10 +83,10 @@ def empirical_max_learning_rate(
         The bound holds if the eigenvalue near λ is the largest. It is, unless the random vector at the start has almost
         no component along the eigenvector of λ_max. To be sure, compare with another `key`.
 
-        As a rule about ten products are enough, each of about 6 F N operations, where F is the number of one
-        evaluation. The memory is that of `ntk_vector_product`, and `max_products` · N · K numbers. On a CPU,
-        convolutions are computed as products of matrices, which is several times as fast here. The patches of one
-        layer then take the memory of its inputs times the size of the window.
+        As a rule about ten products are enough. Each takes about 6 F N operations, where F is the number of operations
+        of one evaluation of the network. The memory is that of `ntk_vector_product`, and `max_products` · N · K
+        numbers. On a CPU, convolutions are computed as products of matrices, which is several times as fast here. The
+        patches of one layer then take the memory of its inputs times the size of the window.
 
         The function compiles once for models of one architecture and inputs of one shape. It works inside `jit` and
         `vmap`, e.g. over the members of an `ensemble`. There it does not warn: look at `error`.

@@ -35,7 +35,8 @@ def planned(given: Ready, *, outputs: Outputs, method: Method, max_memory: float
     if method == "products" and not cost.pushes_forward:
         raise TypeError(costs.NO_PUSH)
     # Large tiles make matrix products fast; more tiles skip more of the lower triangle of a symmetric kernel. There are
-    # at least two along the rows, unless they would be smaller than a quarter of `widest`.
+    # at least two along the rows, unless they would be smaller than a quarter of `widest`. In a "full" kernel each
+    # example has K rows, so that a tile of 640/K examples has 640 rows.
     widest = max(8, 640 // k) if outputs == "full" else 256
     most = min(max(n, m), tile or min(widest, max(-(-n // 2), widest // 4)))
     memory, chunk = functools.partial(cost.memory, method), functools.partial(cost.chunk, method)

@@ -43,11 +43,11 @@ def ntk_vector_product(
 
     Note:
         For v [M, K] one backward pass through x2 gives the derivative Σ_x' v(x')ᵀ ∂f(x')/∂θ, and one forward pass
-        through x1 its product with ∂f(x)/∂θ. That takes about 3 F (N + M) operations, where F is the number of one
-        evaluation. For v [M] there are two such passes for each output, one output after the other: about
-        (2 K + 1) F (N + M) operations. The memory is that of one backward pass through all of x2 and one forward pass
-        through x1, which for v [M] also keeps its intermediate values. More inputs can be taken in parts:
-        Θ(x1, x2) v = Σ_i Θ(x1, x2_i) v_i.
+        through x1 its product with ∂f(x)/∂θ. That takes about 3 F (N + M) operations, where F is the number of
+        operations of one evaluation of the network. For v [M] there are two such passes for each output, one output
+        after the other: about (2 K + 1) F (N + M) operations. The memory is that of one backward pass through all of x2
+        and one forward pass through x1, which for v [M] also keeps its intermediate values. More inputs can be taken in
+        parts: Θ(x1, x2) v = Σ_i Θ(x1, x2_i) v_i.
 
         The function compiles once for models of one architecture and inputs of one shape, so that a solver can call it
         in a loop. It works inside `jit`, `vmap` and `jax.shard_map`.

@@ -1,8 +1,8 @@
 """The terms whose sum is an empirical NTK: Jacobians, and the factors of affine layers.
 
 They are laid out so that the terms of two blocks of examples are multiplied by batched matrix products, for all choices
-of `outputs`. Axes: B examples; C parts, of p numbers each, into which a sum is cut; G outputs k that are multiplied
-only with the same output; R outputs k that are multiplied with all outputs l.
+of `outputs`. Axes: B examples; C parts, of p numbers each, into which the sum is cut (over what, the table says); G
+outputs k that are multiplied only with the same output; R outputs k that are multiplied with all outputs l.
 
 ===============  =  =  ======================
 outputs          G  R  summed over
@@ -46,7 +46,7 @@ Term = Factors | Array
 def parts(outputs: str, inputs: int, k: int, units: int) -> int:
     """Return C, the number of equal parts into which the sum over a Jacobian [inputs, K, units] is cut.
 
-    Parts have at most max(`_LONG`, units) numbers. If they would have fewer than a quarter of this, the sum is not cut.
+    Parts have at most max(`_LONG`, units) numbers. If they would have fewer than `_LONG`/4, the sum is not cut.
     """
     rows, length = (inputs * k * units, 1) if outputs == "mean" else (inputs, units)
     fit = (g for g in range(min(rows, _LONG // length), 0, -1) if rows % g == 0)
@@ -64,7 +64,7 @@ def cut(outputs: str, entries: Array) -> Array:
 
 
 def joined(outputs: str, jacobians: Sequence[Array]) -> list[Array]:
-    """Return Jacobians [K, p] after `cut`. Those of at most `_LONG` parameters are first joined to one."""
+    """Return Jacobians [K, p] after `cut`. Those of at most `_LONG` parameters are first joined into one."""
     small = [entries for entries in jacobians if entries.shape[1] <= _LONG]
     large = [entries for entries in jacobians if entries.shape[1] > _LONG]
     whole = [entries[None] if outputs == "mean" else entries.T[:, :, None] for entries in large]
@@ -74,7 +74,10 @@ def joined(outputs: str, jacobians: Sequence[Array]) -> list[Array]:
 
 
 def groups(outputs: str, k: int, sizes: Sequence[int]) -> int:
-    """Return the number of products of parts of `joined` Jacobians of these sizes, plus one sum for each Jacobian."""
+    """Return how many arrays of the size of a tile `contract` makes from `joined` Jacobians of these sizes.
+
+    It makes a product for each part, and a sum for each Jacobian.
+    """
     small, large = sum(p for p in sizes if p <= _LONG), [p for p in sizes if p > _LONG]
     counts = [parts(outputs, 1, k, p) if outputs == "mean" else parts(outputs, p, k, 1) for p in large]
     return sum(counts) + len(counts) + parts(outputs, 1, k, max(small, 1)) + 1
