@@ -32,7 +32,7 @@ class CGSolution:
 
     Args:
         solution: α, [N, K], in float64.
-        residuals: ‖y − (Θ + λ)α‖/‖y‖ for each output, [K], computed from α itself.
+        residuals: ‖y − (Θ + λ)α‖/‖y‖ for each output, [K], computed anew from α at the end.
         iterations: The number of iterations, including those before a checkpoint.
         history: The largest residual of an output before the first and after each iteration, [iterations + 1].
         rank: The rank of the preconditioner.
@@ -90,8 +90,9 @@ def cg_solve(
         y: Targets, [N, K].
         ridge: Above zero, relative to the mean of the kernel's diagonal.
         kernel: "ntk" or "nngp".
-        tol: The relative residual ‖y − (Θ + λ)α‖/‖y‖ that no output may exceed. Before the solution is returned, the
-            residual is computed from α itself. If it is above `tol`, the iteration continues from α.
+        tol: The relative residual ‖y − (Θ + λ)α‖/‖y‖ that no output may exceed. The iteration updates α and the
+            residual together. Before the solution is returned, the residual is computed anew from α, without the
+            rounding errors of these updates. If it is above `tol`, the iteration continues from α.
         max_iterations: The largest number of iterations.
         preconditioner: The rank r of the approximation Θ ≈ FFᵀ by randomly pivoted Cholesky. Each iteration applies
             (FFᵀ + λ)⁻¹. With 0 there is no preconditioner. The default is 10 √N, or less if F would need more than a
@@ -129,8 +130,8 @@ def cg_solve(
 
     Note:
         An iteration takes N² K multiplications, and the time of `gram` for the tiles that are not kept. The
-        preconditioner takes r columns of the kernel or more, N r² operations and N r numbers. Vectors, sums and the
-        preconditioner are in float64, whatever the type of `x`.
+        preconditioner takes r columns of the kernel or more (some are rejected), N r² operations and N r numbers.
+        Vectors, sums and the preconditioner are in float64, whatever the type of `x`.
 
     References:
         Hestenes & Stiefel 1952; Chen, Epperly, Tropp & Webber 2022 for the preconditioner.
@@ -155,7 +156,7 @@ def cg_solve(
     operator = _Operator(tiles, room=max_memory - tiles.memory)
     diagonal = tiles.diagonal().astype(np.float64)
     _checks.usable_diagonal("inputs `x`", diagonal, tiles.dtype)
-    # Squares of targets as large as 1e200 overflow, and those of targets as small as 1e-200 vanish: solve for others.
+    # The square of 1e200 overflows, and that of 1e-200 is zero: solve for targets that are scaled to order 1.
     largest = np.abs(y).max(0)
     unit = np.where((largest > 1e100) | (largest < 1e-100), 2.0 ** (np.frexp(largest)[1] - 1), 1.0)
     y = y / unit
@@ -177,7 +178,8 @@ def cg_solve(
         raise NotConvergedError(
             f"The residual is {residuals.max():.3g} after {result.iterations} iterations, above `tol` = {tol:g}. "
             f"Allow more with `max_iterations`, a larger `preconditioner` (its rank was {inverse.rank}) or a larger "
-            f"`ridge`; a kernel in float32 does not get far below 1e-7. The error's `.result` has the solution so far.",
+            f"`ridge`. With a small ridge, rounding can make a float32 kernel indefinite: then pass `x` in float64. "
+            f"The error's `.result` has the solution so far.",
             result,
         )
     return result
@@ -210,9 +212,9 @@ def _iterate(operator: "_Operator", inverse: PivotedCholesky, y: np.ndarray, shi
              most: int, saved: Checkpoint, bar: tqdm) -> tuple[np.ndarray, np.ndarray, list[float]]:  # fmt: skip
     """Run conjugate gradients (Hestenes & Stiefel 1952), and return (α, residuals, history).
 
-    Each column takes steps of its own size. By rounding the residual r of the iteration drifts away from y − (Θ + λ)α,
-    and the r of a checkpoint may be wrong altogether. The residual is therefore computed from α for a checkpoint and at
-    the end. If it is too large at the end, the iteration starts again from α.
+    Each column takes steps of its own size. Rounding makes the residual r of the iteration drift away from
+    y − (Θ + λ)α, and the r of a checkpoint file may have been changed. The residual is therefore computed anew from α
+    when a checkpoint is read, and at the end. If it is too large at the end, the iteration starts again from α.
     """
     scale = _nonzero(_norms(y))
 
