@@ -265,7 +265,7 @@ def test_a_kernel_of_zeros_moves_nothing(dtype):
     mean, cov = ntk.ensemble_posterior(record(zero), y, record(cross), record(own), t=jnp.inf)
     assert not mean.any()
     assert_close(cov, own, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"`nngp_train` is singular .* inputs that are zero"):
+    with pytest.raises(ValueError, match=r"`nngp_train` is singular .* some inputs are zero"):
         ntk.gp_posterior(zero, y, cross, own, ridge=0.1)
     assert_close(ntk.gradient_flow(zero, y, t=1.0, ntk_test_train=np.ones((M, N), dtype))[0], np.zeros((N, K)))
 

@@ -24,14 +24,14 @@ def factor(argument: str, kernel: Array, ridge: Any, eps: float) -> Array:
     regular = kernel + ridge * jnp.trace(kernel) / n * jnp.eye(n, dtype=kernel.dtype)
     low = jnp.linalg.cholesky(regular)
     pivots = jnp.diagonal(low) ** 2
-    # Pivot i is the variance of the output at input i, given the outputs at the inputs before it. Below the floor it is
-    # a rounding error. The factor of an indefinite matrix is NaN, and `NaN > floor` is False.
+    # Pivot i is the variance of the output at input i, given the outputs at the inputs before it. Below the floor (that
+    # of `_spectrum`) it may be a rounding error. The factor of an indefinite matrix is NaN, and `NaN > floor` is False.
     floor = 4 * n**0.5 * eps * jnp.diagonal(regular)
     if not _checks.is_traced(pivots) and not bool((pivots > floor).all()):
         raise ValueError(
-            f"`{argument}` is singular to the precision of its type with `ridge` = {ridge:g}: inputs that are zero, "
-            f"equal or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4, or compute it in "
-            f"float64."
+            f"`{argument}` is singular to the precision of its type with `ridge` = {ridge:g}: some inputs are zero, "
+            f"equal or nearly equal, or there are more inputs than features. Use a ridge, e.g. ridge=1e-4, or compute "
+            f"the kernel in float64."
         )
     return low
 

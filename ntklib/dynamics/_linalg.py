@@ -14,10 +14,12 @@ from jax import Array
 def double_precision(known: bool) -> Iterator[None]:
     """Return a context in which JAX computes in float64 if `known` is true. Otherwise the context changes nothing.
 
-    `known` says that no value is traced. An eigendecomposition moves eigenvalues by about ε λ_max, where ε is the
-    precision of its type, and λ_max grows like N. Rounding the kernel's entries to float32 moves eigenvalues only by
-    about ε√N times the diagonal, with the ε of float32. A decomposition in float32 would move them √N times as far.
-    Inside jit the context computes immediately, instead of adding float64 operations to a program in float32.
+    `known` says that no value is traced. Inside jit, operations in the context run immediately. Otherwise JAX would add
+    operations in float64 to a program in float32.
+
+    The reason for float64: an eigendecomposition moves eigenvalues by about ε λ_max, where ε is the precision of its
+    type, and λ_max grows like N. Rounding the kernel's entries to float32 moves eigenvalues only by about ε√N times the
+    diagonal, with the ε of float32. A decomposition in float32 would therefore move them √N times as far.
     """
     if not known:
         yield
@@ -32,7 +34,7 @@ def inside_jit() -> bool:
 
 
 def vector(values: Any, dtype: Any) -> Array:
-    """Return one time or several as an array [T] of a type. Known times beyond the range of the type become ∞."""
+    """Return one time or several as an array [T] of `dtype`. Known times beyond the range of this type become ∞."""
     if isinstance(values, jax.core.Tracer):
         return jnp.atleast_1d(values).astype(dtype)
     with np.errstate(over="ignore"):
@@ -66,8 +68,8 @@ def descent(
 
         p = 1 − λ a,  v ← μ v + p,  a ← a + η v  (heavy ball)  or  a ← a + η (μ v + p)  (Nesterov's).
 
-    This affine map of (a, v) is raised to the power of the number of steps by repeated squaring. It needs no division
-    by λ, so that small rates keep their digits, and no special case for critical damping.
+    This affine map of (a, v) is raised to the power of the number of steps by repeated squaring. This needs no division
+    by λ, so that small rates keep their digits, and no special case for critical damping (two equal roots).
     """
     # In terms of v before the step, a grows by η (old · v + new · p).
     old, new = (momentum**2, 1 + momentum) if nesterov else (momentum, jnp.ones_like(momentum))

@@ -5,8 +5,9 @@ entries of Θ have independent errors of size σ √(Θ_ii Θ_jj) (see `_spectru
 
     σ ‖D^½ c‖ (√Θ(x, x) + ‖D^½ w(x)‖),  w(x) = g(Θ) Θ(X, x),  D = diag(Θ).
 
-The second term rests on |g(λ) − g(λ')|/|λ − λ'| ≤ g(λ) g(λ'). The estimate is small for smooth targets, because their
-c is small, and at early times, because g is at most t/N.
+The first term comes from the errors of Θ(x, X), the second from those of g(Θ). In the eigenbasis, an error E of Θ(X, X)
+changes g(Θ) by E_ab times (g(λ_a) − g(λ_b))/(λ_a − λ_b), and this quotient is at most g(λ_a) g(λ_b) in absolute value.
+The estimate is small for smooth targets, because their c is small, and at early times, because g is at most t/N.
 """
 
 import math
@@ -28,8 +29,8 @@ RIDGES = tuple(10.0**k for k in range(-10, 1))
 def of_outputs(spectrum: Spectrum, evolve: Evolve, wanted: Array, points: Projected | None) -> tuple[float, float]:
     """Return the largest errors that rounding of the kernel causes in training and test outputs, at the last time.
 
-    Both are estimates in the units of the targets. Without test points the second is 0. `wanted` is y − f_0, [N, K],
-    after `averaged`.
+    Both are estimates in the units of the targets. Without test points the second is 0. `wanted` is the result of
+    `averaged` for y − f_0, [N, K].
     """
     n, d, u = len(spectrum.values), spectrum.diagonal, spectrum.modes
     learned, integral = (a[-1] for a in spectrum.filters(evolve))
@@ -37,7 +38,7 @@ def of_outputs(spectrum: Spectrum, evolve: Evolve, wanted: Array, points: Projec
     left_out = of_null_modes(spectrum, evolve, parts)
 
     def size(g: Array) -> Array:
-        """Return ‖D^½ c‖ of the output where it is largest."""
+        """Return the largest ‖D^½ c‖ of the K outputs."""
         return weighted_norm(d, (u @ (g[:, None] * parts)).T).max()
 
     # At training point j, √Θ_jj ‖row j of 1 − Θ g(Θ)‖ takes the place of the bracket in the module's docstring.
@@ -52,10 +53,10 @@ def of_outputs(spectrum: Spectrum, evolve: Evolve, wanted: Array, points: Projec
 def of_null_modes(spectrum: Spectrum, evolve: Evolve, parts: Array) -> float:
     """Return the largest change of an output, at the last time, if the eigenvalues of null modes were not zero.
 
-    If the known eigenvalues reach down to the floor without a gap, more eigenvalues are probably hidden below it. Each
+    If some known eigenvalue is below 100 times the floor, more eigenvalues are probably hidden below the floor. Each
     null mode is then given an eigenvalue λ near 2σ√N times the diagonal. The mode adds λ g times its component of
     y − f_0, with g at λ plus the ridge. `parts` are these components, Uᵀ(y − f_0), [N, K]. A kernel of low rank has a
-    gap above the floor, and its null modes add nothing.
+    gap above the floor: the result is 0.
     """
     null, floor, n = spectrum.null, spectrum.floor, len(spectrum.values)
     ratio = jnp.where(null, jnp.inf, spectrum.eigenvalues() / jnp.where(floor > 0, floor, 1.0))
@@ -95,7 +96,7 @@ def warn(
         eps: The ε of the type in which the kernel was computed.
         sigma: The relative error of the kernel's entries.
         ridge: The smallest ridge to advise, or None.
-        early: The advice to stop training earlier, or nothing.
+        early: The advice to stop training earlier, or "".
     """
     digits = round(-math.log10(eps))
     lost = max(1, round(digits + math.log10(error))) if error < 1 else digits

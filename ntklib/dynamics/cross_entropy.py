@@ -87,7 +87,7 @@ def cross_entropy_flow(
     times = _checks.times("t", t)
     _checks.real("rtol", rtol, above=0.0)
     if not _checks.is_traced(times) and np.isinf(times).any():
-        raise ValueError("`t` must be finite: on data that can be separated the logits grow forever.")
+        raise ValueError("`t` must be finite: if the kernel can separate the classes, the logits grow forever.")
     _no_labels(y)
     problem = Problem(
         ntk_train, y, f0, ntk_test_train, f0_test, numbers=(times, rtol), at_once=not _linalg.inside_jit()
@@ -111,10 +111,10 @@ def cross_entropy_flow(
 
 
 def _without_null_modes(problem: Problem) -> tuple[Array, Array | None]:
-    """Return Θ(X, X) and Θ(x, X) without their rounding errors along null modes. Traced kernels come back unchanged.
+    """Return Θ(X, X) and Θ(x, X) without their rounding errors along null modes.
 
     Along null modes the outputs never reach the targets. The coefficients c grow with t there, and would magnify these
-    errors.
+    errors. Inside jit, or if an argument is traced, both kernels come back unchanged.
     """
     if not problem.known:
         return problem.ntk, problem.ntk_test_train

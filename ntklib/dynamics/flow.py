@@ -65,10 +65,11 @@ def gradient_flow(
         f0: Training outputs at t = 0, [N, K]; zero by default.
         ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
         f0_test: Test outputs at t = 0, [M, K]; zero by default.
-        ridge: Not negative. The number ridge · tr(Θ)/N is added to the diagonal of Θ. This gives each training point a
-            feature of its own, with that variance. At t = ∞ the test outputs are those of ridge regression. The
-            training outputs still reach `y`, because the added features fit what the kernel does not. For ridge
-            regression at the training points, pass `ntk_train` also as `ntk_test_train`, and `f0` also as `f0_test`.
+        ridge: Not negative. The number ridge · tr(Θ)/N is added to the diagonal of Θ. It is as if each training point
+            had one more feature, which is zero at all other points. At t = ∞ the test outputs are those of ridge
+            regression. The training outputs still reach `y`, because the added features fit what the kernel does not.
+            For ridge regression at the training points, pass `ntk_train` also as `ntk_test_train`, and `f0` also as
+            `f0_test`.
 
     Returns:
         f_t(X), [N, K] for one time and [T, N, K] for several. With `ntk_test_train`, the pair of f_t(X) and f_t(x),
@@ -93,7 +94,8 @@ def gradient_flow(
         Eigenvalues below some 4ε√N times the diagonal count as zero, because rounding errors hide them. Here ε is the
         precision of the type in which the kernel was computed.
         A warning is given if rounding errors of the kernel move the outputs at the last time by more than 1 % of the
-        largest output. This happens if modes of small eigenvalues matter: for rough targets, late times and no ridge.
+        largest output. This happens if modes with small eigenvalues matter: at late times without a ridge, if the
+        targets are not smooth.
         The warning says how many digits are lost and what helps. Traced arguments give no warning.
 
     References:
@@ -170,8 +172,8 @@ def gradient_descent(
         y: Targets, [N, K].
         learning_rate: η ≥ 0. Above `max_learning_rate` (of Θ with its ridge) the outputs diverge, and a warning says
             so.
-        steps: One number of steps, or several ascending numbers [T], of any size (under jit below 2³¹). `jnp.inf` is
-            the end of training. It is allowed only if `learning_rate` is below `max_learning_rate`.
+        steps: One number of steps, or several ascending numbers [T], of any size (below 2³¹ if they are traced).
+            `jnp.inf` is the end of training. It is allowed only if `learning_rate` is below `max_learning_rate`.
         momentum: 0 ≤ μ < 1.
         nesterov: Whether to use Nesterov's momentum, as in `optax.sgd`, instead of the heavy ball's.
         f0: Training outputs at the start, [N, K]; zero by default.
@@ -193,8 +195,9 @@ def gradient_descent(
         [0.0, 0.5, 0.75, 1.0]
 
     Note:
-        The cost hardly grows with the number of steps: after one eigendecomposition, repeated squaring gives the power
-        of a step. Precision, memory and the warning about lost digits are those of `gradient_flow`.
+        The cost hardly grows with the number of steps: after one eigendecomposition a step is a small matrix for each
+        mode, whose powers are computed by repeated squaring. Precision, memory and the warning about lost digits are
+        those of `gradient_flow`.
 
     References:
         Lee et al. 2019, §2.2; Polyak 1964 for the heavy ball; Sutskever et al. 2013 for Nesterov's momentum.
@@ -227,10 +230,10 @@ def max_learning_rate(ntk_train: ArrayLike, momentum: Number = 0.0, *, nesterov:
 
     A mode with x = ηλ/N is stable if the roots of z² − (1 + μ − x) z + μ are at most 1 in absolute value. With
     Nesterov's momentum the polynomial is z² − (1 + μ)(1 − x) z + μ(1 − x). As x grows from 0, a root first leaves the
-    unit disk at z = −1.
+    unit disk at z = −1, which gives the formulas above.
 
-    On most data λ_max grows like N, because its mode is nearly constant over the inputs. The limit then hardly depends
-    on N.
+    On most data the entries of Θ have a positive mean, and λ_max is about N times this mean. The limit then hardly
+    depends on N.
 
     Args:
         ntk_train: Θ(X, X), [N, N].
@@ -280,7 +283,7 @@ def _is_stable(limit: float, problem: "Problem", learning_rate: float, counts: n
     if np.isinf(counts).any() and learning_rate >= limit * (1 - 4 * eps):
         raise ValueError(
             f"`learning_rate` = {learning_rate:g} is not below the largest stable one, {limit:.6g}, to the precision "
-            f"of the kernel: there is no end of training. Use a smaller one, or finite `steps`."
+            f"of the kernel: the outputs do not converge. Use a smaller one, or finite `steps`."
         )
     if learning_rate <= limit * (1 + max(1e-6, 4 * eps)):
         return True
@@ -300,7 +303,7 @@ class Problem:
     Args:
         ntk_train, y, f0, ntk_test_train, f0_test: As in `gradient_flow`.
         numbers: The other arguments that may be traced.
-        at_once: Whether the computation can run immediately inside jit. An integrator cannot.
+        at_once: False for a computation inside jit that cannot run immediately there, such as an integration.
     """
 
     def __init__(
@@ -349,8 +352,8 @@ class Problem:
     def unit(self) -> Array:
         """Return the largest power of two that is not above the kernel's largest entry; 1 for a kernel of zeros.
 
-        Dividing the kernel by it costs no digits, and keeps squares in the range of float32. Times and learning rates
-        must then be multiplied by it.
+        Dividing the kernel by it costs no digits, and keeps squares of entries in the range of float32. Times and
+        learning rates must then be multiplied by it.
         """
         largest = jnp.abs(self.ntk).max()
         return jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1), 1.0)
@@ -384,7 +387,7 @@ class Problem:
     def returned(self, outputs: tuple[Array, Array | None], *, several: bool) -> Any:
         """Return the training outputs, or the pair of training and test outputs, in the type of the result.
 
-        If `several` is false, take away the axis of times.
+        If `several` is false, the axis of times is removed.
         """
         train, test = (None if f is None else f.astype(self.dtype) for f in outputs)
         train, test = (f if f is None or several else f[0] for f in (train, test))

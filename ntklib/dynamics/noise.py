@@ -95,11 +95,11 @@ def sgd_moments(
         c̄ ← c̄ − (η/N) r̄,  C ← A C A + η² s [diag(Q)/N − Q/N²] + η²σ²K/(BN) 1,
         A = 1 − ηΘ/N,  r̄ = f_0 + Θ c̄ − y,  Q = Σ_k E[r_k r_kᵀ] = r̄ r̄ᵀ + Θ C Θ.
 
-    On the right of an arrow are the values before the step. diag(Q) is a diagonal matrix with the diagonal of Q. The
-    factor s is as in `noise_covariance`, and σ is `label_noise`. The equations are exact: steps need not be small,
-    batches need not be large, and the noise need not be Gaussian. The mean equals the outputs of full-batch gradient
-    descent. Each batch is drawn independently of all others. If each epoch is a permutation of the data instead, the
-    mean and the covariance are different (see `reshuffle` of `sgd_simulate`).
+    On the right of an arrow are the values before the step. diag(Q) is a diagonal matrix with the diagonal of Q, and 1
+    is the identity. The factor s is as in `noise_covariance`, and σ is `label_noise`. The equations are exact: steps
+    need not be small, batches need not be large, and the noise need not be Gaussian. The mean equals the outputs of
+    full-batch gradient descent. Each batch is drawn independently of all others. If each epoch is a permutation of the
+    data instead, the mean and the covariance are different (see `reshuffle` of `sgd_simulate`).
 
     Args:
         ntk_train: Θ(X, X), [N, N].
@@ -139,8 +139,8 @@ def sgd_moments(
         A warning is given if `learning_rate` is above `mean_square_limit`, where the covariance grows without bound.
         This test takes the time of some 30 steps, unless simple bounds decide. A warning is also given if rounding
         errors of the kernels move the mean at the last step by more than 1 % of the largest output. (The covariance is
-        less sensitive.) Traced arguments give no warning. Forward derivatives work (`jax.jvp`, `jax.jacfwd`). Reverse
-        ones do not (`jax.grad`): JAX has none for a loop whose length is an array.
+        less sensitive.) Traced arguments give no warning. Forward-mode derivatives work (`jax.jvp`, `jax.jacfwd`).
+        Reverse-mode ones do not (`jax.grad`): JAX has none for a loop whose length is an array.
     """
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
@@ -177,8 +177,8 @@ def sgd_moments(
 def _test_rows(given: Problem, spectrum: Spectrum, points: Projected, rate: Array, stops: Array) -> Array:
     """Return Θ(x, X) U divided by `Problem.unit`, as an array [T, M, N]. The columns of U are the modes.
 
-    The columns of null modes fade as the time η · steps grows (see `Spectrum.fading`). Without null modes the result is
-    the same at all times, and its shape is [1, M, N].
+    The columns of null modes shrink as the time η · steps grows (see `Spectrum.fading`). Without null modes the result
+    is the same at all times, and its shape is [1, M, N].
     """
     rows = points.rows[None] / given.unit()
     if not (_checks.is_traced(spectrum.null) or bool(spectrum.null.any())):
@@ -256,7 +256,8 @@ def sgd_simulate(
         replace: Whether a batch may hold an example twice.
         label_noise: As in `sgd_moments`.
         reshuffle: Whether to cut a new random permutation of the data into N/B batches in each epoch. The batches of an
-            epoch are then not independent, and their noise nearly cancels. `sgd_moments` does not describe this case.
+            epoch are then not independent, and their noise nearly cancels within the epoch. `sgd_moments` does not
+            describe this case.
         ntk_test_train: Θ(x, X), [M, N], with a row for each test point.
         f0_test: Test outputs at the start, [M, K]; zero by default.
 
@@ -309,7 +310,7 @@ def sgd_simulate(
 
 
 def _simulated_test(given: Problem, c: Array, rate: Array, stops: Array, train: Array) -> Array:
-    """Return f_0(x) + Θ(x, X) c, [runs, T, M, K]. Null modes of Θ(x, X) fade, because they hold rounding errors."""
+    """Return f_0(x) + Θ(x, X) c, [runs, T, M, K], with Θ(x, X) from `_test_rows`."""
     with given.precision():
         spectrum = given.spectrum()
         points: Any = given.projected(spectrum)
@@ -430,8 +431,8 @@ def _stops(steps: Steps) -> tuple[Array, bool]:
             raise ValueError("`steps` must be finite; for the end of training see `stationary_covariance`.")
         if stops.max() >= 2**31:
             raise ValueError(
-                f"`steps` must be below 2³¹; got {stops.max():g}. Each step is computed. For the end of training see "
-                f"`stationary_covariance`."
+                f"`steps` must be below 2³¹, because the steps are computed one by one; got {stops.max():g}. For the "
+                f"end of training see `stationary_covariance`."
             )
         return jnp.asarray(np.atleast_1d(stops).astype(np.int32)), stops.ndim == 1
     return jnp.atleast_1d(stops).astype(jnp.int32), stops.ndim == 1

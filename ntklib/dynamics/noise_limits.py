@@ -82,7 +82,7 @@ def stationary_covariance(
 
     where s is as in `noise_covariance`, and d is the diagonal of r_∞ r_∞ᵀ + V in the basis of the examples. This is a
     linear system for the N numbers d. V is zero if r_∞ = 0 (the model interpolates) and σ = 0. At test points the
-    covariance is P V Pᵀ, with P = Θ(x, X) Θ⁺ and the pseudoinverse Θ⁺.
+    covariance is P U V Uᵀ Pᵀ, with P = Θ(x, X) Θ⁺ and the pseudoinverse Θ⁺.
 
     Args:
         ntk_train: Θ(X, X), [N, N].
@@ -97,12 +97,12 @@ def stationary_covariance(
             process. Its relative error is of order η.
 
     Returns:
-        The covariance in the basis of the examples, [N, N].
+        The covariance in the basis of the examples, U V Uᵀ, [N, N].
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: For the reasons of `sgd_moments` (except for `steps`), if `learning_rate` is 0, or if it is not
-            below `mean_square_limit`. The last is not checked under jit, vmap and grad, nor with `small_steps`.
+            below `mean_square_limit`. This limit is not checked under jit, vmap and grad, nor with `small_steps`.
 
     Example:
         >>> theta, y = jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([[1.0], [0.0]])
@@ -111,9 +111,9 @@ def stationary_covariance(
         [[0.0526, 0.0], [0.0, 0.0526]]
 
     Note:
-        The computation takes the time of `mean_square_limit`, and two products of N × N matrices for each iteration of
-        conjugate gradients. A warning is given if r_∞ depends on eigenvalues that rounding errors of the kernel hide:
-        they may be zero or not.
+        Without `small_steps` the computation takes the time of `mean_square_limit`, and the system for d is solved by
+        conjugate gradients, with two products of N × N matrices in each iteration. A warning is given if r_∞ depends on
+        eigenvalues that rounding errors of the kernel hide: they may be zero or not.
 
     References:
         Mandt et al. 2017 for the limit of small steps.
@@ -131,8 +131,8 @@ def stationary_covariance(
             limit = _limit(*_in_float64(spectrum), level)
             if float(rate) >= limit * (1 - 4 * given.eps):
                 raise ValueError(
-                    f"`learning_rate` must be below the mean-square limit, {limit:.6g}, for a stationary law to exist; "
-                    f"got {learning_rate}. Lower it, or use larger batches."
+                    f"`learning_rate` must be below the mean-square limit, {limit:.6g}: otherwise the covariance "
+                    f"grows without bound; got {learning_rate}. Lower it, or use larger batches."
                 )
         gain = _gain(values, rate, 0.0 if small_steps else (1 - level) * rate / n)
         fresh = jnp.diag(jnp.diagonal(gain)) * (sigma**2 * outputs / batch_size)
@@ -202,9 +202,10 @@ def langevin(
         (0.6321, 0.0)
 
     Note:
-        The integrator evaluates the derivative some ten times in each time N/λ_max, by two products of N × N matrices.
-        In float64 the relative error of the covariance is below 1e-7, until the covariance has fallen to 1e-12 of the
-        squared targets. In float32 it is below 1e-4, until the covariance has fallen to 1e-9 of them.
+        The integrator evaluates the derivative some ten times in each interval N/λ_max of the time t. Each evaluation
+        takes two products of N × N matrices. In float64 the relative error of the covariance is below 1e-7, until the
+        covariance has fallen to 1e-12 of the squared targets. In float32 it is below 1e-4, until the covariance has
+        fallen to 1e-9 of them.
 
     References:
         Li, Tai & E 2017 (1511.06251); Mandt et al. 2017 (1704.04289).
@@ -344,7 +345,7 @@ def diagonal(modes: Array, m: Array) -> Array:
 
 
 def batch_noise(modes: Array, second: Array) -> Array:
-    """Return diag(Q)/N − Q/N² for Q = `second`. Both are in the eigenbasis; diag(Q) is diagonal over the examples."""
+    """Return diag(Q)/N − Q/N² for Q = `second`, both in the eigenbasis. diag(Q) is diagonal in that of the examples."""
     n = modes.shape[0]
     return rotate(modes, diagonal(modes, second)) / n - second / n**2
 

@@ -27,8 +27,8 @@ def gp_posterior(
         mean = k(x, X) R⁻¹ y,  cov = k(x, x') − k(x, X) R⁻¹ k(X, x'),  R = k(X, X) + ridge · tr(k(X, X))/N · 1.
 
     With the NNGP kernel this is the Bayesian posterior of an infinitely wide network. Without a ridge it is also the
-    law of the outputs of such networks if only the last layer is trained, to t = ∞. If all layers are trained, the mean
-    is the one with the NTK, but the covariance is another one: see `ensemble_posterior`.
+    distribution of the outputs of such networks if only the last layer is trained, to t = ∞. If all layers are trained,
+    the mean is the one with the NTK as k, but the covariance is not: see `ensemble_posterior`.
 
     Args:
         nngp_train: k(X, X), [N, N].
@@ -57,7 +57,7 @@ def gp_posterior(
         The Cholesky factorizations take 2N³/3 + M³/3 operations, and the products and solves with k(x, X) take some
         4 N M (N + M). Precision and type are those of `gradient_flow`.
         A warning is given if rounding errors of the kernels move the mean or the variances by more than 1 % of their
-        largest entry. The variances must also move by more than 1e-4 of the largest k(x, x).
+        largest entry. Changes of the variances by less than 1e-4 of the largest k(x, x) do not count.
 
     References:
         Rasmussen & Williams 2006, §2.2; Lee et al. 2018.
@@ -166,7 +166,7 @@ def ensemble_posterior(
         spectrum = _spectrum.spectrum(theta.names[0], theta.train, ridge, eps)
         evolve = _spectrum.flow_until(ts)
         start = nngp
-        if kernel == "nngp":  # the outputs at the start have the noise of the ridge, too
+        if kernel == "nngp":  # R takes the place of Σ(X, X): the outputs at the start include the noise of the ridge
             start = dataclasses.replace(nngp, train=spectrum.modes * spectrum.values[None, :] @ spectrum.modes.T)
         mean, cov = _ensemble(theta, start, y, spectrum, *spectrum.filters(evolve))
         if not (theta.cross is None or _checks.is_traced(mean, cov)):
@@ -221,8 +221,8 @@ class _Parts:
         """Refuse matrices that are not parts of one kernel.
 
         The matrix [[train, crossᵀ], [cross, test]] must be positive semi-definite up to rounding. To test this, scale
-        it to a diagonal of ones, add a slack to the diagonal, and factorize it by Cholesky. If the training kernel
-        alone cannot be factorized, increase the slack, at most to 0.1.
+        it to a diagonal of ones, add a small number (the slack) to the diagonal, and factorize it by Cholesky. If the
+        training kernel alone cannot be factorized, increase the slack, at most to 0.1.
         """
         variances = jnp.concatenate([jnp.diagonal(self.train), jnp.diagonal(self.test)])
         largest = variances.max()
@@ -286,8 +286,8 @@ _Errors = tuple[float, Array, float]
 def _gp_errors(k: _Parts, y: Array, ridge: Any, factor: Array, eps: float) -> _Errors:
     n, d = len(k.train), jnp.diagonal(k.train)
     added, lower = ridge * jnp.mean(d), (factor, True)
-    # If the smallest eigenvalue of R is less than what the ridge added, k(X, X) has a negative eigenvalue. It shows the
-    # size of the rounding errors.
+    # If the smallest eigenvalue of R is less than what the ridge added, k(X, X) has a negative eigenvalue, which is a
+    # rounding error and shows the size of the others.
     below_zero = float(jnp.maximum(added - _cholesky.smallest_eigenvalue(factor), 0.0) / jnp.mean(d))
     sigma = max(_spectrum.ENTRY * eps, below_zero / (2 * n**0.5))
     coefficients, weights = (jax.scipy.linalg.cho_solve(lower, a) for a in (y, k.cross.T))

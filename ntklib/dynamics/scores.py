@@ -79,8 +79,8 @@ def log_marginal_likelihood(nngp_train: ArrayLike, y: ArrayLike, *, ridge: Numbe
 
         log p(y) = −½ Σ_k y_kᵀ R⁻¹ y_k − (K/2) log det R − (N K/2) log 2π.
 
-    With the NNGP kernel this is the evidence of an infinitely wide Bayesian network. Architectures and their σ_w and
-    σ_b can be compared by it. It depends on the scale of the kernel, although the mean of `gp_posterior` does not.
+    With the NNGP kernel this is the evidence of an infinitely wide Bayesian network, by which architectures and their
+    σ_w and σ_b can be compared. It depends on the scale of the kernel, although the mean of `gp_posterior` does not.
 
     Args:
         nngp_train: k(X, X), [N, N].
@@ -100,7 +100,7 @@ def log_marginal_likelihood(nngp_train: ArrayLike, y: ArrayLike, *, ridge: Numbe
         >>> round(float(log_marginal_likelihood(jnp.eye(2), jnp.array([[1.0], [0.0]]), ridge=0.0)), 4)  # −½ − log 2π
         -2.3379
 
-        The slopes with respect to σ_w and σ_b, by which both can be fitted:
+        The derivatives with respect to σ_w and σ_b, by which both can be fitted:
 
         >>> import ntklib as ntk
         >>> from flax import nnx
@@ -154,8 +154,8 @@ def _given(argument: str, kernel: Any, y: Any, ridge: Any) -> tuple[Any, Any]:
 def _rounding(kernel: Array, ridge: Any, eps: float, low: Array) -> float:
     """Return an estimate of σ, where entry (i, j) of the kernel Θ has an error of about σ √(Θ_ii Θ_jj).
 
-    If the smallest eigenvalue of R is below what the ridge added, the kernel has a negative eigenvalue. It shows the
-    size of the errors.
+    If the smallest eigenvalue of R is less than what the ridge added, the kernel has a negative eigenvalue, which is a
+    rounding error and shows the size of the others.
     """
     mean = jnp.mean(jnp.diagonal(kernel))
     below_zero = float(jnp.maximum(ridge * mean - _cholesky.smallest_eigenvalue(low), 0.0) / mean)

@@ -5,8 +5,8 @@ the outputs of two networks, `rectifiers` which of their units are on, and `barr
 them. All use `_models`, which checks models.
 
 Runs: `spawning` trains copies of a network, `advantage` trains a network and its linearization, and `following` records
-measures in one training. `_comparison` computes these measures, and `_checkpoint` saves such a run in a file. All
-train by `_runs`, from any state on.
+measures in one training. `_comparison` computes these measures, and `_checkpoint` saves such a run in a file. All runs
+use `_runs`, which trains from any state on.
 """
 
 from ntklib.evolution.advantage import NonlinearAdvantage, nonlinear_advantage

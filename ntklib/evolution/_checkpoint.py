@@ -22,7 +22,7 @@ class Saved(NamedTuple):
         done: The number of steps done.
         start: The parameters before the first step.
         state: The parameters and the state of the optimizer after these steps.
-        loss: The losses recorded so far, at most T.
+        loss: The losses recorded so far.
         records: For each measure, the values recorded so far.
     """
 

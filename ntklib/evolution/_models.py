@@ -28,7 +28,7 @@ def named(argument: str) -> Iterator[None]:
 
 
 def checked(argument: str, model: Model, x: Any) -> Ready:
-    """Check the model that was passed as `argument`, and its inputs `x`. Return both in the form for computation."""
+    """Check the model that was passed as `argument`, and its inputs `x`. Return both in the form that kernels need."""
     x = _checks.model_inputs("x", x)
     with named(argument):
         given = ready(model, x)

@@ -1,6 +1,6 @@
 """Training from any state on, by a compiled loop that all runs of one architecture share.
 
-The arrays of a run are arguments of the loop, so that other arrays of the same shapes need no other program.
+The arrays of a run are arguments of the loop, so that runs with arrays of the same shapes share one compiled program.
 """
 
 import dataclasses
@@ -78,7 +78,7 @@ def problem(
 
 
 def as_argument(apply_fn: ApplyFn) -> ApplyFn:
-    """Return a function as a pytree that `jit` takes as an argument. Leaves that are functions become structure."""
+    """Return a function as a pytree that `jit` takes as an argument. Its leaves that are functions become static."""
     return jax.tree.map(lambda leaf: Partial(leaf) if callable(leaf) else leaf, apply_fn)
 
 
@@ -105,7 +105,7 @@ def _full_loss(loss: Loss, apply_fn: ApplyFn, x: Array, y: Array, params: Params
 
 
 def zero_one(outputs: Array, labels: Array) -> Array:
-    """Return the share of examples for which the number of the largest output is not the label."""
+    """Return the share of examples for which the index of the largest output is not the label."""
     return jnp.mean(jnp.argmax(outputs, axis=-1) != labels, dtype=float)
 
 
@@ -113,8 +113,8 @@ def labels_of(argument: str, value: Any, n: int, outputs: int) -> Array:
     """Check and return labels [n] for a model with `outputs` outputs."""
     if outputs < 2:
         raise ValueError(
-            f"`{argument}` must be labels of at least two classes; the model has one output, so that all labels are 0. "
-            f"Give each of the two classes an output."
+            f"`{argument}` must be labels of at least two classes, but the model has only one output. Give each class "
+            f"an output of its own."
         )
     found = _checks.labels(argument, value, outputs)
     if len(found) != n:

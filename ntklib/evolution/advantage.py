@@ -106,9 +106,9 @@ def nonlinear_advantage(
         TypeError: As for `train`; if `validation` is not a pair; inside `jit`.
         ValueError: As for `train`; if there are several optimizers, or a last record before `steps`, without
             `validation`; if test or validation sets do not fit the model.
-        FloatingPointError: If the outputs of one of the two networks are not finite after `steps`; with `validation`
-            only if no optimizer has finite outputs at any recorded step, or if the outputs for `x_test` are not finite
-            at the chosen one.
+        FloatingPointError: Without `validation`, if the outputs of one of the two networks are not finite after
+            `steps`. With `validation`, if the outputs of one of them for this set are finite at no recorded step of any
+            optimizer, or if its outputs for `x_test` are not finite at the chosen step.
 
     Example:
         >>> linear = (lambda w, x: x @ w, jnp.zeros((2, 2)))  # equals its linearization
@@ -203,7 +203,7 @@ def _error(apply_fn: ApplyFn, params: Params, x: Array, labels: Array, max_memor
 
 
 def _chosen(name: str, errors: np.ndarray, *, free: bool) -> tuple[int, int]:
-    """Return the indices of the optimizer and the step with the smallest error; if not `free`, 0 and the last step."""
+    """Return the indices of the optimizer and the step with the smallest error; if `free` is false, 0 and the last."""
     rate, step = np.unravel_index(np.argmin(errors), errors.shape) if free else (0, errors.shape[1] - 1)
     if not np.isfinite(errors[rate, step]):
         raise FloatingPointError(

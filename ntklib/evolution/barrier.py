@@ -60,8 +60,8 @@ def error_barrier(
         loss: The error R: "zero_one" for the share of wrong labels, "mse", "cross_entropy", or a function of outputs
             and targets that returns one number.
         points: The number of positions on the line, both ends included.
-        statistics: Inputs for BatchNorm layers, by default `x`. At each position their statistics are computed anew
-            from all these inputs in one batch.
+        statistics: Inputs for BatchNorm layers, by default `x`. At each position the statistics of these layers are
+            computed anew, from all these inputs in one batch.
         max_memory: The bytes to use; by default 2 GiB. Outputs are computed for as many inputs at a time as fit.
 
     Returns:

@@ -65,7 +65,7 @@ def kernel_distance(
     Note:
         For arrays S is computed as ½ ‖Θ/‖Θ‖ − Θ'/‖Θ'‖‖², so that small distances keep their digits; for models it is
         computed from sums in double precision. Arrays may be traced; a traced kernel of zeros gives NaN. Two models
-        take the time of two calls of `empirical_ntk`. If there are several tiles, each evaluates the layers anew.
+        take the time of two calls of `empirical_ntk`. If there are several tiles, each evaluates the networks anew.
 
     References:
         Fort et al. 2020 (2010.15110), with the kernels of all logits (outputs="full").
@@ -143,8 +143,9 @@ def kernel_alignment(
 
         A(Θ, Θ') = tr(Θ Θ'ᵀ) / √(tr(Θ Θᵀ) tr(Θ' Θ'ᵀ)).
 
-    Targets y have the kernel y yᵀ, or y_ik y_jl if Θ has all pairs of outputs. With `centered` each kernel is first
-    replaced by H Θ H with H = 1 − (1/N) 1 1ᵀ, for each pair of outputs. This removes the mean of the features.
+    Targets y have the kernel y yᵀ, or y_ik y_jl if Θ is [N, N, K, K]. With `centered` each kernel is first replaced by
+    H Θ H, for each pair of outputs. H = 1 − (1/N) 1 1ᵀ subtracts the mean over the inputs: the first 1 is the identity,
+    the others are vectors of ones. This removes the mean of the features.
 
     Args:
         kernel1: A kernel [N, N] or [N, N, K, K]; or a model as in `empirical_ntk`.
@@ -243,8 +244,8 @@ def _arrays(kernel1: Any, kernel2: Any, second: str = "kernel2") -> tuple[Array,
 
 
 _ZERO = (
-    "`{argument}` must not be zero, nor so small that its type holds it with fewer digits: a kernel of zeros has no "
-    "direction, so that no angle to another kernel is defined."
+    "`{argument}` must not be zero, nor below the smallest normal number of its type, where digits are lost: a kernel "
+    "of zeros has no direction, so that no angle to another kernel is defined."
 )
 
 
@@ -346,7 +347,7 @@ def tiled_cosine(
     for name, before, after in zip(names, products[[0, 2]], left[[0, 2]], strict=True):
         if before == 0:
             raise ValueError(_ZERO.format(argument=name))
-        if after <= 1e-12 * before:  # squares: 1e-6 of a norm is rounding in float32
+        if after <= 1e-12 * before:  # these are squared norms; in float32, 1e-6 of a norm may be a rounding error
             raise ValueError(_NOTHING_LEFT.format(argument=name))
     return float(left[1] / math.sqrt(left[0]) / math.sqrt(left[2]))
 

@@ -75,7 +75,7 @@ def follow(
     - "kernel_alignment": the centered alignment of Θ_t with the labels;
     - "function_distance": the share of inputs that the network now labels differently than at the start;
     - "activation_hamming": the share of rectifiers that are on now and were off at the start, or the reverse;
-    - "logit_gradient_similarity": the mean cosine; with labels the means over all pairs, within and between classes;
+    - "logit_gradient_similarity": the mean cosine; with labels three means: over all pairs, within and between classes;
     - "error_barrier": the barrier between the network at the start and the network now.
 
     Args:
@@ -121,10 +121,13 @@ def follow(
     Note:
         At most three kernels exist at the same time: those at the start, at t and at t + Δ. The kernel at the start is
         computed once, and the other two at most once for each recorded time. If eight arrays of the size of a kernel
-        do not fit into `max_memory`, kernels are compared tile by tile, and each comparison computes its kernels anew.
+        (these three, and those that a comparison needs) do not fit into `max_memory`, kernels are compared tile by
+        tile, and each comparison computes its kernels anew.
 
         If the next recorded step (or, after the last one, the end) comes before t + Δ, a velocity takes Δ more epochs
-        of training. A later call cannot check that functions (the optimizer, a loss, your measures) are the same.
+        of training, whose result is not used again.
+
+        A later call with `checkpoint` cannot check that functions (the optimizer, a loss, your measures) are the same.
 
     References:
         Fort et al. 2020 (2010.15110).

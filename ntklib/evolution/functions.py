@@ -23,7 +23,7 @@ def function_distance(
 ) -> Float[Array, ""]:
     """Return the distance between two networks as functions, on some inputs.
 
-    A network labels an input by the number of its largest output (the first of equal ones). With [·] = 1 where labels
+    A network labels an input by the index of its largest output (the first of equal ones). With [·] = 1 where labels
     differ, else 0::
 
         "labels":  (1/N) Σ_i [argmax_k f_k(x_i) ≠ argmax_k f'_k(x_i)]

@@ -83,7 +83,7 @@ def logit_gradient_similarity(
     classes = np.zeros(len(x), int) if labels is None else _classes(labels, len(x))
     norms = np.zeros((len(x), k))
     sums, counts = np.zeros(2), np.zeros(2)
-    # Four arrays of at most 8 bytes for each pair and output. Tiles on the diagonal come first: they hold the norms.
+    # Four arrays, with at most 8 bytes for each pair and output. Tiles on the diagonal come first: they hold the norms.
     for i, j in _models.tiles(len(x), 32 * k, max_memory):
         columns = None if i == j else _models.part(x, j)
         tile = empirical_ntk(model, _models.part(x, i), columns, outputs="diagonal", max_memory=max_memory / 2)

@@ -1,4 +1,4 @@
-"""The share of rectifiers that are on in one of two networks only, found by reading the programs of the models."""
+"""The share of rectifiers that are on in one of two networks only, found by reading the jaxprs of the models."""
 
 import functools
 from typing import Any
@@ -52,11 +52,12 @@ def activation_hamming(
         0.5
 
     Note:
-        Rectifiers are found in any model by reading the operations of its program. For a z that depends on inputs and
-        parameters, they are max(z, 0), min(z, 0), z times [z > 0], and a choice by the sign of z between multiples of z
-        (leaky ReLU). ELU counts, because its program chooses between z and 0 by the sign of z; smooth activations do
-        not count. A max(z, 0) in a loop (`jax.lax.scan`) or a branch is refused, because its z cannot be read from
-        outside; other rectifiers in loops and branches are not counted. Each network is evaluated once for each input.
+        Rectifiers are found in any model by reading its jaxpr, the list of operations that JAX has traced. For a z that
+        depends on inputs and parameters, they are max(z, 0), min(z, 0), z times [z > 0], and a choice by the sign of z
+        between multiples of z (leaky ReLU). ELU counts, because its code chooses between z and 0 by the sign of z;
+        smooth activations do not count. A max(z, 0) in a loop (`jax.lax.scan`) or a branch is refused, because its z
+        cannot be read from outside; other rectifiers in loops and branches are not counted. Each network is evaluated
+        once for each input.
 
     References:
         Fort et al. 2020 (2010.15110).
@@ -95,7 +96,10 @@ def _pattern(function: Function, arguments: Arguments, x: Array) -> list[Array]:
 
 
 def _shapes(argument: str, function: Function, arguments: Arguments, x: Array) -> list[tuple[int, ...]]:
-    """Return the shapes of the layers of rectifiers. Refuse a model without, or with max(z, 0) in a loop or branch."""
+    """Return the shapes of the layers of rectifiers.
+
+    Refuse a model without rectifiers, or with a max(z, 0) in a loop or a branch.
+    """
     program = _read(function, arguments, costs.example(x))
     bodies = [e.eqn for e in program.equations if not e.eqn.primitive.name.startswith("custom_")]
     if any(_rectifies(inner) for eqn in bodies for inner in _inside(eqn)):
@@ -115,7 +119,7 @@ def _shapes(argument: str, function: Function, arguments: Arguments, x: Array) -
 # ------------------------------------------------------------------------------------------- finding the rectifiers
 
 #: Operations that rectifiers consist of. A call with a custom derivative, such as `jax.nn.relu`, is replaced by its
-#: body if the body has no others.
+#: body if the body has no other operations.
 _PIECEWISE_LINEAR = {
     "max", "min", "clamp", "mul", "neg", "gt", "ge", "lt", "le", "select_n", "broadcast_in_dim", "convert_element_type",
     "copy", "copy_p", "jit", "pjit", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
@@ -168,7 +172,7 @@ class _Search:
         self.sign: dict[int, int] = {}
         self.found: list[int] = []
         #: Squares, and differences such as E[h²] − E[h]². Normalizations take max(0, ·) of such a difference to remove
-        #: negative rounding errors, which is no rectifier.
+        #: negative rounding errors. This maximum is no rectifier.
         self.squares: set[int] = set()
         self.variances: set[int] = set()
 

@@ -120,9 +120,9 @@ def spawn(
         True
 
     Note:
-        The batch of step i depends on i and on the key of the run alone. So child c draws the same batches after each
-        of the times, children of one parent with equal keys are equal to the bit, and a child with the parent's key
-        continues as the parent would. The children take Σ_t C (steps − t) steps in all. The parameters of all
+        The batch of step i depends on i and on the key of the run alone. Therefore child c of each parent draws the
+        same batch in step i, children of one parent with equal keys are equal to the bit, and a child with the parent's
+        key continues as the parent would. The children take Σ_t C (steps − t) steps in all. The parameters of all
         T (C + 1) networks are kept. All runs share one compiled program, and so do later calls with the same optimizer
         object for networks of the same architecture.
 

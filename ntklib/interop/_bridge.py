@@ -5,8 +5,8 @@ section below:
 
 1. neural-tangents imports names that JAX has since moved or dropped. They are put back while it is imported, and then
    removed.
-2. Some functions of neural-tangents rely on internals of older JAX. In its loaded modules they are replaced by
-   functions that use public names of JAX.
+2. Some functions of neural-tangents rely on internals of older JAX. After the import they are replaced by functions
+   that use public names of JAX.
 3. `neural_tangents.experimental`, for TensorFlow models, imports hundreds of megabytes. A stand-in takes its place.
 
 JAX itself is the same before and after the import.
@@ -165,12 +165,13 @@ def _adapt() -> None:
         source_info_util=types.SimpleNamespace(transform_name_stack=jax.named_scope),
         config=types.SimpleNamespace(jax_enable_checks=False),
     )
-    # `empirical` calls `jnp.size` with shapes that have no values, and `jnp.dtype` with arrays. JAX warns that it will
+    # `empirical` calls `jnp.size` with a `ShapeDtypeStruct`, and `jnp.dtype` with an array. JAX warns that it will
     # refuse both.
     empirical.jnp = _View(jax.numpy, size=lambda x: math.prod(x.shape), dtype=lambda x: x.dtype)
 
-    # `predict` factorizes a kernel once, outside of the traces around it, in an `eval_context`, which now refuses
-    # kernels that are themselves traced (made inside jit, vmap, grad). Its successor traces what is done with them.
+    # `predict` factorizes a kernel in an `eval_context`: immediately, also inside jit, vmap and grad. This context now
+    # refuses kernels that are traced. Its successor `ensure_compile_time_eval` accepts them, and traces operations on
+    # them.
     predict.jax = _View(jax, core=_View(jax.core, eval_context=jax.ensure_compile_time_eval))
     # `max_learning_rate` calls JAX, but on a CPU it calls SciPy, with an argument that SciPy 1.14 dropped.
     predict._is_on_cpu = lambda x: False

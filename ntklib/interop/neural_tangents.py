@@ -74,7 +74,7 @@ __all__ = [
 #: kernel_fn(x1, x2, "ntk" or "nngp").
 StaxLayer = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 
-# A key is the name of the function that makes an activation's record. A function of a user cannot have it by chance.
+# A key is the name of the function that makes an activation's record. Records of functions of a user have no such name.
 _CLOSED_FORMS: dict[str, Callable[..., StaxLayer]] = {
     "relu_record": stax.Relu,
     "leaky": lambda slope: stax.LeakyRelu(slope),
@@ -121,8 +121,8 @@ def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = Non
         with 40 nodes they are 4e-3 for the variance 0.5, and 2e-2 for the variance 4.
 
         If branches are summed, neural-tangents warns that it does not check their independence. ntklib has checked it.
-        neural-tangents does not add units that are not Gaussian, such as Residual around the inputs or an activation:
-        `kernel_fn` raises NotImplementedError.
+        neural-tangents does not add branches whose units are not Gaussian, such as an activation, or the inputs
+        themselves in a Residual around the first layer: `kernel_fn` then raises NotImplementedError.
     """
     if quadrature_degree is not None:
         _checks.count("quadrature_degree", quadrature_degree)

@@ -28,9 +28,9 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
     `x` holds the inputs of the rows and, unless the matrix is symmetric, the inputs of the columns.
 
     Raises:
-        ValueError: If a mean square of the inputs is too large for `dtype`, if a layer has no kernel where it stands,
-            if a variance is too small for `dtype` or larger than those for which an activation's accuracy is known, or
-            if an activation jumps.
+        ValueError: If a mean square of the inputs is too large for `dtype`, if a layer has no kernel at its place in
+            the network, if a variance is too small for `dtype` or larger than those for which an activation's accuracy
+            is known, or if an activation that needs a table jumps.
     """
     for argument, part in zip(("x1", "x2"), x, strict=False):
         refuse_large(argument, part, dtype)

@@ -20,7 +20,7 @@ from ntklib.scale.tiles import TileIndex, Tiles
 
 #: With fewer inputs than this, only the factor in float64 is computed: it takes less than a tenth of a second.
 FEW = 2000
-#: If a correction is larger than this share of the correction before it, the factor in float32 is given up.
+#: If a correction is larger than this share of the correction before it, the factor in float32 is not accurate enough.
 _RATE = 0.1
 #: The corrections end when the next one would be smaller than this, relative to the solution. Predictions, which are
 #: sums over the entries of the solution, are more accurate.
@@ -138,8 +138,8 @@ def factor(matrix: ShiftedKernel) -> np.ndarray:
     # A pivot L_ii² that is no larger than its rounding error may be zero in exact arithmetic.
     if failed or low.diagonal().min() ** 2 <= matrix.n * np.finfo(float).eps * matrix.diagonal.max():
         raise ValueError(
-            f"The kernel of the training inputs is singular with `ridge` = {matrix.ridge:g}: inputs that are equal "
-            f"or nearly so, or fewer features than inputs. Use a ridge, e.g. ridge=1e-4."
+            f"The kernel of the training inputs is singular with `ridge` = {matrix.ridge:g}: some inputs are equal or "
+            f"nearly equal, or there are more inputs than features. Use a ridge, e.g. ridge=1e-4."
         )
     return low
 
@@ -160,8 +160,8 @@ def _refined(matrix: ShiftedKernel, y: np.ndarray) -> np.ndarray | None:
         correction = approximate(y - matrix @ a)
         a += correction
         change = float((np.abs(correction).max(0) / _nonzero(np.abs(a).max(0))).max())
-        # The rounding errors of float32 have a part along every eigenvector. The rate is that of the part that shrinks
-        # most slowly, whatever the targets are.
+        # The rounding errors of float32 have a component along every eigenvector. The rate is therefore that of the
+        # component that shrinks most slowly, whatever the targets are.
         rate = change / last
         if not rate <= _RATE:  # also for NaN, unlike `rate > _RATE`
             return None

@@ -78,7 +78,7 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None
             if not _close(there, here):
                 return (
                     "another network (layers of the same names and hyperparameters, but their kernels differ: "
-                    "a function or a class of yours is another one)"
+                    "a function or a class of yours has changed)"
                 )
         elif there != here:
             return f"other {name}" if name in ("inputs", "targets") else f"{name} = {there}, here {here}"

@@ -39,8 +39,9 @@ class Network:
 class Side(NamedTuple):
     """The inputs of the rows or of the columns of a tile.
 
-    A vector x is stored as its direction √d·x/‖x‖ minus a center, the same for all vectors. The products of features
-    then have both signs. For pixels their sum has a tenth of the rounding error of a sum of positive products.
+    A vector x is stored as its direction √d·x/‖x‖ minus a center, the same for all vectors. The terms of an inner
+    product of two vectors then have both signs, also if all features are positive, as those of pixels are. For pixels
+    this makes the rounding error of the sum ten times smaller.
 
     Args:
         x: The centered directions of vectors, or the images themselves.
@@ -188,8 +189,8 @@ def propagate(net: Layer, k: Kernel, tables: Tables | None = None) -> Kernel:
 
     def through(layer: Layer, k: Kernel) -> Kernel:
         k = layer.kernel_map(k.replace(tables=tables)).replace(tables=None)
-        # The next layer uses each of these arrays in several places. Without a barrier XLA would compute the array
-        # again in each place.
+        # The next layer uses each of these arrays in several places. `once` keeps XLA from computing the array again in
+        # each place.
         q1, q2, delta, ntk = correlation.once((k.q1, k.q2, k.delta, k.ntk))
         ntk = ntk if hasattr(layer, "activation") else k.ntk
         return k.replace(q1=q1, q2=q2, delta=delta, ntk=ntk, acute=k.acute)
@@ -212,7 +213,7 @@ def propagate(net: Layer, k: Kernel, tables: Tables | None = None) -> Kernel:
 
 
 def _repetition(names: list[Any]) -> tuple[int, int]:
-    """Return (length, repetitions) of the block whose repetitions are the longest start of a list; at least (1, 1)."""
+    """Return (length, repetitions) of the block that, repeated, is the longest start of a list; at least (1, 1)."""
     best = (1, 1)
     for period in range(1, len(names) // 2 + 1):
         times = 1

@@ -83,7 +83,7 @@ def gram(
         store: A folder on this machine. It is made if it does not exist. The result is written to it tile by tile
             (zarr, through tensorstore); see the note.
         max_memory: The bytes that this call may hold at a time; by default there is no bound. The result counts unless
-                it is stored. The given inputs do not count; their copies on devices do.
+            it is stored. The given inputs do not count; their copies on devices do.
         progress: Whether long runs show a bar with the time left. By default they do, unless the environment variable
             CI is set.
 
@@ -93,9 +93,9 @@ def gram(
     Raises:
         TypeError: If an argument has the wrong type, or is traced by `jit`, `grad` or `vmap`.
         ValueError: If an argument has a wrong value, if inputs do not fit, if outputs are images, if two layers share a
-            parameter, if a layer has no kernel where it stands, if the size of the mesh does not divide N, if there is
-            too little memory for one tile, if variances leave the range in which an activation's accuracy is known, or
-            if the store belongs to another run or is damaged.
+            parameter, if a layer has no kernel at its place in the network, if the size of the mesh does not divide N,
+            if there is too little memory for one tile, if variances leave the range in which an activation's accuracy
+            is known, or if the store belongs to another run or is damaged.
 
     Example:
         >>> import jax.numpy as jnp, ntklib as ntk
@@ -216,7 +216,7 @@ def mesh_devices(mesh: Mesh | None) -> list[Any]:
     if not ours:
         raise ValueError(
             f"`mesh` must hold a device of every process; process {jax.process_index()} has none in it. "
-            f"Make it of all: jax.make_mesh((jax.device_count(),), ('rows',))."
+            f"Make it of all devices: jax.make_mesh((jax.device_count(),), ('rows',))."
         )
     return ours
 

@@ -31,7 +31,7 @@ TileIndex = tuple[int, int]
 Work = Callable[[int, int, Any], Callable[[], None]]
 #: The bytes of one array of a tile, on a CPU and elsewhere. With 448 KiB the arrays of a layer stay in a CPU's cache.
 _CPU, _OTHER = 7 * 2**16, 2**26
-#: The time to start a tile and to hand it out, as the number of entries that are computed in this time.
+#: The time to start a tile and to pass on its result, as the number of entries that are computed in this time.
 _CALL = 2**14
 #: To compute a tile again for near pairs (see `fused.compiled`) takes this many arrays of its size, and two copies of
 #: its inputs. A test compares this number with what the compiler reports.
@@ -116,17 +116,17 @@ class Tiles:
             workspace = self._workspace()
         if workspace > bound:
             raise ValueError(
-                f"`max_memory` is {max_memory:.3g} bytes, and one tile of {self.tile} x {self.tile} takes "
-                f"{workspace + reserved:.3g} with what else must be held. Allow at least that"
+                f"`max_memory` is {max_memory:.3g} bytes, but one tile of {self.tile} x {self.tile} and the other "
+                f"arrays that must be held take {workspace + reserved:.3g}. Allow at least that"
                 + (", or use a smaller `tile`." if bound > 0 and self.tile > 16 else ".")
             )
-        #: The number of tiles that a thread has at a time. If there is room for two, the thread hands out one while the
+        #: The number of tiles that a thread has at a time. If there is room for two, the thread passes on one while the
         #: device computes the other.
         self.at_hand = int(min(2, bound / workspace))
         self.threads = int(max(1, min(self.threads, bound / workspace / 2)))
         working, copies = self.threads * self.at_hand * workspace, len(self.devices) * inputs
         self._keeps_inputs = copies <= min(2**30, bound - working)
-        #: The bytes in use while tiles are computed, without the tiles that were handed out.
+        #: The bytes in use while tiles are computed, without the tiles that were passed on.
         self.memory = reserved + working + (copies if self._keeps_inputs else 0)
 
     def _default_tile(self, size: int) -> int:
@@ -192,7 +192,7 @@ class Tiles:
 
         The tile then has its padding, and lies on the device.
         """
-        x64 = functools.partial(jax.enable_x64, self.dtype == np.float64)  # a setting of each thread, off by default
+        x64 = functools.partial(jax.enable_x64, self.dtype == np.float64)  # each thread has this setting of its own
         sizes = [min(self.tile, n - k * self.tile) for k, n in zip((i, j), self.shape, strict=True)]
         limits = np.array([*sizes, self.symmetric and i == j], np.int32)
         with x64():
@@ -232,9 +232,10 @@ class Tiles:
         return np.where(np.tri(len(entries), dtype=bool), entries.T, entries) if self.symmetric and i == j else entries
 
     def _part(self, x: Any, i: int) -> np.ndarray:
-        """Return the inputs of a tile on the host. The last of them fills up a tile: all tiles share one program.
+        """Return the inputs of tile i on the host. The last input is repeated until there are enough for a whole tile.
 
-        Zeros would not do: their variances may be outside of the activations' tables, where the kernel is NaN.
+        All tiles thus have one shape and share one program. Padding with zeros would not do: their variances may be
+        outside of the activations' tables, where the kernel is NaN.
         """
         part = np.asarray(x[self.span(i, len(x))], self.dtype)
         return np.concatenate([part, np.repeat(part[-1:], self.tile - len(part), axis=0)])
