@@ -54,18 +54,11 @@ def inputs(scale: float, d: int = 6) -> np.ndarray:
     return (scale * np.concatenate(rows)).astype(np.float32)
 
 
-def by_layers(net: Any, x: jax.Array) -> jax.Array:
-    """Θ layer by layer: equal layers have one program, where that of the whole network would hold twenty copies."""
-    programs: dict[Any, Any] = {}
-    k = jax.jit(ntk.Kernel.from_inputs)(x)
-    for layer in net.layers:
-        program = programs.setdefault(nnx.split(layer)[0], jax.jit(layer.kernel_map))
-        k = program(k)
-    return k.ntk
-
-
 def errors(net: ntk.Layer, x: np.ndarray) -> dict[str, Any]:
-    """The error of `gram` and of `net.kernel` in float32, and of `gram` in float64; or what they say."""
+    """The error of `gram` and of `net.kernel` in float32, and of `gram` in float64; or what they say.
+
+    `net.kernel` is not called under `jit`, where the program of twenty layers would be one, and large.
+    """
 
     def attempt(call: Any) -> Any:
         try:
@@ -73,13 +66,11 @@ def errors(net: ntk.Layer, x: np.ndarray) -> dict[str, Any]:
         except ValueError as error:
             return str(error)
 
-    # Under `jit` a variance beyond the known range gives NaN in the place of an error.
-    kernel = jax.jit(lambda x: net.kernel(x).ntk)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        exact = attempt(lambda: by_layers(net, jnp.asarray(x, jnp.float64)))
+        exact = attempt(lambda: net.kernel(jnp.asarray(x, jnp.float64)).ntk)
         double = attempt(lambda: ntk.gram(net, x.astype(np.float64)))
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        found = {"gram": attempt(lambda: ntk.gram(net, x)), "kernel": attempt(lambda: kernel(jnp.asarray(x)))}
+        found = {"gram": attempt(lambda: ntk.gram(net, x)), "kernel": attempt(lambda: net.kernel(jnp.asarray(x)).ntk)}
     found["double"] = double
     if np.isnan(exact).any():
         exact = "Standardize"
