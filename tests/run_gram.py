@@ -16,32 +16,35 @@ from ntklib.scale.store import Store
 from ntklib.scale.tiles import Tiles
 
 
-def mnist():
-    """All 5,000 images, and a network."""
+def mnist(n=5000):
+    """The first n images of 5,000, and a network."""
     data = ntk.load("mnist5k").flat()
-    x = np.concatenate([data.x_train, data.x_test])
+    x = np.concatenate([data.x_train, data.x_test])[:n]
     return x, ntk.mlp([784, 8, 8, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
 
 
-def store(path, kill=None):
-    """Fill a store, or end as if killed at the given write."""
+def stores(*paths):
+    """Fill stores; the sums of their entries."""
     x, net = mnist()
-    if kill is not None:
-        write, writes = Store.write, iter(range(int(kill)))
+    return [float(np.asarray(ntk.gram(net, x[:1000], store=p, tile=128)).sum(dtype=np.float64)) for p in paths]
 
-        def deadly(self, i, j, entries):
-            if next(writes, None) is None:
-                os._exit(9)
-            write(self, i, j, entries)
 
-        Store.write = deadly
-    k = ntk.gram(net, x[:1000], store=path, tile=128)
-    return {"sum": float(np.asarray(k).sum(dtype=np.float64))}
+def killed(path, writes):
+    """Fill a store, and end as if killed after so many writes."""
+    write, left = Store.write, iter(range(int(writes)))
+
+    def deadly(self, i, j, entries):
+        if next(left, None) is None:
+            os._exit(9)
+        write(self, i, j, entries)
+
+    Store.write = deadly
+    stores(path)
 
 
 def mesh():
     """Two devices of one process, against one device."""
-    x, net = mnist()
+    x, net = mnist(2000)
     rows = jax.make_mesh((2,), ("rows",))
     sharded, single = ntk.gram(net, x, mesh=rows), ntk.gram(net, x)
     error = ""
@@ -61,7 +64,7 @@ def mesh():
 def process(number, port, path):
     """One of two processes that share the work."""
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(number))
-    x, net = mnist()
+    x, net = mnist(2000)
     sharded = ntk.gram(net, x, mesh=jax.make_mesh((2,), ("rows",)))
     (ours,) = sharded.addressable_shards
     tiles, begin = [], Tiles.begin
