@@ -180,9 +180,11 @@ def test_every_tensor_of_every_role_learns_at_its_own_rate(p, b_std):
     net, params, f, rates = by_hand(p, 1.3, b_std)
     assert_close(net(X), f(params, X), rtol=1e-13)
     loss = lambda params: 0.5 * jnp.mean(jnp.sum((f(params, X) - Y) ** 2, -1))  # noqa: E731
+    gradient = jax.jit(jax.grad(loss))
     for _ in range(4):
-        grads = jax.grad(loss)(params)
-        params = [a - ETA * r * g for a, r, g in zip(params, rates, grads, strict=True)]
+        params = [
+            np.asarray(a) - ETA * r * np.asarray(g) for a, r, g in zip(params, rates, gradient(params), strict=True)
+        ]
     ntk.train(net, X, Y, optimizer=ntk.sgd(net, ETA), steps=4)
     for got, want in zip(parameters(net), params, strict=True):
         assert_close(got, want, rtol=1e-12)
@@ -194,18 +196,15 @@ def test_every_tensor_of_every_role_learns_at_its_own_rate(p, b_std):
 def test_a_small_step_is_the_kernel_weighted_by_the_rates(p, b_std):
     """df/dt = −Θ (f − y)/N with Θ the sum over tensors of rate · J Jᵀ."""
     net, params, f, rates = by_hand(p, 1.3, b_std)
-    jacobians = jax.jacobian(f)(params, X)
-    theta = sum(
-        r * jnp.einsum("nkp,mlp->nkml", j.reshape(5, OUT, -1), j.reshape(5, OUT, -1))
-        for r, j in zip(rates, jacobians, strict=True)
-    )
-    start = net(X)
-    predicted = -jnp.einsum("nkml,ml->nk", theta, start - Y) / 5
+    jacobians = [np.reshape(j, (5, OUT, -1)) for j in jax.jit(jax.jacobian(f))(params, X)]
+    theta = sum(r * np.einsum("nkp,mlp->nkml", j, j) for r, j in zip(rates, jacobians, strict=True))
+    start = np.asarray(net(X))
+    predicted = -np.einsum("nkml,ml->nk", theta, start - Y) / 5
     moves = []
     for eta in (1e-5, 5e-6):
         one: Any = nnx.clone(net)
         ntk.train(one, X, Y, optimizer=ntk.sgd(one, eta), steps=1)
-        moves.append((one(X) - start) / eta)
+        moves.append((np.asarray(one(X)) - start) / eta)
     assert_close(2 * moves[1] - moves[0], predicted, rtol=1e-6)  # the term of order η taken out
 
 
@@ -316,10 +315,14 @@ def test_the_decay_is_the_gradient_of_the_penalty_that_stands_in_the_loss():
         penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
         return 0.5 * jnp.mean(jnp.sum((apply_fn(params, X) - Y) ** 2, -1)) + 0.02 / 2 * penalty
 
-    velocity = jax.tree.map(jnp.zeros_like, params)
-    for _ in range(20):
+    @jax.jit
+    def step(params, velocity):
         velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, jax.grad(loss)(params))
-        params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
+        return jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity), velocity
+
+    velocity = jax.tree.map(np.zeros_like, params)
+    for _ in range(20):
+        params, velocity = step(params, velocity)
     assert_close(decayed(standard, steps=20), apply_fn(params, X), rtol=1e-12)
 
 
@@ -344,6 +347,7 @@ def test_strengths_may_be_traced_and_other_layers_have_the_plain_one():
 
     params: Any = nnx.state(Mixed(), nnx.Param)
 
+    @jax.jit
     @jax.vmap
     def gradient(strength):
         decay = ntk.weight_decay(Mixed(), strength)
