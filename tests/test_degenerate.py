@@ -358,6 +358,7 @@ def test_a_rate_of_zero_moves_nothing_and_the_stability_limit_has_no_end(momentu
         assert_close(np.asarray(below[0]), y, rtol=1e-5)
 
 
+@pytest.mark.sweep(part=2)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("of", ["net.kernel", "gram"])
 def test_opposite_inputs_of_great_size_are_opposite_to_the_last_bit(of, dtype):
@@ -419,10 +420,10 @@ def test_late_times_that_no_integrator_reaches_are_said():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_parts_of_different_kernels_are_refused_and_those_of_one_are_not(dtype):
-    x, x_test = np.linspace(-1, 1, 40)[:, None], np.linspace(-1.2, 1.2, 25)[:, None]
-    make = lambda a, b: np.exp(-((a - b.T) ** 2) * 2)  # noqa: E731
+    x, x_test = np.linspace(-1, 1, N)[:, None], np.linspace(-1.2, 1.2, M)[:, None]
+    make = lambda a, b: np.exp(-((a - b.T) ** 2) / 4)  # noqa: E731
     parts = [make(a, b).astype(dtype) for a, b in ((x, x), (x_test, x), (x_test, x_test))]
-    y = np.sin(3 * x).astype(dtype)
+    y = np.sin(3 * x + np.arange(K)).astype(dtype)
     for factors in ((1, 3, 1), (1, 1.05, 1), (1, -3, 1), (1, 1, 0.9), (0.5, 1, 1)):
         changed = [f * p for f, p in zip(factors, parts, strict=True)]
         changed = [p.astype(dtype) for p in changed]
@@ -516,13 +517,13 @@ def test_kernels_from_float32_are_taken_in_float64(way):
     """Rows of a kernel between many inputs and a few are symmetric to float32 only, whatever type they are in later."""
     x = 40 * normal(0, 12, 4, 4, 3, dtype=np.float32)
     if way == "net.kernel":
-        k = jax.jit(lambda x: POOLED.kernel(x, x[:8]).ntk)(x)[:8]
+        k = jax.jit(lambda x: POOLED.kernel(x, x[:N]).ntk)(x)[:N]
     else:
-        k = ntk.gram(POOLED, x, x[:8])[:8]
-    k, y = np.asarray(k, np.float64), normal(1, 8, 2)
-    k = {"sum": k + 0.1 * np.asarray(ntk.gram(POOLED, 3 * x, 3 * x[:8])[:8]), "scaled": k / np.pi}.get(way, k)
+        k = ntk.gram(POOLED, x, x[:N])[:N]
+    k, y = np.asarray(k, np.float64), normal(1, N, K)
+    k = {"sum": k + 0.1 * np.asarray(ntk.gram(POOLED, 3 * x, 3 * x[:N])[:N]), "scaled": k / np.pi}.get(way, k)
     assert 0 < np.abs(k - k.T).max() < 1e-5 * k.max()
-    exact, t = (k + k.T) / 2, 16 / k.trace()
+    exact, t = (k + k.T) / 2, 2 * N / k.trace()
     assert_close(
         ntk.gradient_descent(k, y, steps=9, learning_rate=t),
         ntk.gradient_descent(exact, y, steps=9, learning_rate=t),
@@ -532,7 +533,7 @@ def test_kernels_from_float32_are_taken_in_float64(way):
     assert_close(ntk.mean_square_limit(k, batch_size=3), ntk.mean_square_limit(exact, batch_size=3), rtol=1e-6)
     for call in (
         lambda k: ntk.gradient_flow(k, y, t=t),
-        lambda k: ntk.gp_posterior(k, y, k[:2], k[:2, :2], ridge=0.1)[0],
+        lambda k: ntk.gp_posterior(k, y, k[:M], k[:M, :M], ridge=0.1)[0],
         lambda k: ntk.loo(k, y, ridge=0.1),
     ):
         assert_close(call(k), call(exact), rtol=1e-5)
@@ -560,9 +561,11 @@ def test_networks_take_no_inputs_at_all():
 @pytest.mark.parametrize("ridge", [0.0, 0.1])
 def test_derivatives_at_the_end_of_training_are_differences(ridge):
     """The derivative of e^(−λt) by λ at t = ∞ is 0, not ∞ · 0."""
-    a, cross, y, along = normal(0, 4, 4), normal(1, 2, 4), normal(2, 4, 1), normal(3, 4, 4)
-    kernel, along = a @ a.T + jnp.diag(jnp.arange(1.0, 5.0)), along + along.T
+    shapes = (4, 4), (2, 4), (4, 1), (4, 4)
+    a, cross, y, along = (np.asarray(normal(seed, *shape)) for seed, shape in enumerate(shapes))
+    kernel, along = a @ a.T + np.diag(np.arange(1.0, 5.0)), along + along.T
 
+    @jax.jit
     def end(h):
         train, test = ntk.gradient_flow(kernel + h * along, y, t=jnp.inf, ntk_test_train=cross, ridge=ridge)
         return (train**2).sum() + test.sum()
