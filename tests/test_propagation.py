@@ -33,6 +33,7 @@ def stored_activation(entry):
 # maps
 
 
+@pytest.mark.sweep(part=2)
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs", "identity", "erf", "sin"])
 def test_closed_forms_are_the_quadrature_however_near_the_inputs(name):
     activation = ACTIVATIONS[name]
@@ -107,7 +108,7 @@ def test_depth_scales_are_the_rates_of_the_iterated_maps():
 
 
 def test_a_grid_is_its_points():
-    w, b = jnp.array([0.7, 1.3, 2.5])[:, None], jnp.array([0.05, 0.6])[None, :]
+    w, b = np.array([0.7, 1.3, 2.5])[:, None], np.array([0.05, 0.6])[None, :]
     grid = phases.depth_scales(ntk.Erf(), w, b)
     assert grid.q.shape == grid.phase.shape == (3, 2)
     for i in range(3):
@@ -115,13 +116,14 @@ def test_a_grid_is_its_points():
             point = phases.depth_scales(ntk.Erf(), float(w[i, 0]), float(b[0, j]))
             assert grid.phase[i, j] == point.phase
             for name in ("q", "c", "chi_q", "chi_1", "chi_c", "xi_q", "xi_c"):
-                assert_close(getattr(grid, name)[i, j], getattr(point, name), rtol=1e-12)
-    large = phases.depth_scales(ntk.Tanh(), jnp.linspace(0.6, 3.0, 40)[:, None], jnp.linspace(0.05, 1.0, 30)[None])
+                assert_close(np.asarray(getattr(grid, name))[i, j], getattr(point, name), rtol=1e-12)
+    w, b = np.linspace(0.6, 3.0, 40), np.linspace(0.05, 1.0, 30)
+    large = phases.depth_scales(ntk.Tanh(), w[:, None], b[None])
     chaotic = large.phase == "chaotic"
     assert 100 < chaotic.sum() < 1100
     i, j = (int(k[len(k) // 2]) for k in np.nonzero(chaotic))  # coarser nodes, the same number
-    point = phases.depth_scales(ntk.Tanh(), float(jnp.linspace(0.6, 3.0, 40)[i]), float(jnp.linspace(0.05, 1.0, 30)[j]))
-    assert_close(large.xi_c[i, j], point.xi_c, rtol=1e-5)
+    point = phases.depth_scales(ntk.Tanh(), float(w[i]), float(b[j]))
+    assert_close(np.asarray(large.xi_c)[i, j], point.xi_c, rtol=1e-5)
 
 
 def test_all_fixed_points_of_silu_are_found_and_the_start_decides():
@@ -329,6 +331,7 @@ def test_residual_profiles_are_the_kernels_of_residual_networks(name, residual):
     assert_close(got.ntk_off_diagonal[0], k.ntk[0, 1], rtol=1e-6)
 
 
+@pytest.mark.sweep(part=2)
 @pytest.mark.parametrize(
     ("activation", "b_std", "limit", "coefficient"),
     [(ntk.Relu(), 0.0, 1 / 4, 3 / 8), (ntk.Erf(), 0.05, 1 / 3, None), (ntk.Erf(), 0.5, 1 / 3, None)],
