@@ -27,11 +27,17 @@ def pair(window, strides, padding, **changes) -> tuple[Any, Any]:
 @pytest.mark.parametrize(("window", "strides", "padding"), CASES)
 def test_each_pixel_is_that_of_the_convolution_with_its_weights(window, strides, padding, p):
     local, conv = pair(window, strides, padding, parameterization=p)
-    got = local(X1)
+    got = np.asarray(local(X1))
+    apply_fn, params = ntk.functional(conv)
+    weights, biases = np.asarray(local.W[...]), np.asarray(local.b[...])
+
+    @jax.jit
+    def convolved(w, b):
+        return apply_fn(params | {"W": w, "b": b}, X1)
+
     assert got.shape == conv(X1).shape
     for i, j in np.ndindex(*got.shape[1:3]):
-        conv.W[...], conv.b[...] = local.W[i, j], local.b[i, j]
-        assert_close(conv(X1)[:, i, j], got[:, i, j], rtol=1e-12)
+        assert_close(convolved(weights[i, j], biases[i, j])[:, i, j], got[:, i, j], rtol=1e-12)
 
 
 @pytest.mark.sweep
@@ -101,16 +107,20 @@ def test_with_pooling_its_kernel_is_not_that_of_the_convolution():
     assert float((jnp.abs(conv.ntk - local.ntk) / jnp.abs(conv.ntk)).min()) > 0.05
 
 
-@pytest.mark.parametrize("method", ["layerwise", "jacobian", "products"])
-def test_its_empirical_kernel_is_the_product_of_dense_jacobians(method):
+@pytest.fixture(name="empirical", scope="module")
+def _empirical():
+    """A network, and its kernel [N, M, K, K] from dense Jacobians."""
     net = ntk.cnn((5, 4, 2), [3, 4], 2, share_weights=False, strides=(2, 1), w_std=1.3, b_std=0.2, rngs=nnx.Rngs(0))
-    assert isinstance(net.layers[2], ntk.LocallyConnected)
     apply_fn, params = ntk.functional(net)
-    j1, j2 = (
-        jnp.concatenate([leaf.reshape(len(x), 2, -1) for leaf in jax.tree.leaves(jax.jacrev(apply_fn)(params, x))], -1)
-        for x in (X1, X2)
-    )
-    want = jnp.einsum("nkp,mlp->nmkl", j1, j2)
+    leaves = jax.tree.leaves(jax.jit(jax.jacrev(apply_fn))(params, jnp.concatenate([X1, X2])))
+    j = np.concatenate([np.asarray(leaf).reshape(5, 2, -1) for leaf in leaves], -1)
+    return net, np.einsum("nkp,mlp->nmkl", j[:3], j[3:])
+
+
+@pytest.mark.parametrize("method", ["layerwise", "jacobian", "products"])
+def test_its_empirical_kernel_is_the_product_of_dense_jacobians(empirical, method):
+    net, want = empirical
+    assert isinstance(net.layers[2], ntk.LocallyConnected)
     assert_close(ntk.empirical_ntk(net, X1, X2, outputs="full", method=method), want, rtol=1e-12)
 
 
