@@ -1,5 +1,6 @@
 """Conjugate gradients: the solution of Cholesky, in bounded memory, after an interrupt; and their preconditioner."""
 
+import functools
 import io
 import itertools
 from typing import Any
@@ -20,12 +21,19 @@ from ntklib.scale.tiles import Tiles
 RIDGE = 1e-4
 
 
-@pytest.fixture(scope="module")
-def problem():
+@functools.cache
+def digits():
+    """A network, inputs, targets, and the kernels (NTK, NNGP) of the inputs."""
     data = ntk.load("digits", n_train=300, n_test=100).flat()
     net = ntk.mlp([64, 8, 8, 10], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))
     x, y = np.asarray(data.x_train, np.float64), ntk.one_hot_centered(data.y_train, 10).astype(np.float64)
-    theta = np.asarray(jax.jit(lambda x: net.kernel(x).ntk)(jnp.asarray(x)))
+    k = jax.jit(net.kernel)(jnp.asarray(x))
+    return net, x, y, np.asarray(k.ntk), np.asarray(k.nngp)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    net, x, y, theta, _ = digits()
     shifted = theta + RIDGE * np.trace(theta) / len(theta) * np.eye(len(theta))
     return net, x, y, theta, shifted, scipy.linalg.solve(shifted, y, assume_a="pos")
 
@@ -53,13 +61,15 @@ def test_solution_is_that_of_cholesky(problem, rank):
         assert got.iterations <= 3
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("name", "rank"), [("tanh", 30), ("gelu", 0), ("my own", 0)])
 def test_any_activation_will_do(name, rank):
     """Those without a closed form have tables, in which the rest of a last tile must not fall out of their range."""
     activation = {"tanh": ntk.Tanh(), "gelu": ntk.Gelu(), "my own": ntk.Elementwise(jnp.arctan)}[name]
     net = ntk.mlp([5, 8, 2], activation=activation, w_std=1.5, rngs=nnx.Rngs(0))
-    x, y = np.asarray(normal(5, 150, 5)), np.asarray(normal(6, 150, 2))
-    theta = np.asarray(ntk.gram(net, x))
+    x, y = np.asarray(normal(5, 192, 5)), np.asarray(normal(6, 150, 2))
+    theta = np.asarray(ntk.gram(net, x, tile=64))[:150, :150]  # of whole tiles
+    x = x[:150]
     got = ntk.cg_solve(net, x, y, ridge=1e-3, tol=1e-9, preconditioner=rank, tile=64)
     assert_close(got.solution, np.linalg.solve(theta + 1e-3 * np.trace(theta) / 150 * np.eye(150), y), rtol=1e-6)
 
@@ -72,7 +82,7 @@ def test_preconditioner_saves_iterations_and_tolerance_is_kept(problem):
 
 def test_nngp_and_one_zero_column(problem):
     net, x, y, *_ = problem
-    k = np.asarray(ntk.gram(net, x, kernel="nngp"))
+    k = digits()[-1]
     y = np.concatenate([y[:, :2], 0 * y[:, :1]], 1)
     shifted = k + 1e-2 * np.trace(k) / len(k) * np.eye(len(k))
     got = ntk.cg_solve(net, x, y, ridge=1e-2, kernel="nngp", tol=1e-10)
@@ -264,14 +274,14 @@ def test_two_processes_that_begin_one_checkpoint_at_once(tmp_path, monkeypatch):
 
     def meanwhile(self, *arguments):
         monkeypatch.setattr(PivotedCholesky, "__init__", made)
-        small(path, hyper={"w_std": 2.0})
+        small(path, ridge=1e-2)
         made(self, *arguments)
 
     monkeypatch.setattr(PivotedCholesky, "__init__", meanwhile)
     with pytest.raises(ValueError, match=r"`checkpoint` is in use.*run.npz.*Nothing was changed"):
         small(path)
     before = path.read_bytes()
-    assert small(path, hyper={"w_std": 2.0}).residuals.max() <= 1e-9
+    assert small(path, ridge=1e-2).residuals.max() <= 1e-9
     assert len(before) > 0
     assert_close(small(tmp_path / "other.npz").solution, wanted, rtol=1e-7)
 
@@ -298,7 +308,7 @@ def test_an_interrupt_within_an_iteration_keeps_the_one_before(tmp_path, monkeyp
 def test_randomly_pivoted_cholesky_recovers_a_kernel_of_low_rank():
     linear = ntk.mlp([4, 8, 2], activation=ntk.Identity(), w_std=1.3, b_std=0.5, rngs=nnx.Rngs(0))
     x = np.asarray(normal(0, 60, 4))
-    theta = np.asarray(ntk.gram(linear, x))  # rank 4 + 1
+    theta = np.asarray(ntk.gram(linear, x, tile=16))  # rank 4 + 1
     inverse = PivotedCholesky(Tiles(linear, x, tile=16), theta.diagonal(), 30, 0.1, np.random.default_rng(0))
     assert inverse.rank == 5
     assert_close(inverse.factor @ inverse.factor.T, theta, rtol=1e-12)
@@ -333,11 +343,17 @@ def test_blocks_of_proposals_draw_as_if_one_by_one():
     a = np.array([[1.0, 0.9, 0.1], [0.9, 1.2, 0.3], [0.1, 0.3, 0.7]])
     diagonal, rng = a.diagonal(), np.random.default_rng(0)
     p, counts, runs = diagonal / diagonal.sum(), np.zeros((3, 3)), 40_000
+
+    @functools.cache
+    def remainder(*taken):
+        """What is left of `a` without these columns, and its diagonal."""
+        left = a - a[:, taken] @ np.linalg.pinv(a[np.ix_(taken, taken)]) @ a[taken, :] if taken else a
+        return left, np.maximum(left.diagonal(), 0.0)
+
     for _ in range(runs):
         taken = []
         while len(taken) < 2:  # blocks of two proposals, until two are accepted
-            left = a - a[:, taken] @ np.linalg.pinv(a[np.ix_(taken, taken)]) @ a[taken] if taken else a
-            own = np.maximum(left.diagonal(), 0.0)
+            left, own = remainder(*taken)
             proposals = rng.choice(3, 2, p=own / own.sum())
             accepted = _accept(left[np.ix_(proposals, proposals)], own[proposals], rng)
             taken += [int(i) for i in proposals[accepted]]
