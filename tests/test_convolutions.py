@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -61,11 +62,14 @@ def test_a_convolution_is_the_product_of_patches_and_weights(name):
     changed = by_products(function)
     assert convolves(program(function, w, x))
     assert not convolves(program(changed, w, x))
-    assert_close(changed(w, x), function(w, x), rtol=1e-13)
-    into = normal(2, *function(w, x).shape)
-    got, want = (jax.grad(lambda *a, f=f: jnp.sum(f(*a) * into), (0, 1))(w, x) for f in (changed, function))
-    for i in (0, 1):
-        assert_close(got[i], want[i], rtol=1e-13)
+    into = normal(2, *jax.eval_shape(function, w, x).shape)
+
+    @jax.jit
+    def outputs_and_gradients(w, x):
+        return [(f(w, x), *jax.grad(lambda *a, f=f: jnp.sum(f(*a) * into), (0, 1))(w, x)) for f in (changed, function)]
+
+    for got, want in zip(*outputs_and_gradients(w, x), strict=True):
+        assert_close(got, want, rtol=1e-13)
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -130,6 +134,7 @@ def test_models_without_convolutions_and_other_machines_keep_their_programs(monk
     assert by_products(function) is function
 
 
+@pytest.mark.sweep(part=2)
 @pytest.mark.parametrize("batch_size", [None, 3])
 @pytest.mark.parametrize("of", ["ntklib", "flax"])
 def test_training_steps_by_products(of, batch_size, monkeypatch):
@@ -204,12 +209,12 @@ def test_outputs_of_an_ensemble_are_computed_one_member_after_the_other(monkeypa
     how: Any = {"members": 3, "optimizer": optax.sgd(0.1), "steps": 1, "key": jax.random.key(0)}
     for build, sizes in ((convolutional, [1, 1, 1]), (dense, [3])):
         trained = ntk.ensemble(build, x, normal(1, 3, 2), **how)
+        members = [trained.member(m) for m in range(3)]
+        want = np.stack([jax.jit(apply_fn)(params, x) for apply_fn, params in members])
+        start = np.stack([build(nnx.Rngs(key))(x) for key in trained.keys])
         for centered in (False, True):
-            got = trained.outputs(x, centered=centered)
-            for m in range(3):
-                apply_fn, params = trained.member(m)
-                start = build(nnx.Rngs(trained.keys[m]))(x)
-                want = apply_fn(params, x)
-                assert_close(got[m], want - start if centered else want, rtol=1e-11)
-            assert at_once == sizes
             at_once.clear()
+            got = trained.outputs(x, centered=centered)
+            assert_close(got, want - start if centered else want, rtol=1e-11)
+            assert at_once == sizes
+        at_once.clear()
