@@ -97,6 +97,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["cnn, pooled", "myrtle"])  # each kind by one of the two routes; test_conv.py has more
 def test_kernels_are_those_of_neural_tangents(name):
     nt: Any = pytest.importorskip("ntklib.interop.neural_tangents")
@@ -109,6 +110,7 @@ def test_kernels_are_those_of_neural_tangents(name):
     assert_close(ours.ntk, theirs.ntk, rtol=1e-7)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["cnn, flatten", "myrtle"])
 def test_wide_networks_have_the_kernel_of_the_limit(name):
     """Means over 24 networks of width 32, by their standard error and a bias of order 1/width."""
