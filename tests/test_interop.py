@@ -103,12 +103,14 @@ def test_kernels_of_dense_networks_agree(activation):
     assert_same_kernels(two_hidden_layers(activation), X1)
 
 
-def test_kernels_of_dense_networks_agree_under_standard():
-    assert_same_kernels(two_hidden_layers(ntk.Gelu(), ntk.STANDARD), X1)
-    assert_same_kernels(two_hidden_layers(ntk.Relu(), ntk.STANDARD), X1, X2)
+@pytest.mark.sweep
+@pytest.mark.parametrize("x2", [None, X2], ids=["one set", "two sets"])
+def test_kernels_of_dense_networks_agree_under_standard(x2):
+    assert_same_kernels(two_hidden_layers(ntk.Gelu() if x2 is None else ntk.Relu(), ntk.STANDARD), X1, x2)
 
 
 @ALLOW_SUMS
+@pytest.mark.sweep
 @pytest.mark.parametrize("parameterization", [ntk.NTK, ntk.STANDARD], ids=lambda p: p.name)
 def test_kernels_of_branching_networks_agree(parameterization):
     assert_same_kernels(branching(parameterization), X1, X2)
@@ -120,6 +122,7 @@ def test_kernels_of_images_agree():
     assert_same_kernels(net, IMAGES, IMAGES[:2] + 0.1)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("parameterization", [ntk.NTK, ntk.STANDARD], ids=lambda p: p.name)
 def test_kernels_of_convolutional_networks_agree(parameterization):
     every: Any = {"b_std": 0.2, "parameterization": parameterization, "rngs": nnx.Rngs(0)}
@@ -132,6 +135,7 @@ def test_kernels_of_convolutional_networks_agree(parameterization):
     assert_same_kernels(net, IMAGES, IMAGES[:2] + 0.1)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("activation", "tolerance"),
     # Theirs is the less exact quadrature; these are its errors at 40 nodes and variances up to 1.
@@ -251,6 +255,7 @@ def test_empirical_ntk_is_the_product_of_jacobians(model, implementation):
     assert_close(jax.jit(ntk_fn)(x1, x2, params), expected)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_means_and_diagonals_over_outputs(implementation):
     apply_fn, params, x1, x2 = ours(one_hidden_layer())
