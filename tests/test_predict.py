@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 from helpers import assert_close, normal, small_net
 
 import ntklib as ntk
@@ -19,6 +20,8 @@ J, J_TEST = normal(0, N, 20), normal(1, M, 20)
 THETA, THETA_TEST = J @ J.T, J_TEST @ J.T
 Y, F0, F0_TEST = normal(2, N, K), normal(3, N, K), normal(4, M, K)
 TIMES = jnp.array([0.0, 0.1, 1.0, 10.0, jnp.inf])
+#: The same in NumPy, for references.
+THETA_, THETA_TEST_, Y_, F0_, F0_TEST_ = map(np.asarray, (THETA, THETA_TEST, Y, F0, F0_TEST))
 
 
 def flow(t: Any = TIMES, theta=THETA, **changes) -> Any:
@@ -31,12 +34,12 @@ def test_flow_is_the_matrix_exponential():
     assert train.shape == (5, N, K)
     assert test.shape == (5, M, K)
     for i, t in enumerate(TIMES[:-1]):
-        decay = jax.scipy.linalg.expm(-THETA * t / N)
-        assert_close(train[i], Y + decay @ (F0 - Y), rtol=1e-12)
-        p = THETA_TEST @ jnp.linalg.inv(THETA) @ (jnp.eye(N) - decay)
-        assert_close(test[i], F0_TEST + p @ (Y - F0), rtol=1e-9)
+        decay = scipy.linalg.expm(-THETA_ * float(t) / N)
+        assert_close(train[i], Y_ + decay @ (F0_ - Y_), rtol=1e-12)
+        p = THETA_TEST_ @ np.linalg.inv(THETA_) @ (np.eye(N) - decay)
+        assert_close(test[i], F0_TEST_ + p @ (Y_ - F0_), rtol=1e-9)
     assert_close(train[-1], Y, rtol=1e-12)
-    assert_close(test[-1], F0_TEST + THETA_TEST @ jnp.linalg.solve(THETA, Y - F0), rtol=1e-9)
+    assert_close(test[-1], F0_TEST_ + THETA_TEST_ @ np.linalg.solve(THETA_, Y_ - F0_), rtol=1e-9)
 
 
 def test_flow_is_the_limit_of_small_gradient_steps_on_a_linear_model():
@@ -115,15 +118,15 @@ def test_a_trained_wide_network_follows_its_kernel(width):
 
 def test_ridge_flow_is_the_flow_of_the_regularised_kernel():
     ridge = 0.3
-    regular = THETA + ridge * jnp.trace(THETA) / N * jnp.eye(N)
+    regular = THETA_ + ridge * np.trace(THETA_) / N * np.eye(N)
     train, test = flow(ridge=ridge)
     for i, t in enumerate(TIMES[:-1]):
-        decay = jax.scipy.linalg.expm(-regular * t / N)
-        assert_close(train[i], Y + decay @ (F0 - Y), rtol=1e-12)
-        p = THETA_TEST @ jnp.linalg.solve(regular, jnp.eye(N) - decay)
-        assert_close(test[i], F0_TEST + p @ (Y - F0), rtol=1e-11)
+        decay = scipy.linalg.expm(-regular * float(t) / N)
+        assert_close(train[i], Y_ + decay @ (F0_ - Y_), rtol=1e-12)
+        p = THETA_TEST_ @ np.linalg.solve(regular, np.eye(N) - decay)
+        assert_close(test[i], F0_TEST_ + p @ (Y_ - F0_), rtol=1e-11)
     fit = ntk.gradient_flow(THETA, Y, t=jnp.inf, ntk_test_train=THETA, ridge=ridge)[1]
-    assert_close(fit, THETA @ jnp.linalg.solve(regular, Y), rtol=1e-12)
+    assert_close(fit, THETA_ @ np.linalg.solve(regular, Y_), rtol=1e-12)
 
 
 # gradient descent
@@ -134,20 +137,28 @@ def descent(theta=THETA, **changes) -> Any:
     return ntk.gradient_descent(theta, Y, **arguments)
 
 
-@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.9, False), (0.5, True), (0.9, True)])
-def test_descent_is_optax_on_the_linearised_network(momentum, nesterov):
-    """The whole way: a Flax network, its Jacobian, Optax on its parameters, train and test points."""
+@pytest.fixture(name="linearised", scope="module")
+def _linearised():
+    """A linearised network with one output, inputs, its kernels on them, and its outputs at the start."""
     net, x, x_test = small_net(n_out=K), normal(5, N, 3), normal(6, M, 3)
     _, params = ntk.functional(net)
     f_lin = ntk.linearize(net)
     # A network's kernel couples its outputs; one with independent outputs is what `ntk_train` describes: take one.
     one = (lambda p, x: f_lin(p, x)[:, :1], params)
     theta, theta_test = ntk.empirical_ntk(one, x), ntk.empirical_ntk(one, x_test, x)
+    return one, x, x_test, theta, theta_test, one[0](params, x), one[0](params, x_test)
+
+
+@pytest.mark.sweep(part=2)
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.9, False), (0.5, True), (0.9, True)])
+def test_descent_is_optax_on_the_linearised_network(linearised, momentum, nesterov):
+    """The whole way: a Flax network, its Jacobian, Optax on its parameters, train and test points."""
+    one, x, x_test, theta, theta_test, f0, f0_test = linearised
     eta = 0.4 * float(ntk.max_learning_rate(theta))
     at = [0, 1, 2, 3, 17, 200]
     train, test = ntk.gradient_descent(
         theta, Y[:, :1], learning_rate=eta, steps=at, momentum=momentum, nesterov=nesterov,
-        f0=one[0](params, x), ntk_test_train=theta_test, f0_test=one[0](params, x_test),
+        f0=f0, ntk_test_train=theta_test, f0_test=f0_test,
     )  # fmt: skip
     history = ntk.train(
         one, x, Y[:, :1], optimizer=optax.sgd(eta, momentum or None, nesterov), steps=200, record_at=at,
@@ -164,12 +175,12 @@ def test_descent_is_the_recursion_also_for_ridge_and_singular_kernels(momentum, 
     j, j_test = J[:, :4], J_TEST[:, :4]
     eta = 0.1 if nesterov else 0.2  # Nesterov's limit is the lower one
     for theta, theta_test, ridge in ((THETA, THETA_TEST, 0.1), (j @ j.T, j_test @ j.T, 0.0)):
-        regular = theta + ridge * jnp.trace(theta) / N * jnp.eye(N)
-        f, g, v = F0, F0_TEST, jnp.zeros_like(F0)
+        regular = np.asarray(theta) + ridge * np.trace(theta) / N * np.eye(N)
+        f, g, v = F0_, F0_TEST_, np.zeros_like(F0_)
         for _ in range(40):
-            v = momentum * v + (f - Y)
-            move = momentum * v + (f - Y) if nesterov else v
-            f, g = f - eta / N * regular @ move, g - eta / N * theta_test @ move
+            v = momentum * v + (f - Y_)
+            move = momentum * v + (f - Y_) if nesterov else v
+            f, g = f - eta / N * regular @ move, g - eta / N * np.asarray(theta_test) @ move
         train, test = descent(
             theta, learning_rate=eta, steps=40, momentum=momentum, nesterov=nesterov, ntk_test_train=theta_test,
             ridge=ridge,
