@@ -394,7 +394,7 @@ def test_make_check_stops_in_time_and_says_so(root, monkeypatch, capfd):
     assert "passed  quick" in said
     assert "STOPPED slow" in said
     assert "make test runs them all" in said
-    steps.insert(0, suite.Step("bad", (python("raise SystemExit(1)"),)))
+    steps[:] = [suite.Step("bad", (python("raise SystemExit(1)"),)), steps[0]]
     assert suite.run_changed(root, seconds=3) is False
 
 
