@@ -41,20 +41,28 @@ def singles(rates=(0.3, 0.3, 0.3), batch_size=None, rows=None, build: Any = buil
     return out
 
 
+RATES, ROWS = jnp.array([0.1, 0.3, 0.5]), np.array([[0, 1, 2, 3, 4], [3, 4, 5, 6, 7], [0, 2, 4, 6, 7]])
+
+
+@functools.cache
+def singles_with_settings(batch_size):
+    """Once for ensembles of all groups."""
+    return singles(RATES, batch_size, ROWS, record_at=[0, 3, 20])
+
+
 @pytest.mark.parametrize("max_memory", [1e9, 1.0])
 @pytest.mark.parametrize("batch_size", [None, 3])
 def test_members_are_those_of_as_many_calls_of_train(batch_size, max_memory):
-    rates, rows = jnp.array([0.1, 0.3, 0.5]), np.array([[0, 1, 2, 3, 4], [3, 4, 5, 6, 7], [0, 2, 4, 6, 7]])
     apply_fn = ntk.functional(build(nnx.Rngs(0)))[0]
     got = ensemble(
-        optimizer=lambda rate: optax.sgd(rate, 0.9), settings={"rate": rates}, rows=rows, batch_size=batch_size,
+        optimizer=lambda rate: optax.sgd(rate, 0.9), settings={"rate": RATES}, rows=ROWS, batch_size=batch_size,
         record=lambda p: apply_fn(p, X[:2]), record_at=[0, 3, 20], max_memory=max_memory,
     )  # fmt: skip
     assert got.chunk == (3 if max_memory > 1 else 1)
     assert got.steps.tolist() == [0, 3, 20]
     assert got.loss.shape == (3, 3)
     assert got.records.shape == (3, 3, 2, 2)
-    for m, (before, net, history) in enumerate(singles(rates, batch_size, rows, record_at=[0, 3, 20])):
+    for m, (before, net, history) in enumerate(singles_with_settings(batch_size)):
         assert_close(got.loss[m], history.loss, rtol=1e-11)
         assert_close(got.records[m], history.records, rtol=1e-11)
         assert_close(got.outputs(X)[m], net(X), rtol=1e-11)
@@ -69,20 +77,21 @@ def test_in_single_precision_too():
     with jax.enable_x64(False):
         key = jax.random.key(0)
         got = ensemble(x=x, y=y, key=key)
-        for m, k in enumerate(jax.random.split(key, 3)):
+        for m, k in ((0, jax.random.split(key, 3)[0]), (2, jax.random.split(key, 3)[2])):
             net = build(nnx.Rngs(k))
             ntk.train(net, x, y, optimizer=optax.sgd(0.3, 0.9), steps=20)
             assert_close(got.outputs(x)[m], net(x), rtol=1e-5)
 
 
 def test_mean_variance_and_accuracy_are_those_of_the_outputs():
-    got, labels = ensemble(members=5), jnp.array([0, 1, 1, 0, 1, 0, 0, 1])
-    f = np.stack([net(X) for _, net, _ in singles((0.3,) * 5)])
-    assert len(got) == 5
+    got, labels = ensemble(members=3), jnp.array([0, 1, 1, 0, 1, 0, 0, 1])
+    alone = singles()
+    f = np.stack([net(X) for _, net, _ in alone])
+    assert len(got) == 3
     assert_close(got.mean(X), f.mean(0), rtol=1e-11)
     assert_close(got.variance(X), f.var(0, ddof=1), rtol=1e-11)
     assert float(got.accuracy(X, labels)) == np.mean(f.mean(0).argmax(1) == labels)
-    centered = f - np.stack([before(X) for before, _, _ in singles((0.3,) * 5)])
+    centered = f - np.stack([before(X) for before, _, _ in alone])
     assert_close(got.mean(X, centered=True), centered.mean(0), rtol=1e-11)
     assert float(got.accuracy(X, labels, centered=True)) == np.mean(centered.mean(0).argmax(1) == labels)
 
@@ -119,10 +128,15 @@ def test_networks_of_other_libraries_with_state_and_pairs_of_functions():
     assert_close(by_library.loss[:, 0], jnp.full(3, training.mse(jnp.zeros_like(Y), Y)), rtol=1e-12)
 
 
-def test_members_with_convolutions_take_turns(monkeypatch):
+@pytest.mark.sweep
+@pytest.mark.parametrize(
+    ("own", "batch_size"),
+    [(np.array([[0, 1, 2, 3], [4, 5, 6, 7], [1, 3, 5, 7]]), 3), (None, None)],
+    ids=["rows and batches", "all examples"],
+)
+def test_members_with_convolutions_take_turns(monkeypatch, own, batch_size):
     """By one program, and with what `train` gives: settings and examples of their own, batches and records included."""
-    images, rows = normal(5, 8, 4, 4, 1), np.array([[0, 1, 2, 3], [4, 5, 6, 7], [1, 3, 5, 7]])
-    rates, turns = jnp.array([0.1, 0.3, 0.5]), []
+    images, rates, turns = normal(5, 8, 4, 4, 1), jnp.array([0.1, 0.3, 0.5]), []
     in_turn = _ensemble_job.Job._in_turn
     monkeypatch.setattr(_ensemble_job.Job, "_in_turn", lambda job, f: turns.append(f.__name__) or in_turn(job, f))
 
@@ -130,21 +144,20 @@ def test_members_with_convolutions_take_turns(monkeypatch):
         return ntk.cnn((4, 4, 1), (3, 3), 2, kernel_size=2, activation=ntk.Erf(), w_std=1.3, b_std=0.2, rngs=rngs)
 
     apply_fn = ntk.functional(convolutional(nnx.Rngs(0)))[0]
-    for own, batch_size in ((None, None), (rows, 3)):
-        got = ensemble(
-            convolutional, images, optimizer=lambda rate: optax.sgd(rate, 0.9), settings={"rate": rates}, rows=own,
-            batch_size=batch_size, record=lambda p: apply_fn(p, images[:2]), record_at=[0, 20],
-        )  # fmt: skip
-        for m, k in enumerate(jax.random.split(KEY, 3)):
-            net = convolutional(nnx.Rngs(k))
-            x, y = (images, Y) if own is None else (images[own[m]], Y[own[m]])
-            batches: Any = {"batch_size": batch_size, "key": jax.random.fold_in(k, 2**32 - 1)} if batch_size else {}
-            history = ntk.train(net, x, y, optimizer=optax.sgd(rates[m], 0.9), steps=20, record_at=[0, 20], **batches)
-            assert_close(got.loss[m], history.loss, rtol=1e-11)
-            assert_close(got.records[m, -1], net(images[:2]), rtol=1e-11)
-    assert turns == ["advance"] * 2
+    got = ensemble(
+        convolutional, images, optimizer=lambda rate: optax.sgd(rate, 0.9), settings={"rate": rates}, rows=own,
+        batch_size=batch_size, record=lambda p: apply_fn(p, images[:2]), record_at=[0, 20],
+    )  # fmt: skip
+    for m, k in enumerate(jax.random.split(KEY, 3)):
+        net = convolutional(nnx.Rngs(k))
+        x, y = (images, Y) if own is None else (images[own[m]], Y[own[m]])
+        batches: Any = {"batch_size": batch_size, "key": jax.random.fold_in(k, 2**32 - 1)} if batch_size else {}
+        history = ntk.train(net, x, y, optimizer=optax.sgd(rates[m], 0.9), steps=20, record_at=[0, 20], **batches)
+        assert_close(got.loss[m], history.loss, rtol=1e-11)
+        assert_close(got.records[m, -1], net(images[:2]), rtol=1e-11)
+    assert turns == ["advance"]
     ensemble()
-    assert len(turns) == 2  # dense layers do not
+    assert len(turns) == 1  # dense layers do not
 
 
 def test_penalties_by_member():
@@ -187,6 +200,7 @@ def test_groups_are_of_one_size_and_hold_every_member(chunk):
     assert np.concatenate(groups)[:7].tolist() == list(range(7))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("width", [8, 64])
 @pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.adam(0.1)])
 def test_the_memory_of_a_step_is_bounded(width, optimizer):
@@ -225,6 +239,11 @@ def test_divergence_is_said_or_kept():
         ensemble(lambda rngs: (lambda w, x: x @ w / 0.0, rngs.params.normal((3, 2))), diverged="keep")
 
 
+@functools.cache
+def whole():
+    return ensemble(members=6, steps=100, record_at=range(0, 101, 5))
+
+
 @pytest.mark.parametrize(("calls", "members", "records"), [(10, 2, 4), (70, 2, 21), (130, 4, 21)])
 def test_interruption_keeps_what_is_done(monkeypatch, capsys, calls, members, records):
     """Three groups of two members, of 60 pieces each: in the first it keeps what it has, later the groups before it."""
@@ -243,12 +262,12 @@ def test_interruption_keeps_what_is_done(monkeypatch, capsys, calls, members, re
         def close(self):
             pass
 
-    whole = ensemble(members=6, steps=100, record_at=range(0, 101, 5))
+    whole()
     monkeypatch.setattr(training, "tqdm", Bar)
     monkeypatch.setattr(ensembles, "fitting", lambda *_: 2)
     got = ensemble(members=6, steps=100, record_at=range(0, 101, 5))
     assert "interrupted" in capsys.readouterr().out
     assert got.loss.shape == (members, records)
     assert len(got.steps) == records
-    assert_close(got.loss, whole.loss[:members, :records], rtol=1e-11)
+    assert_close(got.loss, whole().loss[:members, :records], rtol=1e-11)
     assert got.outputs(X).shape == (members, 8, 2)
