@@ -267,11 +267,13 @@ def test_models_are_what_their_names_say(name, parameters):
     apply_fn, params = ntk.functional(ours.model(case))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
     assert {peer.family for peer in peers.PEERS if peer.takes(case)} == {"neural-tangents"}
-    x = jnp.asarray(cases.arrays(case)["x"][:2])
+    x = jnp.asarray(cases.arrays(case)["x"][:3])
+    apply = jax.jit(apply_fn)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        both, first = (jax.jit(apply_fn)(params, part) for part in (x, x[:1]))
+        both, with_another = (apply(params, part) for part in (x[:2], x[::2]))
     assert both.shape == (2, 10)
-    assert_close(both[:1], first, rtol=1e-5)
+    assert_close(both[:1], with_another[:1], rtol=1e-5)
+    assert float(jnp.abs(both[1] - with_another[1]).max()) > 1e-3 * float(jnp.abs(both).max())
 
 
 REGRESSION = Case(
@@ -298,12 +300,13 @@ def test_a_regression_is_the_formula(monkeypatch):
     got = ours.prepare(REGRESSION, "", weights=weights, **arrays)()
     x, test = (jnp.asarray(arrays[name].astype(float)) for name in ("x", "test"))
     net = ours.network(REGRESSION, weights)
-    k = np.asarray(net.kernel(x).ntk)
+    k, cross = np.split(np.asarray(jax.jit(net.kernel)(jnp.concatenate([x, test]), x).ntk), [40])
     shifted = k + 1e-4 * np.trace(k) / 40 * np.eye(40)
-    assert_close(got, np.asarray(net.kernel(test, x).ntk) @ np.linalg.solve(shifted, arrays["y"]), rtol=1e-6)
+    assert_close(got, cross @ np.linalg.solve(shifted, arrays["y"]), rtol=1e-6)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("neural_tangents") is None, reason="neural-tangents is not installed")
+@pytest.mark.sweep
 @pytest.mark.parametrize("option", ["predict", "KernelRidge"])
 def test_peers_have_the_same_predictions(monkeypatch, option):
     arrays, _ = regression(monkeypatch)
