@@ -1043,7 +1043,7 @@ for what, derived, values in (
 # - In function space a step of SGD is a step of kernel gradient descent plus noise $\eta\,\Theta(x, X)\,\xi$, with
 #   $\mathrm{Cov}(\xi) = s\,[\mathrm{diag}(r^2)/N - rr^\top/N^2]$. For the linearized network that is all. With independent batches mean and
 #   covariance are known exactly, at any $\eta$ and $B$.
-# - The noise is multiplicative. At stable learning rates it dies where all labels can be fitted and carry no fresh noise; otherwise it has a stationary law.
+# - The noise is multiplicative. At stable learning rates it dies where all labels can be fitted and carry no fresh noise; otherwise it has a stationary distribution.
 # - $\eta/B$ is a temperature for small steps, and residuals of one size or label noise. Otherwise it is an order of magnitude.
 # - Bounded second moments need a smaller learning rate than a converging mean: half of it for $B = 1$ here, nearly the same from $B = 8$ on.
 # - It is a regularizer only beyond the linear model, and it goes on regularizing only while there is noise.

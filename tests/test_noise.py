@@ -187,8 +187,8 @@ def test_batches_are_uniform_and_of_their_size():
         assert abs(counts.mean(0) - size / n).max() < 0.01
         if draw is noise._without_replacement:
             shares = np.unique(counts, axis=0, return_counts=True)[1] / len(keys)
-    assert len(shares) == math.comb(5, 2)
-    assert abs(shares - 0.1).max() < 0.005
+            assert len(shares) == math.comb(5, 2)
+            assert abs(shares - 0.1).max() < 0.005
 
 
 def test_epochs_visit_every_example_once_and_are_less_noisy():
