@@ -61,7 +61,7 @@ def test_slope_of_the_dual_is_the_dual_of_the_slope(name):
     assert_close(gradients(name)(*q)[0][0], ACTIVATIONS[name].dual(*q)[1], rtol=1e-10)
 
 
-@pytest.mark.sweep(part=10)
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_derivatives_agree_with_finite_differences(name):
     dual = ACTIVATIONS[name].dual
