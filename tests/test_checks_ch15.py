@@ -1,5 +1,8 @@
 """Right and wrong answers to the tasks of chapter 15."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from mutations import Table, cases
@@ -108,10 +111,16 @@ def equal_places(products):
     return jnp.einsum("nmhwhw->nm", products) / (products.shape[2] * products.shape[3])
 
 
+@functools.partial(jax.jit, static_argnames="axis")
+def roll(x, shift, axis):
+    """One program for all shifts; `jnp.roll` compiles one for each."""
+    return jnp.roll(x, shift, axis=axis)
+
+
 def over(shifts, of=lambda values: sum(values) / len(values)):
     def answer(kernel, x1, x2):
         H, W = x2.shape[1:3]
-        return of([kernel(x1, jnp.roll(x2, pair, axis=(1, 2))) for pair in shifts(H, W)])
+        return of([kernel(x1, roll(x2, pair, axis=(1, 2))) for pair in shifts(H, W)])
 
     return answer
 
@@ -132,12 +141,12 @@ def moving_the_first(kernel, x1, x2):
 
 def both_move(kernel, x1, x2):
     H, W = x1.shape[1:3]
-    return sum(kernel(jnp.roll(x1, g, axis=(1, 2)), jnp.roll(x2, g, axis=(1, 2))) for g in everywhere(H, W)) / (H * W)
+    return sum(kernel(roll(x1, g, axis=(1, 2)), roll(x2, g, axis=(1, 2))) for g in everywhere(H, W)) / (H * W)
 
 
 def along_the_images(kernel, x1, x2):
     H, W = x2.shape[1:3]
-    return sum(kernel(x1, jnp.roll(x2, g, axis=(0, 1))) for g in everywhere(H, W)) / (H * W)
+    return sum(kernel(x1, roll(x2, g, axis=(0, 1))) for g in everywhere(H, W)) / (H * W)
 
 
 def in_one_call(kernel, x1, x2):
