@@ -86,7 +86,7 @@ RIGHT = [
 WRONG = [pytest.param(row, id=name(row)) for row in ANSWERS if "wrong" in row]
 
 
-@pytest.mark.sweep
+@pytest.mark.sweep(part=12)
 @pytest.mark.parametrize(("row", "x64"), RIGHT)
 def test_right_answers_pass(row, x64, monkeypatch):
     with notebook(x64):
@@ -94,7 +94,7 @@ def test_right_answers_pass(row, x64, monkeypatch):
     assert set(words.values()) == {""}
 
 
-@pytest.mark.sweep
+@pytest.mark.sweep(part=12)
 @pytest.mark.parametrize("row", WRONG)
 def test_wrong_answers_are_refused(row, monkeypatch):
     with notebook(sheet(row["task"].split(".")[0])[2]):
