@@ -3,6 +3,7 @@
 As users run it: float32, ordinary promotion.
 """
 
+import functools
 import itertools
 from typing import Any
 
@@ -273,6 +274,11 @@ ODD: dict[str, tuple[Any, Any]] = {
 }
 
 
+@functools.cache
+def dense_resnet():
+    return dense(ResNet(1), IMAGES)
+
+
 def dense(model, x):
     """The full kernel from the Jacobian by all real numbers among the parameters."""
     apply_fn, params = ntk.functional(model)
@@ -345,14 +351,14 @@ class Residual(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """With `blocks` of each of three widths: three of them are ResNet-20 (He et al. 2016a, §4.2), here a narrow one."""
+    """With `blocks` of each of the widths: three of three are ResNet-20 (He et al. 2016a, §4.2), here a narrow one."""
 
-    def __init__(self, seed, blocks=1, width=4):
-        r, widths = rngs(seed), [width, 2 * width, 4 * width]
+    def __init__(self, seed, blocks=1, widths=(4, 8)):
+        r, width = rngs(seed), widths[0]
         self.first, self.norm = nnx.Conv(4, width, (3, 3), use_bias=False, rngs=r), nnx.BatchNorm(width, rngs=r)
         sizes = [width, *(w for w in widths for _ in range(blocks))]
         self.blocks = nnx.List([Residual(a, b, r) for a, b in itertools.pairwise(sizes)])
-        self.out = nnx.Linear(4 * width, 2, rngs=r)
+        self.out = nnx.Linear(widths[-1], 2, rngs=r)
         for _, node in nnx.iter_graph(self):
             if isinstance(node, nnx.BatchNorm):
                 node.mean[...], node.var[...] = node.mean[...] + 0.1 * seed, node.var[...] + 0.1 * seed
@@ -364,11 +370,12 @@ class ResNet(nnx.Module):
         return self.out(h.mean((1, 2)))
 
 
+@pytest.mark.weekly  # a narrower relative of it is the next test
 def test_a_resnet_20_is_compiled_once():
     """And then serves other weights, other running statistics, another object: nothing is compiled for these."""
     counts, kernels = [], []
     for seed in (0, 0, 1):
-        module = ResNet(seed, blocks=3)
+        module = ResNet(seed, blocks=3, widths=(4, 8, 16))
         before = snapshot(module)
         with compilations() as compiled:
             kernels.append(ntk.empirical_ntk(module, IMAGES))
@@ -389,7 +396,7 @@ def test_modules_with_state_compile_once_for_their_architecture(outputs):
         with compilations() as compiled:
             kernels.append(ntk.empirical_ntk(module, IMAGES, outputs=outputs))
         assert (len(compiled) == 0) == (len(kernels) > 1)
-    want = dense(ResNet(1), IMAGES)
+    want = dense_resnet()
     assert_close(kernels[2], want if outputs == "full" else np.einsum("ijkk->ij", want) / 2, rtol=1e-5)
 
 
