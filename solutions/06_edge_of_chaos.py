@@ -110,7 +110,7 @@ check("06.3", layers)
 
 # %% [markdown]
 # The measurement: networks of width 500, four seeds. This is the figure you should see; your two numbers should be where the curves cross the dotted
-# lines, to a layer or three (the laws do not quite hold from the first layer on).
+# lines, to about four layers (the laws do not quite hold from the first layer on, and these are single networks).
 
 # %% alt="Two panels, 1 minus c against the number of layers on a logarithmic axis, four networks each. Left, ordered: nearly straight lines that fall from 0.5 through 0.01 at about 22 layers. Right, chaotic: nearly straight lines that rise from 1e-6 through 0.1 at about 32 layers."
 rng = np.random.default_rng(0)
@@ -253,7 +253,8 @@ arctan: smooth, odd, saturating, slope 1 at 0. So the line starts at $\sigma_w =
 $\phi\phi'' \le 0$ gives $\chi_q < 1$: stable. At $\sigma_b = 0.2$ the library has
 $\sigma_w = 1.308$, q = 0.617, $\chi_q = 0.591$, $\beta = 0.25$, next to tanh's
 (1.304, 0.512, 0.543, 0.282). $1 - c_l \sim 2/(\beta l)$: at equal depth arctan
-keeps 0.282/0.25, about 13 % more decorrelation than tanh. Softplus shifted to
+keeps 0.282/0.25, about 13 % more decorrelation than tanh, or it needs 13 % more layers
+to lose as much. Softplus shifted to
 $\phi(0) = 0$: now $\phi(0) = 0$ and $\phi'(0) = 1/2$, so a line may start at
 $\sigma_w = 2$; $\phi\phi''$ is positive for x > 0 and negative for x < 0, with the larger
 values on the right, so one expects $\chi_q > 1$. At $\sigma_b = 0.2$: $\sigma_w = 1.829$, $\chi_q = 1.06$. The
