@@ -253,15 +253,16 @@ ax.grid(False)
 # %% written="12.6" points=1
 answer = r"""
 ### BEGIN SOLUTION
-The two edges of the map, ridge alone and time alone, have nearly equal lowest errors, so
-the inside has little to win: less than the 2 % between them. Measured on this subset:
-ridge 0.588, time 0.601, and the best pair is the best ridge with a time so late that
-it does not matter. Along the valley a smaller ridge goes with an earlier time: one does
+A guess, not a bound: ridge alone and time alone have nearly equal lowest errors, and a
+pair is a filter between the two, so it has little to win, a percent or two. Measured on
+this subset: ridge 0.588, time 0.601, and the best pair is the best ridge with a time so
+late that it does not matter. Along the valley a smaller ridge goes with an earlier time: one does
 what the other leaves undone.
 The best filter of all minimizes (1 - s)² a² + σ² s² for each mode by itself: s =
 a²/(a² + σ²). That is a ridge exactly if a² falls like λ, with ε = σ²λ/a². If a² falls faster
-than λ, a filter with a sharper edge is better, and early stopping is one; if slower, the
-ridge is nearer. Other subsets, noises and sizes: repeat the cell with other seeds before you
+than λ, a filter with a sharper edge is better. Early stopping has one; on power laws it
+beats the ridge where a² falls faster than about λ^1.2. If a² falls more slowly, the ridge
+is nearer. Other subsets, noises and sizes: repeat the cell with other seeds before you
 believe a difference of a percent.
 ### END SOLUTION
 """

@@ -270,8 +270,8 @@ written(
     difficulty=4,
     section="Where is the best stopping time?",
     hints=(
-        "The best ridge and the best time are points on the edges of the map. How far below can its inside lie, if the "
-        "two edges differ by a few percent only?",
+        "The best ridge and the best time are points on the edges of the map. A pair is a filter between the two. "
+        "Guess what it can win if the edges differ by a few percent only; the guess is no bound.",
         "Minimize (1 − s)² a² + σ² s² over s, for each mode by itself. When is the result a ridge?",
         "s = a²/(a² + σ²). That is λ/(λ + ε) if a² = σ²λ/ε: coefficients that fall like the eigenvalues.",
     ),
