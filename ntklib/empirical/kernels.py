@@ -92,7 +92,8 @@ def empirical_ntk(
           products with ∂f(x)/∂θ by forward passes through x1: at most about (2 K + 1) F operations for each pair. No
           Jacobian of x1 is held.
         - "auto" counts the operations of all three for these N, M and K, and takes the method with the fewest: nearly
-          always "layerwise", but "products" if K is large and many positions share weights.
+          always "layerwise", but "products" if K is large and many positions share weights. An operation of "products"
+          counts 1.5 times, because it takes longer.
 
         For complex outputs f, pass their real and imaginary parts side by side. If f is holomorphic in the parameters,
         the blocks of the full kernel give J Jᴴ = ½ (Θ_rr + Θ_ii + i (Θ_ir − Θ_ri)), where J is the Jacobian of f.
