@@ -132,7 +132,7 @@ def test_targets_whose_squares_leave_the_range_are_refused():
         lambda: ntk.sgd_moments(PARTS[0].astype(np.float32), y, learning_rate=0.1, batch_size=1, steps=1),
         lambda: ntk.langevin(PARTS[0].astype(np.float32), y, learning_rate=0.1, batch_size=1, t=1.0),
     ):
-        with pytest.raises(ValueError, match="`y` differs from the start by up to 1e\\+19, whose square"):
+        with pytest.raises(ValueError, match="`y` differs from the start by up to 1e\\+19, and a sum of such squares"):
             call()
     mean = ntk.gradient_flow(PARTS[0].astype(np.float32), y, t=jnp.inf)
     assert_close(np.asarray(mean), y, rtol=1e-6)  # no square there

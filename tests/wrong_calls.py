@@ -1364,7 +1364,13 @@ CALLS = [
         "no stationary law",
         lambda: ntk.stationary_covariance(THETA, Y, learning_rate=9.0, batch_size=1),
         ValueError,
-        ["`learning_rate`", "mean-square limit, 2", "9.0"],
+        ["`learning_rate`", "mean-square limit, 2", "9.0", "larger batches"],
+    ),
+    (
+        "no stationary law of full batches, which cannot be larger",
+        lambda: ntk.stationary_covariance(THETA, Y, learning_rate=9.0, batch_size=len(Y), label_noise=1.0),
+        ValueError,
+        ["`learning_rate`", "9.0. Lower it."],
     ),
     (
         "a diffusion without end",

@@ -22,7 +22,8 @@ def made(activation: Activation, low: float, high: float, dtype: Any) -> Table:
     The range of y (see `ntklib.duals.tables`) is widened to multiples of 1/64, so that similar ranges share a table.
 
     Raises:
-        ValueError: If φ jumps at zero, or if its slope changes so abruptly that the integrals are wrong by 1e-3.
+        ValueError: If an integral of φ' gives the odd part of φ with an error above 1e-3, because φ jumps at zero or
+            its slope changes too abruptly.
     """
     ends = coordinate(np.array([low, high], np.float64), np)
     grid = 64.0
@@ -120,10 +121,10 @@ def _power(values: np.ndarray, q: np.ndarray) -> tuple[tuple[int, float, float],
 
 
 def _low_rank(rows: np.ndarray, tolerance: float) -> np.ndarray:
-    """Return the coordinates of rows in the fewest directions with an error of at most `tolerance` in each row."""
+    """Return the coordinates of rows in the first singular directions, as many as an error of `tolerance` needs."""
     u, s, _ = np.linalg.svd(rows, full_matrices=False)
     scaled = u * s
-    left = np.sqrt(np.cumsum(np.square(scaled)[:, ::-1], 1)[:, ::-1])  # errors of the rows without columns from k on
+    left = np.sqrt(np.cumsum(np.square(scaled)[:, ::-1], 1)[:, ::-1])  # [:, k]: errors without columns k, k + 1, …
     rank = int(np.argmax(np.append(left.max(0) <= tolerance, True)))
     return scaled[:, :rank]
 
@@ -131,9 +132,11 @@ def _low_rank(rows: np.ndarray, tolerance: float) -> np.ndarray:
 def _series(
     slope: Callable, lines: _Lines, tolerance: float, few: bool, activation: Activation
 ) -> tuple[list[np.ndarray], int]:
-    """Return the Chebyshev coefficients in θ of the four F of `ntklib.duals.tables`, and the length of a series in y.
+    """Return the Chebyshev coefficients in θ of the four F of `ntklib.duals.tables`, and a number of coefficients in y.
 
-    The four are drop even, drop odd, slope even and slope odd. Each array of coefficients is [degrees, size, size].
+    The four are drop even, drop odd, slope even and slope odd. Each array of coefficients is [degrees, size, size]: for
+    each degree in θ, the values at all pairs of nodes in y. The number is that of the Chebyshev coefficients in y that
+    these values need.
     """
     angles = _angles(slope, lines, tolerance, few)
     while True:
@@ -153,13 +156,16 @@ def _series(
         angles = 2 * angles
     _refuse_jumps(lines, drops, eta, activation)
     kept = [c[:n] for c, n in zip(coefficients, lengths, strict=True)]
-    # For φ = 0 all four series are empty.
+    # For a constant φ all four series are empty.
     along = max((_length(_chebyshev(np.moveaxis(c, 1, 0)), tolerance) for c in kept if len(c)), default=1)
     return kept, along
 
 
 def _angles(slope: Callable, lines: _Lines, tolerance: float, few: bool) -> int:
-    """Return a number of angles that is enough for E[φ'φ'] at the smallest and the two largest variances."""
+    """Return a number of angles that is enough for E[φ'φ'] at the smallest and the two largest variances.
+
+    If `_MOST_ANGLES` are not enough, return the first number tried that is not smaller.
+    """
     some = np.argsort(lines.s)[[0, -2, -1]]
     angles = 24
     while angles < _MOST_ANGLES:
@@ -218,7 +224,7 @@ def _refuse_jumps(lines: _Lines, drops: list[np.ndarray], eta: np.ndarray, activ
     if np.abs(values - odd @ odd.T).max() > 1e-3:
         raise ValueError(
             f"The activation {activation.name!r} jumps at zero, or its slope changes too abruptly. `gram` has no table "
-            f"for it, because an integral of the slope is not accurate here. Use `net.kernel`. For a sign or a step "
+            f"for it, because an integral of its slope is not accurate. Use `net.kernel`. For a sign or a step "
             f"use ntklib.Sign() or ntklib.RectifiedMonomial(0). If the function does not jump at zero, you can also "
             f"give `Elementwise` its `dual`."
         )

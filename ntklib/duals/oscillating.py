@@ -44,9 +44,11 @@ def sin(
     return scale * (minus - turned * plus), scale * w2 * (minus + turned * plus)
 
 
-#: At ρ = 1, `long_waves` computes 1 − ρ' from `_COUNT` coordinates if Q = ω²q is at most `_SHORT` for both variances.
-#: Otherwise `short_waves` computes it. Its rounding errors do no harm there: if both Q are large, cos 2b · e^(−2Q) is
-#: very small, and if only one is large, 1 − ρ' is not small.
+#: If Q = ω²q is at most `_SHORT` for both variances, 1 − ρ' at ρ = 1 is computed by the function `long_waves` below,
+#: from the first `_COUNT` Hermite coefficients. Otherwise it is computed by `short_waves`, in which the logarithms of
+#: 1 − κ e^(−2Q), κ = cos 2b, nearly cancel for similar variances. One Q is then above `_SHORT`. If the other is of
+#: similar size, these logarithms are tiny, and so are their rounding errors. If it is much smaller, 1 − ρ' is not
+#: small.
 _SHORT, _COUNT = 8.0, 44
 
 
@@ -55,8 +57,9 @@ def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
     """Return the near form of a · sin(ωy + b), as a function of y.
 
     The odd part of sin(ωy + b) is cos b sin ωy, and the even part is sin b cos ωy. Let t_i = ω √q_i, P = t_1 t_2,
-    d = 1 − cos θ, x = P d and G = e^(−(t_1 − t_2)²/2). At the acute angle θ the expectations of sin ωy (upper sign) and
-    of cos ωy (lower sign) are G (e^(−x) ∓ e^(x − 2P))/2. Their drops from θ = 0 are G (1 − e^(−x)) (1 ± e^(x − 2P))/2.
+    d = 1 − cos θ, x = P d and G = e^(−(t_1 − t_2)²/2). For u and w at the acute angle θ (see `Parts`),
+    E[sin ωu sin ωw] (upper sign) and E[cos ωu cos ωw] (lower sign) are G (e^(−x) ∓ e^(x − 2P))/2. Their drops from
+    θ = 0 are G (1 − e^(−x)) (1 ± e^(x − 2P))/2.
     """
     odd, even = math.cos(phase) ** 2, math.sin(phase) ** 2
 
@@ -88,7 +91,8 @@ def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
         """Return 1 − ρ' at θ = 0 as ½ Σ_n (e_n(t_1) − e_n(t_2))².
 
         e_n(t) = w_n t^n e^(−t²/2)/√(n! k) are, up to signs, the coordinates of sin(t z + b)/√k in normalized Hermite
-        polynomials of z ~ N(0, 1). Here k = E[sin²(t z + b)], and w_n is cos b for odd n and sin b for even n.
+        polynomials of z ~ N(0, 1). Here k = E[sin²(t z + b)], and w_n is cos b for odd n and sin b for even n. If t is
+        above √`_SHORT`, the result is not used.
         """
         t1, t2 = (jnp.minimum(t, math.sqrt(_SHORT)) for t in (t1, t2))
         start = [jnp.exp(-(t**2) / 2) * inverse(sqrt(moment(t))) for t in (t1, t2)]
@@ -149,7 +153,8 @@ def exp(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, rate: float = 1.0) -> t
 def _exp_near(rate: float) -> Near:
     """Return the near form of e^(ax).
 
-    It uses ρ' = e^(−a²h), where h = ½ E[(u − v)²] = ½(√q1 − √q2)² + √(q1 q2) (1 − ρ) is half of the squared distance.
+    It uses ρ' = e^(−a²h), where h = ½ E[(u − v)²] = ½(√q1 − √q2)² + √(q1 q2) (1 − ρ) is half of the mean
+    square of u − v.
     """
 
     def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:

@@ -26,9 +26,9 @@ def mean_square_limit(ntk_train: ArrayLike, batch_size: int, *, replace: bool = 
 
         H_ij = Σ_ab G_ab U_ia U_ja U_ib U_jb,
 
-    with s as in `noise_covariance`, and with U and G as in `stationary_covariance`. H is symmetric, has no negative
-    entries, and grows with η. The limit is never larger than `max_learning_rate` = 2N/λ_max, above which the mean
-    diverges. For a full batch without replacement (s = 0) the two are equal. For B = 1 and a constant diagonal the
+    with s as in `ntklib.noise_covariance`, and with U and G as in `stationary_covariance`. H is symmetric, has no
+    negative entries, and grows with η. The limit is never larger than `max_learning_rate` = 2N/λ_max, above which the
+    mean diverges. For a full batch without replacement (s = 0) the two are equal. For B = 1 and a constant diagonal the
     limit is 2/Θ_ii.
 
     Args:
@@ -80,8 +80,8 @@ def stationary_covariance(
 
         V_ab = G_ab [s (Uᵀ diag(d) U)_ab + (σ²K/B) δ_ab],  G_ab = η λ_a λ_b/(λ_a + λ_b − (1 − s)(η/N) λ_a λ_b),
 
-    where s is as in `noise_covariance`, and d is the diagonal of r_∞ r_∞ᵀ + V in the basis of the examples. This is a
-    linear system for the N numbers d. V is zero if r_∞ = 0 (the model interpolates) and σ = 0. At test points the
+    where s is as in `ntklib.noise_covariance`, and d is the diagonal of r_∞ r_∞ᵀ + V in the basis of the examples. This
+    is a linear system for the N numbers d. V is zero if r_∞ = 0 (the model interpolates) and σ = 0. At test points the
     covariance is P U V Uᵀ Pᵀ, with P = Θ(x, X) Θ⁺ and the pseudoinverse Θ⁺.
 
     Args:
@@ -130,9 +130,10 @@ def stationary_covariance(
         if not (small_steps or _checks.is_traced(values, rate)):
             limit = _limit(*_in_float64(spectrum), level)
             if float(rate) >= limit * (1 - 4 * given.eps):
+                way = "Lower it, or use larger batches." if level > 0 else "Lower it."
                 raise ValueError(
-                    f"`learning_rate` must be below the mean-square limit, {limit:.6g}: otherwise the covariance "
-                    f"grows without bound; got {learning_rate}. Lower it, or use larger batches."
+                    f"`learning_rate` must be below the mean-square limit, {limit:.6g}: otherwise second moments "
+                    f"grow without bound; got {learning_rate}. {way}"
                 )
         gain = _gain(values, rate, 0.0 if small_steps else (1 - level) * rate / n)
         fresh = jnp.diag(jnp.diagonal(gain)) * (sigma**2 * outputs / batch_size)
@@ -146,7 +147,7 @@ def stationary_covariance(
 
 
 def _warn_of_lost_floor(given: Problem, spectrum: Spectrum, parts: Array, squares: Array) -> None:
-    """Warn if r_∞ may be wrong, because rounding errors hide whether its modes are null.
+    """Warn if r_∞ may be wrong, because rounding errors hide whether eigenvalues that were set to zero are zero.
 
     `parts` is Uᵀ(f_0 − y), [N, K]. `squares` is r_∞² + σ², summed over outputs, [N].
     """
@@ -173,9 +174,9 @@ def langevin(
 
         dr = −(1/N) Θ r dt + √(η s) Θ [diag(r²)/N − r rᵀ/N²]^½ dW,
 
-    with s as in `noise_covariance`. The mean is that of gradient flow. The covariance obeys a linear differential
-    equation, which diffrax integrates; no path is sampled. Both differ from the results of `sgd_moments` by a relative
-    error of order η.
+    with s as in `ntklib.noise_covariance`. The mean is that of gradient flow. The covariance obeys a linear
+    differential equation, which diffrax integrates; no path is sampled. Both differ from the results of `sgd_moments`
+    by a relative error of order η.
 
     Args:
         ntk_train: Θ(X, X), [N, N].
@@ -193,7 +194,7 @@ def langevin(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: For the reasons of `sgd_moments`, or if `t` is infinite, negative or decreases.
-        RuntimeError: If 65,536 steps do not reach `t`. Under jit the covariance is then NaN.
+        RuntimeError: If 65,536 steps of the integrator do not reach `t`. Under jit the covariance is then NaN.
         ImportError: If diffrax is missing (`pip install diffrax`).
 
     Example:
@@ -204,8 +205,8 @@ def langevin(
     Note:
         The integrator evaluates the derivative some ten times in each interval N/λ_max of the time t. Each evaluation
         takes two products of N × N matrices. In float64 the relative error of the covariance is below 1e-7, until the
-        covariance has fallen to 1e-12 of the squared targets. In float32 it is below 1e-4, until the covariance has
-        fallen to 1e-9 of them.
+        covariance has fallen to 1e-12 of m², where m is the largest component of f_0 − y along an eigenvector of Θ. In
+        float32 it is below 1e-4, until the covariance has fallen to 1e-9 of m².
 
     References:
         Li, Tai & E 2017 (1511.06251); Mandt et al. 2017 (1704.04289).
@@ -277,13 +278,14 @@ def problem(
     _checks.real("learning_rate", rate, minimum=0.0)
     _checks.real("label_noise", sigma, minimum=0.0)
     given = Problem(ntk_train, y, f0, ntk_test_train, f0_test, numbers=(rate, sigma, *numbers), at_once=at_once)
+    which = "`y`, and also `f0`, `f0_test` and `label_noise` if you pass them,"
     with given.precision():
-        refuse_large_squares(given.y - given.f0, given.dtype, "`y` differs from the start by", "`y` and `f0`")
+        refuse_large_squares(given.y - given.f0, given.dtype, "`y` differs from the start by", which)
     return given
 
 
 def refuse_large_squares(residual: Array, dtype: Any, what: str, which: str) -> None:
-    """Refuse a residual [N, K] whose squares leave the range of `dtype`. Traced residuals are not checked.
+    """Refuse a residual [N, K] if sums of its squares could leave the range of `dtype`. Traced ones are not checked.
 
     The message begins with `what`, and advises to divide `which` by a number.
     """
@@ -291,8 +293,9 @@ def refuse_large_squares(residual: Array, dtype: Any, what: str, which: str) -> 
     most = float(jnp.finfo(dtype).max) ** 0.5 / (10 * len(residual))
     if not _checks.is_traced(largest) and float(largest) > most:
         raise ValueError(
-            f"{what} up to {float(largest):.3g}, whose square leaves the range of {jnp.dtype(dtype).name}. Divide "
-            f"{which} by a number c, and multiply a mean or an output of the result by c, and a covariance by c²."
+            f"{what} up to {float(largest):.3g}, and a sum of such squares could leave the range of "
+            f"{jnp.dtype(dtype).name}. Divide {which} by a number c. Then multiply the means and outputs that are "
+            f"returned by c, and the covariances by c²."
         )
 
 
@@ -300,7 +303,8 @@ def refuse_large_squares(residual: Array, dtype: Any, what: str, which: str) -> 
 def _diffused(values: Array, modes: Array, start: Array, scale: Array, ts: Array, rtol: Array) -> tuple[Array, Any]:
     """Return the diffusion's covariance in the eigenbasis at the times `ts`, [T, N, N], and whether all were reached.
 
-    `values` are λ/unit, `scale` is η s · unit, and `ts` are times unit, for any number `unit`. `start` is Uᵀ(f_0 − y).
+    For any numbers `unit` and c, `values` are λ/unit, `scale` is η s · unit, `ts` are t · unit, and `start` is
+    Uᵀ(f_0 − y)/c. The result is then the covariance divided by c².
     """
     import diffrax
 
@@ -345,7 +349,10 @@ def diagonal(modes: Array, m: Array) -> Array:
 
 
 def batch_noise(modes: Array, second: Array) -> Array:
-    """Return diag(Q)/N − Q/N² for Q = `second`, both in the eigenbasis. diag(Q) is diagonal in that of the examples."""
+    """Return diag(Q)/N − Q/N² for Q = `second`. Q and the result are given in the eigenbasis of the kernel.
+
+    diag(Q) is the diagonal of Q in the basis of the examples. In the eigenbasis it is not diagonal.
+    """
     n = modes.shape[0]
     return rotate(modes, diagonal(modes, second)) / n - second / n**2
 
@@ -358,7 +365,8 @@ def is_stable(spectrum: Spectrum, level: float, rate: Any) -> bool:
     if _checks.is_traced(spectrum.values, rate):
         return True
     n, top, rate = len(spectrum.values), float(spectrum.values[-1]), float(rate)
-    if rate * (level * float(spectrum.diagonal.max()) + (1 - level) * top / n) <= 2:  # the row sums of s H are ≤ 1
+    # Row i of s H sums to at most s η Θ_ii/(2 − (1 − s) η λ_max/N). No eigenvalue is above the largest sum of a row.
+    if rate * (level * float(spectrum.diagonal.max()) + (1 - level) * top / n) <= 2:
         return True
     if rate * top <= 2 * n and _growth(*_in_float64(spectrum), level, rate)[0] <= 1:
         return True
@@ -366,14 +374,14 @@ def is_stable(spectrum: Spectrum, level: float, rate: Any) -> bool:
     if rate <= limit * (1 + 1e-6):
         return True
     _checks.warn(
-        f"`learning_rate` = {rate:g} is above the mean-square limit, {limit:.6g}, at this batch size: the "
-        f"covariance grows without bound (see mean_square_limit)."
+        f"`learning_rate` = {rate:g} is above the mean-square limit, {limit:.6g}, at this batch size: second "
+        f"moments grow without bound (see mean_square_limit)."
     )
     return False
 
 
 def _limit(values: np.ndarray, modes: np.ndarray, level: float) -> float:
-    """Return the η at which the largest eigenvalue of s H(η) is 1. For s = 0 return 2N/λ_max.
+    """Return the η at which the largest eigenvalue of s H(η) is 1. For s = 0 return 2N/λ_max, and for Θ = 0 return ∞.
 
     The iteration starts at η = 2N/λ_max. Each step computes the eigenvector v of the largest eigenvalue of s H(η), and
     then the η at which vᵀ s H(η) v is 1. For a fixed unit vector v this function of η increases, and is never above the
