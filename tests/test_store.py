@@ -383,7 +383,7 @@ def test_one_network_by_two_processes_at_once(tmp_path):
     env = {**os.environ, "CI": "true"}
     pair = [
         subprocess.Popen(
-            [sys.executable, str(script), "store", str(folder)], env=env, text=True,
+            [sys.executable, str(script), "stores", str(folder)], env=env, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         for _ in range(2)
@@ -392,7 +392,7 @@ def test_one_network_by_two_processes_at_once(tmp_path):
     for process in pair:
         out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err[-3000:]
-        sums.append(json.loads(out.splitlines()[-1])["sum"])
+        sums += json.loads(out.splitlines()[-1])
     assert sums[0] == sums[1]
     assert not [path for path in folder.rglob("*") if path.name.startswith(".ntklib")]
 
