@@ -289,3 +289,24 @@ def test_waves_of_one_direction_by_both_forms():
         values, own1, own2 = (activation.closed(a, b, c)[0] for a, b, c in
                               ((jnp.sqrt(q1 * q2), q1, q2), (q1, q1, q1), (q2, q2, q2)))  # fmt: skip
         assert_close(new + 1, 2 - values / jnp.sqrt(own1 * own2), rtol=1e-13)
+
+
+@pytest.mark.parametrize(("make", "degree"), [(ntk.RectifiedMonomial, 27), (ntk.Monomial, 34)])
+def test_powers_whose_coefficients_leave_float32_keep_it(make, degree):
+    """(2n − 1)!! is beyond the range of float32 for n > 28, and J_n(0) = π (2n − 1)!! for n > 27. E[φ²] is not.
+
+    A variance has a relative error of a few ε, and its n-th power n times as much.
+    """
+    x = np.asarray(normal(0, 6, 5))
+    x = x / np.sqrt(np.mean(x**2, axis=1, keepdims=True))
+    x = np.concatenate([x, x[:1] * (1 + 1e-6), -x[1:2]])
+    net = ntk.mlp([5, 8, 1], activation=make(degree), w_std=0.5, rngs=nnx.Rngs(0))
+    want = net.kernel(x)
+    slope = jax.grad(lambda x: net.kernel(x).ntk.sum())(x)
+    size = np.sqrt(np.outer(np.diagonal(want.ntk), np.diagonal(want.ntk)))
+    small = x.astype(np.float32)
+    for got in (net.kernel(small).ntk, ntk.gram(net, small)):
+        assert got.dtype == np.float32
+        assert np.abs((np.asarray(got, float) - want.ntk) / size).max() < 3 * degree * np.finfo(np.float32).eps
+    got = jax.grad(lambda x: net.kernel(x).ntk.sum())(small)
+    assert_close(np.asarray(got, float), slope, rtol=1e-4)

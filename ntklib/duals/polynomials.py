@@ -33,8 +33,24 @@ def polynomial(
         >>> [round(float(e), 4) for e in polynomial(0.5, 1.0, 1.0, coefficients=(0.0, 0.0, 1.0))]  # 1 + 2 q12², 4 q12
         [1.5, 2.0]
     """
-    c, degree = coefficients, len(coefficients) - 1
-    return _dual(q12, q1, q2, functools.partial(_reduced, c), functools.partial(_reduced, _slope(c)), degree)
+    value, slope, unit = _balanced(coefficients)
+    q12, q1, q2 = (unit * q for q in float_arrays(q12, q1, q2))
+    return _dual(q12, q1, q2, value, slope, len(coefficients) - 1)
+
+
+def _balanced(c: Coefficients) -> tuple[Reduced, Reduced, float]:
+    """Return the functions `Reduced` of φ(x) = Σ_j c_j x^j and of φ', for variances times `unit`, and `unit`.
+
+    For x^n the terms of `polynomial` grow like (2n − 1)!!, which is beyond the range of float32 for n > 28. Here φ is
+    written as a polynomial in y = 2^e x, whose variance is that of x times `unit` = 4^e ≈ (2n − 1)!!^(1/n). The terms
+    are then about 1 where the variance of y is 1. No digit is lost by a power of two.
+    """
+    n = len(c) - 1
+    odd = math.factorial(2 * n) // (2**n * math.factorial(n))  # (2n − 1)!!
+    e = round(math.log2(odd) / (2 * n)) if n else 0
+    in_y = tuple(x * 2.0 ** (-e * j) for j, x in enumerate(c))
+    slope = tuple(j * x * 2.0**e for j, x in enumerate(in_y) if j) or (0.0,)
+    return functools.partial(_reduced, in_y), functools.partial(_reduced, slope), 4.0**e
 
 
 def hermite(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, degree: int = 1) -> tuple[Array, Array]:
@@ -72,10 +88,6 @@ def _sum(q12: Array, q1: Array, q2: Array, reduced: Reduced, degree: int) -> Arr
         if first is not None and second is not None:
             total = total + first * second
     return total
-
-
-def _slope(c: Coefficients) -> Coefficients:
-    return tuple(j * x for j, x in enumerate(c) if j) or (0.0,)
 
 
 def _reduced(c: Coefficients, m: int, q: Array) -> Array | None:
@@ -166,7 +178,12 @@ def _hermite_value(x: Array, degree: int) -> Array:
 def monomial_record(degree: int) -> Activation:
     """Return the record of x^n with n = `degree`. The limits keep E[φ²] = (2n − 1)!! q^n from overflowing."""
     c = (0.0,) * degree + (1.0,)
-    near = _near(functools.partial(_reduced, c), functools.partial(_reduced, _slope(c)), degree)
+    value, slope, unit = _balanced(c)
+    balanced = _near(value, slope, degree)
+
+    def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
+        return balanced(delta, unit * q1, unit * q2)
+
     return Activation(
         f"monomial({degree})", functools.partial(_value, coefficients=c), functools.partial(polynomial, coefficients=c),
         near, homogeneous=True, limits=limits_of_power(degree), maker=f"{__name__}:monomial_record",

@@ -191,18 +191,30 @@ def sign_record() -> Activation:
 
 
 @functools.cache
-def _arccosine(degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coefficients of P_p and of Q_p, from degree 0 on, for p = `degree`.
+def _arccosine(degree: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the coefficients of P_p/P_p(1) and of Q_p/P_p(1), from degree 0 on, and P_p(1), for p = `degree`.
 
     With c = cos θ, the two polynomials give J_p(θ) = sin^(2p+1) θ (d/dc)^p ((π − θ)/sin θ) as
     (π − θ) P_p(c) + sin θ Q_p(c). They start from P_0 = 1 and Q_0 = 0. One more derivative gives
-    P_{p+1} = (1 − c²) P_p' + (2p + 1) c P_p and Q_{p+1} = P_p + (1 − c²) Q_p' + 2p c Q_p.
+    P_{p+1} = (1 − c²) P_p' + (2p + 1) c P_p and Q_{p+1} = P_p + (1 − c²) Q_p' + 2p c Q_p. No coefficient is negative.
+    P_p(1) is beyond the range of float32 from p = 26 on, so it is kept apart.
     """
     square, c = np.polynomial.Polynomial([1.0, 0.0, -1.0]), np.polynomial.Polynomial([0.0, 1.0])
     p, q = np.polynomial.Polynomial([1.0]), np.polynomial.Polynomial([0.0])
     for n in range(degree):
         p, q = square * p.deriv() + (2 * n + 1) * c * p, p + square * q.deriv() + 2 * n * c * q
-    return p.coef, q.coef
+    one = float(p.coef.sum())
+    return p.coef / one, q.coef / one, one
+
+
+def _scaled_power(factor: float, x: Array, exponent: int) -> Array:
+    """Return factor · x^exponent, where the factor or the power alone may be outside of the range of numbers.
+
+    A power of two, by which no digit is lost, goes from the factor to x.
+    """
+    mantissa, shift = math.frexp(factor)
+    each = round(shift / exponent) if exponent else 0
+    return math.ldexp(mantissa, shift - each * exponent) * (x * 2.0**each) ** exponent
 
 
 def _polynomial(coefficients: np.ndarray, x: Array) -> Array:
@@ -232,9 +244,9 @@ def rectified_monomial(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, degree: 
     there = (q1 > 0) & (q2 > 0)
 
     def dual(p: int) -> Array:
-        even, odd = _arccosine(p)
+        even, odd, one = _arccosine(p)
         j = (jnp.pi - theta) * _polynomial(even, rho) + sin * _polynomial(odd, rho)
-        return jnp.where(there, (sqrt(q1) * sqrt(q2)) ** p * j / (2 * jnp.pi), 0.0)
+        return jnp.where(there, _scaled_power(one, sqrt(q1) * sqrt(q2), p) * j / (2 * jnp.pi), 0.0)
 
     return dual(degree), degree**2 * dual(degree - 1) if degree else jnp.zeros_like(rho)
 
@@ -244,30 +256,33 @@ def _monomial_near(degree: int) -> Near:
     """Return the near form of max(x, 0)^p.
 
     The function is the sum of x^p/2 and abs(x)^p sign(x)^(p+1)/2. One of these parts is even and the other odd. With P
-    and Q of `_arccosine` and W = θP − sin θ Q, J_p(π − θ) = (−1)^p W. In units of (q1 q2)^(p/2)/2π the expectations of
-    the two parts are therefore πP/2 and πP/2 − W. Near θ = 0 the two terms of W cancel, and the new δ has a relative
-    error of about ε/θ.
+    and Q of `_arccosine` at c = cos θ, and with W = θP − sin θ Q, J_p(θ) = πP − W and J_p(π − θ) = (−1)^p W. In units
+    of (q1 q2)^(p/2)/2π these are the sum and, but for its sign, the difference of the expectations of the two parts. So
+    x^p/2 has the expectation πP/2, and the other part πP/2 − W. For p ≥ 1 the two terms of W cancel near θ = 0, and the
+    new δ has a relative error of about ε/θ.
     """
 
-    def halves(p: int, d: Array, theta: Array) -> tuple[Array, Array, Array, float]:
-        """Return the drops of x^p/2 and of the other part in units of πP(1); then W, and P(1)."""
-        even, odd = _arccosine(p)
-        c, one = 1 - d, float(even.sum())
-        # P(1) − P(c) is a polynomial in d without a constant term, so that nothing cancels.
-        in_d = np.polynomial.Polynomial(even)(np.polynomial.Polynomial([1.0, -1.0])).coef
-        fall = -d * _polynomial(in_d[1:], d) if len(in_d) > 1 else jnp.zeros_like(d)
+    def drops(p: int, d: Array, theta: Array) -> tuple[Array, Array]:
+        """Return the drops of x^p/2 and of the other part, divided by πP(1), which is E[φ²] in the units above."""
+        even, odd, _ = _arccosine(p)
+        c = 1 - d
+        # 1 − c^k is d (1 + c + … + c^(k−1)). With the coefficients a_k of P, P(1) − P(c) is therefore d times a
+        # polynomial whose j-th coefficient is the sum of a_k over k > j. No term is negative, so nothing cancels.
+        sums = np.cumsum(even[::-1])[-2::-1]
+        fall = d * _polynomial(sums, c) if p else jnp.zeros_like(d)
         w = theta * _polynomial(even, c) - jnp.sqrt(d * (2 - d)) * _polynomial(odd, c)
-        return fall / (2 * one), fall / (2 * one) + w / (np.pi * one), w, one
+        return fall / 2, fall / 2 + w / np.pi
 
     def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
         d = size(delta)
         theta = arccos.acute(d)[0]
-        plain, kinked, _, _ = halves(degree, d, theta)
+        plain, kinked = drops(degree, d, theta)
         drop = (plain, kinked) if degree % 2 == 0 else (kinked, plain)
         slope = (jnp.zeros_like(d), jnp.zeros_like(d))
         if degree:
-            low_plain, low_kinked, _, one = halves(degree - 1, d, theta)
-            scale = degree**2 * one / 2 * (sqrt(q1) * sqrt(q2)) ** (degree - 1)
+            low_plain, low_kinked = drops(degree - 1, d, theta)
+            one = _arccosine(degree - 1)[2]
+            scale = degree**2 / 2 * _scaled_power(one, sqrt(q1) * sqrt(q2), degree - 1)
             low = (scale * (0.5 - low_plain), scale * (0.5 - low_kinked))
             # For even p the even part is x^p/2, and its derivative is p x^(p−1)/2.
             slope = (low[0], low[1]) if (degree - 1) % 2 else (low[1], low[0])
