@@ -154,7 +154,7 @@ def test_what_is_said_to_be_lost_is_lost(apart):
 def test_singular_kernels_are_refused():
     k, y = jnp.ones((3, 3)), jnp.ones((3, 1))
     for score, name in ((ntk.loo, "ntk_train"), (ntk.log_marginal_likelihood, "nngp_train")):
-        with pytest.raises(ValueError, match=f"`{name}` is singular.*Use a ridge"):
+        with pytest.raises(ValueError, match=f"`{name}` with `ridge` = 0 is singular.*Use a ridge"):
             score(k, y, ridge=0.0)
 
 

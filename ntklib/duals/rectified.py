@@ -93,8 +93,8 @@ def identity(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array
 def _leaky_near(slope: float, acute: bool = False) -> Near:
     """Return the near form of leaky ReLU.
 
-    Let a be the slope, α = (1 + a)/2 and γ = (1 − a)/2. Then φ(x) = αx + γ abs(x). At the acute angle θ, the `slope` of
-    `Parts` and E_p(θ)/√(q1 q2) are::
+    Let a be the slope, α = (1 + a)/2 and γ = (1 − a)/2. Then φ(x) = αx + γ abs(x). With cos θ = abs(ρ), as
+    in `Parts`, E[φ'φ'] and E[φφ]/√(q1 q2) of each part are::
 
         odd part   α²,  α² cos θ;      even part   γ² (1 − 2θ/π),  γ² (cos θ + (2/π)(sin θ − θ cos θ)).
 

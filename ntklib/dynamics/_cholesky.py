@@ -24,14 +24,16 @@ def factor(argument: str, kernel: Array, ridge: Any, eps: float) -> Array:
     regular = kernel + ridge * jnp.trace(kernel) / n * jnp.eye(n, dtype=kernel.dtype)
     low = jnp.linalg.cholesky(regular)
     pivots = jnp.diagonal(low) ** 2
-    # Pivot i is the variance of the output at input i, given the outputs at the inputs before it. Below the floor (that
-    # of `_spectrum`) it may be a rounding error. The factor of an indefinite matrix is NaN, and `NaN > floor` is False.
+    # Pivot i is the variance of number i of a Gaussian vector with this covariance, given the numbers before it. Up to
+    # the floor it may be a rounding error. The floor is that of an eigenvalue in `_spectrum`, 4ε√N times the diagonal,
+    # but for each input. The factor of an indefinite matrix is NaN, and `NaN > floor` is False.
     floor = 4 * n**0.5 * eps * jnp.diagonal(regular)
     if not _checks.is_traced(pivots) and not bool((pivots > floor).all()):
         raise ValueError(
-            f"`{argument}` is singular to the precision of its type with `ridge` = {ridge:g}: some inputs are zero, "
-            f"equal or nearly equal, or there are more inputs than features. Use a ridge, e.g. ridge=1e-4, or compute "
-            f"the kernel in float64."
+            f"`{argument}` with `ridge` = {ridge:g} is singular or indefinite to the precision in which it was "
+            f"computed: some inputs may be zero, equal or nearly equal, or the rank of the kernel is below the number "
+            f"of inputs. Use {'a larger ridge' if ridge else 'a ridge, e.g. ridge=1e-4'}, or compute the kernel in "
+            f"float64 (to convert it afterwards does not help)."
         )
     return low
 
@@ -50,7 +52,7 @@ def inverse_diagonal(low: Array) -> Array:
 
 
 def _inverse(low: Array) -> Array:
-    """Return L⁻¹ by halves, in 2N³/3 operations. Solving L X = 1 would take N³.
+    """Return L⁻¹ by halves, for large N in about 2N³/3 operations. Solving L X = 1 takes N³.
 
     The inverse of [[A, 0], [B, C]] is [[A⁻¹, 0], [−C⁻¹ B A⁻¹, C⁻¹]].
     """

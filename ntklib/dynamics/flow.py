@@ -170,8 +170,8 @@ def gradient_descent(
     Args:
         ntk_train: Θ(X, X), [N, N].
         y: Targets, [N, K].
-        learning_rate: η ≥ 0. Above `max_learning_rate` (of Θ with its ridge) the outputs diverge, and a warning says
-            so.
+        learning_rate: η ≥ 0. Above `max_learning_rate` (of Θ with its ridge) the outputs diverge. A warning says so,
+            unless an argument is traced.
         steps: One number of steps, or several ascending numbers [T], of any size (below 2³¹ if they are traced).
             `jnp.inf` is the end of training. It is allowed only if `learning_rate` is below `max_learning_rate`.
         momentum: 0 ≤ μ < 1.
@@ -196,8 +196,8 @@ def gradient_descent(
 
     Note:
         The cost hardly grows with the number of steps: after one eigendecomposition a step is a small matrix for each
-        mode, whose powers are computed by repeated squaring. Precision, memory and the warning about lost digits are
-        those of `gradient_flow`.
+        mode, whose powers are computed by repeated squaring. Precision and the warning about lost digits are those of
+        `gradient_flow`. Outputs that diverge give no such warning.
 
     References:
         Lee et al. 2019, §2.2; Polyak 1964 for the heavy ball; Sutskever et al. 2013 for Nesterov's momentum.
@@ -228,8 +228,9 @@ def max_learning_rate(ntk_train: ArrayLike, momentum: Number = 0.0, *, nesterov:
 
         η_max = 2(1 + μ)N/λ_max(Θ),  with Nesterov's momentum  η_max = 2(1 + μ)/(1 + 2μ) · N/λ_max(Θ).
 
-    A mode with x = ηλ/N is stable if the roots of z² − (1 + μ − x) z + μ are at most 1 in absolute value. With
-    Nesterov's momentum the polynomial is z² − (1 + μ)(1 − x) z + μ(1 − x). As x grows from 0, a root first leaves the
+    Along an eigenvector of Θ, residual and velocity are multiplied by a 2 × 2 matrix in each step. With x = ηλ/N its
+    eigenvalues z are the roots of z² − (1 + μ − x) z + μ, or with Nesterov's momentum of z² − (1 + μ)(1 − x) z +
+    μ(1 − x). The training is stable if they are at most 1 in absolute value. As x grows from 0, a root first leaves the
     unit disk at z = −1, which gives the formulas above.
 
     On most data the entries of Θ have a positive mean, and λ_max is about N times this mean. The limit then hardly
@@ -303,7 +304,8 @@ class Problem:
     Args:
         ntk_train, y, f0, ntk_test_train, f0_test: As in `gradient_flow`.
         numbers: The other arguments that may be traced.
-        at_once: False for a computation inside jit that cannot run immediately there, such as an integration.
+        at_once: False if the computation cannot run while jit traces the caller, but must become a part of the program,
+            as an integration by diffrax must. `known` is then false.
     """
 
     def __init__(
@@ -374,7 +376,8 @@ class Problem:
         train = self.f0[None] + jnp.einsum("ni,ti,ik->tnk", spectrum.modes, learned, wanted)
         points, test = self.projected(spectrum), None
         if points is not None:
-            # In each mode, Θ⁻¹(1 − e^(−Θt/N)) is 1/N times the integral, which is finite also at zero eigenvalues.
+            # If λ > 0, the integral of a mode is N (1 − p)/λ, where p is the part of the residual that is left. This is
+            # therefore Θ(x, X) Θ⁻¹ (1 − p) (y − f_0), without a division by λ. For null modes see `filters`.
             test = self.f0_test[None] + jnp.einsum("mi,ti,ik->tmk", points.rows, integral, wanted) / self.n
         if trusted:
             self.warn_of_lost_digits(spectrum, evolve, points, (train, test))
@@ -451,7 +454,10 @@ def working_precision(
 
 
 def working_copies(arrays: list[tuple[str, Any]], known: bool, dtype: Any) -> list[Any]:
-    """Return the named arrays: in float64 and on one device if `known` is true, and in `dtype` otherwise."""
+    """Return the named arrays: if `known` is true in float64 and on one device, and in `dtype` otherwise.
+
+    Float64 needs a caller inside `double_precision`.
+    """
     if known:
         return [None if a is None else jnp.asarray(_checks.on_host(name, a)) for name, a in arrays]
     return [None if a is None else jnp.asarray(a).astype(dtype) for _, a in arrays]
