@@ -816,7 +816,7 @@ for L, mean, error in zip(depths, *plotting.mean_and_error(ahead), strict=True):
 fixed = over_the_grid(np.full(len(w_grid), 0.03), depths[4])[at_100]  # one rate for all
 
 # %% alt="Left: depth at which half of the training accuracy is lost against xi_c, logarithmic axes, after the fewest and after the most steps, on both sides; more steps lie higher. On the ordered side the points after the most steps lie above the dotted line of eight xi_c, the others near or between it and the dashed line of four. Right: accuracy at depth 32 against weight scale: training accuracy with the scaled rate is a broad hill around the edge; with one rate for all it is narrower; test accuracy is a lower hill whose top is on the ordered side."
-fig, (left, right) = plt.subplots(1, 2, figsize=(8.0, 3.3))
+fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.2))
 reach = np.array([1.0, 8.0])
 for factor, dash in ((4, "--"), (8, ":")):
     left.plot(reach, factor * reach, color="black", ls=dash, lw=1, label=rf"{factor} $\xi_c$")
