@@ -265,7 +265,7 @@ def test_a_kernel_of_zeros_moves_nothing(dtype):
     mean, cov = ntk.ensemble_posterior(record(zero), y, record(cross), record(own), t=jnp.inf)
     assert not mean.any()
     assert_close(cov, own, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"`nngp_train` is singular .* some inputs are zero"):
+    with pytest.raises(ValueError, match=r"`nngp_train` with .* is singular .* some inputs may be zero"):
         ntk.gp_posterior(zero, y, cross, own, ridge=0.1)
     assert_close(ntk.gradient_flow(zero, y, t=1.0, ntk_test_train=np.ones((M, N), dtype))[0], np.zeros((N, K)))
 
@@ -303,7 +303,7 @@ def test_equal_inputs_count_as_one_of_the_mean_target(dtype):
     assert_close(got[1], ours[1], rtol=10 * rtol)
     late = ntk.sgd_moments(double[0], y, learning_rate=0.1, batch_size=6, steps=20_000, ntk_test_train=double[1])
     assert_close(late[1][0], want[1], rtol=max(rtol, 1e-4))
-    with pytest.raises(ValueError, match="`nngp_train` is singular"):
+    with pytest.raises(ValueError, match=r"`nngp_train` with .* is singular"):
         ntk.gp_posterior(double[0], y, double[1], double[2], ridge=0.0)
 
 
