@@ -203,8 +203,9 @@ def _arccosine(degree: int) -> tuple[np.ndarray, np.ndarray, float]:
     p, q = np.polynomial.Polynomial([1.0]), np.polynomial.Polynomial([0.0])
     for n in range(degree):
         p, q = square * p.deriv() + (2 * n + 1) * c * p, p + square * q.deriv() + 2 * n * c * q
-    one = float(p.coef.sum())
-    return p.coef / one, q.coef / one, one
+    even, odd = (np.asarray(polynomial.coef, np.float64) for polynomial in (p, q))
+    one = float(even.sum())
+    return even / one, odd / one, one
 
 
 def _scaled_power(factor: float, x: Array, exponent: int) -> Array:
