@@ -186,7 +186,7 @@ def test_a_figure_keeps_its_size_and_what_it_shows_in_words():
         ("03_infinite_width", "Two panels. The kernel between a fixed image", True),
         ("19_scaling_up", "Bars of time over that of gram", True),
         ("00_start_here", "Heat map of", False),
-        ("00_start_here", "Twelve grey-level images", False),
+        ("00_start_here", "Twelve gray-level images", False),
         ("06_edge_of_chaos", "Phase diagram", False),
         ("14_whitening", "Four digits and four color patches", False),
     ],
