@@ -1,6 +1,7 @@
 """A small part of the table that `python tests/accuracy.py` prints: float32 against float64 where digits are lost."""
 
 import functools
+import math
 
 import accuracy
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers import assert_close, compilations, kernel, normal
-from scipy.integrate import dblquad
+from scipy.integrate import dblquad, quad
 
 import ntklib as ntk
 from ntklib.duals import correlation, integrals, making
@@ -291,6 +292,14 @@ def test_waves_of_one_direction_by_both_forms():
         assert_close(new + 1, 2 - values / jnp.sqrt(own1 * own2), rtol=1e-13)
 
 
+def power(degree, cos, rectified):
+    """E[φ(u) φ(v)] of x^n or max(x, 0)^n for unit variances, by an integral over the angle of (u, v) in the plane."""
+    theta = np.arccos(np.clip(cos, -1, 1))
+    ends = (theta - np.pi / 2, np.pi / 2) if rectified else (0.0, 2 * np.pi)
+    value = quad(lambda a: (np.cos(a) * np.cos(a - theta)) ** degree, *ends, epsabs=0, epsrel=1e-13, limit=200)[0]
+    return 2.0**degree * math.factorial(degree) / (2 * np.pi) * value
+
+
 @pytest.mark.parametrize(("make", "degree"), [(ntk.RectifiedMonomial, 27), (ntk.Monomial, 34)])
 def test_powers_whose_coefficients_leave_float32_keep_it(make, degree):
     """(2n − 1)!! is beyond the range of float32 for n > 28, and J_n(0) = π (2n − 1)!! for n > 27. E[φ²] is not.
@@ -301,12 +310,18 @@ def test_powers_whose_coefficients_leave_float32_keep_it(make, degree):
     x = x / np.sqrt(np.mean(x**2, axis=1, keepdims=True))
     x = np.concatenate([x, x[:1] * (1 + 1e-6), -x[1:2]])
     net = ntk.mlp([5, 8, 1], activation=make(degree), w_std=0.5, rngs=nnx.Rngs(0))
-    want = net.kernel(x)
+    want = net.kernel(x).ntk
+    size = np.sqrt(np.outer(np.diagonal(want), np.diagonal(want)))
+    q, rectified = np.mean(x**2, axis=1) / 4, make is ntk.RectifiedMonomial
+    for i, j in ((0, 0), (0, 5), (0, 2), (1, 3), (4, 5)):
+        cos, root = x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j]), np.sqrt(q[i] * q[j])
+        values, slopes = power(degree, cos, rectified), degree**2 * power(degree - 1, cos, rectified)
+        by_hand = root**degree * (values + cos * slopes) / 4
+        assert abs(want[i, j] - by_hand) < 1e-10 * size[i, j], (i, j)
     slope = jax.grad(lambda x: net.kernel(x).ntk.sum())(x)
-    size = np.sqrt(np.outer(np.diagonal(want.ntk), np.diagonal(want.ntk)))
     small = x.astype(np.float32)
     for got in (net.kernel(small).ntk, ntk.gram(net, small)):
         assert got.dtype == np.float32
-        assert np.abs((np.asarray(got, float) - want.ntk) / size).max() < 3 * degree * np.finfo(np.float32).eps
+        assert np.abs((np.asarray(got, float) - want) / size).max() < 3 * degree * np.finfo(np.float32).eps
     got = jax.grad(lambda x: net.kernel(x).ntk.sum())(small)
     assert_close(np.asarray(got, float), slope, rtol=1e-4)
