@@ -138,8 +138,9 @@ def factor(matrix: ShiftedKernel) -> np.ndarray:
     # A pivot L_ii² that is no larger than its rounding error may be zero in exact arithmetic.
     if failed or low.diagonal().min() ** 2 <= matrix.n * np.finfo(float).eps * matrix.diagonal.max():
         raise ValueError(
-            f"The kernel of the training inputs is singular with `ridge` = {matrix.ridge:g}: some inputs are equal or "
-            f"nearly equal, or there are more inputs than features. Use a ridge, e.g. ridge=1e-4."
+            f"The kernel of the training inputs is singular with `ridge` = {matrix.ridge:g}: some inputs may be equal "
+            f"or nearly equal, or the rank of the kernel is below the number of inputs. Use "
+            f"{'a larger ridge' if matrix.ridge else 'a ridge, e.g. ridge=1e-4'}."
         )
     return low
 
