@@ -238,7 +238,7 @@ def phase_diagram(
     ax.figure.colorbar(mesh, ax=ax, label=f"depth scale ξ_c (layers, at most {most:g})", shrink=0.9)
     ax.plot(line**2, b2, color="white", linestyle="-", linewidth=2, label="edge of chaos")
     ax.set(xlabel="weight variance σ_w²", ylabel="bias variance σ_b²", xlim=(w2.min(), w2.max()))
-    ax.legend(labelcolor="white", loc="upper left")
+    ax.legend(labelcolor="white", loc="upper right")
     ax.grid(False)
     return ax
 
