@@ -6,7 +6,7 @@ sized`; chapter 20 and its sheet also `bridge`.
 
 from typing import TYPE_CHECKING, Any
 
-from course.claims import claim
+from course.claims.claim import claim
 from course.notebook import bridge, report, reseed, scale, sized
 
 if TYPE_CHECKING:

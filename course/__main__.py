@@ -29,7 +29,8 @@ Chapters = Annotated[list[str] | None, typer.Argument(help="Numbers such as 03; 
 @app.command()
 def build(chapters: Chapters = None, check: bool = False, force: bool = False) -> None:
     """Make notebooks, solutions and exercises from their sources, and claims.md; --check only compares."""
-    from course import build, claims_page
+    from course.claims import tables
+    from course.notebooks import build
 
     root = build.repository()
     if check:
@@ -37,7 +38,7 @@ def build(chapters: Chapters = None, check: bool = False, force: bool = False) -
         print("\n".join(found) or "all built files are in step with their sources")
         raise typer.Exit(bool(found))
     failures = build.build(root, chapters or (), force=force)
-    claims_page.write_page(root)
+    tables.write_page(root)
     if failures:
         print(f"failed: {', '.join(failures)}", file=sys.stderr)
     raise typer.Exit(bool(failures))
@@ -46,7 +47,8 @@ def build(chapters: Chapters = None, check: bool = False, force: bool = False) -
 @app.command()
 def check(chapter: str) -> None:
     """Run the exercises of a chapter, such as 03, as they stand; say which pass, and fail if one is wrong."""
-    from course import build, execute, progress, sheet
+    from course import progress, sheet
+    from course.notebooks import build, execute
     from course.tasks import all_tasks
 
     root = build.repository()
@@ -105,7 +107,7 @@ def playground() -> None:
 @app.command()
 def site() -> None:
     """Make the site in .cache/site/html: chapters, exercises, claims, library. A warning is an error; no network."""
-    from course import build
+    from course.notebooks import build
     from course.pages import site
 
     root = build.repository()
@@ -131,11 +133,12 @@ def claims() -> None:
     """Show the claims of the literature and what became of them; write claims.md."""
     from rich.console import Console
 
-    from course import build, claims_page, records
+    from course.claims import records, tables
+    from course.notebooks import build
 
     root = build.repository()
-    Console().print(claims_page.table(records.load(root / "course" / "claims.toml")))
-    claims_page.write_page(root)
+    Console().print(tables.table(records.load(root / "course" / "claims.toml")))
+    tables.write_page(root)
 
 
 @app.command()
@@ -143,7 +146,8 @@ def figures(
     measure: Annotated[bool, typer.Option("--measure", help="Train the networks of the first one anew.")] = False,
 ) -> None:
     """Draw the pictures of the README anew: what is predicted and trained, the map, the speed."""
-    from course import build, figures, front
+    from course.notebooks import build
+    from course.pictures import figures, front
 
     root = build.repository()
     if measure:
@@ -160,7 +164,8 @@ def run(
 
     No file is changed, but with --record, which writes what the claims measured (not what is claimed or predicted).
     """
-    from course import build, claims_page, replicate
+    from course.claims import replicate, tables
+    from course.notebooks import build
 
     root = build.repository()
     if record and os.environ.get("NTK_SEED", "0") not in ("", "0"):
@@ -173,7 +178,7 @@ def run(
         print(f"{target.path.stem}: {'FAILED' if wrong else 'passed'} in {done.seconds:.1f} s", flush=True)
         print("\n".join(wrong), file=sys.stderr)
     if record:
-        claims_page.write_page(root)
+        tables.write_page(root)
     raise typer.Exit(failed)
 
 
@@ -192,7 +197,8 @@ def replicate_(
     """
     import datetime
 
-    from course import build, claims_page, replicate
+    from course.claims import replicate, tables
+    from course.notebooks import build
 
     root = build.repository()
     found = build.notebooks(root, chapters or ["all"])
@@ -200,14 +206,15 @@ def replicate_(
         found = [replicate.of_the_week(found, datetime.date.today())]
     stands = replicate.replicate(root, found, seeds, first, pool)
     if pool:
-        claims_page.write_page(root)
+        tables.write_page(root)
     raise typer.Exit(not stands)
 
 
 @app.command()
 def handout(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
     """Write a folder to hand out: all sheets without solutions, and the checks."""
-    from course import build, handout
+    from course import handout
+    from course.notebooks import build
 
     try:
         sheets = handout.make(build.repository(), folder)
@@ -219,7 +226,7 @@ def handout(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> No
 @app.command()
 def teaching() -> None:
     """Make the pages for those who teach with it: plans with their minutes, misconceptions by chapter, rubrics."""
-    from course import build
+    from course.notebooks import build
 
     root = build.repository()  # before the rest, which a hand-out does not have
     from course.teaching import pages
@@ -236,7 +243,7 @@ def slides(
     out: Annotated[Path, typer.Option(help="The folder for them.")] = Path(".cache/slides"),
 ) -> None:
     """Make slides, one page for each chapter that has some (all without a number); no network needed to show them."""
-    from course import build
+    from course.notebooks import build
 
     root = build.repository()
     from course.teaching import slides
@@ -259,7 +266,7 @@ def grade(
 
     Answers in words are left to a reader. NTK_GRADE_SEED chooses other seeds.
     """
-    from course import build
+    from course.notebooks import build
 
     root = build.repository()  # before the rest, which a hand-out does not have
     from course.grading import marking, process, report
@@ -277,7 +284,7 @@ def grade(
 @app.command("open")
 def open_(check: Annotated[bool, typer.Option(help="Run chapter 00 headless instead.")] = False) -> None:
     """Open JupyterLab on the first chapter (Ctrl-C ends it)."""
-    from course import build
+    from course.notebooks import build
 
     root = build.repository()
     path = next((root / "notebooks").glob("00_*.ipynb"), None)
@@ -289,7 +296,7 @@ def open_(check: Annotated[bool, typer.Option(help="Run chapter 00 headless inst
     arguments += [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/notebooks/{path.name}"]
     # Settings that keep JupyterLab from asking for news and updates: the course needs no network.
     arguments.append(f"--LabApp.app_settings_dir={root / 'course' / 'jupyterlab'}")
-    arguments.append("--FileContentsManager.pre_save_hook=course.saving.as_built")
+    arguments.append("--FileContentsManager.pre_save_hook=course.notebooks.saving.as_built")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         arguments.append("--allow-root")
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -310,15 +317,16 @@ def run_all(
     ] = False,
 ) -> None:
     """Run every check that CI runs."""
-    from course import build, suite
+    from course import suite
+    from course.notebooks import build
 
     root = build.repository()
     raise typer.Exit(not (suite.run_changed(root) if changed else suite.run(root, only or ())))
 
 
 def _check_first(root, path) -> int:
-    from course import execute
     from course.notebook import find_report
+    from course.notebooks import execute
 
     print(f"running {path.relative_to(root)} ...", file=sys.stderr, flush=True)
     begin = time.monotonic()

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from course import source
+from course.notebooks import source
 
 #: The sentence about time, in the two forms that chapters have.
 TIME = re.compile(

@@ -494,7 +494,7 @@ def text(value: Any, numbers: tuple[str, ...] = (), asked: str = "") -> None:
     """
     if not isinstance(value, str):
         fail(f"the answer should be text between the quotation marks; got {_kind(value)}.")
-    from course.source import PLACEHOLDER
+    from course.notebooks.source import PLACEHOLDER
 
     # nbgrader's own stub, where an instructor lets it cut the solutions, stands in the text as well.
     stubs = ("### BEGIN SOLUTION", "### END SOLUTION", "# YOUR CODE HERE", "raise NotImplementedError()", PLACEHOLDER)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import nbformat
 
-from course import address, build, execute
+from course import address
+from course.notebooks import build, execute
 
 #: Of the package, what no sheet needs.
 LEFT_OUT = (
-    *("site", "pages", "explorer", "playground", "jupyterlab", "grading", "teaching", "__pycache__"),
+    *("site", "pages", "explorer", "playground", "jupyterlab", "grading", "teaching", "pictures", "__pycache__"),
     *("*.sh", "*.png", "AUTHORS.md", "claims.md"),
 )
 TEXT = """# Exercises of the NTK course

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from course import execute
+from course.notebooks import execute
 from course.tasks import Task
 
 _FRAME = re.compile(r"Cell In\[(\d+)\], line (\d+)")

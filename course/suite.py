@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from course import changed
-from course.execute import environment
+from course.notebooks.execute import environment
 
 PYTHON = (sys.executable, "-m")
 WORKERS = max(2, min(4, os.cpu_count() or 2))  # each may need two gigabytes
@@ -33,7 +33,7 @@ class Step:
 
 def steps(root: Path) -> list[Step]:
     """Return the steps of `make test`."""
-    nbval = ("-p", "course.outputs", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=900")
+    nbval = ("-p", "course.notebooks.outputs", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=900")
     notebooks = ("notebooks", "solutions", "exercises")
     return [
         *_quick(),

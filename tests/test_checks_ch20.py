@@ -11,8 +11,8 @@ from mutations import Table, cases
 
 import course
 import ntklib as ntk
-from course import execute, source
 from course.notebook import NotInstalled
+from course.notebooks import execute, source
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,7 +5,8 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from course import address, source
+from course import address
+from course.notebooks import source
 
 ROOT = Path(__file__).parents[1]
 URLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]

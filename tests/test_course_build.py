@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course import build, execute, source
+from course.notebooks import build, execute, source
 
 ROOT = Path(__file__).parents[1]
 
@@ -405,7 +405,7 @@ def test_figures_are_stored_with_fewer_colours_and_look_the_same():
     import numpy as np
     from PIL import Image
 
-    from course.execute import fewer_colours
+    from course.notebooks.execute import fewer_colours
 
     rng = np.random.default_rng(0)
     figure = np.full((120, 160, 3), 255, np.uint8)

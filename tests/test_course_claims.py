@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from course import claims_page, forest, records
-from course.claims import claim
-from course.records import Claim, Row
+from course.claims import forest, records, tables
+from course.claims.claim import claim
+from course.claims.records import Claim, Row
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = records.load()
@@ -382,9 +382,9 @@ def test_a_table_that_is_not_well_formed_is_refused(toml, old, new, words):
 def test_the_page_is_made_from_the_file(toml, tmp_path):
     (tmp_path / "course").mkdir()
     toml.rename(tmp_path / "course" / "claims.toml")
-    assert "course/claims.md" in claims_page.out_of_step(tmp_path)
-    claims_page.write_page(tmp_path)
-    assert "course/claims.md" not in claims_page.out_of_step(tmp_path)
+    assert "course/claims.md" in tables.out_of_step(tmp_path)
+    tables.write_page(tmp_path)
+    assert "course/claims.md" not in tables.out_of_step(tmp_path)
     page = (tmp_path / "course" / "claims.md").read_text(encoding="utf-8")
     for line in (
         "1 of 2 claims of the literature",
@@ -396,7 +396,7 @@ def test_the_page_is_made_from_the_file(toml, tmp_path):
     ):
         assert line in page
     assert "counted beforehand" not in page
-    assert claims_page.table(records.load(tmp_path / "course" / "claims.toml")).row_count == 2
+    assert tables.table(records.load(tmp_path / "course" / "claims.toml")).row_count == 2
 
 
 def test_a_long_run_stands_beside_the_laptops(toml):
@@ -419,7 +419,7 @@ id = "A2\"""")  # fmt: skip
     assert records.dump(claims, HEAD) == long
     assert claims["A1"].verdict == "not at this scale"
     cells = "| drift | 1 |  | 2.00 ± 0.05 (4 seeds) | 1.30 ± 0.01 (40 seeds) | 0.1 |"
-    assert cells in claims_page.markdown(claims)
+    assert cells in tables.markdown(claims)
 
 
 # ---- the figure
@@ -483,7 +483,7 @@ def test_a_stale_figure_is_named(toml, tmp_path):
     (tmp_path / "course").mkdir()
     path = toml.rename(tmp_path / "course" / "claims.toml")
     assert forest.is_stale(tmp_path)
-    claims_page.write_page(tmp_path)
-    assert claims_page.out_of_step(tmp_path) == []
+    tables.write_page(tmp_path)
+    assert tables.out_of_step(tmp_path) == []
     path.write_text(TABLE.replace("uncertainty = 0.05", "uncertainty = 0.06"), encoding="utf-8")
-    assert claims_page.out_of_step(tmp_path) == ["course/claims.md", "course/claims.png"]
+    assert tables.out_of_step(tmp_path) == ["course/claims.md", "course/claims.png"]

@@ -12,8 +12,10 @@ import pytest
 import typer.testing
 
 import course
-from course import __main__, build, changed, claims_page, execute, notebook, records, suite, tasks
-from course.execute import environment
+from course import __main__, changed, notebook, suite, tasks
+from course.claims import records, tables
+from course.notebooks import build, execute
+from course.notebooks.execute import environment
 
 ROOT = Path(__file__).parents[1]
 CHAPTER = """\
@@ -122,7 +124,7 @@ def test_build_check_fails_where_something_is_out_of_step(root):
 def test_claims_writes_the_page(root):
     done = call("claims")
     assert "38 claims measured" in done.output
-    assert not claims_page.out_of_step(root)
+    assert not tables.out_of_step(root)
 
 
 def test_an_unknown_hint_and_chapter_are_one_sentence(root):
@@ -415,7 +417,8 @@ def test_the_compilation_cache_is_bounded(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
 def test_jupyterlab_opens_on_the_first_chapter_and_ends_with_one_ctrl_c(root, tmp_path):
     (root / "notebooks" / "00_start_here.ipynb").write_text(nbformat.writes(nbformat.v4.new_notebook()))
-    code = f"import pathlib; from course import __main__, build; build.repository = lambda: pathlib.Path({str(root)!r})"
+    code = "import pathlib; from course import __main__; from course.notebooks import build; "
+    code += f"build.repository = lambda: pathlib.Path({str(root)!r})"
     env = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     log = tmp_path / "log"
     ours, terminal = os.openpty()  # nothing is typed: a question would wait

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from course import chapters, map, source
+from course import chapters
+from course.notebooks import source
+from course.pictures import map
 
 ROOT = Path(__file__).parents[1]
-FILE = ROOT / "course" / "map.svg"
+FILE = ROOT / "course" / "pictures" / "map.svg"
 HEADS = chapters.chapters(ROOT)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course.outputs import agree
+from course.notebooks.outputs import agree
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,7 +71,7 @@ def test_nbval_compares_cells_by_it(tmp_path):
         cells.append(nbformat.v4.new_code_cell(source, outputs=printed, execution_count=len(cells) + 1))
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "four.ipynb")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "course.outputs", "--nbval", "--nbval-current-env"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "course.notebooks.outputs", "--nbval", "--nbval-current-env"]
     run = subprocess.run([*command, "four.ipynb"], cwd=tmp_path, capture_output=True, text=True, env=env)
     failed = [line.split("::")[1].split(" - ")[0] for line in run.stdout.splitlines() if line.startswith("FAILED")]
     assert failed == ["Cell 1", "Cell 3"], run.stdout + run.stderr

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import typer.testing
 
-from course import __main__, build, claims_page, execute, records, replicate
-from course.records import Row
+from course import __main__
+from course.claims import records, replicate, tables
+from course.claims.records import Row
+from course.notebooks import build, execute
 
 TABLE = """\
 # remarks
@@ -107,7 +109,7 @@ def test_a_chapter_is_recorded_repeated_and_recorded_at_length(root, monkeypatch
     assert without_results(text(root)) == without_results(TABLE)  # only what was measured is written
     slope, computed, planned = records.load(root / "course" / "claims.toml")["A1"].rows
     assert (slope.seeds, slope.verdict, computed.measured, planned.measured) == (8, "holds", 2.0, None)
-    assert "course/claims.md" not in claims_page.out_of_step(root)
+    assert "course/claims.md" not in tables.out_of_step(root)
     laptop = text(root)
 
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -125,8 +127,8 @@ def test_a_chapter_is_recorded_repeated_and_recorded_at_length(root, monkeypatch
     assert "slope: with all 2 runs" in pooled.output
     first, both, *_ = records.load(root / "course" / "claims.toml")["A1"].rows
     assert (first, both.scale, both.seeds, both.verdict) == (slope, "pooled", 16, "undecided")
-    assert "course/claims.md" not in claims_page.out_of_step(root)
-    assert f"with other seeds as well: {both.result()} (16 seeds)" in claims_page.markdown(
+    assert "course/claims.md" not in tables.out_of_step(root)
+    assert f"with other seeds as well: {both.result()} (16 seeds)" in tables.markdown(
         records.load(root / "course" / "claims.toml")
     )
     (root / "course" / "claims.toml").write_text(laptop, encoding="utf-8")

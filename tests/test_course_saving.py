@@ -6,15 +6,15 @@ import shutil
 import nbformat
 import pytest
 
-from course import saving
-from course.build import repository
+from course.notebooks import saving
+from course.notebooks.build import repository
 
 
 @pytest.fixture
 def manager(tmp_path):
     from jupyter_server.services.contents.filemanager import FileContentsManager
 
-    return FileContentsManager(root_dir=str(tmp_path), pre_save_hook="course.saving.as_built")
+    return FileContentsManager(root_dir=str(tmp_path), pre_save_hook="course.notebooks.saving.as_built")
 
 
 def test_a_saved_notebook_is_the_built_one_to_the_byte(manager, tmp_path):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from course import verdicts
+from course.claims import verdicts
 
 MARGIN = 0.1
 CASES = [

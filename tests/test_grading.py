@@ -10,8 +10,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course import build, execute, handout
+from course import handout
 from course.grading import marking, process, report, seal, submissions
+from course.notebooks import build, execute
 
 ROOT = build.repository()
 SHEET = ROOT / "exercises" / "00_start_here.ipynb"

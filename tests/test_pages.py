@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from helpers import assert_close
 
-from course import chapters, execute, records, signatures, tasks
-from course.execute import environment
-from course.pages import api, claims, notebooks, papers, picture, sheets
+from course import chapters, tasks
+from course.claims import records
+from course.notebooks import execute
+from course.notebooks.execute import environment
+from course.pages import api, claims, notebooks, papers, picture, sheets, signatures
 
 pytest.importorskip("sphinx")
 

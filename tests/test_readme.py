@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from course import chapters, figures, front, map, records, speed, svg
+from course import chapters
+from course.claims import records
+from course.pictures import figures, front, map, speed, svg
 from course.tasks import all_tasks
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +28,7 @@ for task in all_tasks().values():
 @pytest.mark.parametrize("name", figures.PICTURES)
 def test_a_picture_is_in_step(name):
     draw, most = figures.PICTURES[name]
-    text = (ROOT / "course" / name).read_text(encoding="utf-8")
+    text = (ROOT / "course" / "pictures" / name).read_text(encoding="utf-8")
     assert text == draw(ROOT), "python -m course figures draws it anew"
     assert len(text.encode()) < most
     assert not re.search(r"href|url\(|@import|<script|<image", text)
@@ -35,7 +37,7 @@ def test_a_picture_is_in_step(name):
 def test_pictures_say_what_they_show_to_those_who_do_not_see_them():
     measured = speed.cases((ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8"))
     said = {"front": front.alt(), "map": map.alt(ROOT), "speed": speed.alt(measured)}
-    alts = dict(re.findall(r'<img src="course/(\w+)\.svg" width="\d+"\s+alt="([^"]+)">', TEXT))
+    alts = dict(re.findall(r'<img src="course/pictures/(\w+)\.svg" width="\d+"\s+alt="([^"]+)">', TEXT))
     assert {name: " ".join(alt.split()) for name, alt in alts.items()} == said
     assert TEXT.count("<img") == 3
 

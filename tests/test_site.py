@@ -16,7 +16,9 @@ import urllib.parse
 
 import pytest
 
-from course import address, chapters, execute, records, tasks
+from course import address, chapters, tasks
+from course.claims import records
+from course.notebooks import execute
 from course.pages import api, site
 
 pytest.importorskip("sphinx")

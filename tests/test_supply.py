@@ -69,7 +69,7 @@ def test_on_pypi_the_links_and_pictures_have_whole_addresses(wheel):
     targets = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', text)
     assert len(targets) > 30
     assert all((link or picture).startswith("https://") for link, picture in targets)
-    assert f'src="{PROJECT["project"]["urls"]["Repository"]}/raw/main/course/map.svg"' in text
+    assert f'src="{PROJECT["project"]["urls"]["Repository"]}/raw/main/course/pictures/map.svg"' in text
 
 
 def name_of(requirement):
@@ -107,7 +107,7 @@ def test_the_course_without_a_package_is_one_sentence(missing):
 
 
 def test_a_mistake_of_ours_is_no_missing_package():
-    code = "import runpy, sys\nsys.modules['course.build'] = None\nsys.argv = ['course', 'build']\n"
+    code = "import runpy, sys\nsys.modules['course.notebooks.build'] = None\nsys.argv = ['course', 'build']\n"
     code += "runpy.run_module('course', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "Traceback" in done.stderr

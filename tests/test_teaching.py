@@ -12,7 +12,9 @@ import nbformat
 import pytest
 import typer.testing
 
-from course import __main__, build, handout, records, source
+from course import __main__, handout
+from course.claims import records
+from course.notebooks import build, source
 from course.teaching import pages, slides, syllabus
 
 ROOT = build.repository()

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from course import execute
 from course.grading import process, submissions
 from course.grading.report import BY_HAND, Mark
+from course.notebooks import execute
 
 #: What a sheet may not read while it is marked: answers, and what asks for them.
 HIDDEN = ("solutions", "notebooks", "tests", "course/checks")

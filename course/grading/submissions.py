@@ -9,7 +9,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from course import build, execute, source
+from course.notebooks import build, execute, source
 
 _CHECK = re.compile(r"""^\s*check\(\s*["'](\d\d[a-z]?\.\d+)["']""", re.MULTILINE)
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from course import signatures, source
+from course.notebooks import source
+from course.pages import signatures
 
 #: Headings of a docstring in the form of `STYLE.md`; what comes before the first is text and equations.
 SECTIONS = (

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from course import address, chapters, execute
+from course import address, chapters
+from course.claims.records import Claim
+from course.notebooks import execute
 from course.pages import notebooks, papers
-from course.records import Claim
 
 INDEX = """\
 # Chapters

@@ -3,9 +3,10 @@
 import html
 from collections.abc import Mapping
 
-from course import address, claims_page, forest
+from course import address
+from course.claims import forest, tables
+from course.claims.records import Claim
 from course.pages import notebooks
-from course.records import Claim
 
 PAGE = """\
 # Claims and verdicts
@@ -36,10 +37,8 @@ def page(claims: Mapping[str, Claim], titles: Mapping[str, str]) -> str:
     image = f'<p class="figure"><img src="figures/claims.png" class="plot" alt="{alt}" loading="lazy"></p>'
     return PAGE.format(
         done=sum(bool(claim.at()) for claim in claims.values()),
-        rule=address.blob("course/verdicts.py"),
-        summary="\n\n".join(
-            [_summary(claims), notebooks.folded("How a verdict comes about", claims_page.RULE, "solution")]
-        ),
+        rule=address.blob("course/claims/verdicts.py"),
+        summary="\n\n".join([_summary(claims), notebooks.folded("How a verdict comes about", tables.RULE, "solution")]),
         figure=notebooks.folded("All measured rows in one figure (long)", image, "solution"),
         chapters="\n\n".join(chapters),
     )
@@ -58,7 +57,7 @@ def _claim(claim: Claim) -> str:
     doubted = " We doubted it before we measured." if claim.doubted else ""
     also = f" Also in chapter {', '.join(claim.chapters[1:])}." if claim.chapters[1:] else ""
     parts = [
-        f"({claim.id.lower()})=\n### {claim.id}: {claims_page.verdict(claim)}",
+        f"({claim.id.lower()})=\n### {claim.id}: {tables.verdict(claim)}",
         f"{claim.statement[0].upper()}{claim.statement[1:]}.",
         f'<p class="source">{html.escape(claim.source)}.{doubted}{also}</p>',
     ]
@@ -72,11 +71,11 @@ def _claim(claim: Claim) -> str:
 
 def _table(claim: Claim) -> str:
     """The rows as a table, of which a narrow screen makes a list: each cell knows its column's name."""
-    columns = claims_page.COLUMNS
+    columns = tables.COLUMNS
     lines = ['<table class="claims">', "<thead><tr>" + "".join(f"<th>{c}</th>" for c in columns) + "</tr></thead>"]
     lines.append("<tbody>")
     for row in claim.at():
-        cells = claims_page.cells(claim, row)
+        cells = tables.cells(claim, row)
         inner = "".join(
             f'<td data-label="{column}">{html.escape(cell).replace("&lt;br&gt;", "<br>")}</td>'
             for column, cell in zip(columns, cells, strict=True)

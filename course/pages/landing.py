@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from course import address
+from course.claims.records import Claim
 from course.pages import chapters, picture
-from course.records import Claim
 from course.tasks import Task
 
 #: Pages that stand by themselves, and what they are called here.
 TITLES = {"course/playground/page.html": "Playground", "course/explorer/page.html": "Phase diagrams"}
-MAP = Path("course/map.svg")
+MAP = Path("course/pictures/map.svg")
 ALT = (
     "One row for each chapter. Lines at the left run from a chapter to those that need it. Dots show which modules of "
     "ntklib a chapter uses, squares which papers it rests on."

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from course import address, source
+from course import address
+from course.notebooks import source
 
 #: What is not prose: blocks of code, code, equations, links.
 FIXED = re.compile(r"(```.*?```|`[^`\n]+`|\$\$.*?\$\$|\$[^$]+\$|\[[^\]]*\]\([^)]*\))", re.S)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from course import execute
+from course.notebooks import execute
 from course.pages import chapters, notebooks
 from course.tasks import Task
 

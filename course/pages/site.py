@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
+from course.claims.records import load
 from course.pages import api, chapters, claims, landing, notebooks, papers, sheets
-from course.records import load
 from course.tasks import all_tasks
 
 #: Pages that stand by themselves: where they are kept, and where they go.

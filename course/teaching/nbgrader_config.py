@@ -5,7 +5,8 @@ import os
 from nbgrader.converters import GenerateAssignment
 from nbgrader.preprocessors import ClearSolutions, NbGraderPreprocessor
 
-from course import build, handout, source
+from course import handout
+from course.notebooks import build, source
 
 
 class Stubs(NbGraderPreprocessor):

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from course import execute, records
+from course.claims import records
+from course.notebooks import execute
 from course.teaching import syllabus
 from course.teaching.syllabus import Chapter
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from course import chapters as heads
-from course import source
+from course.notebooks import source
 from course.tasks import Task, all_tasks
 
 FOLDER = Path(__file__).parent

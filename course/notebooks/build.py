@@ -16,7 +16,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from course import claims_page, execute, source
+from course.claims import tables
+from course.notebooks import execute, source
 
 FOLDERS = ("notebooks", "solutions", "exercises")
 
@@ -36,7 +37,7 @@ class Target:
 def repository() -> Path:
     """Return the root of the repository: that of this package, or else the one around the working folder."""
     here = Path.cwd()
-    for folder in (Path(__file__).parents[1], here, *here.parents):
+    for folder in (Path(__file__).parents[2], here, *here.parents):
         if (folder / "pyproject.toml").exists() and (folder / "notebooks").is_dir():
             return folder
     raise SystemExit("This command works in a clone of the course's repository: change into its folder.")
@@ -128,7 +129,7 @@ def check(root: Path, chapters: Collection[str] = ()) -> list[str]:
         paths = {target.path for target in all_targets}
         built = [path for folder in FOLDERS for path in sorted((root / folder).glob("*.ipynb"))]
         found += [f"{p.relative_to(root)} has no source; remove it" for p in built if p not in paths]
-        differing = claims_page.out_of_step(root)
+        differing = tables.out_of_step(root)
         found += [f"{name} differs from claims.toml; mend it with: python -m course claims" for name in differing]
     return found
 

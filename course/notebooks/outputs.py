@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from course.records import MOST_ERRORS, ROUNDING
+from course.claims.records import MOST_ERRORS, ROUNDING
 
 _NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|\d+")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from course import svg
+from course.pictures import svg
 
 WIDTH, ROW, LEFT, RIGHT, TOP = 390, 21, 152, 14, 40
 TICKS = (1, 2, 5, 10, 20)

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course import execute, records, source
-from course.build import Target
-from course.claims import HANDED, same_target
-from course.records import Claim, Row
-from course.verdicts import FAILS, HOLDS, UNDECIDED
+from course.claims import records
+from course.claims.claim import HANDED, same_target
+from course.claims.records import Claim, Row
+from course.claims.verdicts import FAILS, HOLDS, UNDECIDED
+from course.notebooks import execute, source
+from course.notebooks.build import Target
 
 MEASURED = ("measured", "uncertainty", "interval", "seeds")
 MOST_CHANGES = 1 / 20  # of the rows

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from course.records import Claim, Row, load
-from course.verdicts import parse
+from course.claims.records import Claim, Row, load
+from course.claims.verdicts import parse
 
 FURTHEST = 4.0  # margins, from the middle to the edge of the figure
 ALT = (

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course import verdicts
+from course.claims import verdicts
 from course.notebook import SCALES
 
 KINDS = ("measured", "computed", "identity")
-TOML = Path(__file__).with_name("claims.toml")
+TOML = Path(__file__).parents[1] / "claims.toml"
 DIGITS, DIGITS_OF_ERROR = 4, 2  # significant digits of a record
 SIZES = (SCALES[0], "pooled", *SCALES[1:])  # "pooled": the laptop's run and those with other seeds, taken together
 MOST_ERRORS = 5  # ratio of the standard errors of two runs that agree: each is estimated from a few seeds

@@ -5,9 +5,9 @@ import json
 import os
 from pathlib import Path
 
-from course import verdicts
+from course.claims import verdicts
+from course.claims.records import TOML, Claim, Row, block, load, short
 from course.notebook import chosen_seed, scale
-from course.records import TOML, Claim, Row, block, load, short
 
 HANDED = ("what", "scale", "derived", "measured", "uncertainty", "interval", "seeds")
 

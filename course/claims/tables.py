@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from course import forest
-from course.records import Claim, Row, load, number_in_words
+from course.claims import forest
+from course.claims.records import Claim, Row, load, number_in_words
 
 RULE = """\
 A claim is tested by one or more numbers, the rows of its table, and each row has a verdict of its own. The claim

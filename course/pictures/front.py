@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from course import svg
+from course.pictures import svg
 
 DIGITS = (3, 8, 3, 8, 3)
 STEPS_BETWEEN = 16  # points of the path from a digit to the next
@@ -150,13 +150,13 @@ def _gray(pixels: Any) -> list[str]:
 
 def load(root: Path) -> dict[str, Any]:
     """The numbers as they were measured."""
-    return json.loads((root / "course" / "front.json").read_text(encoding="utf-8"))
+    return json.loads((root / "course" / "pictures" / "front.json").read_text(encoding="utf-8"))
 
 
 def save(root: Path, found: dict[str, Any]) -> None:
     """Keep the numbers, an entry a line."""
     lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in found.items()]
-    (root / "course" / "front.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    (root / "course" / "pictures" / "front.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def alt() -> str:

@@ -97,7 +97,7 @@ def execute(
     finally:
         if sys.stderr.isatty():
             print("\r" + " " * 70 + "\r", end="", file=sys.stderr)
-    from course.source import METADATA
+    from course.notebooks.source import METADATA
 
     nb.metadata = nbformat.from_dict(METADATA)
     for cell in nb.cells:

@@ -6,7 +6,7 @@ the author's every saved notebook would differ from the repository, and the next
 
 from typing import Any
 
-from course.source import METADATA
+from course.notebooks.source import METADATA
 
 
 def as_built(model: dict[str, Any], path: str, **_: Any) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from course import chapters as heads
-from course import records, svg
+from course.claims import records
+from course.pictures import svg
 
 ALT = (
     "Map of the course, one row for each of the {count} chapters. Lines at the left run from a chapter to those that "
@@ -64,7 +65,7 @@ def rows(root: Path) -> list[Row]:
 
 def settings(root: Path) -> dict[str, Any]:
     """The table in map.toml."""
-    return tomllib.loads((root / "course" / "map.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((root / "course" / "pictures" / "map.toml").read_text(encoding="utf-8"))
 
 
 def modules(code: str, table: dict[str, Any]) -> tuple[str, ...]:
@@ -81,7 +82,7 @@ def modules(code: str, table: dict[str, Any]) -> tuple[str, ...]:
     if re.search(r"\bbridge\(", code):
         used.add("interop")
     if lacking := used - {*table["modules"], *table["everywhere"]}:
-        raise ValueError(f"course/map.toml has no column for the modules {sorted(lacking)}")
+        raise ValueError(f"course/pictures/map.toml has no column for the modules {sorted(lacking)}")
     return tuple(name for name in table["modules"] if name in used)
 
 
@@ -89,7 +90,7 @@ def papers(sources: list[str], table: dict[str, Any]) -> tuple[str, ...]:
     """The papers that claims come from, in the order of the columns."""
     given = {number for source in sources for number in re.findall(r"\b\d{4}\.\d{5}\b", source)}
     if lacking := given - {number for paper in table["paper"] for number in paper["arxiv"]}:
-        raise ValueError(f"course/map.toml has no paper with the arXiv numbers {sorted(lacking)}")
+        raise ValueError(f"course/pictures/map.toml has no paper with the arXiv numbers {sorted(lacking)}")
     return tuple(paper["name"] for paper in table["paper"] if given & set(paper["arxiv"]))
 
 
@@ -135,7 +136,9 @@ def _places(found: list[Row], table: dict[str, Any]) -> tuple[dict[str, float], 
     """The middle of each row, the parts' names and where they stand, and the height of it all."""
     numbers = [number for part in table["part"] for number in part["chapters"]]
     if numbers != [row.number for row in found]:
-        raise ValueError(f"the parts in course/map.toml must hold each chapter once, in order; they hold {numbers}")
+        raise ValueError(
+            f"the parts in course/pictures/map.toml must hold each chapter once, in order; they hold {numbers}"
+        )
     y: dict[str, float] = {}
     labels, at = [], float(HEAD)
     for part in table["part"]:

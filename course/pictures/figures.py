@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from course import front, map, speed
+from course.pictures import front, map, speed
 
 #: Each file under `course`, what draws it, and how large it may be.
 PICTURES: dict[str, tuple[Callable[[Path], str], int]] = {
@@ -17,6 +17,6 @@ def write(root: Path) -> list[Path]:
     """Draw all anew."""
     paths = []
     for name, (draw, _) in PICTURES.items():
-        paths.append(root / "course" / name)
+        paths.append(root / "course" / "pictures" / name)
         paths[-1].write_text(draw(root), encoding="utf-8")
     return paths
