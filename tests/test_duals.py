@@ -159,3 +159,21 @@ def test_hermite_polynomials_are_orthonormal_at_any_degree(degree, dtype):
     want = float(squares.astype(jnp.float64) @ weights) / np.sqrt(2 * np.pi)
     q = jnp.asarray(1.1, dtype)
     assert_close(layer.dual(q, q, q)[0].astype(jnp.float64), want, rtol=50 * tolerance)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1.0, 1e10])
+def test_the_gaussian_is_right_up_to_its_limit_in_float32(rate):
+    """E[φ²] = (1 + 4bq)^(−1/2). The square of 1/(1 + 2bq) leaves the range of float32 long before the limit."""
+    record = ntk.Gaussian(rate).activation
+    q = jnp.asarray([1e-3, 1.0, 1e19 / rate, 0.99 * min(record.limit(jnp.float32), 3e38)], jnp.float32)
+    assert q[-1] > 1e19 / rate
+    want = 1 / np.sqrt(1 + 4 * rate * np.asarray(q, np.float64))
+    assert_close(record.moment(q).astype(jnp.float64), want, rtol=1e-6)
+    for a in record.near(jnp.zeros_like(q), q, q):
+        assert jnp.isfinite(a).all()
+
+
+def test_the_slopes_of_erf_do_not_underflow_in_float32():
+    q = jnp.asarray([1.0, 1e10, 1e20, 1e30], jnp.float32)
+    want = duals.erf(*(a.astype(jnp.float64) for a in (q / 2, q, q)))[1]
+    assert_close(duals.erf(q / 2, q, q)[1].astype(jnp.float64), want, rtol=1e-6)

@@ -153,8 +153,7 @@ def exp(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, rate: float = 1.0) -> t
 def _exp_near(rate: float) -> Near:
     """Return the near form of e^(ax).
 
-    It uses ρ' = e^(−a²h), where h = ½ E[(u − v)²] = ½(√q1 − √q2)² + √(q1 q2) (1 − ρ) is half of the mean
-    square of u − v.
+    It uses ρ' = e^(−a²h), where h = ½ E[(u − v)²] = ½(√q1 − √q2)² + √(q1 q2) (1 − ρ).
     """
 
     def near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
@@ -195,9 +194,9 @@ def gaussian(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, rate: float = 1.0)
         [0.3536, 0.0884]
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
-    both, c, squared = noisy(q12, q1, q2, 1 / (2 * rate))
-    values = jnp.sqrt(both) / jnp.sqrt(squared)
-    return values, 2 * rate * c * values / squared * jnp.sqrt(both)
+    root, c, squared = noisy(q12, q1, q2, 1 / (2 * rate))
+    values = root / jnp.sqrt(squared)
+    return values, 2 * rate * c * values / squared * root
 
 
 @functools.cache
@@ -235,8 +234,9 @@ def _bell(x: Array, rate: float) -> Array:
 
 @functools.cache
 def gaussian_record(rate: float) -> Activation:
-    """Return the record of e^(−bx²)."""
-    fn, closed, limits = functools.partial(_bell, rate=rate), functools.partial(gaussian, rate=rate), (1e30, 1e150)
+    """Return the record of e^(−bx²). The limits keep 4bq from overflowing."""
+    fn, closed = functools.partial(_bell, rate=rate), functools.partial(gaussian, rate=rate)
+    limits = (1e30 / rate, 1e150 / rate)
     return Activation(
         "gaussian", fn, closed, _gaussian_near(rate), limits=limits,
         maker=f"{__name__}:gaussian_record", arguments=(rate,),

@@ -23,7 +23,7 @@ from ntklib.duals.rectified import sine_and_angle
 
 
 def noisy(q12: Array, q1: Array, q2: Array, noise: float) -> tuple[Array, Array, Array]:
-    """Return (a_1 a_2, c, 1 − c²) with a_i = noise/(noise + q_i) and c = q12/√((noise + q1)(noise + q2)).
+    """Return (√(a_1 a_2), c, 1 − c²) with a_i = noise/(noise + q_i) and c = q12/√((noise + q1)(noise + q2)).
 
     q1 and q2 are never multiplied, since the product could over- or underflow. Nothing cancels in
     1 − c² = a_1 + a_2 (1 − a_1) + (1 − a_1)(1 − a_2) sin² θ.
@@ -37,7 +37,7 @@ def noisy(q12: Array, q1: Array, q2: Array, noise: float) -> tuple[Array, Array,
     exact = squared - jax.lax.stop_gradient(squared)
     squared = jnp.where(squared > 4 * jnp.finfo(rho.dtype).eps, squared, exact)
     rest = jnp.where((q1 > 0) & (q2 > 0), b1 * b2 * squared, 0.0)
-    return a1 * a2, scaled, a1 + a2 * b1 + rest
+    return jnp.sqrt(a1) * jnp.sqrt(a2), scaled, a1 + a2 * b1 + rest
 
 
 def erf(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
@@ -55,9 +55,9 @@ def erf(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
         Williams 1997.
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
-    both, c, squared = noisy(q12, q1, q2, 0.5)
+    root, c, squared = noisy(q12, q1, q2, 0.5)
     # arctan2(c, √(1 − c²)) is arcsin c, and keeps the digits that arcsin loses near c = ±1.
-    return 2 / jnp.pi * jnp.arctan2(c, jnp.sqrt(squared)), 4 / jnp.pi * jnp.sqrt(both) / jnp.sqrt(squared)
+    return 2 / jnp.pi * jnp.arctan2(c, jnp.sqrt(squared)), 4 / jnp.pi * root / jnp.sqrt(squared)
 
 
 def gelu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
@@ -76,7 +76,7 @@ def gelu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike) -> tuple[Array, Array]:
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
     both, c, squared = noisy(q12, q1, q2, 1.0)
-    root = jnp.sqrt(squared)
+    both, root = jnp.square(both), jnp.sqrt(squared)
     p = 0.25 + jnp.arctan2(c, root) / (2 * jnp.pi)
     a1, a2 = 1 / (1 + q1), 1 / (1 + q2)
     # The second term is (√(q1 q2) √(1 − c²) √((1 − a_1)(1 − a_2)) + q12 c a_1 a_2/√(1 − c²))/2π: nothing cancels.
@@ -136,9 +136,12 @@ def _gelu_parts(d: Array, q1: Array, q2: Array) -> Parts:
         e(θ) = cos θ arcsin c + p sin ψ + p cos² θ a_1 a_2/sin ψ.
 
     For large variances e(θ) tends to cos θ (π/2 − θ) + sin θ, as for abs(x)/2. Let x = 1 − cos² θ = d (2 − d). Since
-    sin ψ − sin ψ_0 = p² x/(sin ψ + sin ψ_0), the drop e(0) − e(θ) is computed without cancellation as::
+    sin ψ − sin ψ_0 = p² x/(sin ψ + sin ψ_0), the drop e(0) − e(θ) is computed as::
 
         ψ − ψ_0 + d arcsin c − p³ x/(sin ψ + sin ψ_0) + p a_1 a_2 x (1 + p²/((sin ψ + sin ψ_0) sin ψ_0))/sin ψ.
+
+    For variances up to about 1 nothing cancels. For large ones the terms θ and sin θ nearly cancel near θ = 0, and the
+    drop has a relative error of about ε/θ.
     """
     k1, k2 = (gelu(q, q, q)[0] for q in (q1, q2))
     arcs = _arcs(d, q1, q2, 1.0)
