@@ -203,6 +203,16 @@ def test_known_kernels_may_stand_inside_jit(name, x64):
     assert abs(float(slope) - direct) < 1e-5 * size
 
 
+@pytest.mark.parametrize("activation", [ntk.Relu(), ntk.Sign(), ntk.Erf(), ntk.Tanh()], ids=lambda a: a.name)
+def test_nan_inputs_give_nan_under_jit_where_no_error_can_be_raised(activation):
+    layers = [ntk.Dense(3, n, w_std=1.0, b_std=0.1, rngs=nnx.Rngs(n)) for n in (3, 1)]
+    net = ntk.Serial(layers[0], activation, layers[1])
+    k = jax.jit(net.kernel)(jnp.asarray([[1.0, 2.0, 3.0], [jnp.nan, 1.0, 2.0], [0.0, 0.0, 0.0]]))
+    for a in map(np.asarray, (k.nngp, k.ntk)):
+        assert np.isnan(a[1]).all()
+        assert np.isnan(a[:, 1]).all()
+
+
 # ------------------------------------------------------------------------------------------------- one input, no kernel
 
 

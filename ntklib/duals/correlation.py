@@ -16,8 +16,8 @@ from jax import Array
 
 def sqrt(x: Array) -> Array:
     """Return √max(x, 0), with the derivative 0 for x ≤ 0. At x = 0 the derivative of the plain root is infinite."""
-    inside = x > 0
-    return jnp.where(inside, jnp.sqrt(jnp.where(inside, x, 1.0)), 0.0)
+    outside = x <= 0  # false for NaN, which must not become 0
+    return jnp.where(outside, 0.0, jnp.sqrt(jnp.where(outside, 1.0, x)))
 
 
 def inverse(x: Array) -> Array:
@@ -74,7 +74,7 @@ def from_covariance(q12: Array, q1: Array, q2: Array) -> Array:
     """
     correlation = inverse(sqrt(q1)) * q12 * inverse(sqrt(q2))
     rounding = 2 * jnp.finfo(correlation.dtype).eps
-    minus, plus = (jnp.where(x > rounding, x, 0.0) for x in (1 - correlation, 1 + correlation))
+    minus, plus = (jnp.where(x <= rounding, 0.0, x) for x in (1 - correlation, 1 + correlation))
     return signed(minus, plus)
 
 
