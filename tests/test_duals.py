@@ -177,3 +177,10 @@ def test_the_slopes_of_erf_do_not_underflow_in_float32():
     q = jnp.asarray([1.0, 1e10, 1e20, 1e30], jnp.float32)
     want = duals.erf(*(a.astype(jnp.float64) for a in (q / 2, q, q)))[1]
     assert_close(duals.erf(q / 2, q, q)[1].astype(jnp.float64), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_quadrature_of_variances_in_sixteen_bits_is_in_float32(dtype):
+    got = duals.expectation(jnp.tanh, jnp.tanh, *(jnp.asarray(v, dtype) for v in (0.5, 1.0, 1.0)))
+    assert got.dtype == jnp.float32
+    assert_close(got, duals.expectation(jnp.tanh, jnp.tanh, *jnp.asarray([0.5, 1.0, 1.0], jnp.float32)), rtol=1e-6)

@@ -279,6 +279,31 @@ CALLS = [
     ("monomial of degree 151", lambda: ntk.Monomial(151), ValueError, ["`degree`", "at most 150", "151"]),
     ("rectified monomial of degree 151", lambda: ntk.RectifiedMonomial(151), ValueError, ["`degree`", "at most 150"]),
     ("Hermite polynomial of degree 171", lambda: ntk.Hermite(171), ValueError, ["`degree`", "at most 170", "171"]),
+    ("dual of a number", lambda: ntk.duals.quadrature(0.5, 0.5, 1.0, 1.0), TypeError, ["`f`", "float 0.5"]),
+    (
+        "complex covariance",
+        lambda: ntk.duals.quadrature(jnp.tanh, jnp.array(0.5j), 1.0, 1.0),
+        TypeError,
+        ["must be real", "complex64"],
+    ),
+    (
+        "one number of nodes",
+        lambda: ntk.duals.quadrature(jnp.tanh, 0.5, 1.0, 1.0, nodes=(80,)),
+        ValueError,
+        ["`nodes`", "(80, 60)", "(80,)"],
+    ),
+    (
+        "half a node",
+        lambda: ntk.duals.quadrature(jnp.tanh, 0.5, 1.0, 1.0, nodes=(80, 0.5)),
+        TypeError,
+        ["`nodes`", "whole number", "0.5"],
+    ),
+    (
+        "no nodes",
+        lambda: ntk.duals.quadrature(jnp.tanh, 0.5, 1.0, 1.0, nodes=(80, 0)),
+        ValueError,
+        ["`nodes`", "at least 1", "0"],
+    ),
     (
         "dual of degree -1",
         lambda: ntk.duals.rectified_monomial(0.5, 1.0, 1.0, degree=-1),

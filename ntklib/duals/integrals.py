@@ -26,6 +26,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ntklib import _checks
 from ntklib.duals.correlation import from_covariance, inverse, signed, size, sqrt
 
 ScalarFunction = Callable[[Array], Array]
@@ -44,9 +45,15 @@ _LINE = {"float32": (1e-9, 0.22), "float64": (1e-15, 0.12)}
 
 
 def float_arrays(*values: ArrayLike) -> tuple[Array, ...]:
-    """Return the values as arrays of their common floating-point type; integers get JAX's default one."""
+    """Return the values as arrays of their common floating-point type, at least float32.
+
+    Integers get JAX's default type. Refuse complex numbers.
+    """
     dtype = jnp.result_type(*values)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise TypeError(f"Variances and covariances must be real; got {dtype.name}. Take the real part.")
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+    dtype = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
     return tuple(jnp.asarray(v, dtype) for v in values)
 
 
@@ -90,15 +97,16 @@ def expectation(
         q12: The covariance of u and v.
         q1: The variance of u.
         q2: The variance of v. The three arrays broadcast.
-        nodes: The numbers of radii and of angles in each sector. By default they are chosen by the largest variance
-            and the floating-point type.
+        nodes: A pair: the number of radii and the number of angles in each sector. By default they are chosen by the
+            largest variance and the floating-point type.
 
     Returns:
         The expectations, of the broadcast shape; NaN where a variance is larger than 1e4.
 
     Raises:
-        TypeError: If `f` or `g` is not a function, a variance or covariance is not real, or `nodes` are not whole.
-        ValueError: If the three arrays do not broadcast, or `nodes` is not a tuple of positive numbers.
+        TypeError: If `f` or `g` is not a function, if a variance or covariance is not real, or if an entry of `nodes`
+            is not whole.
+        ValueError: If the three arrays do not broadcast, or if `nodes` is not a tuple of two positive numbers.
 
     Note:
         For leaky ReLUs, sign, erf, GELU, tanh, SiLU, ELU, the sigmoid, and for the slopes of all these, the error
@@ -106,6 +114,14 @@ def expectation(
         of q12 adds to this error. Functions that oscillate, have a narrow peak or grow fast can have larger errors.
         Memory: about 13 arrays of the shape of the result, whatever the nodes.
     """
+    for argument, function in (("f", f), ("g", g)):
+        if not callable(function):
+            raise TypeError(f"`{argument}` must be a function, such as jnp.tanh; got {_checks.shown(function)}.")
+    if nodes is not None:
+        if not isinstance(nodes, tuple) or len(nodes) != 2:
+            raise ValueError(f"`nodes` must be a tuple of two whole numbers, such as (80, 60); got {nodes!r}.")
+        for count in nodes:
+            _checks.count("nodes", count)
     arrays = jnp.broadcast_arrays(*float_arrays(q12, q1, q2))
     return _expectation(f, g, nodes, *arrays)
 
@@ -144,8 +160,8 @@ def near(f: ScalarFunction, delta: Array, q1: Array, q2: Array) -> tuple[Array, 
 
         1 ∓ ρ' = ½ E[(f(u)/√k_1 ∓ f(v)/√k_2)²].
 
-    A mean of squares keeps its digits, however small 1 ∓ ρ' is. The nodes and the largest variance are those of
-    `expectation`.
+    A mean of squares does not cancel. Let ε be the spacing of numbers next to 1. The rounding errors of the two terms,
+    about ε, change a small 1 ∓ ρ' by about ε √(1 ∓ ρ'). The nodes and the largest variance are those of `expectation`.
     """
     delta, q1, q2 = jnp.broadcast_arrays(delta, q1, q2)
     r1, r2 = (inverse(sqrt(moment(f, q))) for q in (q1, q2))
