@@ -455,3 +455,13 @@ def test_the_kernel_of_a_finite_network_counts_shared_parameters_once(how):
         assert_close(ntk.empirical_ntk(net, x, outputs="full", method=method), want, rtol=1e-12)
     outputs = np.asarray(net(x))
     assert_close(ntk.empirical_nngp(net, x), outputs @ outputs.T / outputs.shape[1], rtol=1e-12)
+
+
+def test_a_function_whose_module_cannot_be_imported_has_a_kernel():
+    """As a function from a file that was run without a place in `sys.modules`."""
+    arctan = lambda x: jnp.arctan(x)  # noqa: E731
+    arctan.__module__, arctan.__qualname__ = "no_such_module", "arctan"
+    layers = [ntk.Dense(3, n, w_std=1.0, rngs=nnx.Rngs(n)) for n in (3, 1)]
+    nets = [ntk.Serial(layers[0], ntk.Elementwise(f), layers[1]) for f in (arctan, jnp.arctan)]
+    x = normal(0, 4, 3)
+    assert_close(nets[0].kernel(x).ntk, nets[1].kernel(x).ntk, rtol=1e-15)

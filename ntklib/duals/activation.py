@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -217,7 +218,7 @@ def _portable(fn: Any) -> Any:
             return dataclasses.replace(inner, args=args, keywords=tuple(fn.keywords.items()))
         return fn
     module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", "")
-    found = getattr(importlib.import_module(module), name, None) if module else None
+    found = getattr(sys.modules.get(module), name, None) if module else None  # not every module can be imported
     return _Named(module, name) if module and found is fn else fn
 
 
