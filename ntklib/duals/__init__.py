@@ -8,7 +8,7 @@ returns the dual. The three arrays broadcast.
 - `rectified`, `sigmoidal`, `oscillating` and `polynomials` make the records of the library's activations.
 - `integrals` computes the dual of any scalar function by quadrature.
 - `making` computes a table of a dual, and `tables` evaluates it.
-- `correlation` and `arccos` have elementwise functions that stay accurate near ρ = ±1.
+- `correlation` stores ρ so that its distance from ±1 keeps its digits. `arccos` computes the angle from this distance.
 """
 
 from ntklib.duals.activation import Activation

@@ -42,8 +42,7 @@ class Activation:
         parts: A closed form (1 − abs(ρ), q1, q2) -> `Parts`, for a φ whose near form is known except for 1 − ρ' at
             ρ = 1. This number is then computed by quadrature, or taken from a table.
         acute_form: A faster near form that is valid for δ ≥ 0 only.
-        homogeneous: Whether φ(ax) = a^p φ(x) for some p and every a > 0. Then ρ' does not depend on the variances.
-        nonnegative: Whether φ(x) ≥ 0 for every x. Then ρ' is never negative.
+        nonnegative: True only if φ(x) ≥ 0 for every x and the new δ is never negative. It may be False for such a φ.
         limits: The largest variances, in float32 and in float64, up to which the record is known to be accurate. If it
             is None, `integrals.reach` measures them.
         maker: The function of the library that makes this record, as "module:function". A pickled record holds `maker`
@@ -57,7 +56,6 @@ class Activation:
     near_form: Near | None = None
     parts: "Callable[[Array, Array, Array], Parts] | None" = None
     acute_form: Near | None = None
-    homogeneous: bool = False
     nonnegative: bool = False
     limits: tuple[float, float] | None = integrals.LIMITS
     maker: str | None = None
@@ -99,7 +97,7 @@ class Activation:
 
     @property
     def tabulated(self) -> bool:
-        """Whether `gram` can use a table for this activation."""
+        """Whether `gram` takes the dual from a table if the matrix is large."""
         return self.near_form is None and not self.by_covariance
 
     @property
@@ -172,8 +170,7 @@ class Parts(NamedTuple):
         Args:
             delta: The δ of u and v.
             apart: 1 − ρ' at ρ = 1. It is zero for equal variances.
-            none: 1 where k_1 or k_2 is zero, so that ρ' is not defined, and 0 elsewhere. Where it is 1, the result has
-                δ = 1.
+            none: 1 where k_1 or k_2 is zero, so that ρ' is not defined, and 0 elsewhere. Where it is 1, ρ' is set to 0.
         """
         even, odd = self.drop
         acute = delta >= 0
@@ -201,7 +198,10 @@ def _rebuilt(name: str, fn: Any, closed: Any) -> Activation:
 
 @dataclasses.dataclass(frozen=True)
 class _Named:
-    """The module and name of a function, and arguments bound to it. It can be pickled; compiled functions cannot."""
+    """The module and name of a function, and arguments bound to it.
+
+    It can be pickled. A function that a decorator has compiled, such as jnp.tanh, cannot.
+    """
 
     module: str
     name: str

@@ -164,7 +164,7 @@ def _series(
 def _angles(slope: Callable, lines: _Lines, tolerance: float, few: bool) -> int:
     """Return a number of angles that is enough for E[φ'φ'] at the smallest and the two largest variances.
 
-    If `_MOST_ANGLES` are not enough, return the first number tried that is not smaller.
+    If no number below `_MOST_ANGLES` is enough, return the next number, which is not tried.
     """
     some = np.argsort(lines.s)[[0, -2, -1]]
     angles = 24

@@ -42,8 +42,8 @@ def _balanced(c: Coefficients) -> tuple[Reduced, Reduced, float]:
     """Return the functions `Reduced` of φ(x) = Σ_j c_j x^j and of φ', for variances times `unit`, and `unit`.
 
     For x^n the terms of `polynomial` grow like (2n − 1)!!, which is beyond the range of float32 for n > 28. Here φ is
-    written as a polynomial in y = 2^e x, whose variance is that of x times `unit` = 4^e ≈ (2n − 1)!!^(1/n). The terms
-    are then about 1 where the variance of y is 1. No digit is lost by a power of two.
+    written as a polynomial in y = 2^e x, whose variance is that of x times `unit` = 4^e ≈ (2n − 1)!!^(1/n). Where
+    the variance of y is 1, E[φ²] is then between 2^−n and 2^n. No digit is lost by a power of two.
     """
     n = len(c) - 1
     odd = math.factorial(2 * n) // (2**n * math.factorial(n))  # (2n − 1)!!
@@ -61,7 +61,7 @@ def hermite(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, degree: int = 1) ->
         a_m(q) = q^(m/2) (q − 1)^i √(n!/m!)/(2^i i!).
 
     The sum in `polynomial` has the same value, but its terms have both signs and cancel: at variance 1 the error of
-    E[φ²] is 3e-3 for n = 30 in float32, and 2e-6 for n = 60 in float64. φ' is √n times the normalized Hermite
+    E[φ²] is 3e-3 for n = 30 in float32, and 3e-6 for n = 60 in float64. φ' is √n times the normalized Hermite
     polynomial of degree n − 1.
 
     Example:
@@ -186,7 +186,7 @@ def monomial_record(degree: int) -> Activation:
 
     return Activation(
         f"monomial({degree})", functools.partial(_value, coefficients=c), functools.partial(polynomial, coefficients=c),
-        near, homogeneous=True, limits=limits_of_power(degree), maker=f"{__name__}:monomial_record",
+        near, limits=limits_of_power(degree), maker=f"{__name__}:monomial_record",
         arguments=(degree,),
     )  # fmt: skip
 
@@ -205,7 +205,7 @@ def hermite_record(degree: int) -> Activation:
     """Return the record of He_n(x)/√(n!) with n = `degree`. The limits keep E[φ²] from overflowing."""
     return Activation(
         f"hermite({degree})", functools.partial(_hermite_value, degree=degree),
-        functools.partial(hermite, degree=degree), _near(*_reduced_hermite(degree), degree), homogeneous=degree == 1,
+        functools.partial(hermite, degree=degree), _near(*_reduced_hermite(degree), degree),
         limits=(_largest(degree, 1e30), _largest(degree, 1e280)), maker=f"{__name__}:hermite_record",
         arguments=(degree,),
     )  # fmt: skip

@@ -130,8 +130,8 @@ def leaky(slope: float) -> Activation:
 
 def _linear(name, fn, closed, slope: float, maker: str, arguments: tuple[float, ...] = ()) -> Activation:
     return Activation(
-        name, fn, closed, _leaky_near(slope), acute_form=_leaky_near(slope, acute=True), homogeneous=True,
-        nonnegative=slope <= 0, limits=(math.inf, math.inf), maker=f"{__name__}:{maker}", arguments=arguments,
+        name, fn, closed, _leaky_near(slope), acute_form=_leaky_near(slope, acute=True), nonnegative=slope <= 0,
+        limits=(math.inf, math.inf), maker=f"{__name__}:{maker}", arguments=arguments,
     )  # fmt: skip
 
 
@@ -185,9 +185,7 @@ def _sign_near(delta: Array, q1: Array, q2: Array) -> tuple[Array, Array]:
 def sign_record() -> Activation:
     """Return the record of sign(x)."""
     limits = (math.inf, math.inf)
-    return Activation(
-        "sign", jnp.sign, sign, _sign_near, homogeneous=True, limits=limits, maker=f"{__name__}:sign_record"
-    )
+    return Activation("sign", jnp.sign, sign, _sign_near, limits=limits, maker=f"{__name__}:sign_record")
 
 
 @functools.cache
@@ -197,7 +195,7 @@ def _arccosine(degree: int) -> tuple[np.ndarray, np.ndarray, float]:
     With c = cos θ, the two polynomials give J_p(θ) = sin^(2p+1) θ (d/dc)^p ((π − θ)/sin θ) as
     (π − θ) P_p(c) + sin θ Q_p(c). They start from P_0 = 1 and Q_0 = 0. One more derivative gives
     P_{p+1} = (1 − c²) P_p' + (2p + 1) c P_p and Q_{p+1} = P_p + (1 − c²) Q_p' + 2p c Q_p. No coefficient is negative.
-    P_p(1) is beyond the range of float32 from p = 26 on, so it is kept apart.
+    P_p(1) is beyond the range of float32 from p = 29 on, so it is kept apart.
     """
     square, c = np.polynomial.Polynomial([1.0, 0.0, -1.0]), np.polynomial.Polynomial([0.0, 1.0])
     p, q = np.polynomial.Polynomial([1.0]), np.polynomial.Polynomial([0.0])
@@ -305,5 +303,5 @@ def rectified_record(degree: int) -> Activation:
     limits = limits_of_power(degree) if degree else (math.inf, math.inf)
     name, maker = f"rectified_monomial({degree})", f"{__name__}:rectified_record"
     return Activation(
-        name, fn, closed, _monomial_near(degree), homogeneous=True, limits=limits, maker=maker, arguments=(degree,)
+        name, fn, closed, _monomial_near(degree), limits=limits, maker=maker, arguments=(degree,)
     )  # fmt: skip

@@ -39,7 +39,7 @@ from ntklib.duals import arccos
 from ntklib.duals.activation import Activation, Parts
 from ntklib.duals.correlation import size
 
-#: A table with more products than this uses `Table._long_sums`, which compiles much faster.
+#: A table with more products than this uses `Table._long_sums` for matrices, which compiles much faster.
 _LONG = 320
 
 
