@@ -49,8 +49,8 @@ class Kernel:
         pools: The number of pooling layers that are still to come.
         equal_variances: Whether all units have the same variance. The kernel map of an activation needs such units.
             After `Flatten` the units of different pixels have different variances.
-        acute: Whether no correlation ρ = cos θ can be negative, as after ReLU: no angle θ is obtuse. If True, the
-            kernel map of the next ReLU takes half of the time.
+        acute: Whether it is known that no correlation ρ = cos θ is negative, as after ReLU: no angle θ is obtuse. If
+            True, the kernel map of the next ReLU takes half of the time.
         delta: 1 − abs(ρ) with the sign of ρ, where ρ = Σ(x, x')/√(Σ(x, x) Σ(x', x')); of the shape of `nngp`. Near
             ρ = ±1 it keeps the digits that Σ loses (see `ntklib.duals.correlation`). By default it is computed from
             `nngp`, `q1` and `q2`. Then it has only half of the digits there. Derivatives pass through these three
@@ -135,8 +135,8 @@ class Kernel:
     def map(self, fn: Callable[[Array, tuple[tuple[int, ...], ...]], Array]) -> "Kernel":
         """Return the kernel after a mean over pixels.
 
-        `fn(array, axes)` returns the mean of one of the arrays `nngp`, `ntk`, `q1` and `q2`. `axes` is the pair (axes
-        of heights, axes of widths). Before a pooling layer there are two axes of each kind, otherwise one. The new δ is
+        `fn(array, axes)` returns the mean of an array of the shape of `nngp` or of `q1`. `axes` is the pair (axes of
+        heights, axes of widths). Before a pooling layer there are two axes of each kind, otherwise one. The new δ is
         computed from the new covariances before a pooling layer, and otherwise from the means of `distances`, which
         keep all digits.
         """

@@ -313,7 +313,7 @@ def weight_decay(net: nnx.Module, strength: ArrayLike, *, like: Parameterization
 def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Net:
     """Return a copy of a network that has another parameterization and computes the same function.
 
-    Each parameter of the copy is multiplied by (old multiplier)/(new multiplier).
+    Each parameter of the copy is multiplied by (old multiplier)/(new multiplier). If the new one is 0, it is kept.
 
     Args:
         net: The network. Layers that are not from ntklib are copied unchanged.

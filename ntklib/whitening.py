@@ -73,7 +73,8 @@ class ZCA:
         scale[scale == 0.0] = 1.0
         scaled = images / scale
         mean, std = scaled.mean(axis=(0, 1, 2)), scaled.std(axis=(0, 1, 2))
-        # A constant channel is divided by 1 and becomes zero. Its standard deviation can be a rounding error above 0.
+        # The standard deviation of a constant channel is 0 or a rounding error. Such a channel is divided by its
+        # largest entry, and becomes zero up to rounding.
         self._mean, self._std = scale * mean, scale * np.where(std > 1e-10 * abs(mean), std, 1.0)
 
         features = self._features(images)

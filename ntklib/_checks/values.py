@@ -166,4 +166,5 @@ def scalar_function(argument: str, fn: Any) -> None:
 def instance(argument: str, value: object, kind: type, example: str) -> None:
     """Refuse a value that is not of the type `kind`. `example` shows such a value in the message."""
     if not isinstance(value, kind):
-        raise TypeError(f"`{argument}` must be a {kind.__name__}, {example}; got {shown(value)}.")
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise TypeError(f"`{argument}` must be {article} {kind.__name__}, {example}; got {shown(value)}.")

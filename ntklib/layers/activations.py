@@ -193,7 +193,7 @@ def Silu() -> Elementwise:
 def Elu() -> Elementwise:
     """The activation φ(x) = x for x > 0 and exp(x) − 1 for x ≤ 0, as a layer.
 
-    Its dual (see `Elementwise`) has no closed form and is computed by quadrature.
+    Its dual (see `Elementwise`) is computed by quadrature.
 
     Returns:
         An `Elementwise` layer.

@@ -58,7 +58,7 @@ class _PatchLayer(Layer):
 
 @one_program(1, 2, 3)
 def _patch_means(k: Kernel, window: tuple[int, int], strides: tuple[int, int], padding: Padding) -> Kernel:
-    """Return A[Σ] and A[Θ] of `Conv`: the kernel averaged over the places of a patch, for each output pixel."""
+    """Return A[Σ] and A[Θ] of `Conv`: the kernel averaged over the places of a patch."""
     return k.map(lambda a, axes: patch_mean(a, axes, window, strides, padding))
 
 

@@ -135,7 +135,7 @@ def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_
 
 @one_program(5)
 def _affine(k: Kernel, weights: Array, bias: Array, w_var: Array, b_var: Array, shifted: bool) -> Kernel:
-    """Return Σ' = w_var Σ + b_var and Θ' = weights · Σ + bias + w_var Θ. `shifted` is False if b_var is 0."""
+    """Return Σ' = w_var Σ + b_var and Θ' = weights · Σ + bias + w_var Θ. If b_var is known to be 0, not `shifted`."""
     nngp, q1, q2 = (w_var * q + b_var for q in (k.nngp, k.q1, k.q2))
     new = k.replace(nngp=nngp, ntk=weights * k.nngp + bias + w_var * k.ntk, q1=q1, q2=q2, delta=k.delta, acute=k.acute)
     if not shifted:

@@ -31,10 +31,10 @@ _noted: contextvars.ContextVar[list[tuple[Activation, np.ndarray]] | None] = con
 class Elementwise(Layer):
     """Applies a scalar function φ to every unit.
 
-    The layer has a kernel only after an affine layer or a sum of affine layers. In the limit of infinite width the
-    inputs of the layer are then Gaussian with mean zero, and means over units become expectations. Let u and v be the
-    values of one of its input units for two inputs of the network. Their variances are q1 and q2, and their covariance
-    is q12 = Σ. The kernel map is::
+    The layer has a kernel only after an affine layer or a sum of affine layers; `LayerNorm` and pooling may stand
+    between. In the limit of infinite width the inputs of the layer are then Gaussian with mean zero, and means over
+    units become expectations. Let u and v be the values of one of its input units for two inputs of the network. Their
+    variances are q1 and q2, and their covariance is q12 = Σ. The kernel map is::
 
         Σ' = E[φ(u) φ(v)],   Θ' = Θ · E[φ'(u) φ'(v)].
 

@@ -21,7 +21,8 @@ class LayerNorm(Layer):
 
         z' = (z − mean(z)) / √(var(z) + ε).
 
-    It must follow an affine layer or a sum of affine layers. Kernel map, with q = Σ(x, x) and q' = Σ(x', x')::
+    For a kernel it must follow an affine layer or a sum of affine layers; pooling and `Flatten` may stand between.
+    Kernel map, with q = Σ(x, x) and q' = Σ(x', x')::
 
         Σ' = Σ/√((q + ε)(q' + ε)),   Θ' = Θ/√((q + ε)(q' + ε)).
 
@@ -29,7 +30,7 @@ class LayerNorm(Layer):
     of the mean and the variance with respect to the parameters add terms of order 1/n to Θ', which vanish.
 
     Args:
-        epsilon: ε ≥ 0, which is added to the variance.
+        epsilon: ε ≥ 0, which is added to the variance. With 0, an example whose units are all equal gives NaN.
 
     Raises:
         TypeError: If `epsilon` is not a number.
@@ -71,9 +72,9 @@ class Flatten(Layer):
     compared only with the same pixel of the other.
 
     Raises:
-        ValueError: From `kernel`, if a pooling layer follows. Also if an activation follows before the next `Dense`,
-            because units of different pixels have different variances. Put the activation before Flatten: the function
-            is the same.
+        ValueError: From `kernel`, if a pooling layer follows. Also if the images have several pixels and an activation
+            follows before the next `Dense`, because units of different pixels have different variances. Put the
+            activation before Flatten: the function is the same.
 
     Example:
         >>> Flatten()(jnp.zeros((2, 4, 4, 3))).shape
