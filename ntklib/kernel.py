@@ -79,6 +79,7 @@ class Kernel:
         if self.delta is None:
             v1, v2 = (v.astype(self.nngp.dtype) for v in self.variances())
             delta = correlation.from_covariance(self.nngp, v1, v2)
+            delta = correlation.acute(delta) if self.acute else delta
             object.__setattr__(self, "delta", jax.lax.stop_gradient(delta))
 
     @classmethod
@@ -147,17 +148,18 @@ class Kernel:
         nngp, ntk = (fn(a, axes[2]) for a in (now.nngp, now.ntk))
         q1, q2 = (fn(a, axes[1]) for a in (now.q1, now.q2))
         if self.pools:
-            return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2)
+            return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, acute=self.acute)
         k = self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=nngp)  # a placeholder until δ is known
         # The means of `distances` are the distances after this layer, relative to the old sizes. They are solved for
         # 1 ∓ ρ. If a variance is zero, ρ is set to 0.
-        minus, plus = (fn(a, axes[2]) for a in now.distances())
+        minus, plus = now.distances()
         r1, r2 = (a for a in k.shares(*now.sizes()))
         apart, both = jnp.square(r1 - r2) / 2, inverse(r1 * r2)
         none = (both == 0).astype(minus.dtype)
-        return k.with_delta(
-            correlation.signed(jnp.maximum((minus - apart) * both, none), jnp.maximum((plus - apart) * both, none))
-        )
+        minus = jnp.maximum((fn(minus, axes[2]) - apart) * both, none)
+        if now.acute:  # means of correlations that are not negative are not negative either, but for rounding
+            return k.with_delta(jnp.minimum(minus, 1.0), acute=True)
+        return k.with_delta(correlation.signed(minus, jnp.maximum((fn(plus, axes[2]) - apart) * both, none)))
 
     def sizes(self) -> tuple[Array, Array]:
         """Return the mean variance over the pixels of each image, [N] for the first set and [M] for the second."""
@@ -219,7 +221,8 @@ class Kernel:
     def scaled(self, factor: float) -> "Kernel":
         """Return the kernel of the units multiplied by √factor."""
         nngp, ntk, q1, q2 = (factor * a for a in (self.nngp, self.ntk, self.q1, self.q2))
-        return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=self.delta)  # a factor changes no correlation
+        # A factor changes no correlation.
+        return self.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=self.delta, acute=self.acute)
 
     def __add__(self, other: "Kernel") -> "Kernel":
         """Return the kernel of the sums of two sets of independent units: kernels and variances add."""
@@ -286,7 +289,9 @@ def _sum(k: Kernel, other: Kernel) -> Kernel:
     total = k.replace(nngp=nngp, ntk=ntk, q1=q1, q2=q2, delta=k.delta)
     v1, v2 = total.variances()
     shares = [tuple(sqrt(v * inverse(t)) for v, t in zip(of.variances(), (v1, v2), strict=True)) for of in (k, other)]
-    return total.with_delta(correlation.sum_of(shares, [k.delta, other.delta], (v1 == 0) | (v2 == 0)))  # type: ignore
+    delta = correlation.sum_of(shares, [k.delta, other.delta], (v1 == 0) | (v2 == 0))  # type: ignore
+    acute = k.acute and other.acute
+    return total.with_delta(correlation.acute(delta) if acute else delta, acute)
 
 
 @functools.partial(jax.jit, static_argnames="pools")

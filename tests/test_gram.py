@@ -117,7 +117,35 @@ def test_a_kernel_is_acute_after_relu_until_something_else_comes():
     assert not after_two.with_delta(jnp.full((2, 2), -0.5)).acute
     assert not after_two.replace(delta=jnp.full((2, 2), -0.5)).acute
     assert not after(dense(0), ntk.Relu(), dense(1), ntk.Erf()).acute
-    assert not after(dense(0), ntk.Relu(), ntk.Residual(dense(1))).acute  # true there, but nothing needs it
+    assert after(dense(0), ntk.Relu(), ntk.Residual(dense(1))).acute
+    assert not after(
+        dense(0), ntk.Residual(ntk.Serial(ntk.Relu(), dense(1)))
+    ).acute  # the other summand may be negative
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("pool", [False, True])
+def test_layers_that_keep_a_kernel_acute_give_what_they_give_without_knowing_it(pool, dtype):
+    images = np.array(normal(0, 4, 4, 4, 2), dtype)
+    images[1] = 0
+    images[2, :, :2] = images[3, :, 2:] = 0  # two images without a common pixel
+    k = Kernel.from_inputs(jnp.asarray(images), jnp.concatenate([images, -2 * images[:2]]), pools=int(pool))
+
+    def conv(seed):
+        return ntk.Conv(2, 2, 3, w_std=1.3, b_std=0.0 if seed else 0.3, rngs=nnx.Rngs(seed))
+
+    k = ntk.Serial(conv(1), ntk.Relu()).kernel_map(k)
+    assert k.acute
+    layers = [conv(1), ntk.LayerNorm(), ntk.Residual(ntk.Serial(ntk.Relu(), conv(0)), scale=0.5), ntk.Relu(), conv(0)]
+    for layer in layers[:2] + layers[3:] if pool else layers:
+        both = [layer.kernel_map(k), layer.kernel_map(k.replace(acute=False, delta=k.delta))]
+        for field in ("nngp", "ntk", "delta"):
+            got, want = (np.abs(np.asarray(getattr(of, field))) for of in both)  # at ρ = 0, δ is 1 or −1
+            assert_close(got, want, rtol=0, atol=20 * float(jnp.finfo(dtype).eps) * want.max())
+        k = both[0]
+        assert k.acute, layer
+        assert float(k.delta.min()) >= 0
+        assert float(k.delta.max()) <= 1
 
 
 @pytest.mark.sweep

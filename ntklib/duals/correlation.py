@@ -46,6 +46,11 @@ def turned(d: Array, positive: Array) -> Array:
     return jnp.where(positive, jnp.maximum(d, 0.0), -jnp.maximum(d, smallest))
 
 
+def acute(delta: Array) -> Array:
+    """Return δ with ρ = 0 where ρ < 0, for correlations that only rounding has made negative."""
+    return jnp.where(delta < 0, 1.0, delta)
+
+
 def size(delta: Array) -> Array:
     """Return 1 − abs(ρ), which is zero at ρ = −1 as well."""
     return jnp.maximum(jnp.abs(delta) - jnp.finfo(delta.dtype).tiny, 0.0)

@@ -1,5 +1,6 @@
 """Convolutions over images [N, H, W, C], with and without shared weights."""
 
+import dataclasses
 import itertools
 import math
 
@@ -52,14 +53,20 @@ class _PatchLayer(Layer):
     def _over_patches(self, k: Kernel) -> Kernel:
         """Return the kernel of the outputs if all pixels have the same weights."""
         _checks.features(self.c_in, k.features)
-        patches = _patch_means(k, self.kernel_size, self.strides, self.padding)
-        return affine_kernel(patches, self.scales(), self.c_in * math.prod(self.kernel_size), self.c_out)
+        mean = _PatchMean(self.kernel_size, self.strides, self.padding)
+        return affine_kernel(k, self.scales(), self.c_in * math.prod(self.kernel_size), self.c_out, mean)
 
 
-@one_program(1, 2, 3)
-def _patch_means(k: Kernel, window: tuple[int, int], strides: tuple[int, int], padding: Padding) -> Kernel:
-    """Return A[Σ] and A[Θ] of `Conv`: the kernel averaged over the places of a patch."""
-    return k.map(lambda a, axes: patch_mean(a, axes, window, strides, padding))
+@dataclasses.dataclass(frozen=True)
+class _PatchMean:
+    """The mean A of `Conv`: a kernel is averaged over the places of a patch."""
+
+    window: tuple[int, int]
+    strides: tuple[int, int]
+    padding: Padding
+
+    def __call__(self, k: Kernel) -> Kernel:
+        return k.map(lambda a, axes: patch_mean(a, axes, self.window, self.strides, self.padding))
 
 
 class Conv(_PatchLayer):

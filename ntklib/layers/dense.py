@@ -1,6 +1,8 @@
 """The dense layer, and functions that all affine layers share."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -116,28 +118,43 @@ class Dense(Layer):
         return affine_kernel(k, self.scales(), self.n_in, self.n_out)
 
 
-def affine_kernel(k: Kernel, scales: dict[str, tuple[float, float, float]], fan_in: int, features: int) -> Kernel:
+def affine_kernel(
+    k: Kernel,
+    scales: dict[str, tuple[float, float, float]],
+    fan_in: int,
+    features: int,
+    mean: Callable[[Kernel], Kernel] | None = None,
+) -> Kernel:
     """Return the kernel of the outputs of an affine layer.
 
     Args:
-        k: The kernel of the inputs, averaged over the `fan_in` inputs of an output unit.
+        k: The kernel of the inputs.
         scales: What the method `scales` of the layer returns.
         fan_in: The number of inputs of an output unit.
         features: The number of output units.
+        mean: Replaces the kernel of the inputs by its mean over the `fan_in` inputs of an output unit; hashable. By
+            default `k` is that mean.
     """
     s, v, _ = scales["W"]
     s_b, v_b, _ = scales.get("b", (0.0, 0.0, 0.0))
     weights, bias = fan_in * s**2, s_b**2
     b_var = bias * v_b**2
-    new = _affine(k, weights, bias, weights * v**2, b_var, _checks.is_traced(b_var) or bool(b_var > 0.0))
+    new = _affine(k, weights, v**2, bias, b_var, _checks.is_traced(b_var) or bool(b_var > 0.0), mean)
     return new.replace(features=features, gaussian=True, equal_variances=True)
 
 
-@one_program(5)
-def _affine(k: Kernel, weights: Array, bias: Array, w_var: Array, b_var: Array, shifted: bool) -> Kernel:
-    """Return Σ' = w_var Σ + b_var and Θ' = weights · Σ + bias + w_var Θ. If b_var is known to be 0, not `shifted`."""
+@one_program(5, 6)
+def _affine(k: Kernel, weights: Array, variance: Array, bias: Array, b_var: Array, shifted: bool, mean: Any) -> Kernel:
+    """Return Σ' = w_var Σ + b_var and Θ' = weights · (Σ + variance · Θ) + bias, with w_var = weights · variance.
+
+    Σ and Θ are means over the inputs of an output unit. The sum is taken before the mean, so that one mean is enough
+    for Θ'. If b_var is known to be 0, not `shifted`.
+    """
+    k = k.replace(ntk=k.nngp + variance * k.ntk)
+    k = k if mean is None else mean(k)
+    w_var = weights * variance
     nngp, q1, q2 = (w_var * q + b_var for q in (k.nngp, k.q1, k.q2))
-    new = k.replace(nngp=nngp, ntk=weights * k.nngp + bias + w_var * k.ntk, q1=q1, q2=q2, delta=k.delta, acute=k.acute)
+    new = k.replace(nngp=nngp, ntk=weights * k.ntk + bias, q1=q1, q2=q2, delta=k.delta, acute=k.acute)
     if not shifted:
         return new  # a factor on Σ changes no correlation
     before, after = k.variances(), new.variances()

@@ -62,7 +62,7 @@ def _normalized(k: Kernel, epsilon: Array) -> Kernel:
     norm = jnp.sqrt(v1 + epsilon) * jnp.sqrt(v2 + epsilon)
     q1, q2 = (q / (jnp.sqrt(a + epsilon) * jnp.sqrt(b + epsilon)) for q, a, b in k.within())
     # Each entry of Σ is divided by two standard deviations, which changes no correlation.
-    return k.replace(nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2, delta=k.delta)
+    return k.replace(nngp=k.nngp / norm, ntk=k.ntk / norm, q1=q1, q2=q2, delta=k.delta, acute=k.acute)
 
 
 class Flatten(Layer):
