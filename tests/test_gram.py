@@ -31,6 +31,33 @@ def net(activation=None, hidden=3, w_std=1.4):
     return ntk.mlp([5] + [8] * hidden + [2], activation=activation, w_std=w_std, b_std=0.2, rngs=RNGS)
 
 
+class Scaled(ntk.Layer):
+    """A layer of a user with a hyperparameter."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, x):
+        return self.factor * x
+
+    def kernel_map(self, k):
+        return k.scaled(float(self.factor) ** 2)
+
+
+@pytest.mark.parametrize("number", [float, np.asarray, jnp.asarray], ids=["Python", "NumPy", "JAX"])
+def test_networks_that_differ_in_a_hyperparameter_have_kernels_of_their_own(number):
+    """Also if the number is an array, and if it belongs to one of several blocks that are otherwise equal."""
+    x = normal(0, 4, 3)
+
+    def blocks(*factors):
+        dense = lambda: ntk.Dense(3, 3, w_std=1.3, b_std=0.1, rngs=RNGS)  # noqa: E731
+        return ntk.Serial(*[part for a in factors for part in (dense(), Scaled(number(a)))])
+
+    for factors in ((0.5,), (1.5,), (1.0, 1.0, 1.0, 1.0), (1.0, 0.5, 1.0, 2.0)):
+        made = blocks(*factors)
+        assert_close(ntk.gram(made, x), made.kernel(x).ntk, rtol=1e-10)
+
+
 # ------------------------------------------------------------------------------------------------ polynomials, duals
 
 

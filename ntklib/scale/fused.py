@@ -27,13 +27,23 @@ class Network:
     """A network as the key of a cache: networks with equal hyperparameters are equal, and share compiled programs."""
 
     def __init__(self, net: Layer) -> None:
-        self.net, self.graph = net, nnx.split(net)[0]
+        self.net, self.structure = net, _structure(net)
 
     def __hash__(self) -> int:
-        return hash(self.graph)
+        return hash(self.structure)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Network) and self.graph == other.graph
+        return isinstance(other, Network) and self.structure == other.structure
+
+
+def _structure(layer: Layer) -> tuple:
+    """Return a hashable value for a layer: its graph with all hyperparameters, also with those that are arrays.
+
+    No kernel depends on parameters and random keys, and they are left out.
+    """
+    graph, _, arrays = nnx.split(layer, (nnx.Param, nnx.RngState), ...)
+    values = map(np.asarray, jax.tree.leaves(arrays))
+    return graph, *((value.dtype.str, value.shape, value.tobytes()) for value in values)
 
 
 class Side(NamedTuple):
@@ -198,7 +208,7 @@ def propagate(net: Layer, k: Kernel, tables: Tables | None = None) -> Kernel:
     if not isinstance(net, Serial):
         return through(net, k)
     layers = list(net.layers)
-    names = [nnx.split(layer)[0] for layer in layers]
+    names = [_structure(layer) for layer in layers]
     at = 0
     while at < len(layers):
         period, times = _repetition(names[at:])
