@@ -145,6 +145,27 @@ def test_kinked_function_through_the_quadrature_is_exact():
         assert_close(numeric, closed, rtol=1e-13, atol=1e-12)
 
 
+def jump_and_kink(x):
+    return jnp.where(x > 0, 1 + jnp.sin(x), 0.3 * x)
+
+
+@pytest.mark.parametrize("fn", [jnp.sign, jump_and_kink], ids=["jump", "both"])
+def test_derivatives_of_a_quadrature_see_jumps_of_a_function_and_of_its_slope(fn):
+    """Both members of the dual against differences; one compiled program for the five points and their neighbors."""
+    dual, h = ntk.Elementwise(fn).dual, 1e-5
+    points = jnp.array([[0.4, 0.8, 1.5], [-0.7, 1.0, 1.0], [0.0, 0.3, 3.0], [0.9, 1.2, 0.8], [0.2, 2.0, 1.0]])
+    exact = jax.vmap(jax.jacfwd(lambda q: jnp.stack(dual(*q))))(points)
+    for i, shift in enumerate(h * np.eye(3)):
+        above, below = (jnp.stack(dual(*(points + s[None]).T), 1) for s in (shift, -shift))
+        assert_close(exact[:, :, i], (above - below) / (2 * h), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", CLOSED_FORM)
+def test_slope_of_the_dual_is_the_dual_of_the_slope_at_a_variance_of_zero(name):
+    q = (jnp.zeros(3), jnp.array([1.0, 0.0, 0.0]), jnp.array([0.0, 1.0, 0.0]))
+    assert_close(gradients(name)(*q)[0][0], ACTIVATIONS[name].dual(*q)[1], atol=1e-15)
+
+
 @pytest.mark.parametrize(("degree", "dtype"), [(40, jnp.float32), (60, jnp.float64)])
 def test_hermite_polynomials_are_orthonormal_at_any_degree(degree, dtype):
     """E[φφ] = ρ^n and E[φ'φ'] = n ρ^(n−1) at variance 1; and a sum over nodes at another variance."""

@@ -1,6 +1,5 @@
 """Layers: their kernels against reference values, against each other, and against finite networks."""
 
-import functools
 import json
 import pathlib
 from typing import Any
@@ -272,6 +271,15 @@ def test_gradient_of_a_diagonal_entry_is_that_of_the_variance():
     x = normal(0, 1, 3)
     want = 2 * 3 * 2 * x[0] / 3  # Θ(x, x) = 3 affine layers times q = 2|x|²/d
     assert_close(jax.jit(jax.grad(lambda x: net.kernel(x).ntk[0, 0]))(x)[0], want)
+
+
+def test_the_ntk_of_a_kinked_function_of_a_user_has_the_gradient_of_the_closed_form():
+    ours, exact = (
+        ntk.mlp([3, 8, 1], activation=activation, w_std=1.3, b_std=0.4, rngs=nnx.Rngs(0))
+        for activation in (ntk.Elementwise(jax.nn.relu), ntk.Relu())
+    )
+    x = normal(0, 3, 3)
+    assert_close(jax.jacfwd(lambda x: ours.kernel(x).ntk)(x), jax.jacfwd(lambda x: exact.kernel(x).ntk)(x), rtol=1e-9)
 
 
 def test_relu_network_on_the_critical_line():

@@ -84,12 +84,12 @@ def expectation(
 ) -> Array:
     """Return the expectation E[f(u) g(v)] by quadrature, for f and g that are smooth on either side of zero.
 
-    The value stays accurate if f and g have a kink or a jump at zero. Its derivatives are computed as::
+    Value and derivatives stay accurate if f and g have a kink or a jump at zero. The derivatives are computed as::
 
         ∂/∂q12 = E[f'(u) g'(v)],   ∂/∂q1 = (E[u f'(u) g(v)] − q12 E[f'(u) g'(v)])/(2 q1).
 
-    At q1 = 0, ∂/∂q1 is set to 0. f' and g' leave out the delta function at a jump. The derivatives are therefore right
-    if f and g have a kink at zero, and wrong if they jump there.
+    If f jumps at zero, f' contains the delta function of the jump. If both jump, ∂/∂q12 is infinite at ρ = ±1, and this
+    infinite term is set to 0. At q1 = 0, ∂/∂q1 is set to 0.
 
     Args:
         f: A JAX function that works elementwise.
@@ -144,12 +144,32 @@ def _expectation_jvp(
     q12, q1, q2 = primals
     d12, d1, d2 = tangents
     df, dg = derivative(f), derivative(g)
-    slope = _expectation(df, dg, nodes, q12, q1, q2)
+    slope = _expectation(df, dg, nodes, q12, q1, q2) + _of_jumps(f, g, q12, q1, q2)
     out = slope * d12
     for first, second, q, dq in ((_times_x(df), g, q1, d1), (f, _times_x(dg), q2, d2)):
         by_variance = _expectation(first, second, nodes, q12, q1, q2) - q12 * slope
         out = out + jnp.where(q > 0, by_variance / jnp.where(q > 0, 2 * q, 1.0), 0.0) * dq
     return _expectation(f, g, nodes, q12, q1, q2), out
+
+
+def _of_jumps(f: ScalarFunction, g: ScalarFunction, q12: Array, q1: Array, q2: Array) -> Array:
+    """Return the part of E[f'(u) g'(v)] that comes from jumps at zero, where f' = J δ(u) and g' = I δ(v)::
+
+        J E[δ(u) g'(v)] + I E[f'(u) δ(v)] + J I E[δ(u) δ(v)].
+
+    δ(u) stands for the density of u at 0, after which v has the variance q2 (1 − ρ²). E[δ(u) δ(v)], the density of
+    (u, v) at (0, 0), is infinite at ρ = ±1, and set to 0 there.
+    """
+    d = size(from_covariance(q12, q1, q2))
+    rest = d * (2 - d)  # 1 − ρ²
+    density1, density2 = (inverse(sqrt(2 * np.pi * q)) for q in (q1, q2))
+    jumps, total = (jump(f), jump(g)), jnp.zeros_like(q12)
+    for here, other, density, q in ((jumps[0], g, density1, q2), (jumps[1], f, density2, q1)):
+        if isinstance(here, Array) or here:
+            total = total + here * density * _line_mean(derivative(other), q * rest)
+    if all(isinstance(here, Array) or here for here in jumps):
+        total = total + jumps[0] * jumps[1] * density1 * density2 * inverse(sqrt(rest))
+    return total
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -300,6 +320,18 @@ def moment(f: ScalarFunction, q: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def _line_mean(f: ScalarFunction, q: Array) -> Array:
+    """Return E[f(u)] for the variance q of u, by quadrature."""
+    z, weights = _line(q.dtype)
+    root = jnp.sqrt(jnp.maximum(q, jnp.finfo(q.dtype).tiny))  # at u = 0 a slope may be any number between its limits
+
+    def add(i: Array, total: Array) -> Array:
+        return total + weights[i] / 2 * (f(root * z[i]) + f(-root * z[i]))
+
+    return jax.lax.fori_loop(0, len(z), add, jnp.zeros_like(q))
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def collinear(f: ScalarFunction, q1: Array, q2: Array) -> Array:
     """Return 1 − ρ' for ρ = 1, where ρ' is the correlation of f(√q1 z) and f(√q2 z) with z ~ N(0, 1).
 
@@ -384,6 +416,22 @@ def derivative(f: ScalarFunction) -> ScalarFunction:
         return jax.jvp(f, (x,), (jnp.ones_like(x),))[1]
 
     return df
+
+
+@functools.lru_cache(maxsize=256)
+def _known_jump(f: ScalarFunction) -> float:
+    with jax.ensure_compile_time_eval():
+        near, far = (float(f(x) - f(-x)) for x in (jnp.asarray(1e-30), jnp.asarray(1e-20)))
+    return near if abs(near - far) <= 1e-6 * abs(near) else 0.0
+
+
+def jump(f: ScalarFunction) -> float | Array:
+    """Return f(0+) − f(0−), or 0 if f does not have these two limits. It is an array if f contains traced values."""
+    try:
+        return _known_jump(f)
+    except jax.errors.ConcretizationTypeError:
+        x = jnp.asarray(1e-30)
+        return f(x) - f(-x)
 
 
 @functools.cache

@@ -60,9 +60,10 @@ def leaky_relu(q12: ArrayLike, q1: ArrayLike, q2: ArrayLike, *, slope: float = 0
         [0.3045, 0.3333]
     """
     q12, q1, q2 = float_arrays(q12, q1, q2)
-    rho, sin, theta = sine_and_angle(q12, q1, q2)
+    _, sin, theta = sine_and_angle(q12, q1, q2)
     a, pi = slope, jnp.pi
-    values = (1 - a) ** 2 / (2 * pi) * (sqrt(q1) * sqrt(q2) * (sin - theta * rho)) + (1 + a**2) / 2 * q12
+    # With q12 in place of √(q1 q2) ρ, the derivative with respect to q12 is E[φ'φ'] at a variance of zero, too.
+    values = (1 - a) ** 2 / (2 * pi) * (sqrt(q1) * sqrt(q2) * sin - theta * q12) + (1 + a**2) / 2 * q12
     slopes = (1 + a**2) / 2 - (1 - a) ** 2 / (2 * pi) * theta
     return values, slopes
 
