@@ -430,6 +430,14 @@ CALLS = [
         ValueError,
         ["hard_tanh", "kink"],
     ),
+    *(
+        (f"{what} of a function that jumps", double(call), ValueError, ["sign jumps at zero", "`correlation_map`"])
+        for what, call in {
+            "phase": lambda: ntk.phase(ntk.Sign(), 1.5, 0.3),
+            "depth scales": lambda: ntk.depth_scales(ntk.Elementwise(jnp.sign), 1.5, 0.3),
+            "edge": lambda: ntk.critical_point(ntk.Sign(), 0.3),
+        }.items()
+    ),
     (
         "signal of waves with many periods",
         double(lambda: ntk.depth_scales(ntk.Sin(), 1e4, 0.1)),

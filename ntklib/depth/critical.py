@@ -12,7 +12,16 @@ from jax.typing import ArrayLike
 
 from ntklib import _checks
 from ntklib.depth.phases import TABLE, is_homogeneous, slope_at_zero, table, variance_slope
-from ntklib.depth.propagation import DropAndSlope, ScalarFunction, checked, drop_and_slope, mean, require_smooth, square
+from ntklib.depth.propagation import (
+    DropAndSlope,
+    ScalarFunction,
+    checked,
+    drop_and_slope,
+    mean,
+    refuse_jump,
+    require_smooth,
+    square,
+)
 from ntklib.duals.integrals import derivative
 from ntklib.layers import Elementwise
 
@@ -66,8 +75,9 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
 
     Raises:
         TypeError: If `activation` is not an `Elementwise`, or if `b_std` is not a number or is traced.
-        ValueError: If there is no such point (softplus has none; leaky ReLUs have none with σ_b > 0), if `b_std` is
-            negative or not finite, if the means of φ at q cannot be computed accurately, or if float64 is off.
+        ValueError: If there is no such point (softplus and sign have none; leaky ReLUs have none with σ_b > 0), if
+            `b_std` is negative or not finite, if the means of φ at q cannot be computed accurately, or if float64 is
+            off.
 
     Example:
         >>> import ntklib as ntk
@@ -87,6 +97,7 @@ def critical_point(activation: Elementwise, b_std: float) -> CriticalPoint:
     _checks.outside_jit("critical_point", "Compute it outside, and pass its numbers.", b_std)
     fn, (b,) = checked(activation, b_std=b_std)
     _checks.real("b_std", b_std)
+    refuse_jump(activation)
     slope = derivative(fn)
     if is_homogeneous(fn):
         gain = float(drop_and_slope(activation)(jnp.ones(()), jnp.zeros(()))[1])

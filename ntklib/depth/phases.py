@@ -21,6 +21,7 @@ from ntklib.depth.propagation import (
     enough_nodes,
     mean,
     over,
+    refuse_jump,
     require_smooth,
     square,
 )
@@ -199,7 +200,7 @@ def depth_scales(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *,
     Raises:
         TypeError: If `activation` is not an `Elementwise`, or if another argument does not hold real numbers.
         ValueError: If `w_std`, `b_std` or `start` is negative or not finite, if the shapes do not broadcast, if float64
-            is off, or if the means of φ at a fixed point cannot be computed accurately.
+            is off, if φ jumps at zero (sign), or if the means of φ at a fixed point cannot be computed accurately.
 
     Example:
         >>> import ntklib as ntk
@@ -216,6 +217,7 @@ def depth_scales(activation: Elementwise, w_std: ArrayLike, b_std: ArrayLike, *,
         Schoenholz et al. 2017; Hayou et al. 2019.
     """
     fn, (w, b) = checked(activation, w_std=w_std, b_std=b_std)
+    refuse_jump(activation)
     q = fixed_point(activation, w, b, start=start)
     # If the variance vanishes or diverges, compute the slopes at a very small or a very large variance.
     inside = jnp.where(jnp.isfinite(q), jnp.maximum(q, TABLE[0] * 1e-3), _FAR)

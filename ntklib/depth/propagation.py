@@ -29,7 +29,7 @@ from ntklib import _checks
 from ntklib.duals import correlation
 from ntklib.duals.activation import Activation
 from ntklib.duals.correlation import sqrt
-from ntklib.duals.integrals import crowded, derivative, line
+from ntklib.duals.integrals import crowded, derivative, jump, line
 from ntklib.layers import Elementwise
 
 ScalarFunction = Callable[[Array], Array]
@@ -174,7 +174,8 @@ def chi(activation: Elementwise, w_std: ArrayLike, *, q: ArrayLike, delta: Array
     A layer multiplies the NTK of the layers before it by χ, and squared gradient norms by χ at δ = 0. If q is the fixed
     point of the variance map, χ is the slope of the correlation map. At a fixed point of both maps, a layer multiplies
     small deviations of the correlation from its fixed point by χ. At δ = 0, χ is then χ_1, which is below 1 in the
-    ordered phase and above 1 in the chaotic phase.
+    ordered phase and above 1 in the chaotic phase. If φ jumps at zero (sign), only the first sentence holds: φ' leaves
+    out the jump, and the slope of the correlation map at c = 1 is infinite.
 
     Args:
         activation: φ.
@@ -291,6 +292,16 @@ def require_smooth(activation: Elementwise, q: Array) -> None:
                 f"variance of {some[rough][0]:.3g} cannot be computed accurately. Use a smaller `w_std`, or another "
                 f"function."
             )
+
+
+def refuse_jump(activation: Elementwise) -> None:
+    """Refuse a φ that jumps at zero: E[φ'²] leaves out the jump, and is not the slope of the correlation map at 1."""
+    if jump(activation.fn):
+        raise ValueError(
+            f"{activation.name} jumps at zero. The slope of its correlation map at c = 1 is therefore infinite, with "
+            f"any `w_std` and `b_std`: two inputs become different however near they are, and there are no phases, no "
+            f"edge of chaos and no depth scales. `correlation_map` and `ntk_depth_profile` take this function."
+        )
 
 
 @functools.cache
