@@ -247,6 +247,8 @@ def objective(
             return loss(in_loop(params, x[rows]), y[rows])
 
         value, grads = jax.value_and_grad(objective)(params)
+        # For a complex parameter JAX returns ∂L/∂(real part) − i ∂L/∂(imaginary part). Optax needs the conjugate.
+        grads = jax.tree.map(jnp.conj, grads)
         more = {"value": value, "grad": grads, "value_fn": objective}  # for line searches; others ignore it
         updates, opt_state = transformation.update(grads, opt_state, params, **more)
         return optax.apply_updates(params, updates), opt_state

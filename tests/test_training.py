@@ -42,6 +42,21 @@ def test_loop_is_the_loop_by_hand():
     assert_close(history.loss[-1], training.mse(net(X), Y), rtol=1e-12)
 
 
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.1, momentum=0.9), optax.lbfgs()], ids=["momentum", "lbfgs"])
+@pytest.mark.usefixtures("standard_promotion")
+def test_a_complex_parameter_is_trained_like_its_two_parts(optimizer):
+    def outputs(w, x):
+        z = x.astype(w.dtype) @ w
+        return jnp.concatenate([z.real, (z * z).imag], axis=1)
+
+    parts = (normal(2, 3, 1), normal(3, 3, 1))
+    pair = (lambda p, x: outputs(jax.lax.complex(*p), x), parts)
+    given = {"optimizer": optimizer, "steps": 9, "record_at": [0, 1, 9]}
+    as_one = ntk.train((outputs, jax.lax.complex(*parts)), X, Y, **given)
+    assert_close(as_one.loss, ntk.train(pair, X, Y, **given).loss, rtol=1e-9)
+    assert as_one.loss[-1] < as_one.loss[0]
+
+
 def test_records_are_taken_where_asked():
     net = small_net()
     apply_fn, _ = ntk.functional(net)
