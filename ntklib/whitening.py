@@ -13,7 +13,8 @@ class ZCA:
     """Regularized ZCA whitening, fitted on training inputs only.
 
     First an input is turned into a vector of d features. Each channel is standardized with its mean and its standard
-    deviation over the training inputs (a vector has one channel). The result is flattened, the mean of its d numbers is
+    deviation over the training inputs. (A vector has one channel. A channel that is constant over the training inputs
+    is divided by its absolute value, or by 1 if it is zero.) The result is flattened, the mean of its d numbers is
     subtracted, and it is divided by its norm. The features of a blank image, whose d numbers are equal, are zero.
 
     Then the features x are whitened. With the features X [N, d] of the training inputs and C = XᵀX/N = U diag(s) Uᵀ::
@@ -73,8 +74,8 @@ class ZCA:
         scale[scale == 0.0] = 1.0
         scaled = images / scale
         mean, std = scaled.mean(axis=(0, 1, 2)), scaled.std(axis=(0, 1, 2))
-        # The standard deviation of a constant channel is 0 or a rounding error. Such a channel is divided by its
-        # largest entry, and becomes zero up to rounding.
+        # A constant channel becomes zero. In other inputs it may vary, and is divided by `scale`. Its standard
+        # deviation can be a rounding error above 0.
         self._mean, self._std = scale * mean, scale * np.where(std > 1e-10 * abs(mean), std, 1.0)
 
         features = self._features(images)
