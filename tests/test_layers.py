@@ -1,5 +1,6 @@
 """Layers: their kernels against reference values, against each other, and against finite networks."""
 
+import functools
 import json
 import pathlib
 from typing import Any
@@ -332,6 +333,25 @@ def test_networks_share_the_programs_of_their_layers():
         jax.block_until_ready(found)
     assert compiled == []
     assert_close(found[-1], first[0].ntk)
+
+
+def test_a_function_that_is_defined_anew_under_its_name_has_a_kernel_of_its_own(monkeypatch):
+    """As in a notebook, where a cell is changed and run again."""
+    x, partials = normal(0, 3, 3), []
+    for function, exact in ((jnp.sin, ntk.Sin()), (jnp.cos, ntk.Cos())):
+
+        def phi(x, function=function):
+            return function(x)
+
+        phi.__qualname__ = "phi"
+        monkeypatch.setitem(globals(), "phi", phi)
+        ours, theirs = (
+            ntk.mlp([3, 8, 1], activation=activation, w_std=1.3, rngs=nnx.Rngs(0)).kernel(x).ntk
+            for activation in (ntk.Elementwise(phi), exact)
+        )
+        assert_close(ours, theirs, rtol=1e-9)
+        partials.append([ntk.Elementwise(functools.partial(phi, function=function)).activation for _ in range(2)])
+    assert partials[0][0] == partials[0][1] != partials[1][0]
 
 
 def test_training_does_not_touch_the_kernel():

@@ -123,7 +123,7 @@ class Activation:
         if self.maker:
             return self.maker, self.arguments
         functions = (self.fn, self.closed)
-        identity = (self.name, *map(_portable, functions))
+        identity = (self.name, *map(_key, functions))
         try:
             hash(identity)
         except TypeError:  # a partial function of an array, which equals only itself
@@ -207,6 +207,16 @@ class _Named:
     name: str
     args: tuple = ()
     keywords: tuple = ()
+
+
+def _key(fn: Any) -> Any:
+    """Return a function itself, and the parts of a partial function, which is otherwise equal to itself alone.
+
+    A name would not do: if a cell of a notebook is changed and run again, a new function has the name of the old one.
+    """
+    if isinstance(fn, functools.partial):
+        return functools.partial, _key(fn.func), *map(_key, fn.args), *fn.keywords.items()
+    return fn
 
 
 def _portable(fn: Any) -> Any:
