@@ -536,6 +536,15 @@ def test_a_kernel_without_derivative_is_refused_and_says_where():
         ntk.ntk_vector_product(norm, x, None, np.ones(4))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_product_of_derivatives_that_overflows_is_refused(method):
+    """Each derivative is finite, and so are the first row and the first column of the kernel."""
+    linear, x = (lambda w, x: x @ w, jnp.ones((1, 1))), np.array([[1.0], [1e25], [2.0]], np.float32)
+    for others in ((), (x,)):
+        with pytest.raises(FloatingPointError, match=r"kernel of inputs 1 and 1 .* of their products"):
+            ntk.empirical_ntk(linear, x, *others, method=method)
+
+
 def test_parameters_that_do_not_matter_have_a_kernel_of_zero():
     for outputs, shape in (("mean", (4, 4)), ("full", (4, 4, 2, 2))):
         for method in METHODS:

@@ -64,6 +64,14 @@ def test_monte_carlo_compiles_nothing_for_further_draws():
     assert len(compiled) - few <= 8, "forty keys, split and taken apart"
 
 
+def test_an_error_too_large_for_its_type_is_refused():
+    large = lambda w, x: 1e10 * x @ w**2  # noqa: E731
+    with pytest.raises(FloatingPointError, match="too large for float32"):
+        ntk.monte_carlo_kernel(
+            lambda rngs: (large, rngs.params.normal((6, 1))), VECTORS, draws=3, key=jax.random.key(0), progress=False
+        )
+
+
 def test_a_builder_that_must_know_its_numbers_is_called_as_it_is():
     def build(r):
         return nnx.Linear(6, 2 + int(jax.random.bernoulli(r.params(), 0.0)), rngs=r)

@@ -73,8 +73,8 @@ def empirical_ntk(
         TypeError: If inputs are not arrays, if parameters are not floating-point or complex numbers, if outputs are not
             real, if `model`, `max_memory`, `tile` or `mesh` has the wrong type, or if `method` is "products" and the
             model has no forward derivatives (`jax.custom_vjp`).
-        FloatingPointError: If the model has no finite output or no derivative at some input, or one that is too large
-            for its type.
+        FloatingPointError: If an entry of the kernel is not finite: the model has no finite output or no derivative at
+            some input, or derivatives whose products are too large for their type.
 
     Note:
         F is the number of operations of one evaluation, and P the number of parameters.

@@ -85,7 +85,7 @@ def monte_carlo_kernel(
             parameters, or if squares of outputs are not finite.
         TypeError: As for `empirical_ntk`; if `build` is not a function of one argument that makes a network; if `draws`
             is not a whole number; or if `key` is not one JAX random key.
-        FloatingPointError: As for `empirical_ntk`.
+        FloatingPointError: As for `empirical_ntk`; if squares of differences between two kernels are not finite.
 
     Note:
         The time is D times the time of one kernel. Programs compile once for all networks, also `build` if JAX can
@@ -117,7 +117,7 @@ def monte_carlo_kernel(
     assert moments is not None
     (ntk, nngp), squares = moments
     ntk_error, nngp_error = (jnp.sqrt(s / (draws * (draws - 1))) for s in squares)
-    return MonteCarloKernel(check_kernel(ntk), check_kernel(nngp), ntk_error, nngp_error)
+    return MonteCarloKernel(*map(check_kernel, (ntk, nngp, ntk_error, nngp_error)))
 
 
 @functools.partial(jax.jit, donate_argnums=0)
