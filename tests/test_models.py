@@ -474,6 +474,11 @@ SEEING: dict[str, tuple[Any, Any, str]] = {
         "by itself",
     ),
     "others, one set of one": (lambda: (lambda w, x: (x - x.mean(0)) @ w, W), VECTORS[:1], "by itself"),
+    "behind weights of zero": (
+        lambda: (lambda p, x: jnp.tanh((x - x.mean(0)) @ p["w"]) @ p["v"], {"w": W, "v": jnp.zeros((2, 3))}),
+        VECTORS,
+        "by itself",
+    ),
     "tokens": (
         lambda: (lambda e, x: jnp.tanh(e[x].mean(1)) - e[x].mean((0, 1)), data(7, 2)),
         TOKENS,

@@ -19,8 +19,10 @@ from ntklib.models import Model, check_finite, check_output, functional
 
 #: The number of examples for which `check_outputs` evaluates a model.
 _SOME = 4
-#: Functions that have passed `check_outputs`. Whether a function treats each example by itself depends on its structure
-#: only, so that no function is checked twice.
+#: The standard deviation of the numbers that `_without_zeros` puts in place of zeros.
+_SMALL = 0.1
+#: Functions that have passed `check_outputs`, for examples that differ. They are not checked again: whether a function
+#: treats each example by itself is taken to depend on its structure only, and not on the values of its parameters.
 _separate: weakref.WeakSet[Function] = weakref.WeakSet()
 
 
@@ -71,7 +73,9 @@ def _count_outputs(function: Function, arguments: Arguments, x: Array) -> int:
 def check_outputs(function: Function, arguments: Arguments, x1: Array, x2: Array | None, precision: float) -> None:
     """Refuse a model whose outputs are not finite, or depend on other examples, the place in the batch, or chance.
 
-    The outputs of a few examples in one batch are compared with those of each by itself, unless values are traced.
+    The outputs of a few examples in one batch are compared with those of each by itself. This is done a second time
+    with small random numbers in place of zero parameters, because weights that start at zero hide the layers before
+    them. Nothing is done if values are traced, or if the function has passed before.
 
     Args:
         function: The model.
@@ -85,8 +89,7 @@ def check_outputs(function: Function, arguments: Arguments, x1: Array, x2: Array
         return
     x, different = _some(x1, x2)
     try:
-        with jax.default_matmul_precision("highest"):
-            together, alone = jax.device_get(_outputs(function, arguments, x))
+        together, alone = _both(function, arguments, x)
     except Exception as error:
         raise ValueError(
             f"`model` must take any number of examples; it takes one, and fails on {x.shape[0]} at a time: {error}"
@@ -96,17 +99,45 @@ def check_outputs(function: Function, arguments: Arguments, x1: Array, x2: Array
             f"`model` must have finite outputs; for {int((~np.isfinite(alone)).any(1).sum())} of the {x.shape[0]} "
             f"inputs that were tried they are NaN or infinite. Are the running statistics of `model` finite?"
         )
+    _check_equal(function, arguments, x, together, alone, precision)
+    if (moved := _without_zeros(arguments)) is not None:
+        together, alone = _both(function, moved, x)
+        if np.isfinite(together).all() and np.isfinite(alone).all():
+            _check_equal(function, moved, x, together, alone, precision)
+    if different:
+        _separate.add(function)
+
+
+def _both(function: Function, arguments: Arguments, x: Array) -> tuple[np.ndarray, np.ndarray]:
+    with jax.default_matmul_precision("highest"):
+        return jax.device_get(_outputs(function, arguments, x))
+
+
+def _check_equal(
+    function: Function, arguments: Arguments, x: Array, together: np.ndarray, alone: np.ndarray, precision: float
+) -> None:
+    """Refuse outputs of examples in one batch, `together`, that differ from those of each by itself, `alone`."""
     difference, largest = np.abs(together - alone).max(), np.abs(alone).max()
     rounding = precision**0.5 * largest
     if difference <= rounding or difference <= 30 * _noise(function, arguments, x, alone, precision):
-        if different:
-            _separate.add(function)
         return
     raise ValueError(
         f"`model` must treat each example by itself; its outputs for {x.shape[0]} inputs in one batch differ by up to "
         f"{difference:.2g} from its outputs for one input at a time, which are up to {largest:.2g}. Batch statistics: "
         f"use running averages (evaluation mode, `use_running_average=True`). Dropout or noise: `deterministic=True`."
     )
+
+
+def _without_zeros(arguments: Arguments) -> Arguments | None:
+    """Return the arrays of a model with small random numbers in place of zero parameters; None if none is zero."""
+    if not any(bool((leaf == 0).any()) for leaf in arguments.leaves):
+        return None
+    keys = jax.random.split(jax.random.key(1), len(arguments.leaves))
+    moved = [
+        jnp.where(leaf == 0, _SMALL * jax.random.normal(key, leaf.shape, leaf.dtype), leaf)
+        for key, leaf in zip(keys, arguments.leaves, strict=True)
+    ]
+    return arguments._replace(leaves=moved)
 
 
 def is_staged(*values: Any) -> bool:
