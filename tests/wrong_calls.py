@@ -980,6 +980,12 @@ CALLS = [
     ("scale by zero", lambda: ntk.scale_output(NET, 0.0), ValueError, ["`alpha`", "greater than 0", "0.0"]),
     ("scale by text", lambda: ntk.scale_output(NET, "10"), TypeError, ["`alpha`", "number", "10"]),
     (
+        "complex inputs beyond float32",
+        lambda: ntk.empirical_ntk((lambda w, x: x.real @ w, Y[:3]), np.full((4, 3), 1e300j)),
+        ValueError,
+        ["`x1`", "range of complex64", "1e+300", "Scale it"],
+    ),
+    (
         "linearized at other parameters",
         lambda: ntk.linearize(NET)({"W": X}, X),
         ValueError,

@@ -1,8 +1,9 @@
 """Checks of the arguments of public functions.
 
-A check that refuses a value raises TypeError or ValueError, and `installed` ImportError. The message names the
-argument, the rule, the value that was given, and what to do instead. Under `jit`, `vmap` or `grad` an array is a
-tracer: its shape and type are checked, and its numbers are not.
+A check that refuses a value raises TypeError or ValueError, and `installed` raises ImportError. A message names the
+argument or the layer, the rule, and the value that was given, and most messages also say what to do instead. Under
+`jit`, `vmap` or `grad` an array can be a tracer: its shape and type are checked, and its numbers are not. `count`,
+`flag` and `outside_jit` refuse tracers.
 """
 
 from ntklib._checks.arrays import (

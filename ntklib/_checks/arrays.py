@@ -91,6 +91,8 @@ def on_device(argument: str, value: Any) -> jax.Array:
     dtype = jax.dtypes.canonicalize_dtype(value.dtype)
     if jnp.issubdtype(dtype, jnp.floating):
         in_range(dtype, **{argument: value})
+    elif jnp.issubdtype(dtype, jnp.complexfloating):
+        in_range(dtype, **{argument: np.maximum(np.abs(value.real), np.abs(value.imag))})
     elif dtype != value.dtype and value.dtype.kind in "iu" and not np.array_equal(value.astype(dtype), value):
         raise ValueError(
             f"`{argument}` must be in the range of {dtype.name}; it goes from {value.min()} to {value.max()}. Convert "
@@ -187,7 +189,7 @@ def _one_or_several(argument: str, value: Any, what: str) -> Any:
 
     Refuse bools, complex numbers and NaN. `what` says in messages what the numbers are.
     """
-    try:  # NumPy makes objects of whole numbers from 2⁶⁴ on, and JAX refuses whole numbers from 2³¹ on
+    try:  # NumPy makes objects of whole numbers from 2⁶⁴ on; JAX refuses those from 2³¹ on, with 64 bits from 2⁶³ on
         if type(value) is int:
             value = float(value)
         elif isinstance(value, (list, tuple)) and not _holds_bools(value):
