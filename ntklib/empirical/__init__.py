@@ -1,7 +1,7 @@
 """Kernels of finite networks: the empirical NTK, the empirical NNGP kernel, and their averages over networks.
 
-The public functions are in `kernels`, `products`, `learning_rate` and `monte_carlo`. They use the other modules in
-this order:
+The public functions are in `kernels`, `products`, `learning_rate` and `monte_carlo`. `empirical_ntk` uses the
+other modules in this order:
 
 - `checks` checks model and inputs, and `pure` splits a model into a function and its arrays.
 - `program` reads the function as a list of operations, in which `affine` finds the affine layers.

@@ -1,7 +1,7 @@
 """Affine layers of any model, found by reading its program (see `program`).
 
-A layer is a matrix product or a convolution of data with a weight that is used nowhere else, and the bias that is added
-to the result. Data are values that depend on the example.
+A layer is a matrix product or a convolution of data with a weight that is used nowhere else, and the bias, if there is
+one, that is added to the result. Data are values that depend on the example.
 """
 
 import collections
@@ -20,7 +20,7 @@ from ntklib.empirical.pure import Arguments
 
 
 class Scaled(NamedTuple):
-    """A value that equals a parameter up to sign, scalar factors, reshaping, transposition and broadcasting.
+    """A value that equals a parameter up to sign, scalar factors, type, reshaping, transposition and broadcasting.
 
     Args:
         leaf: The number of the parameter among the leaves.
@@ -63,8 +63,9 @@ def division(program: Program) -> Division:
     """Find the affine layers of a program, and the parameters that belong to none.
 
     The weight of a layer is used once, in an ordinary `dot_general` or `conv_general_dilated` with data (see
-    `_is_affine`). Before that it may be multiplied by constant numbers, transposed or reshaped. A bias is used once,
-    and is added to the output of a layer along all feature axes. All other parameters with an effect are `plain`.
+    `_is_affine`). Before that it may be multiplied or divided by constant numbers, negated, converted to another type,
+    transposed or reshaped. A bias is used once, and is added to the output of a layer along all feature axes. All other
+    parameters that are used are `plain`.
     """
     search = _Search(program)
     for place, equation in enumerate(program.equations):

@@ -98,7 +98,7 @@ def choose(
         max_memory: The bound in bytes.
 
     Raises:
-        ValueError: If one output of one example exceeds the bound.
+        ValueError: If a tile of one pair of examples and one output exceeds the bound.
     """
     fits = (b for b in range(most, 0, -1) if memory(b, count).total <= max_memory / 3)
     examples, outputs = next(fits, 1), count

@@ -86,8 +86,9 @@ class Cost:
     def operations(self, method: str, n: int, m: int) -> float:
         """Return the number of operations for a kernel [N, M]: those of all examples plus those of all pairs.
 
-        A derivative takes about 2 F operations for each output, by a backward or a forward pass. One evaluation, of F
-        operations, serves the passes of all K outputs.
+        One evaluation, of F operations, serves the passes of all K outputs. A backward or a forward pass takes about
+        2 F operations for each output. A backward pass of "layerwise" takes about F, because it computes derivatives
+        with respect to the outputs of layers, and none with respect to their weights.
         """
         k, p, f = self.k, sum(self.leaf_sizes), self.evaluation
         products = k * k if self.outputs == "full" else k  # the pairs of outputs whose derivatives are multiplied
@@ -237,7 +238,7 @@ def _only_pulls_back(eqn: Any) -> bool:
 
 
 def of(function: Function, arguments: Arguments, example: Any, outputs: str) -> Cost:
-    """Return the `Cost` of a model. It is made once for all models of one structure."""
+    """Return the `Cost` of a model. It is made once for all models of one structure, without functions of the user."""
     if function.closes_over_something:  # do not cache a program that would keep these arrays alive
         return _counted(function, arguments, example, outputs)
     leaves, tree = jax.tree.flatten(programs.types((arguments, example)))

@@ -65,11 +65,11 @@ def empirical_ntk(
         computes in half precision inside, the kernel has only the digits of half precision.
 
     Raises:
-        ValueError: If inputs or outputs have the wrong shape, if inputs, parameters or outputs are not finite, if the
-            outputs of an example depend on other examples, if the model has no parameters, if an option is unknown or
-            out of range, or if `max_memory` is too small for a pair of inputs (the message says what is enough). For a
-            `mesh`: if its number of devices does not divide N, if this process has no device in it, or if the call is
-            inside `jit`, `grad` or `vmap`.
+        ValueError: If inputs or outputs have the wrong shape, if inputs or parameters are not finite, if the outputs
+            for a few inputs, which are tried first, are not finite or depend on other examples, if the model has no
+            parameters, if an option is unknown or out of range, or if `max_memory` is too small for a pair of inputs
+            (the message says what is enough). For a `mesh`: if its number of devices does not divide N, if this process
+            has no device in it, or if the call is inside `jit`, `grad` or `vmap`.
         TypeError: If inputs are not arrays, if parameters are not floating-point or complex numbers, if outputs are not
             real, if `model`, `max_memory`, `tile` or `mesh` has the wrong type, or if `method` is "products" and the
             model has no forward derivatives (`jax.custom_vjp`).
@@ -93,15 +93,16 @@ def empirical_ntk(
           Jacobian of x1 is held.
         - "auto" counts the operations of all three for these N, M and K, and takes the method with the fewest: nearly
           always "layerwise", but "products" if K is large and many positions share weights. An operation of "products"
-          counts 1.5 times, because it takes longer.
+          counts 1.5 times, because it takes longer. Without forward derivatives "products" is not considered.
 
         For complex outputs f, pass their real and imaginary parts side by side. If f is holomorphic in the parameters,
         the blocks of the full kernel give J Jᴴ = ½ (Θ_rr + Θ_ii + i (Θ_ir − Θ_ri)), where J is the Jacobian of f.
 
         Models of one architecture compile once, so that this function can be called in a loop over seeds or training
         steps. It works inside `jit`, `vmap` and `jax.shard_map` (where each shard computes its rows). Traced values are
-        not checked. Arrays sharded over explicit axes of a mesh are first copied to each of its devices. Long runs show
-        a progress bar, unless the environment variable CI is set.
+        not checked. Errors of the model itself, for inputs with a wrong number of features for instance, are passed on.
+        Arrays sharded over explicit axes of a mesh are first copied to each of its devices. Long runs show a progress
+        bar, unless the environment variable CI is set.
 
     References:
         Jacot et al. 2018; Novak et al. 2022 for "products" and for the use of a layer's structure.
@@ -154,7 +155,8 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
         The estimate, [N, M].
 
     Raises:
-        ValueError: As for `empirical_ntk`, for `model`, `x1` and `x2`; or if squares of outputs are not finite.
+        ValueError: As for `empirical_ntk`, for `model` (which may have no parameters here), `x1` and `x2`; or if
+            squares of outputs or of hidden units are not finite.
         TypeError: As for `empirical_ntk`, for `model`, `x1` and `x2`.
 
     Example:

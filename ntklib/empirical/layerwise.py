@@ -1,8 +1,8 @@
 """The empirical NTK as a sum over affine layers.
 
 A layer contributes Σ_ts (a_t · a'_s)(δ_kt · δ'_ls) to Θ_kl(x, x'), where a_t are the inputs of the layer at position
-t, and δ_kt the derivatives of output k with respect to the outputs of the layer at t. No Jacobian of a dense layer is
-formed.
+t, and δ_kt the derivatives of output k with respect to the outputs of the layer at t. For a layer with one position no
+Jacobian is formed.
 """
 
 import functools
@@ -47,7 +47,7 @@ def sizes(program: Program, layer: AffineLayer, k: int, outputs: str) -> Sizes:
     o = math.prod(shape[a] for a in affine.feature_axes(program, layer))
     t = math.prod(shape) // o
     n = math.prod(program.shapes[program.leaves[layer.weight.leaf]].shape) // o + (layer.bias is not None)
-    # The numbers of pairs of outputs in the products δ·δ', and in their results.
+    # The number of pairs (k, l) of outputs for which δ_k·δ'_l is computed, and of those whose results are kept apart.
     matrix, count = {"mean": (k, 1), "diagonal": (k, k), "full": (k * k, k * k)}[outputs]
     return Sizes(t, n, o, t == 1 or t * t * (n + matrix * o + count * _ELEMENTWISE) < matrix * n * o)
 

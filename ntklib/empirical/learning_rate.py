@@ -74,7 +74,8 @@ def empirical_max_learning_rate(
         FloatingPointError: As for `ntklib.ntk_vector_product`.
 
     Warns:
-        UserWarning: If the bound on the relative error is still larger than `rtol` after `max_products` products.
+        UserWarning: If the bound on the relative error is still larger than `rtol` after `max_products` products, or
+            after N K products if these are fewer.
 
     Note:
         After m products the method has the best approximation (λ, u) of the largest eigenvalue and its eigenvector

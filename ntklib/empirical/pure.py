@@ -102,7 +102,7 @@ def _wide(x: Array) -> Array:
 
 
 def prepared(*values: Any) -> tuple[Any, ...]:
-    """Return parameters and inputs as the methods need them: of at least 32 bits, and on the same devices.
+    """Return parameters and inputs as the methods need them. Floating-point numbers have at least 32 bits.
 
     If an array is sharded over a mesh with explicit axes (`AxisType.Explicit`), all arrays are copied in full to each
     device of this mesh, because the sizes of tiles are not multiples of the sizes of shards. If an array varies over an

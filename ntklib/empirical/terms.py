@@ -32,7 +32,7 @@ class Factors(NamedTuple):
     Args:
         a: The inputs of the layer, [B, T, n].
         delta: The derivatives of the network's outputs with respect to the outputs of the layer, [B, K, T, o], or
-            [1, K, 1, o] if they are the same for all examples.
+            [1, K, 1, o] if T is 1 and they are the same for all examples.
     """
 
     a: Array
