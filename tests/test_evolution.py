@@ -108,6 +108,16 @@ def test_small_distances_keep_their_digits():
     assert_close(ntk.kernel_distance(one, other).astype(jnp.float64), theta**2 / 2, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_kernels_of_half_precision_are_compared_in_single(dtype):
+    """300² squares of ones are beyond the range of float16."""
+    ones, one, y = np.ones((300, 300), dtype), np.eye(300, dtype=dtype), np.ones((300, 1), np.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        assert_close(ntk.kernel_distance(ones, one), 1 - 1 / np.sqrt(300), rtol=1e-5)
+        assert_close(ntk.kernel_alignment(ones, one), 1 / np.sqrt(300), rtol=1e-5)
+        assert_close(ntk.kernel_alignment(one, y=y), 1 / np.sqrt(300), rtol=1e-5)
+
+
 def test_distance_inside_jit_is_that_outside():
     assert_close(jax.jit(ntk.kernel_distance)(K1, K2), ntk.kernel_distance(K1, K2), rtol=1e-13)
 

@@ -185,7 +185,7 @@ def kernel_alignment(
         return jnp.asarray(_cosine_of_models(kernel1, kernel2, x, outputs, max_memory, what, y=y, centered=centered))
     if y is not None:
         k1 = _checks.array("kernel1", kernel1, "N N ...")
-        targets = _scaled(_checks.targets("y", y, len(k1))).astype(k1.dtype)
+        targets = _scaled(_checks.targets("y", y, len(k1))).astype(_single(k1.dtype))
         k1, k2 = _arrays(k1, _target_tile(targets, targets, full=k1.ndim == 4), second="y yᵀ")
     else:
         k1, k2 = _arrays(kernel1, kernel2)
@@ -233,14 +233,19 @@ _NOTHING_LEFT = "`{argument}` is constant over the inputs, so that centering mak
 
 
 def _arrays(kernel1: Any, kernel2: Any, second: str = "kernel2") -> tuple[Array, Array]:
-    """Check that two kernels have one shape and are not zero. Return them in one type."""
+    """Check that two kernels have one shape and are not zero. Return them in one type of at least 32 bits."""
     k1, k2 = _checks.array("kernel1", kernel1, "N M ..."), _checks.array(second, kernel2, "N M ...")
     _checks.same_shape(second, k2, "kernel1", k1)
-    dtype = jnp.promote_types(k1.dtype, k2.dtype)
+    dtype = _single(jnp.promote_types(k1.dtype, k2.dtype))
     for argument, k in (("kernel1", k1), (second, k2)):
         if not _checks.is_traced(k) and float(np.abs(np.asarray(k)).max()) < float(jnp.finfo(k.dtype).tiny):
             raise ValueError(_ZERO.format(argument=argument))
     return k1.astype(dtype), k2.astype(dtype)
+
+
+def _single(dtype: Any) -> Any:
+    """Return float32 for types of 16 bits: in float16 the sum of more than 65,504 squares of ones overflows."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 _ZERO = (
