@@ -14,7 +14,7 @@
 #
 # In chapter 01 the NTK was a product of Jacobians, $\Theta(x, x') = \sum_p \partial_{\theta_p} f(x)\, \partial_{\theta_p} f(x')$. It is
 # computed at the network's present parameters, so it has two defects as the basis of a theory: it is *random*, because the initial
-# parameters are, and it *moves*, because they are trained. Here is what it looks like. We fix an image of a 3 and walk from there along an arc to an
+# parameters are, and it *moves*, because they are trained. Here is what it looks like. We fix an image of a 3 and walk from there, both ways, along the circle that leads towards an
 # image of an 8; eight networks of each width are drawn at random, and nothing is trained.
 
 # %%
@@ -72,7 +72,7 @@ def along_the_arc(net):
     return ntk.empirical_ntk(net, circle, start, method="products")[:, 0]
 
 
-# %% alt="Two panels. The kernel between a fixed image and a point on an arc, against the angle: a peaked curve with its maximum at angle zero. Left, width 64: eight thin grey curves scatter by about a third around a dashed black curve. Right, width 1024: the eight grey curves lie close around it."
+# %% alt="Two panels. The kernel between a fixed image and a point on a circle, against the angle: a peaked curve with its maximum at angle zero. Left, width 64: eight thin grey curves scatter by about a third around a dashed black curve. Right, width 1024: the eight grey curves lie close around it."
 of_infinite_width = relu_net(1, 0).kernel(circle, start).ntk[:, 0]
 
 
@@ -264,7 +264,7 @@ for name, mine, theirs in zip("ΣΘ", by_hand, (limit.nngp, limit.ntk), strict=T
 # Its error falls like $m^{-1/2}$ in the number $m$ of draws, and quadrature converges much faster, *if* the nodes respect the function.
 # The textbook choice, a product of Gauss–Hermite nodes, assumes a smooth function; ReLU has a kink along $u = 0$ and along $v = 0$.
 # `duals.quadrature` uses polar coordinates, where these lines are rays, and puts its nodes between them, closer together near the rays:
-# there a function of large variance does what it does within little space.
+# where $u$ has a large variance, a function such as tanh changes close to its ray only.
 
 
 # %%
@@ -399,7 +399,7 @@ typical = errors_ntk[:, -1].mean()
 print(f"NTK of one network of width {widths[-1]}: off by {typical:.2g}")
 
 # %% [markdown]
-# The line is the law, not only the slope: a network of width 2048 is still some five per cent from its limit, and one more digit costs a hundred times the width. **One network is never very close.**
+# A network of width 2048 is still some five per cent from its limit, and one more digit costs a hundred times the width. **One network comes close only slowly.**
 #
 # **The mean over networks is another matter.** Write $\Theta_n = \Theta + n^{-1/2} A + n^{-1} B + \dots$ with random matrices $A$, $B$.
 # The term $A$ comes from the central limit theorem and has mean zero.
@@ -446,7 +446,7 @@ assert single > 0.5
 assert mean_error < 0.05
 
 # %% [markdown]
-# One network of width 16 is off by more than half; the mean over many is within one or two per cent of the *infinite* network, most of which is still the noise of the draw.
+# One network of width 16 is off by more than half; the mean over many is within one or two per cent of the *infinite* network, and the noise of the draw alone is as large.
 # This is how one should test a kernel implementation: average first.
 #
 # ## The output is a Gaussian process, and a mixture before
@@ -589,7 +589,7 @@ assert abs(joint[0] - joint_expected) < 0.08
 assert np.abs(covariance / gaussian - 1).max() < 0.15
 
 # %% [markdown]
-# So a network of width 256 has outputs that no histogram of a few thousand draws can tell from Gaussian, while its kernel is off by some 17 %.
+# So networks of width 256 have outputs whose kurtosis 1,600 draws cannot tell from that of a Gaussian, while the kernel of one of them is off by some 18 %.
 # No contradiction: the first is an effect of second order, $1/n$, the second one of first order, $n^{-1/2}$.
 #
 # ## Does the kernel stay? The drift in training
@@ -634,7 +634,7 @@ assert np.abs(covariance / gaussian - 1).max() < 0.15
 #
 # **Measurement.** Ten 3s and ten 8s with targets $\pm 1$, full batch, $\eta = 0.5$, 40 steps, so $t = 20$.
 # One hidden layer, SiLU (smooth) or ReLU.
-# In the coordinates of the images' span we can afford widths far beyond 2048.
+# In the coordinates of the images' span we can afford widths up to 8192.
 
 # %%
 images = np.concatenate([threes[:10], eights[:10]])
@@ -800,7 +800,7 @@ claim(
 #
 # ## Where it breaks
 #
-# - **Depth.** Each layer adds its own fluctuation: the kurtosis is $3[(1+5/n)^{h} - 1] \approx 15\,h/n$ for $h$ hidden ReLU layers, so it is $h/n$ that must be small.
+# - **Depth.** Each layer adds its own fluctuation: the kurtosis is $3[(1+5/n)^{h} - 1] \approx 15\,h/n$ for $h$ hidden ReLU layers without biases, so it is $h/n$ that must be small.
 #   At depth equal to width there is no Gaussian process (chapter 07).
 # - **Time.** The drift was measured at a fixed $t$. With a cross-entropy loss on separable data the weights never come to rest, and no fixed width is enough.
 # - **Learning rate and parameterization.** Large steps, or mean-field and μP scaling (chapter 02), move the kernel at any width. That is feature learning, and this limit has none.
@@ -817,7 +817,8 @@ claim(
 # - A. Jacot, F. Gabriel, C. Hongler, *Neural Tangent Kernel: Convergence and Generalization in Neural Networks*, 2018, arXiv:1806.07572.
 # - R. Neal, *Bayesian Learning for Neural Networks*, 1996; J. Lee et al., *Deep Neural Networks as Gaussian Processes*, 2018, arXiv:1711.00165.
 # - S. Arora et al., *On Exact Computation with an Infinitely Wide Neural Net*, 2019, arXiv:1904.11955.
-# - J. Lee et al., *Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*, 2019, arXiv:1902.06720.
+# - J. Lee et al., *Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent*, 2019, arXiv:1902.06720
+#   (the bound and the observed $1/n$ of the drift; from memory).
 # - J. Huang, H.-T. Yau, *Dynamics of Deep Neural Networks and Neural Tangent Hierarchy*, 2019, arXiv:1909.08156;
-#   E. Dyer, G. Gur-Ari, *Asymptotics of Wide Networks from Feynman Diagrams*, 2019, arXiv:1909.11304.
+#   E. Dyer, G. Gur-Ari, *Asymptotics of Wide Networks from Feynman Diagrams*, 2019, arXiv:1909.11304 (both from memory).
 # - Y. Cho, L. Saul, *Kernel Methods for Deep Learning*, 2009 (the dual of ReLU); C. Williams, *Computing with Infinite Networks*, 1997 (that of erf).
