@@ -135,7 +135,7 @@ for kind in KINDS:
 #
 # $$ \mathbb E\, \lVert f(x) - y_* \rVert^2 = \lVert m(x) - y_* \rVert^2 + K\, v(x) . $$
 #
-# So at large width one network is *always* worse than its kernel in squared error, in the mean over its starts and at every input, and the excess is the variance.
+# So at large width one network is *never* better than its kernel in squared error, in the mean over its starts and at any input, and the excess is the variance.
 # Nothing is fitted. What is left out is of order $1/n$: chapter 03 has networks whose kernel fluctuates by $n^{-1/2}$ with mean zero around $\Theta$,
 # and drifts by $n^{-3/4}$ (ReLU) with a random sign. An average over networks sees the squares of such terms, and the part of their mean, $1/n$.
 #
@@ -149,7 +149,7 @@ for kind in KINDS:
 #
 # Training is full-batch with momentum $\mu = 0.9$, 150 steps, at $c = 0.1$ of the largest stable rate $2(1 + \mu) N/\lambda_{\max}$ of the infinitely wide network.
 # (A step with momentum is worth $1/(1-\mu)$ steps. So this is as long as 570 steps at $N/\lambda_{\max}$.)
-# `reach` asks the library for the exact $P$ of these 150 steps: it trains towards each unit vector in turn.
+# `reach` computes the exact $P$ of these 150 steps, one mode of the kernel at a time.
 
 # %%
 MOMENTUM, STEPS, C = 0.9, 150, 0.1
@@ -577,7 +577,7 @@ for kind in ("flatten", "pool"):
 # The claim that the kernel is better does *not* hold for these networks: a difference of 0.02, which we set as the smallest that matters, is excluded.
 # Against plain networks it holds, for the NTK by 0.17, and for the NNGP with a ridge by 0.16.
 #
-# **Convolutions.** The rate at the limit lowers the accuracy at width 64, and with flatten the strongest penalty more than makes up for that:
+# **Convolutions.** The rate at the limit lowers the accuracy at width 64, and with flatten the strongest penalty makes up for that:
 # 0.83, about as much as the small rate without a penalty (0.82).
 # The kernels with a ridge have 0.94 with flatten and 0.87 with pooling.
 # The networks lose by 0.106 and 0.232 with the large rate and L2, and by 0.116 and 0.145 with the small rate.
@@ -781,7 +781,7 @@ for what, values in (
 #
 # ## Where it breaks
 #
-# - One hidden layer, 136 images of 8×8 pixels. Two hidden layers are much farther from their limit at the widths that a laptop can train.
+# - One hidden layer, 136 images of 8×8 pixels. Two hidden layers are farther from their limit at one width (chapter 03), and we have not tried them.
 # - The loss is squared, and the small rate is small. What large rates do to a kernel is chapter 11; what the start costs, and centering, is chapter 10.
 # - The prediction holds at a stated time. Trained longer, small eigenvalues matter, and wider networks are needed to follow the kernel.
 #
