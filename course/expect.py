@@ -507,7 +507,9 @@ def text(value: Any, numbers: tuple[str, ...] = (), asked: str = "") -> None:
         fail("this is too short to be an argument: give a sentence or two, or the formulas.")
     if len(set(re.findall(r"\w+", value.lower()))) < 3:
         fail("this says nothing yet: give a sentence or two, or the formulas.")
-    if numbers and not any(re.search(rf"(?<![\w.,]){re.escape(n)}(?![\w]|[.,]\d)", value) for n in numbers):
+    if numbers and not any(
+        re.search(rf"(?<![\w.,]){re.escape(n)}(?![\w]|[.,]\d)", value, re.IGNORECASE) for n in numbers
+    ):
         fail(f"a number is missing, or it is another one: {asked}")
 
 

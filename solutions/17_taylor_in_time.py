@@ -94,7 +94,7 @@ check("17.2", (first_order, second_order, twice_the_steps))
 # %% [markdown]
 # The measurement waits for your prediction.
 
-# %% alt="Distance between the outputs of a network and of its Taylor polynomials after training, over the learning rate from 0.001 to 0.008, both axes logarithmic. With ten steps the linearization has slope two and lies on a dashed line, the second order has slope three and lies on another. With a number of steps in inverse proportion to the rate the distance of the linearization is a horizontal line."
+# %% alt="Distance between the outputs of a network and of its Taylor polynomials after training, over the learning rate from 0.001 to 0.008, both axes logarithmic. With ten steps the points of the linearization approach a dashed line of slope two for small rates and lie below it for larger ones, those of the second order likewise with slope three. With a number of steps in inverse proportion to the rate the distance of the linearization is a horizontal line."
 HALVINGS = 4
 
 

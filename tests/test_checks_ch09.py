@@ -4,9 +4,13 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.scipy.stats import norm
 from mutations import Table, cases
 from scipy.special import erf, ndtr, ndtri
+
+from course import check
+from course.expect import CheckFailed
 
 
 def up(mean, variance):
@@ -172,3 +176,18 @@ TABLES = [
     ),
 ]
 test_answers = cases(TABLES)  # written questions need no table
+
+
+NUMBERS = ("28", "28.0", "twenty-eight", "Twenty eight")
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_is_found_however_it_is_written(number, capsys):
+    check("09.5", f"The kernel's part stays, the variance is divided by their number: {number} networks.")
+    assert "written down" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", ["27", "27.2", "280", "68"])
+def test_another_number_is_refused(number):
+    with pytest.raises(CheckFailed, match="a number is missing"):
+        check("09.5", f"The kernel's part stays, the variance is divided by their number: {number} networks.")

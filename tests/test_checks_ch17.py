@@ -3,9 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from mutations import Table, cases
 
 import ntklib as ntk
+from course import check
+from course.expect import CheckFailed
 
 
 def trained(
@@ -240,3 +243,18 @@ TABLES = [
     ),
 ]
 test_answers = cases(TABLES)  # written questions need no table
+
+
+NUMBERS = ("78 %", "78 percent", "77.8%", "0.778", "0.78", "7/9", "Seventy-eight percent")
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_is_found_however_it_is_written(number, capsys):
+    check("17.5", f"At epoch 49 nothing moves, so any kernel would do. At onset 2 it is {number} of the gain.")
+    assert "written down" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", ["22 %", "0.22", "47 %", "0.14"])
+def test_another_number_is_refused(number):
+    with pytest.raises(CheckFailed, match="a number is missing"):
+        check("17.5", f"At epoch 49 nothing moves, so any kernel would do. At onset 2 it is {number} of the gain.")

@@ -2,8 +2,12 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from mutations import Table, cases
 from scipy.optimize import minimize_scalar
+
+from course import check
+from course.expect import CheckFailed
 
 
 def rescaling(theta0, theta):
@@ -214,3 +218,18 @@ TABLES = [
     ),
 ]
 test_answers = cases(TABLES)  # written questions need no table
+
+
+NUMBERS = ("0.03", "$0.03$", ".03", "0.030", "3 %", "3%", r"$3\,\%$", "3 percent", "Three percent", "3/100")
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_is_found_however_it_is_written(number, capsys):
+    check("18.2", f"The worse child has the largest error on the line; above the mean of the ends it is {number}.")
+    assert "written down" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", ["0.3", "0.035", "0.21", "0.06", "13 %"])
+def test_another_number_is_refused(number):
+    with pytest.raises(CheckFailed, match="a number is missing"):
+        check("18.2", f"The worse child has the largest error on the line; above the mean of the ends it is {number}.")

@@ -209,7 +209,7 @@ written(
         "0.68/m ≤ 0.025, and so 28 networks;",
         "a zero or a small output at the start does it with one network.",
     ),
-    numbers=("28", "twenty-eight"),
+    numbers=("28", "28.0", "twenty-eight", "twenty eight"),
     asked="how many networks, at least?",
     minutes=10,
     difficulty=2,

@@ -269,7 +269,7 @@ written(
         "the share at onset 2: 0.14/0.18, 78 percent;",
         "a control that takes the function away or lets the network move: regression with the kernel, a constant rate.",
     ),
-    numbers=("78", "77.8", "78%", "0.78", "77.78", "7/9"),
+    numbers=("78", "77.8", "77.78", "0.78", "0.778", "0.7778", "7/9", "seventy-eight", "seventy eight"),
     asked="which share of the network's gain does the linearized network gain at onset 2?",
     minutes=10,
     difficulty=3,
