@@ -173,6 +173,14 @@ TABLES = [
             "plain training matrix": (signed_with(train="plain"), "plain kernel, not the averaged"),
             "plain for the test": (signed_with(test="plain"), "plain one"),
             "plain, with the ridge of all": (signed_with(train="plain", ridge="lam"), "and the ridge that of all"),
+            "sums, and plain for the test": (
+                signed_with("sum", "plain", "lam"),
+                "test images is the plain one, beside",
+            ),
+            "sums, and plain training": (
+                signed_with("plain", "sum", "lam"),
+                "training matrix is the plain kernel, beside",
+            ),
             "nothing averaged": (signed_with("plain", "plain", "lam"), "without copies"),
             "no ridge": (signed_with(ridge="none"), "ridge is missing"),
             "relative": (signed_with(ridge="relative"), "absolute"),

@@ -159,6 +159,12 @@ def _(answer, rng):
             "the kernel of the test images is the plain one, not the averaged one.": lambda: solve(
                 own, _kernel(np, x_test, x), lam / size
             ),
+            "the kernel of the test images is the plain one, beside a sum over the group.": lambda: solve(
+                size * own, _kernel(np, x_test, x), lam
+            ),
+            "the training matrix is the plain kernel, beside a sum over the group.": lambda: solve(
+                _kernel(np, x, x), size * new, lam
+            ),
             "nothing is averaged: that is regression without copies.": lambda: solve(
                 _kernel(np, x, x), _kernel(np, x_test, x), lam
             ),
