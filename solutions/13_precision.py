@@ -150,7 +150,7 @@ for _ in range(20):
 print(f"Cholesky stops in {failures} of 20 draws")
 
 # %% [markdown]
-# In which line, 1 to 5, is the first error? And write the ridge as it should be.
+# In which line, 1 to 5, is the first error? And write the ridge as it should be, with no margin on top.
 
 # %% task="13.4"
 # The number of the line: 1, 2, 3, 4 or 5.

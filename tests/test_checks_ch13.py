@@ -139,6 +139,7 @@ TABLES = [
             "no root": (size_with(lambda a: 1.0), "root was forgotten"),
             "upside-down power": (size_with(lambda a: (2 * a - 1) / 2), "upside down"),
             "root of σ": (lambda C, a, s: (C / (2 * s**0.5)) ** SHARP(a), "no root of it"),
+            "square of σ": (lambda C, a, s: (C / (2 * s**2)) ** SHARP(a), "it is not squared"),
             "both edges": (size_with(SHARP, 4.0), "from edge to edge"),
             "C/σ upside down": (lambda C, a, s: (2 * s / C) ** SHARP(a), "more noise means fewer"),
             "a whole number": (lambda C, a, s: int(critical_size(C, a, s)), "rounded down"),

@@ -111,6 +111,7 @@ def _(answer, rng):
             "the root was forgotten: that is C/(2σ).": C / (2 * sigma),
             "the last root is upside down: solve m^p = C/(2σ) for m.": (C / (2 * sigma)) ** (1 / power),
             "σ is a standard deviation already; no root of it is taken.": (C / (2 * sigma**0.5)) ** power,
+            "σ is a standard deviation; it is not squared.": (C / (2 * sigma**2)) ** power,
             "the noise reaches down to −2σ√m; its width from edge to edge is not what counts.": (C / (4 * sigma))
             ** power,
             "C/σ is upside down: more noise means fewer images.": (2 * sigma / C) ** power,
