@@ -106,8 +106,9 @@ def ensemble(make, seeds=SEEDS):
 # Since $w$ moves like $1/\alpha$, we look at it with the magnification $\alpha$: $w = w_0 + u/\alpha$. With $\varepsilon = 1/\alpha$, Taylor's
 # formula reads
 #
-# $$ f_\varepsilon(u) = \alpha\, h(w_0 + \varepsilon u) = \alpha\, h(w_0) + Dh(w_0)\, u + \frac{\varepsilon}{2}\, D^2h(w_0)[u, u] + O(\varepsilon^2),
-#    \qquad \dot u = -\frac1N\, Dh(w_0 + \varepsilon u)^\top (f_\varepsilon(u) - y) . $$
+# $$ f_\varepsilon(u) = \alpha\, h(w_0 + \varepsilon u) = \alpha\, h(w_0) + Dh(w_0)\, u + \frac{\varepsilon}{2}\, D^2h(w_0)[u, u] + O(\varepsilon^2), $$
+#
+# $$ \dot u = -\frac1N\, Dh(w_0 + \varepsilon u)^\top (f_\varepsilon(u) - y) . $$
 #
 # **Suppose $h(w_0) = 0$.** Then $\alpha$ has disappeared from the problem but for $\varepsilon$, and nothing special happens at
 # $\varepsilon = 0$: the problem simply becomes that of the linear model $\bar h(w) = h(w_0) + Dh(w_0)(w - w_0)$. Its solution depends smoothly on

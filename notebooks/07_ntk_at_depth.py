@@ -421,7 +421,9 @@ assert np.abs(end_loss.mean(0) - predicted_loss).max() < 0.2
 # So
 #
 # $$\frac1{\theta_{l+1}} = \frac1{\theta_l} + \nu + \tfrac32 \nu^2\, \theta_l + \dots \quad\Longrightarrow\quad
-# \frac1{\theta_l} = \nu\,\big(l + \tfrac32 \log l + \dots\big), \qquad \chi(c_l) = 1 - \frac{\theta_l}\pi = 1 - \frac{3}{l + \frac32\log l + \dots}.$$
+# \frac1{\theta_l} = \nu\,\big(l + \tfrac32 \log l + \dots\big),$$
+#
+# $$\chi(c_l) = 1 - \frac{\theta_l}\pi = 1 - \frac{3}{l + \frac32\log l + \dots}.$$
 #
 # **Smooth**, with $\phi''$ continuous.
 # $\delta_{l+1} = \delta_l - \frac\beta2 \delta_l^2 + \frac\gamma6 \delta_l^3 - \dots$,
@@ -430,7 +432,9 @@ assert np.abs(end_loss.mean(0) - predicted_loss).max() < 0.2
 # So
 #
 # $$\frac1{\delta_{l+1}} = \frac1{\delta_l} + \frac\beta2 + \Big(\frac{\beta^2}4 - \frac\gamma6\Big)\delta_l + \dots \quad\Longrightarrow\quad
-# \frac1{\delta_l} = \frac\beta2\,\big(l + h \log l + \dots\big), \quad h = 1 - \frac{2\gamma}{3\beta^2}, \qquad \chi(c_l) = 1 - \beta\delta_l + \dots = 1 - \frac{2}{l + h\log l + \dots}.$$
+# \frac1{\delta_l} = \frac\beta2\,\big(l + h \log l + \dots\big), \quad h = 1 - \frac{2\gamma}{3\beta^2},$$
+#
+# $$\chi(c_l) = 1 - \beta\delta_l + \dots = 1 - \frac{2}{l + h\log l + \dots}.$$
 #
 # Both have one form: $\chi(c_l) = 1 - \dfrac{a}{l + h \log l + \dots}$, with $(a, h) = (3, \frac32)$ for ReLU and $(2,\ 1 - \frac{2\gamma}{3\beta^2})$ for smooth activations.
 # It is as if the network had the *effective depth* $\tilde l = l + h \log l$.
@@ -441,7 +445,7 @@ assert np.abs(end_loss.mean(0) - predicted_loss).max() < 0.2
 #
 # Order 1: $A = 1 - aA$. Order $\frac{\log l}l$: $0 = -a\kappa + a h A$. So
 #
-# $$\boxed{\;\; \frac{\Theta^L(x, x')}{q L} = \frac1{1 + a} + \kappa\,\frac{\log L}{L} + O\Big(\frac1L\Big), \qquad \frac{1}{1+a} = \begin{cases} \frac14 & \text{ReLU} \\ \frac13 & \text{smooth}\end{cases}, \qquad
+# $$\boxed{\;\; \frac{\Theta^L(x, x')}{q L} = \frac1{1 + a} + \kappa\,\frac{\log L}{L} + O\Big(\frac1L\Big), \quad \frac{1}{1+a} = \begin{cases} \frac14 & \text{ReLU} \\ \frac13 & \text{smooth}\end{cases}, \quad
 # \kappa = \frac{h}{1 + a} = \begin{cases} \frac38 \\ \frac13 - \frac{2\gamma}{9\beta^2}\end{cases} \;\;} \tag{3}$$
 #
 # The limit does not know the inputs: *any* two different images share a quarter (a third) of their squared gradient.
@@ -952,7 +956,11 @@ assert advantage > 3 * advantage_error
 #
 # Blocks $z^{l+1} = z^l + W\phi(z^l)$ with ReLU, no biases, weight variance $\sigma_w^2$; write $s = \sigma_w^2/2$. Now (1) reads (all from $\Sigma$ and $\Theta$ of a sum of independent parts)
 #
-# $$q_{l+1} = (1 + s)\, q_l, \qquad \Theta^{l+1}(x, x) = (1 + s)\, \Theta^l(x, x) + s\, q_l \quad\Longrightarrow\quad \Theta^L(x, x) = (1 + s)^{L-1} q_1 \big(1 + \rho\,(L - 1)\big), \quad \rho = \frac{s}{1 + s}.$$
+# $$q_{l+1} = (1 + s)\, q_l, \qquad \Theta^{l+1}(x, x) = (1 + s)\, \Theta^l(x, x) + s\, q_l$$
+#
+# and hence
+#
+# $$\Theta^L(x, x) = (1 + s)^{L-1} q_1 \big(1 + \rho\,(L - 1)\big), \quad \rho = \frac{s}{1 + s}.$$
 #
 # So the normalizer is $L\,(1 + \sigma_w^2/2)^{L-1}$; the $2^L$ of the first versions is right for $\sigma_w^2 = 2$ only, up to the factor $L$.
 # Correlations take the ReLU step *times* $\rho$, $\theta_{l+1} \approx \theta_l - \rho\,\theta_l^2/3\pi$:

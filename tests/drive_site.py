@@ -21,6 +21,8 @@ LOOK = """() => ({
     equations: document.querySelectorAll(".math").length,
     typeset: document.querySelectorAll(".math > mjx-container, .math mjx-container").length,
     wrong: [...document.querySelectorAll("[data-mjx-error]")].map(e => e.getAttribute("data-mjx-error")),
+    cut: [...document.querySelectorAll("div.math")].filter(e => e.scrollWidth > e.clientWidth)
+        .map(e => e.innerText.replace(/\\s+/g, "")),
     broken: [...document.images].filter(i => i.loading != "lazy" && !(i.complete && i.naturalWidth)).map(i => i.src),
     silent: [...document.images].filter(i => !i.alt).map(i => i.src),
     paint: performance.getEntriesByName("first-contentful-paint").map(e => Math.round(e.startTime))[0],
@@ -73,12 +75,14 @@ def _open(page: Any, path: pathlib.Path, name: str, result: dict[str, Any]) -> N
         page.wait_for_function("document.documentElement.dataset.typeset == 'yes'")
     for part in page.query_selector_all("details"):
         part.evaluate("e => e.open = true")  # what is folded may be wide as well
+    page.evaluate("new Promise(done => setTimeout(done, 100))")
     found = page.evaluate(LOOK)
     result["pages"] += 1
     result["equations"] += found["equations"]
     result["paint"][name] = found["paint"]
     if found["typeset"] != found["equations"] or found["wrong"]:
         result["mathematics"].append(f"{name}: {found['typeset']} of {found['equations']} typeset; {found['wrong']}")
+    result["wide"] += [f"{name} at {WIDTHS[0]}, an equation: {text}" for text in found["cut"]]
     result["images"] += [f"{name}: {image}" for image in found["broken"] + found["silent"]]
 
 
