@@ -230,6 +230,11 @@ TABLES = [
         right={"the formula": exponent, "layer by layer": layer_by_layer},
         wrong={
             "hidden rate only": (exponent_with(hidden=lambda h: h.rate + 2 * h.multiplier - 1), "fan-out is n as well"),
+            "nothing for the first layer": (exponent_with(first=lambda i: 0.0), "first layer's fan-out is n"),
+            "no fan-out at all": (
+                exponent_with(first=lambda i: 0.0, hidden=lambda h: h.rate + 2 * h.multiplier - 1),
+                "in the first layer and in hidden ones",
+            ),
             "d as a width": (exponent_with(first=lambda i: i.rate + i.rate_out + 2 * i.multiplier), "d, a constant"),
             "still readout": (exponent_with(delta=lambda o: o.multiplier + o.init), "also move"),
             "readout from zero": (exponent_with(delta=lambda o: 2 * o.multiplier + o.rate), "at the start are missing"),

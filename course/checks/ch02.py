@@ -300,13 +300,13 @@ def _(answer, rng):
         records = [some() for _ in range(12)]
 
     def r(
-        p, *, hidden_out=1, first_in=0, readout_moves=True, coherent=1, readout_out=0, both=min, starts=True, times=2,
-        rates=1, larger=min, init_hidden=False,
+        p, *, hidden_out=1, first_out=1, first_in=0, readout_moves=True, coherent=1, readout_out=0, both=min,
+        starts=True, times=2, rates=1, larger=min, init_hidden=False,
     ):  # fmt: skip
         i, h, o = p.input, p.hidden, p.output
         last = rates * (o.rate + readout_out * o.rate_out)
         sizes = [o.multiplier + o.init] * starts + [times * o.multiplier + last] * readout_moves
-        first = rates * i.rate_out + first_in * (i.rate + 2 * i.multiplier)
+        first = rates * first_out * i.rate_out + first_in * (i.rate + 2 * i.multiplier)
         twice = h.multiplier + h.init if init_hidden else times * h.multiplier
         return larger(sizes) + both(first, rates * (h.rate + hidden_out * h.rate_out) + twice - coherent)
 
@@ -325,6 +325,10 @@ def _(answer, rng):
         rtol=1e-4,
         slips={
             "a hidden layer's fan-out is n as well: `rate_out` counts.": all_of(hidden_out=0),
+            "the first layer's fan-out is n: its `rate_out` counts.": all_of(first_out=0),
+            "`rate_out` is missing in the first layer and in hidden ones: their fan-out is n.": all_of(
+                first_out=0, hidden_out=0
+            ),
             "the first layer's fan-in is d, a constant: its `multiplier` and `rate` are no powers of n.": all_of(
                 first_in=1
             ),
