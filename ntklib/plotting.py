@@ -59,7 +59,7 @@ def mean_and_error(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.nd
         axis: The axis of the seeds.
 
     Returns:
-        (mean, error). Both have the shape of `samples` without the axis of the seeds.
+        (mean, error), in float64. Both have the shape of `samples` without the axis of the seeds.
 
     Raises:
         TypeError: If `samples` does not hold numbers, or `axis` is not a whole number.
@@ -71,6 +71,7 @@ def mean_and_error(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.nd
         (2.0, 1.0)
     """
     samples = np.asarray(samples)
+    samples = samples.astype(np.result_type(samples, np.float64))  # sums in float32 would lose digits
     if not -samples.ndim <= axis < samples.ndim:
         raise ValueError(f"`axis` must be one of the axes of `samples`, which has shape {samples.shape}; got {axis}.")
     if samples.shape[axis] < 2:
@@ -297,7 +298,7 @@ def images(axes: Sequence[Axes], pictures: ArrayLike, titles: Sequence[str]) -> 
     for ax, picture, title in zip(axes, pictures, titles, strict=True):
         low, high = picture.min(), picture.max()
         scaled = (picture - low) / (high - low if high > low else 1.0)
-        ax.imshow(scaled.squeeze(), cmap="gray" if picture.shape[-1] == 1 else None)
+        ax.imshow(scaled[..., 0] if picture.shape[-1] == 1 else scaled, cmap="gray")  # `cmap` is ignored for colors
         ax.set_title(title, fontsize=9)
         ax.set_axis_off()
 

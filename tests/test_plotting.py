@@ -66,6 +66,19 @@ def test_heatmap_has_labels(ax):
     assert ax.get_ylabel()
 
 
+def test_error_bars_of_large_float32_numbers_keep_their_digits():
+    large = np.array([1e8, 1e8 + 8, 1e8 + 16], np.float32)
+    assert_close(plotting.mean_and_error(large), (1e8 + 8, 8 / np.sqrt(3)))
+
+
+def test_pictures_of_one_row_are_drawn(ax):
+    for channels in (1, 3):
+        plotting.images([ax], np.arange(2.0 * channels).reshape(1, 1, 2, channels), ["row"])
+        drawn = ax.get_images()[-1].get_array()
+        assert drawn.shape == ((1, 2) if channels == 1 else (1, 2, 3))
+        assert (drawn.min(), drawn.max()) == (0, 1)
+
+
 def test_one_seed_has_no_error_bar():
     with pytest.raises(ValueError, match="two seeds"):
         plotting.mean_and_error(SAMPLES[:1])
