@@ -415,7 +415,7 @@ def _split(images: np.ndarray, labels: np.ndarray, n_test: int, seed: int) -> Ar
 
 def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a random order of images in rounds. A round has one image of each class that has images left."""
-    # `random` changes less between versions of NumPy than `permutation`.
+    # A new version of NumPy is less likely to change the numbers of `random` than those of `permutation`.
     shuffled = np.argsort(rng.random(len(labels)))
     turn = np.empty(len(labels), int)
     for label in np.unique(labels):

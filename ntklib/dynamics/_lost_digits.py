@@ -91,7 +91,7 @@ def warn(
 
     Args:
         what: The name of the quantity.
-        error: The error, relative to the quantity's largest entry.
+        error: The relative error. The caller chooses the size that it is relative to, such as the largest output.
         argument: The name of the kernel.
         eps: The ε of the type in which the kernel was computed.
         sigma: The relative error of the kernel's entries.

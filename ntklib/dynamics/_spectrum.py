@@ -2,8 +2,8 @@
 
 Entry (i, j) of a kernel has an error of about σ √(Θ_ii Θ_jj), with σ near the ε of its floating-point type. Independent
 errors form a random symmetric matrix. They shift eigenvalues by up to 2σ√N times the diagonal, the edge of the
-semicircle law. An eigenvalue of this size may be zero. The module sets eigenvalues below three times the edge to zero,
-and calls their modes null. Without a ridge a null mode never learns.
+semicircle law. An eigenvalue of this size may be zero. The module sets eigenvalues below some three times the edge to
+zero, and calls their modes null. Without a ridge a null mode never learns at the training points.
 """
 
 import dataclasses
@@ -122,7 +122,8 @@ def largest(argument: str, kernel: Array, eps: float) -> Array:
 def _refuse_negative(argument: str, values: Array, floor: Array, weight: Array) -> None:
     if _checks.is_traced(values):
         return
-    # A kernel that was computed by quadrature has relative errors of some 1e-9, also in float64. They are allowed.
+    # A kernel that was computed by quadrature or from tables can have larger errors than those of rounding, also in
+    # float64. They are allowed.
     allowed = jnp.minimum(jnp.maximum(1000 * floor, 1e-5 * weight), 0.1 * weight) + floor
     if bool((values < -allowed).any()):
         raise ValueError(

@@ -171,7 +171,7 @@ def gradient_descent(
         ntk_train: Θ(X, X), [N, N].
         y: Targets, [N, K].
         learning_rate: η ≥ 0. Above `max_learning_rate` (of Θ with its ridge) the outputs diverge. A warning says so,
-            unless an argument is traced.
+            unless the kernel or a number is traced.
         steps: One number of steps, or several ascending numbers [T], of any size (below 2³¹ if they are traced).
             `jnp.inf` is the end of training. It is allowed only if `learning_rate` is below `max_learning_rate`.
         momentum: 0 ≤ μ < 1.

@@ -123,8 +123,8 @@ def sgd_moments(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: For the reasons of `gradient_flow`, or if `learning_rate` or `label_noise` is negative, if `steps`
-            are infinite, negative, not whole or decrease, if `batch_size` is below 1 or (without replacement) above N,
-            or if squares of y − f_0 leave the range of the type.
+            are infinite, negative, not whole, 2³¹ or more, or decrease, if `batch_size` is below 1 or (without
+            replacement) above N, or if squares of y − f_0 leave the range of the type.
 
     Example:
         >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
@@ -139,8 +139,8 @@ def sgd_moments(
         A warning is given if `learning_rate` is above `mean_square_limit`, where the covariance grows without bound.
         This test takes the time of some 30 steps, unless simple bounds decide. A warning is also given if rounding
         errors of the kernels move the mean at the last step by more than 1 % of the largest output. (The covariance is
-        less sensitive.) Traced arguments give no warning. Forward-mode derivatives work (`jax.jvp`, `jax.jacfwd`).
-        Reverse-mode ones do not (`jax.grad`): JAX has none for a loop whose length is an array.
+        less sensitive.) If arguments are traced, warnings may be missing. Forward-mode derivatives work (`jax.jvp`,
+        `jax.jacfwd`). Reverse-mode ones do not (`jax.grad`): JAX has none for a loop whose length is an array.
     """
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
@@ -268,8 +268,9 @@ def sgd_simulate(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: For the reasons of `sgd_moments`, or if `runs` is below 1, if `key` holds several keys, or if
-            `reshuffle` is True while `replace` is True or `batch_size` does not divide N.
+        ValueError: For the reasons of `sgd_moments` (but the eigenvalues of the kernel are checked only with
+            `ntk_test_train`), or if `runs` is below 1, if `key` holds several keys, or if `reshuffle` is True while
+            `replace` is True or `batch_size` does not divide N.
 
     Example:
         >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])

@@ -102,7 +102,8 @@ def stationary_covariance(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: For the reasons of `sgd_moments` (except for `steps`), if `learning_rate` is 0, or if it is not
-            below `mean_square_limit`. This limit is not checked under jit, vmap and grad, nor with `small_steps`.
+            below `mean_square_limit`. This limit is not checked if the kernel or `learning_rate` is traced, nor with
+            `small_steps`.
 
     Example:
         >>> theta, y = jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([[1.0], [0.0]])
@@ -203,10 +204,10 @@ def langevin(
         (0.6321, 0.0)
 
     Note:
-        The integrator evaluates the derivative some ten times in each interval N/λ_max of the time t. Each evaluation
-        takes two products of N × N matrices. In float64 the relative error of the covariance is below 1e-7, until the
-        covariance has fallen to 1e-12 of m², where m is the largest component of f_0 − y along an eigenvector of Θ. In
-        float32 it is below 1e-4, until the covariance has fallen to 1e-9 of m².
+        The integrator evaluates the derivative some five to ten times in each interval N/λ_max of the time t. Each
+        evaluation takes two products of N × N matrices. In float64 the relative error of the covariance is below 1e-7,
+        until the covariance has fallen to 1e-12 of m², where m is the largest component of f_0 − y along an eigenvector
+        of Θ. In float32 it is below 1e-4, until the covariance has fallen to 1e-9 of m².
 
     References:
         Li, Tai & E 2017 (1511.06251); Mandt et al. 2017 (1704.04289).

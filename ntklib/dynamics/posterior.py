@@ -121,8 +121,8 @@ def ensemble_posterior(
 
     Raises:
         TypeError: If an argument has the wrong type, such as an array instead of a `Kernel`.
-        ValueError: For the reasons of `gradient_flow` and `gp_posterior`, if only one of the kernels at test inputs is
-            given, or if `kernel` is not "ntk" or "nngp".
+        ValueError: For the reasons of `gradient_flow` and `gp_posterior` (but R may be singular), if only one of the
+            kernels at test inputs is given, or if `kernel` is not "ntk" or "nngp".
 
     Example:
         >>> import ntklib as ntk
