@@ -240,6 +240,41 @@ def test_a_cap_far_above_the_variance_changes_nothing_and_one_that_is_reached_is
             call()
 
 
+@pytest.mark.parametrize(("q", "rtol"), [(1e4, 1e-11), (1e8, 1e-11), (1e12, 1e-8)])
+def test_rounding_at_large_variances_does_not_reach_small_decorrelations(q, rtol):
+    """ReLU by quadrature and in closed form. The inputs differ by about 1e-5, and are up to 9√q large."""
+    by_quadrature = ntk.Elementwise(lambda x: jnp.maximum(x, 0.0))
+    for delta in (1e-10 / q, 3e-11 / q, 1e-11 / q):
+        got = propagation.decorrelation_map(by_quadrature, 2**0.5, 0.0, delta, q=q)
+        assert_close(got, propagation.decorrelation_map(ntk.Relu(), 2**0.5, 0.0, delta, q=q), rtol=rtol)
+
+
+@pytest.mark.parametrize("q", [1.0, 12.0, 100.0, 1e4])
+def test_large_grids_are_accurate_at_large_variances_too(q):
+    grid = jnp.linspace(0.1, q, 1001)
+    few, many = (propagation.drop_and_slope(ntk.Silu(), n) for n in (phases._nodes(ntk.Silu(), grid), (64, 64)))
+    for delta in (1e-10, 0.03, 0.9):
+        assert_close(few(grid[-1], jnp.asarray(delta)), many(grid[-1], jnp.asarray(delta)), rtol=3e-5)
+
+
+@pytest.mark.parametrize("activation", [ntk.Relu(), ntk.Tanh(), ntk.Gelu()])
+def test_without_biases_a_variance_of_zero_stays_zero(activation):
+    assert ntk.fixed_point(activation, 3.0, 0.0, start=0.0) == 0
+    assert ntk.fixed_point(activation, 3.0, 0.0, start=0.5) > 0
+
+
+@pytest.mark.parametrize("delta", [1.0, 1e-9, 1e-13, 1e-20])
+def test_a_jump_between_two_near_inputs_is_seen(delta):
+    step = ntk.Elementwise(lambda x: jnp.where(x > 0, 1.0, 0.0))  # by quadrature
+    got = propagation.decorrelation_map(step, 1.0, 0.1, delta, q=1.0)
+    assert_close(got, propagation.decorrelation_map(ntk.RectifiedMonomial(0), 1.0, 0.1, delta, q=1.0), rtol=1e-12)
+
+
+def test_a_mean_that_overflows_is_refused():
+    with pytest.raises(ValueError, match="grows too fast"):
+        propagation.variance_map(ntk.Elementwise(jnp.exp), 1.0, 0.0, 1e4)
+
+
 def test_unusable_lines_are_reported():
     with pytest.warns(UserWarning, match=r"gelu at b_std = 0.1 .* repels \(χ_q = 1.098"):
         assert_close(critical.edge_of_chaos(ntk.Gelu(), 0.1), 1.72707828, rtol=1e-8)

@@ -1328,6 +1328,18 @@ CALLS = [
         ["softplus", "no edge of chaos", "none at any"],
     ),
     (
+        "line of a jump",
+        double(lambda: ntk.edge_of_chaos(ntk.Sign(), 0.0)),
+        ValueError,
+        ["sign", "jumps at zero", "`correlation_map`"],
+    ),
+    (
+        "phase of a jump",
+        double(lambda: ntk.phase(ntk.Elementwise(lambda x: jnp.heaviside(x, 0.5)), 1.0, 0.3)),
+        ValueError,
+        ["jumps at zero", "`correlation_map`"],
+    ),
+    (
         "line of sigmoid below its start",
         double(lambda: ntk.edge_of_chaos(ntk.Relu(), 0.1)),
         ValueError,

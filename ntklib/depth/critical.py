@@ -1,4 +1,4 @@
-"""The edge of chaos: the line in the plane of σ_w and σ_b on which χ_1 = σ_w² E[φ'²] is 1, for each activation."""
+"""The edge of chaos of an activation: the line in the plane of σ_w and σ_b on which χ_1 = σ_w² E[φ'²] is 1."""
 
 import dataclasses
 import functools
@@ -42,7 +42,8 @@ class CriticalPoint:
             `beta` is σ_w² q E[φ''²] without it.
         gamma: γ = σ_w² q² E[φ'''²], the third derivative of the correlation map at c = 1. It is ∞ where `beta` is ∞. If
             φ'' jumps at zero (ELU), this derivative is infinite, too, but the jump is ignored.
-        stable: Whether a variance near q returns to q (χ_q between −1 and 1) or stays where it is (χ_q = 1, ReLU).
+        stable: Whether a variance near q returns to q (for q > 0, if χ_q is between −1 and 1) or, for leaky ReLUs,
+            stays where it is.
     """
 
     w_std: float

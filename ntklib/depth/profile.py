@@ -44,10 +44,11 @@ class DepthProfile:
     Args:
         depths: The numbers L of affine layers, [T].
         one_minus_c: 1 − c, with c the correlation of the outputs.
-        variance: Σ(x, x). For a φ with φ(ax) = aφ(x), such as ReLU, it is ∞ if it is above 1e308.
+        variance: Σ(x, x). For a φ with φ(ax) = aφ(x) for a > 0, such as ReLU, it is ∞ if it is too large for
+            float64, and 0 if it is too small.
         ntk_diagonal: Θ(x, x), or ∞ if it is above 1e308.
         ntk_off_diagonal: Θ(x, x'), or ∞ if it is above 1e308.
-        ratio: Θ(x, x')/Θ(x, x). It is finite also if the two kernels are ∞.
+        ratio: Θ(x, x')/Θ(x, x). It is right also if the two kernels are ∞ or 0.
     """
 
     depths: Int[Array, " T"]
@@ -98,8 +99,9 @@ def ntk_depth_profile(
         ValueError: If `depths` are not positive whole numbers in ascending order; if neither or both of `rho` and
             `delta` are given, or if they are out of range; if `residual` is unknown; if `w_std` or `b_std` is negative,
             or `q` not positive; if no `q` is given and the network is residual or its variance vanishes or diverges; if
-            the variance at one of the `depths` is outside of the range of float64 (for a φ with φ(ax) = aφ(x), only if
-            it is 0), or the means of φ at it cannot be computed accurately; or if float64 is off.
+            the variance at one of the `depths` is outside of the range of float64 (not for a φ with φ(ax) = aφ(x),
+            unless `w_std` and `b_std` are 0), or the means of φ at it cannot be computed accurately; or if float64 is
+            off.
 
     Example:
         >>> import ntklib as ntk
@@ -110,9 +112,9 @@ def ntk_depth_profile(
 
     Note:
         1 − c keeps its relative precision however small it is. Layers are computed one by one, and only the results at
-        `depths` are kept in memory. A layer takes some microseconds if the activation has a closed form (ReLUs, erf,
-        sin), and a tenth of a millisecond if it needs quadrature. If there are more than 2^18 layers, a progress bar is
-        shown, and Ctrl-C stops the computation.
+        `depths` are kept in memory. A layer takes 1 to 20 microseconds if the activation has a closed form (ReLUs, erf,
+        GELU, sin), and about a millisecond if it needs quadrature. If there are more than 2^18 layers, a progress bar
+        is shown, and Ctrl-C stops the computation.
 
     References:
         Jacot et al. 2018; Hayou et al. 2022 (1905.13654).
