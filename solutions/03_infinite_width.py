@@ -150,8 +150,8 @@ plt.show()
 #
 # 15 minutes · difficulty 3 of 5 · rests on “The recursion”
 #
-# A colleague wrote the NTK of a ReLU network. It is symmetric, it is positive definite, its diagonal is right (for $\sigma_w^2 = 2$, $\sigma_b = 0$ it is depth times $|x|^2/d$ times 2, as it should be), and a network trained
-# with it in mind does roughly what one expects. But the mean over many networks disagrees with it, off the diagonal, by more than its error bar; more so with depth.
+# A colleague wrote the NTK of a ReLU network. For $\sigma_w^2 = 2$, $\sigma_b = 0$ it is symmetric, it is positive definite, and its diagonal is right (depth times $2|x|^2/d$, as it should be).
+# But the mean over many networks disagrees with it, off the diagonal, by more than its error bar.
 
 
 # %%
