@@ -170,7 +170,7 @@ if predict("18.4", exponent_of_distance, exponent_of_scale) is not None:
 #
 # Near a point $m$ a loss is $R(w) = \frac12 (w - m)^\top H (w - m)$, with a symmetric matrix $H$ that may have negative eigenvalues.
 # Give the barrier between $w_1$ and $w_2$ exactly, with the maximum over the whole line and not over a grid.
-# For which $H$ is there never more than half of the difference of the ends?
+# (For which $H$ is the barrier never larger than half of the difference between the losses at the ends?)
 
 
 # %% task="18.5"
