@@ -144,14 +144,15 @@ def train(
         True
 
     Note:
-        Each call compiles one loop, whatever the number of steps. `train` also works inside `jax.vmap` (over seeds, for
-        instance) and `jax.jit`. There it shows no bar, raises no FloatingPointError, and does not update a module.
-        Arrays sharded over explicit axes of a mesh are gathered to one device.
+        Each call compiles one loop, whatever the number of steps. `train` also works inside `jax.vmap` (over seeds or
+        learning rates, for instance) and `jax.jit`. There it shows no bar, raises no FloatingPointError, and does not
+        update a module. Arrays sharded over explicit axes of a mesh are gathered to one device.
 
         On a CPU a step computes a convolution as the matrix product of its patches with its weights, unless it is
-        grouped or transposed. (The patch of an output pixel holds the inputs in its window.) In a loop this is 6 to 100
-        times as fast as XLA's convolution. The patches of a layer take as much memory as its inputs times the number of
-        pixels of a window, for one layer at a time. Smaller batches need less.
+        grouped or transposed, or inside of a loop, a branch or a function with a derivative of its own. (The patch of
+        an output pixel holds the inputs in its window.) In a loop this is 6 to 100 times as fast as XLA's convolution.
+        The patches of a layer take as much memory as its inputs times the number of pixels of a window, for one layer
+        at a time. Smaller batches need less.
     """
     apply_fn, params = functional(model)
     params = jax.tree.map(gathered, params)
@@ -175,11 +176,13 @@ def train(
         return full_loss(params), None if record is None else record(params)
 
     state = params, transformation.init(params)
-    if _checks.is_traced(*jax.tree.leaves((params, inputs, targets, key))):
-        state, (losses, records) = _in_one_loop(step, by_products(look), state, stops, steps)
-        return History(jnp.asarray(stops), losses, records, state[0])
     # The number of steps is an argument of the compiled loop, so that loops of all lengths share one compilation.
     advance = jax.jit(lambda state, start, stop: jax.lax.fori_loop(start, stop, step, state))
+    given = jax.tree.leaves((params, inputs, targets, key))
+    # A loop of no steps finds tracers that only the optimizer or the loss holds, a learning rate for instance.
+    if _checks.is_traced(*given) or _checks.is_traced(*jax.tree.leaves(advance(state, 0, 0))):
+        state, (losses, records) = _in_one_loop(step, by_products(look), state, stops, steps)
+        return History(jnp.asarray(stops), losses, records, state[0])
     with contextlib.closing(progress_bar(steps, progress)) as bar:
         state, looks, _ = run(advance, jax.jit(look), state, stops, steps, bar, check_finite_loss)
     if isinstance(model, nnx.Module):
@@ -193,7 +196,7 @@ def _in_one_loop(
 ) -> tuple[Any, tuple[Array, Any]]:
     """Train inside of `jit` or `vmap`: a loop over the `stops`, with a loop over the steps between them inside.
 
-    So step and record are compiled once, and not once for each stop.
+    So `look` is compiled once and `step` at most twice, and not once for each stop.
 
     Returns:
         The state after the last step, and the stacked values that `look` returned at the `stops`.
@@ -230,7 +233,8 @@ def objective(
 
     The loss is a function of the parameters. The step is a function of its number and of the state (parameters, state
     of the optimizer). It computes convolutions as matrix products, because it runs in a loop, where XLA's convolutions
-    are slow on a CPU. The loss over all examples is computed outside of the loop, and keeps its convolutions.
+    are slow on a CPU. The loss over all examples keeps its convolutions, because it is usually computed outside of a
+    loop.
     """
     in_loop = by_products(apply_fn)
 

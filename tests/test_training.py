@@ -116,6 +116,18 @@ def test_inside_jit_each_record_comes_from_the_same_loop():
     assert len(many.splitlines()) < len(few.splitlines()) + 10
 
 
+@pytest.mark.usefixtures("standard_promotion")
+def test_many_learning_rates_in_one_vmap():
+    """Only the optimizer holds traced values. The module keeps its parameters."""
+    net = small_net()
+    before = ntk.functional(net)[1]
+    rates = jnp.array([0.05, 0.1, 0.2])
+    one = lambda rate, model=net: ntk.train(model, X, Y, optimizer=optax.sgd(rate), steps=5).loss  # noqa: E731
+    got = jax.vmap(one)(rates)
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), before, ntk.functional(net)[1])))
+    assert_close(got, jnp.stack([one(float(rate), ntk.functional(net)) for rate in rates]), rtol=1e-12)
+
+
 def test_many_seeds_in_one_vmap():
     def one(key):
         model = ntk.functional(ntk.mlp([3, 6, 2], w_std=1.0, rngs=nnx.Rngs(params=key)))
