@@ -135,8 +135,15 @@ class Job:
         training.check_loss(self.loss, *model, self.first["x"], self.first["y"])
 
     def bytes_of_a_member(self) -> int:
-        """Return an upper bound on the bytes that one member needs."""
-        return bytes_of_step(self.parts, self.start, self.first)
+        """Return an upper bound on the bytes that one member needs.
+
+        It holds its own examples, and all arrays either in one step of its training or in one call of `look`.
+        """
+        state = jax.eval_shape(self.start, self.first)
+        held = sum(map(_bytes, jax.tree.leaves((self.first["settings"], state))))
+        look = held + _bytes_in(jax.make_jaxpr(self.look)(self.first, state[0]).jaxpr)
+        own = 0 if self.rows is None else _bytes(self.first["x"]) + _bytes(self.first["y"])
+        return own + max(look, bytes_of_step(self.parts, self.start, self.first))
 
     def run(
         self, chosen: np.ndarray, stops: list[int], steps: int, bar: Any, refuse: Callable[[Array, int], None]
@@ -164,7 +171,7 @@ def fitting(members: int, max_memory: float, of_member: int) -> int:
 
 
 def bytes_of_step(parts: Callable, start: Callable, member: dict[str, Any]) -> int:
-    """Return an upper bound on the bytes that one member needs: all arrays in one step of its training."""
+    """Return an upper bound on the bytes of all arrays in one step of the training of one member."""
 
     def step(member: dict[str, Any], state: Any) -> Any:
         return parts(member)[1](jnp.zeros((), int), state)

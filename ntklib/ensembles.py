@@ -83,7 +83,8 @@ class Ensemble:
 
         Raises:
             TypeError: If `x` is not an array of inputs, or `centered` is not True or False.
-            ValueError: If `x` is empty, not finite, or of the wrong shape.
+            ValueError: If `x` is empty, not finite, or has too few axes. Errors of the network itself, for a wrong
+                number of features for instance, are passed on.
         """
         _checks.flag("centered", centered)
         x = _checks.model_inputs("x", x)
@@ -170,10 +171,11 @@ def ensemble(
         optimizer: An Optax transformation, the same for all members; or, with `settings`, a function that makes one,
             e.g. `lambda rate: ntk.sgd(net, rate)`.
         steps: The number of updates.
-        key: A JAX random key, which is split into M keys, `jax.random.split(key, members)`; or an array of M keys, one
-            for each member. Members with equal keys start with equal parameters.
-        settings: A dict from the names of the arguments of `optimizer` to arrays [M, ...] with a value for each member,
-            e.g. `{"rate": jnp.array([0.1, 0.1, 1.0, 1.0])}`.
+        key: A JAX random key, which is split into M keys, `jax.random.split(key, members)`; or an array [M] of such
+            keys, one for each member; raw keys (uint32) are not taken here. Members with equal keys start with equal
+            parameters.
+        settings: A dict from the names of the arguments of `optimizer` to arrays [M, ...] of floating-point numbers
+            with a value for each member, e.g. `{"rate": jnp.array([0.1, 0.1, 1.0, 1.0])}`.
         rows: For each member the row numbers of its n training examples, integers [M, n]. By default each member is
             trained on all.
         batch_size: As in `train`. Members draw their batches with keys of their own,
@@ -219,7 +221,8 @@ def ensemble(
         of all members takes about as long as M steps of `train`. If the members have convolutions, a CPU trains them
         one after the other, but still in one program, so that the arrays of a member stay in the cache.
 
-        The memory of a member is estimated as the sum of all arrays in one step of training; XLA needs less.
+        The memory of a member is estimated as its own examples (with `rows`) and the sum of all arrays in one step of
+        training, or in one evaluation of the loss over all its examples if that is more; XLA needs less.
 
     See Also:
         `train`, for one network; `monte_carlo_kernel`, which with the same key and number of networks uses these

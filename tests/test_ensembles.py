@@ -226,6 +226,20 @@ def test_the_memory_of_a_step_is_bounded(width, optimizer):
     assert used < count * held["bytes"] < 12 * used
 
 
+def test_the_memory_of_a_member_has_its_examples_and_the_loss_over_all_of_them():
+    x, y, width = normal(5, 4000, 3), normal(6, 4000, 2), 50
+    every = np.tile(np.arange(4000), (2, 1))
+
+    def needed(rows):
+        made, optimizer = functools.partial(build, width=width), training.transformation_of(optax.sgd(0.1))
+        keys = jax.random.split(KEY, 2)
+        job = _ensemble_job.Job(made, lambda _: optimizer, training.mse, x, y, keys, {}, rows, 1, None)
+        return job.bytes_of_a_member()
+
+    assert needed(None) > len(x) * width * x.itemsize  # the hidden units for all examples
+    assert needed(every) == needed(None) + x.nbytes + y.nbytes
+
+
 # ------------------------------------------------------------------------------------- what ends before it should
 
 
