@@ -205,17 +205,22 @@ class _Scaled:
         return self.alpha * self.apply_fn(params, x)
 
 
+_SWAPPED = "The arguments are swapped: parameters come first, `f_lin(params, x)`."
+
+
 def _difference(params: Any, start: Any, x: Any) -> Any:
     """Return θ − θ_0. Refuse parameters that differ from the model's in structure or in shapes."""
     given, expected = jax.tree.structure(params), jax.tree.structure(start)
     if given != expected:
         if jax.tree.structure(x) == expected:
-            raise TypeError("The arguments are swapped: parameters come first, `f_lin(params, x)`.")
+            raise TypeError(_SWAPPED)
         raise ValueError(
             f"`params` must have the structure of the model's parameters, `ntklib.functional(model)[1]`: "
             f"expected {expected}, got {given}."
         )
     shapes, wanted = ([jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, start))
     if shapes != wanted:
+        if [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(x)] == wanted:
+            raise TypeError(_SWAPPED)
         raise ValueError(f"`params` must have the shapes of the model's parameters: expected {wanted}, got {shapes}.")
     return jax.tree.map(jnp.subtract, params, start)

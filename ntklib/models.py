@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -248,7 +248,7 @@ def _check_takes_inputs_alone(module: Any) -> None:
 
 
 def _is_linen(value: object) -> bool:
-    """Whether a value is a Linen module, by the names of its classes. Linen is not imported, as few users need it."""
+    """Whether a value is a Linen module, by the names of its classes, so that this module need not import Linen."""
     return any(c.__module__.startswith("flax.linen") and c.__name__ == "Module" for c in type(value).__mro__)
 
 
@@ -270,8 +270,7 @@ def with_batch_statistics(apply_fn: ApplyFn, params: Params, x: Array) -> ApplyF
     """Return the function of a Flax module with the statistics of a batch in place of BatchNorm's running statistics.
 
     The network is called with `params` on the batch `x`. Each BatchNorm takes the mean and the variance of its inputs,
-    keeps them as its new statistics, and normalizes its inputs with them in this call. A function that is not of a Flax
-    module is returned as it is.
+    keeps them as its new statistics, and normalizes its inputs with them in this call.
 
     Args:
         apply_fn: The function of a Flax module, from `functional`.
@@ -280,9 +279,7 @@ def with_batch_statistics(apply_fn: ApplyFn, params: Params, x: Array) -> ApplyF
     """
     if isinstance(apply_fn, _NnxFunction):
         return _with_nnx_statistics(apply_fn, params, x)
-    if isinstance(apply_fn, _LinenFunction):
-        return _with_linen_statistics(apply_fn, params, x)
-    return apply_fn
+    return _with_linen_statistics(cast(_LinenFunction, apply_fn), params, x)
 
 
 def has_batch_statistics(apply_fn: ApplyFn) -> bool:

@@ -1004,6 +1004,12 @@ CALLS = [
         ["swapped", "f_lin(params, x)"],
     ),
     (
+        "one array of parameters, linearized and called backwards",
+        lambda: ntk.linearize((lambda w, x: x @ w, Y[:3]))(X, Y[:3]),
+        TypeError,
+        ["swapped", "f_lin(params, x)"],
+    ),
+    (
         "linearized at several inputs",
         lambda: ntk.linearize(NET)(ntk.functional(NET)[1], {"x": X}),
         TypeError,
