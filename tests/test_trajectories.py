@@ -248,6 +248,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, followed, times, 
         ntk.follow(small_net(), X, Y, checkpoint=path, **(FOLLOW | {"measures": measures}))
 
 
+def test_a_measure_of_half_precision_is_read_from_the_checkpoint(tmp_path):
+    how = FOLLOW | {"measures": {"half": lambda one, other: jnp.asarray(1.5, jnp.bfloat16)}}
+    first, second = (ntk.follow(MODEL, X, Y, checkpoint=tmp_path / "run.npz", **how) for _ in range(2))
+    assert same(first, second)
+
+
 def test_a_bar_shows_all_steps(capsys):
     ntk.follow(MODEL, X, Y, **(FOLLOW | {"measures": ["function_distance"], "progress": True}))
     assert "training" in capsys.readouterr().err

@@ -68,7 +68,7 @@ class Comparison:
         values = {}
         for name, measure in self.measures.items():
             value = measure(*models) if callable(measure) else self._named(measure, *models, now, then)
-            values[name] = np.asarray(value)
+            values[name] = _kept(value)
         return values, ahead
 
     def try_out(self) -> None:
@@ -124,3 +124,9 @@ class Comparison:
     def _how(self) -> dict[str, Any]:
         """The keyword arguments for a comparison of two kernels. Arrays need none."""
         return {} if self._fits else {"x": self.probe, "outputs": self.outputs, "max_memory": self.max_memory}
+
+
+def _kept(value: ArrayLike) -> np.ndarray:
+    """Return a value as an array that NumPy can read from its files. Floats of 8 and 16 bits become float32."""
+    array = np.asarray(value)
+    return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) and array.itemsize < 4 else array

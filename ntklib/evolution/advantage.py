@@ -86,7 +86,7 @@ def nonlinear_advantage(
         labels_test: The labels of `x_test`, integers from 0, [M].
         optimizer: An Optax transformation for the network, e.g. `optax.sgd(1e-3, momentum=0.9)`; or a list, e.g. with
             several learning rates. The best on `validation` is then chosen.
-        steps: The number of updates.
+        steps: The number of updates. If `record_at` ends earlier, so does training.
         linear_optimizer: A transformation or a list for the linearized network; by default `optimizer`.
         validation: A pair (inputs, labels). For each of the two networks, the optimizer and the recorded step with the
             smallest error on this set are chosen; among equal errors the first optimizer, and then the earliest step.

@@ -67,9 +67,9 @@ def logit_gradient_similarity(
         (1.0, -1.0, -0.3333)
 
     Note:
-        It takes the time of one call of `empirical_ntk` with outputs="diagonal". The Jacobian of all examples need not
-        fit into `max_memory`. If a gradient is zero, because all units are off for an example, say, it has no
-        direction, and its pairs are left out.
+        It takes the time of one call of `empirical_ntk` with outputs="diagonal". If there are several tiles, each
+        evaluates the network anew. The Jacobian of all examples need not fit into `max_memory`. If a gradient is zero,
+        because all units are off for an example, say, it has no direction, and its pairs are left out.
 
     References:
         Fort & Ganguli 2019 (1910.05929); Fort et al. 2020 (2010.15110).

@@ -54,10 +54,10 @@ def activation_hamming(
     Note:
         Rectifiers are found in any model by reading its jaxpr, the list of operations that JAX has traced. For a z that
         depends on inputs and parameters, they are max(z, 0), min(z, 0), z times [z > 0], and a choice by the sign of z
-        between multiples of z (leaky ReLU). ELU counts, because its code chooses between z and 0 by the sign of z;
-        smooth activations do not count. A max(z, 0) in a loop (`jax.lax.scan`) or a branch is refused, because its z
-        cannot be read from outside; other rectifiers in loops and branches are not counted. Each network is evaluated
-        once for each input.
+        between multiples of z (leaky ReLU). ELU and CELU count, because their code has a choice by the sign of z or
+        max(z, 0); other smooth activations of `jax.nn` do not. A max(z, 0) in a loop (`jax.lax.scan`) or a branch is
+        refused, because its z cannot be read from outside; other rectifiers in loops and branches are not counted. Each
+        network is evaluated once for each input.
 
     References:
         Fort et al. 2020 (2010.15110).
