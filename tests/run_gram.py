@@ -42,7 +42,7 @@ def killed(path, writes):
     stores(path)
 
 
-def mesh():
+def mesh(path):
     """Two devices of one process, against one device."""
     x, net = mnist(2000)
     rows = jax.make_mesh((2,), ("rows",))
@@ -52,12 +52,14 @@ def mesh():
         ntk.gram(net, x[:-1], mesh=rows)
     except ValueError as raised:
         error = str(raised)
+    stored = np.asarray(ntk.gram(net, x[:301], mesh=rows, store=path))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shards = [[s.index[0].start or 0, s.index[0].stop or len(x)] for s in sharded.addressable_shards]
     sums = [float(np.asarray(s.data).sum(dtype=np.float64)) for s in sharded.addressable_shards]
     equal = bool((np.asarray(sharded) == np.asarray(single)).all())
+    equal &= np.array_equal(stored, ntk.gram(net, x[:301]))
     return {"equal": equal, "shards": shards, "sums": sums, "error": error, "port": port}
 
 

@@ -496,7 +496,7 @@ def test_a_store_of_another_run_is_refused_and_left_alone(tmp_path):
 
 
 def test_two_devices_and_two_processes_give_the_same_matrix(tmp_path):
-    alone = run("mesh", devices=2)
+    alone = run("mesh", tmp_path / "odd", devices=2)
     assert alone["equal"]
     assert alone["shards"] == [[0, 1000], [1000, 2000]]
     assert "must divide the 1999 rows" in alone["error"]

@@ -427,7 +427,7 @@ def test_the_home_folder_and_file_addresses_are_places(tmp_path, monkeypatch):
     ntk.cg_solve(mlp(), X, X[:, :1], ridge=0.1, checkpoint="~/run.npz")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a folder", "b", "run.npz"]
     assert local_path("store", "C:/here") == pathlib.Path("C:/here")
-    with pytest.raises(ValueError, match=r"home folder is not known\. Pass the whole path"):
+    with pytest.raises(ValueError, match=r"home folder is not known\. Write the path without `~`"):
         local_path("store", "~nobody-of-this-name/k")
 
 

@@ -30,7 +30,7 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
     Raises:
         ValueError: If a mean square of the inputs is too large for `dtype`, if a layer has no kernel at its place in
             the network, if a variance is too small for `dtype` or larger than those for which an activation's accuracy
-            is known, or if an activation that needs a table jumps.
+            is known, or if an activation that needs a table jumps at zero or changes its slope there too abruptly.
     """
     for argument, part in zip(("x1", "x2"), x, strict=False):
         refuse_large(argument, part, dtype)

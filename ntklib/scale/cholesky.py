@@ -47,7 +47,7 @@ class ShiftedKernel:
     `write(..., keep=True)` all tiles on one side of the diagonal, N²/2 numbers.
 
     Raises:
-        ValueError: If the diagonal is not finite or zero.
+        ValueError: If the diagonal is not finite, or is zero everywhere.
     """
 
     def __init__(self, tiles: Tiles, ridge: float) -> None:
@@ -103,7 +103,7 @@ def solve(tiles: Tiles, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.nda
         α, [N, K], and the factor in float64 (see `factor`), or None if this factor was not needed.
 
     Raises:
-        ValueError: If the matrix is singular, or if its diagonal is not finite or zero.
+        ValueError: If the matrix is singular, or if its diagonal is not finite, or is zero everywhere.
 
     Note:
         Memory: N²/2 numbers in float64 and N² in float32. If a factor in float64 is needed, N² numbers in float64.

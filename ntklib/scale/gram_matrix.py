@@ -77,9 +77,9 @@ def gram(
         kernel: "ntk" or "nngp".
         tile: The number of rows and columns of a tile; by default some 300 on a CPU and 4,000 on a GPU in float32, and
             fewer in float64 or for images.
-        mesh: A `jax.sharding.Mesh`, whose devices share the work. The result is sharded over them by rows, N/devices
-            each. Under `jax.distributed` each process computes the rows of its own devices. Without a mesh each process
-            computes all rows.
+        mesh: A `jax.sharding.Mesh`, whose devices share the work. Without `store` the result is sharded over them by
+            rows, N/devices each. Under `jax.distributed` each process computes the rows of its own devices. Without a
+            mesh each process computes all rows.
         store: A folder on this machine. It is made if it does not exist. The result is written to it tile by tile
             (zarr, through tensorstore); see the note.
         max_memory: The bytes that this call may hold at a time; by default there is no bound. The result counts unless
@@ -93,9 +93,9 @@ def gram(
     Raises:
         TypeError: If an argument has the wrong type, or is traced by `jit`, `grad` or `vmap`.
         ValueError: If an argument has a wrong value, if inputs do not fit, if outputs are images, if two layers share a
-            parameter, if a layer has no kernel at its place in the network, if the size of the mesh does not divide N,
-            if there is too little memory for one tile, if variances leave the range in which an activation's accuracy
-            is known, or if the store belongs to another run or is damaged.
+            parameter, if a layer has no kernel at its place in the network, if the size of the mesh does not divide N
+            (without `store`), if there is too little memory for one tile, if variances leave the range in which an
+            activation's accuracy is known, or if the store belongs to another run or is damaged.
 
     Example:
         >>> import jax.numpy as jnp, ntklib as ntk
@@ -140,10 +140,10 @@ def gram(
     if path is not None and tile is None:
         tile = Store.tile_of(path)
     n, m = ((np.shape(x) or (1,))[0] for x in (x1, x1 if x2 is None else x2))  # `Tiles` checks the inputs
-    rows = _rows(mesh, n)
+    rows = slice(0, 0) if path is not None else _rows(mesh, n)  # of the result in the memory of this process
     types = [getattr(x, "dtype", float) for x in (x1, x2) if x is not None]
     itemsize = max(4, *(jax.dtypes.canonicalize_dtype(dtype).itemsize for dtype in types))  # float16 becomes float32
-    held = 0 if path is not None else (rows.stop - rows.start) * m * itemsize
+    held = (rows.stop - rows.start) * m * itemsize
     tiles = Tiles(net, x1, x2, kernel=kernel, tile=tile, devices=devices, max_memory=max_memory, reserved=held)
     if path is not None:
         return _stored(tiles, path, progress)

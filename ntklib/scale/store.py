@@ -57,7 +57,7 @@ def local_path(argument: str, value: Any) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise ValueError(
-            f"`{argument}` is {text!r}, and this home folder is not known. Pass the whole path. ({error})"
+            f"`{argument}` is {text!r}, and this home folder is not known. Write the path without `~`. ({error})"
         ) from error
 
 
