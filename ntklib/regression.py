@@ -9,7 +9,6 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from ntklib import _checks, layers
-from ntklib.data import one_hot_centered
 from ntklib.layers import Elementwise, Layer, cnn, mlp
 from ntklib.scale import cg_solve, cholesky, gram
 from ntklib.scale.fingerprint import identity
@@ -356,7 +355,7 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
         is inverted.
 
         "cg" stops at a relative residual of 1e-8. "loo" and "evidence" compute the kernel and its eigenvalues once, in
-        some 9 N³ operations and memory for 3 N² numbers.
+        some 9 N³ operations and memory for 5 N² numbers.
 
     References:
         Jacot et al. 2018; Lee et al. 2019.
@@ -450,7 +449,8 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"`y` must hold at least two classes; got one class, {self.classes_[0]!r}.")
-        return self._fit(X, np.asarray(one_hot_centered(labels, len(self.classes_)), np.float64))
+        count = len(self.classes_)
+        return self._fit(X, np.eye(count)[labels] - 1 / count)  # `one_hot_centered` rounds to float32
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Return the outputs [M, K] at test inputs. For two classes return the second minus the first, [M]."""

@@ -241,6 +241,12 @@ def test_a_classifier_chooses_a_ridge():
 
 
 @pytest.mark.weekly
+def test_the_targets_of_a_classifier_are_exact_to_double_precision():
+    labels = np.arange(len(X)) % 3
+    outputs = ntk.KernelClassifier(NET).fit(X, labels).decision_function(X_TEST)
+    assert_close(outputs, ntk.KernelRegressor(NET).fit(X, np.eye(3)[labels] - 1 / 3).predict(X_TEST), atol=1e-12)
+
+
 def test_networks_are_described_by_numbers_and_names():
     """As the network that one would build by hand; anything that describes it can be searched over."""
     rngs, scales = nnx.Rngs(0), {"w_std": 1.2, "b_std": 0.3}
