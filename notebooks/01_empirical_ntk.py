@@ -157,7 +157,7 @@ Theta = ntk.empirical_ntk((f, theta), x)
 print("J:", J.shape, "  Θ:", Theta.shape)
 print("Θ = J Jᵀ:", bool(jnp.allclose(Theta, J @ J.T, rtol=1e-10)))
 
-# %% alt="Two heat maps side by side over 40 training images sorted by digit, x·x'/d on the left and the empirical NTK on the right. They show the same pattern: a bright diagonal with faint brighter blocks, strongest for the digits 0 and 1."
+# %% alt="Two heat maps side by side over 40 training images sorted by digit, x·x'/d on the left and the empirical NTK on the right. They show the same pattern: a bright diagonal with faint brighter blocks for most digits, clearest for 0."
 order = np.argsort(data.y_train[:40], kind="stable")  # four of each digit
 pictures = {
     r"$x\cdot x'/d$": ("inputs", x @ x.T / 196),
@@ -257,7 +257,7 @@ claim(
 # %% [markdown]
 # The slope is 2 and the kernel step is right to first order. At moderate learning rates it is off by a small part of the step only.
 #
-# ReLU has two second-order errors of comparable size.
+# ReLU has two second-order errors.
 #
 # - *The Hessian.* $\phi'' = 0$ almost everywhere, but the output contains products of a readout weight and a first-layer weight.
 #   Their mixed derivatives stay, and with them $\frac{\eta^2}{2} \nabla \mathcal L^\top H\, \nabla \mathcal L$.
@@ -265,7 +265,7 @@ claim(
 #   A step moves the input of a unit by an amount $\propto \eta$; so it crosses its kink with a probability $\propto \eta$, and if it does, the output is off by an amount $\propto \eta$.
 #   On average this goes like $\eta^2$ as well, but it comes in rare events.
 #
-# The kinks make the points scatter more between networks.
+# The kinks make the points scatter around the line.
 #
 # **Move the learning rate yourself.** In a live notebook the next cell comes with a slider.
 # A point is one of the 64 test images: the change of its output in one step, predicted and measured.
@@ -522,13 +522,13 @@ assert worst < 0.05, "each band should decay as predicted"
 # The bands die one after the other, as predicted. (The first point of mode 1 lies below its line: a step of $\eta = 1/4$ is not
 # infinitely small, and multiplies this mode by $1 - \eta \lambda_1/N \approx 0.83$ where the flow has $e^{-\eta\lambda_1/N} \approx 0.84$, four times until $t = 1$.)
 #
-# The first mode is nearly the constant pattern, all images up or down together, because nearly all entries of this $\Theta$ are positive: before anything else, this network learns the mean
-# of the targets. The last few modes have time constants one to four hundred times longer. They are patterns that flip between images
+# The first mode is near the constant pattern, all images up or down together: nearly all entries of this $\Theta$ are positive, so its components have one sign. Before anything else, this network learns
+# roughly the mean of the targets. The last few modes have time constants one to four hundred times longer. They are patterns that flip between images
 # which the kernel finds alike; fitting them takes long, and whether it helps on test images is another matter. This is why
 # *stopping early* acts as a regularizer: it leaves out the modes that come late (chapter 12).
 #
 # It also says how large a step may be. A step multiplies the $i$th component by $1 - \eta \lambda_i / N$, so $\eta < 2N/\lambda_1$ is needed, and the
-# last mode then takes at least about $\lambda_1 / (2\lambda_N)$ steps.
+# last mode then takes at least about $\lambda_1 / (2\lambda_N)$ steps to fall by $e$.
 #
 # ## What is never learned: the null space
 #
@@ -696,8 +696,8 @@ for wanted in ("mean", "diagonal", "full"):
 # - **Narrow or long-trained networks.** The rule stays true but $\Theta_t$ moves, and the closed form with $\Theta_0$ does not hold: see width 16.
 # - **Other optimizers.** Momentum and per-layer learning rates change the rule in known ways (chapters 02 and 04; exercise 01.6). Adam does not follow
 #   the gradient and has no kernel of this form, unless its second moments stand still (01.6).
-# - **Other losses.** Then $r$ is the derivative of the loss by the outputs. The kernel step holds, but the closed form was for squares.
-# - **Kinks.** With ReLU the second order is a Hessian *and* a count of units that cross their kink, of comparable size.
+# - **Other losses.** Then $r_i$ is the derivative of example $i$'s loss by its output. The kernel step holds, but the closed form was for squares.
+# - **Kinks.** With ReLU the second order is a Hessian *and* a count of units that cross their kink.
 #
 # ## Exercises
 #
