@@ -242,7 +242,7 @@ def power(ax, alphas, samples, exponent, series=0):
     line(ax, alphas, last * (alphas / alphas[-1]) ** exponent, series=series)
 
 
-# %% alt="Two panels over the output scale from 0.1 to 1000, logarithmic. Left: the distance travelled falls along its predicted line of slope minus one and bends off below it only for scales under one; the gap of the outputs falls with slope minus one and the gap of the parameters with slope minus two once the scale is above about ten; below they flatten or run under their lines. Right: the relative change of the kernel is several hundred per cent at scale 0.1, falls through one tenth at about three, and then has slope minus one."
+# %% alt="Two panels over the output scale from 0.1 to 1000, logarithmic. Left: the distance travelled falls along its predicted line of slope minus one and bends off below it only for scales under one; the gap of the outputs falls with slope minus one and the gap of the parameters with slope minus two once the scale is above about ten; below they flatten or run under their lines. Right: the relative change of the kernel is several hundred per cent at scale 0.1, falls through one tenth between two and three, and then has slope minus one."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.7), width_ratios=[1.5, 1])
 left.axvspan(30, 1500, color="0.93")
 for i, (key, exponent, text) in enumerate(
@@ -683,7 +683,7 @@ for n in (NARROW, WIDE):
         change[name, n], at_one = map(np.asarray, of_all(stacked, factor))
         kappas[name, n] = at_one[:, None] / KAPPA_ALPHAS  # centred: κ ∝ 1/α exactly
 
-# %% alt="Two panels with the relative change of the Jacobian in training for two widths, 16 and 256, in the NTK and in the mean-field parameterization. Left, against the output scale: all fall with slope minus one; the NTK networks lie lower, the wide one lowest; the two mean-field networks lie together at the top. Right, against kappa: all four fall on nearly one line of slope one."
+# %% alt="Two panels with the relative change of the Jacobian in training for two widths, 16 and 256, in the NTK and in the mean-field parameterization. Left, against the output scale: from about ten on all fall with slope minus one; the NTK networks lie lower, the wide one lowest; the two mean-field networks lie together at the top. Right, against kappa: below a kappa of one all four fall on nearly one line of slope one; above it the change grows more slowly."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.7), sharey=True)
 for i, ((name, n), samples) in enumerate(change.items()):
     points(left, KAPPA_ALPHAS, samples, f"{name}, n = {n}", i)
@@ -719,7 +719,7 @@ for name in ("NTK", "mean field"):
 # %% [markdown]
 # A factor of 16 in width does nothing to a mean-field network: the two lie on top of each other, and at $\alpha = 1$ both change completely. The
 # network of 16 units is lazy at $\alpha = 100$ in either parameterization. Against $\kappa$, measured before the first step, all four are near
-# one line, within a factor of about three over four decades.
+# one line, within a factor of about three, for the three decades of $\alpha \ge 1$.
 #
 # **One prediction failed.** $\kappa$ of the NTK parameterization should fall by $\sqrt{16} = 4$ with the width, and falls by 2.2; that of the mean-field one should stay, and rises by 1.8.
 # The change of the Jacobian does what it should.
@@ -749,7 +749,7 @@ for name in ("NTK", "mean field"):
 # - *Rank zero, second order alive.* A network with one hidden layer and $w_0 = 0$ has $h = 0$ and $Dh = 0$: $h \approx \frac12 D^2h[\delta, \delta] = y/\alpha$
 #   wants $\delta \sim \alpha^{-1/2}$. For our erf network, near zero it is the bilinear $h \approx c\, x V a$ with $c = \sigma_w^2 \phi'(0)/\sqrt{nd}$. With $v$ the least-norm solution of
 #   $x v = y/\alpha$, the cheapest $(V, a)$ with $c\, V a = v$ is of rank one and has $\lVert \delta \rVert^2 = 2 \lVert v \rVert/c$. There is a minimum arbitrarily near, but
-#   nothing lazy about it: the kernel starts at zero and is made altogether by training. (And gradient descent does not move at all from this saddle.)
+#   nothing lazy about it: the kernel starts at zero and is made altogether by the move. (And gradient descent does not move at all from this saddle.)
 # - *A dead input.* In a ReLU network in which all units are silent on $x_1$, that row of $Dh$ is zero and stays zero all around $w_0$.
 #   A unit must first be woken, and its readout must have the sign of $y_1$.
 #   If it has it, unit $j$ with the weights $v_j$ is $|v_j \cdot x_1| / \lVert x_1 \rVert$ away;
