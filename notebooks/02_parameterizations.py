@@ -57,7 +57,7 @@ WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)[: 7 if PAPER else 6]
 # width $n$ grow and want $n \gg d$: here $d = 49$. The target is $+1$ for even and $-1$ for odd digits, one output,
 # $K = 1$.
 
-# %% alt="Ten handwritten digits, one of each, coarsened to 7 by 7 pixels; each can still be made out."
+# %% alt="Ten handwritten digits, one of each, coarsened to 7 by 7 pixels; most can still be made out."
 data = ntk.load("mnist5k", n_train=10, n_test=1)
 small = data.x_train.reshape(10, 7, 4, 7, 4).mean(axis=(2, 4))
 small = small / np.sqrt(np.mean(small**2))  # so that x·x/d = 1 on average
@@ -68,7 +68,7 @@ fig, axes = plt.subplots(1, 10, figsize=(7, 1))
 plotting.images(axes, small[..., None], [f"y = {int(t):+d}" for t in y[:, 0]])
 
 # %% [markdown]
-# ## One function, written four ways
+# ## One network, written four ways
 #
 # A layer with fan-in $n$ computes $z = m \cdot \phi W + \dots$ from the activations $\phi$ below it, with
 # $W_{ij} \sim N(0, s^2)$, and is trained with some learning rate. Only the product $m\,s$ can be seen in the function at
@@ -210,8 +210,8 @@ with jax.enable_x64(True):
 # contribute a constant. Altogether
 #
 # $$ \Theta_{\text{std}} = n\,A + B, \qquad
-#    \eta_{\max} = \frac{2N}{\lambda_{\max}(nA + B)} \;\longrightarrow\; \frac{2N}{n\,\lambda_{\max}(A)}
-#    \quad\text{for } n \to \infty . $$
+#    \eta_{\max} = \frac{2N}{\lambda_{\max}(nA + B)} \;\simeq\; \frac{2N}{n\,\lambda_{\max}(A)}
+#    \quad\text{for } n \gg d . $$
 #
 # **Prediction**: $\eta_{\max}$ does not depend on $n$ in the NTK parameterization and goes like $1/n$ in the standard
 # one, a little more slowly as long as $B$ (here like $d = 49$) still counts. `net.kernel` gives both kernels, also
@@ -317,7 +317,7 @@ for label, n, exponent in (
     run = functools.partial(losses, apply_fn, rate=rate, steps=13)
     runs[label] = np.asarray(jax.jit(jax.vmap(run))(params))  # [seeds, steps]
 
-# %% alt="Two panels. Left: the largest stable learning rate against the width on logarithmic axes. In the NTK parameterization it is flat, in the standard one it falls along the predicted line with a slope close to minus one; a dotted line of slope minus one half runs high above its points. Right: the loss over twelve steps; the runs with width 64 and with width 2048 and a rate scaled by 1/n fall together, the one scaled by one over root n rises by many orders of magnitude."
+# %% alt="Two panels. Left: the largest stable learning rate against the width on logarithmic axes. In the NTK parameterization it is flat, in the standard one it falls along the predicted line with a slope close to minus one; a dotted line of slope minus one half, from the same start, ends nearly four times above its points. Right: the loss over twelve steps; the run with width 64 and the one with width 2048 and a rate scaled by 1/n both fall, the one scaled by one over root n rises by many orders of magnitude."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.5))
 for i, (p, name) in enumerate(((ntk.NTK, "NTK"), (ntk.STANDARD, "standard"))):
     plotting.theory_and_measurement(
@@ -440,7 +440,7 @@ for j, n in enumerate(KERNEL_WIDTHS):
         to_A[s, j] = distance(frozen[s] + learning[s], A)
         to_ntk[s, j] = distance(frozen[s] + learning[s], theta)
 
-# %% alt="Two panels over the width on logarithmic axes. Left: the share of first layer and biases in the trace of the standard network's kernel falls along the predicted curve towards 1/n. Right: the distance of that kernel to A falls like one over root n, while its distance to the NTK levels off at a dashed line."
+# %% alt="Two panels over the width on logarithmic axes. Left: the share of first layer and biases in the trace of the standard network's kernel falls along the predicted curve towards 1/n. Right: the distance of that kernel to A falls like one over root n, while its distance to the NTK levels off near a dashed line."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.1))
 widths = np.array(KERNEL_WIDTHS)
 share_in_theory = np.trace(B) / (widths * np.trace(A) + np.trace(B))
@@ -525,8 +525,8 @@ assert to_A[:, -1].mean() < 0.6 * distance(A, theta) < to_ntk[:, -1].mean()
 #   near to zero: for a share of the units, and so of the weights, that vanishes like $n^{-1/2}$.
 # - *Several training points.* $g_{ij}(x)\, g_{ij}(x_m)$ with $x \ne x_m$ may have either sign. Over the weights it has the
 #   mean $\Theta^{(2)}(x, x_m)/n^2$ and a spread of the same order. The share of weights that push $f(x)$ where it goes
-#   is then a number **between 1/2 and 1 that does not depend on $n$**. That is enough: $n^2$ votes with a fixed majority
-#   add up to $n^2 \cdot n^{-2}$. And the number can be computed, see below.
+#   then tends to a number **below 1**. What counts is not this share but the mean: $n^2$ terms whose mean is of order
+#   $n^{-2}$ add up to order 1. The share can be computed, see below.
 # - *The loss* is what every weight agrees on. In one step, for any number of points, weight $ij$ contributes
 #   $\frac{\partial \mathcal L}{\partial W_{ij}} \Delta W_{ij} = -\eta\, (\partial \mathcal L/\partial W_{ij})^2 \le 0$ to the change of
 #   the loss: that is what gradient descent means.
@@ -568,7 +568,7 @@ print(f"predicted share of weights with the common sign, ten digits: {derived_sh
 
 # %% [markdown]
 # **Measurement.** 100 steps of gradient descent. So that all widths have the same way to go, the targets are set relative to the
-# start, $y = f_0 \pm 1$. We use float64: weights of size one that move by $10^{-4}$ in a hundred steps are a job for more than
+# start, $y = f_0 \pm 1$. We use float64: weights of size one that move by $10^{-2}$ to $10^{-4}$ in a hundred steps are a job for more than
 # seven digits.
 
 # %%
@@ -684,8 +684,8 @@ _ = right.legend(loc="center right")
 
 # %% [markdown]
 # Lines have the predicted slopes, the legend gives the fitted ones (mean and standard error over the networks). Every
-# step of the argument is there, and so is the correction: with ten digits 56 or 57 of 100 weights push in the direction in which
-# $f(x)$ goes and the others against it, at every width, as the two Gaussian processes say. A small majority, but $n^2$ voters.
+# step of the argument is there, and so is the correction: with ten digits 56 or 57 of 100 weights (mean over the digits) push in the direction
+# in which $f(x)$ goes and the others against it, at every width, as the two Gaussian processes say.
 #
 # Two more things to read off. The movement of **readout and input weights** is $n^{-1/2}$, not $1/n$: there are fewer of
 # them, and each must do more. And the account is complete: over all tensors, first-order contributions add up to the
@@ -738,7 +738,7 @@ for inputs, derived, share in (
 #
 # **First NTK, layer $2$ of $L = 3$.** There $a = 1/2$, $b = 0$, $c = 0$.
 # One step on the point $x_m$ moves $W_{ij}$ by $\eta\, (f - y)(x_m)\, n^{-1/2} \phi_i\, \delta_j$, with $\delta_j = \partial f/\partial h_j \sim n^{-1/2}$.
-# The unit $h_j$ gets $n^{-1/2} \sum_i \phi_i\, \Delta W_{ij}$: a sum of $n$ terms with a common sign.
+# The unit $h_j$ gets $n^{-1/2} \sum_i \phi_i\, \Delta W_{ij}$: a sum of $n$ terms, at $x = x_m$ all of one sign.
 # Together $n^{-1/2} \cdot n \cdot n^{-1/2} \cdot n^{-1/2} = n^{-1/2}$.
 #
 # **The same with letters**, by the layer's own weights:
@@ -754,7 +754,7 @@ for inputs, derived, share in (
 #
 # $$ r_l = \min(a_L + b_L,\; 2a_L + c_L) + c_l + 2a_l - \mathbf 1[l > 1], \qquad r = \min_{l < L} r_l . $$
 #
-# $r = 0$ means that features move as much as they can without blowing up. With any $r > 0$ they stand still in the limit: a kernel regime. NTK has $r = 1/2$.
+# $r = 0$ means that features move as much as they can without blowing up. With any $r > 0$ they stand still in the limit: a kernel regime, as long as $f$ moves. NTK has $r = 1/2$.
 #
 # | | readout $(a_L, b_L, c_L)$ | first layer $(a, b, c)$ | hidden $(a, b, c)$ | $r_1$ | $r_2$ | $r$ |
 # |---|---|---|---|---|---|---|
@@ -765,7 +765,7 @@ for inputs, derived, share in (
 # μP gets there with a readout that is smaller at the start ($\delta$ is $1/n$, so nothing explodes) and larger rates below it.
 # With a single hidden layer that is the mean-field parameterization.
 #
-# **Prediction**: the rms change of $h^1$, $h^2$ and $f$ in three steps has the slopes $-r_1$, $-r_2$ and 0. This is the
+# **Prediction**: the rms change of $h^1$, $h^2$ and $f$ in three steps has the slopes $-r_1$, $-\min(r_1, r_2)$ and 0. This is the
 # *coordinate check* by which people test their μP code. With one rate $\eta_0/n$ the slopes of
 # $h^2$ and $f$ should be steeper at first and get there only later: at these widths the first layer still contributes its
 # share, which dies out like $B/n$ (seen above).
@@ -846,7 +846,7 @@ assert abs(local[-1] + 0.5) < 0.15 < abs(local[0] + 0.5)
 #
 # - NTK with the rate $\eta$ is standard with $\eta\sigma_w^2/\text{fan-in}$ for weights and $\eta\sigma_b^2$ for
 #   biases, exactly, at every width. The multiplier enters twice: through the gradient and through the movement.
-# - The largest stable single rate of a standard network falls like $1/n$. $1/\sqrt n$ diverges once $n$ is large.
+# - The largest stable single rate of a standard network falls like $1/n$. With a rate like $1/\sqrt n$ training diverges once $n$ is large.
 # - One rate $\eta_0/n$ freezes first layer and biases. It has a kernel limit, but another one than the NTK.
 # - A hidden weight moves by $1/n$ and contributes $1/n^2$. The function moves because $n^2$ contributions have a common
 #   *mean*; one common *sign* they have for a single training point, or in the loss.
@@ -854,7 +854,7 @@ assert abs(local[-1] + 0.5) < 0.15 < abs(local[0] + 0.5)
 #
 # ## Where it breaks
 #
-# - $n \gg d$ was needed. With the full 28×28 images $B$ is 16 times larger, and the slope of a standard network reaches
+# - $n \gg d$ was needed. With the full 28×28 images $B$ is about 16 times larger, and the slope of a standard network reaches
 #   $-1$ only for $n$ far above 784. Depth comparable to width breaks the counting, too.
 # - It is about SGD, with or without momentum. Adam divides the gradient by its size, so the factor that comes *through
 #   the gradient* cancels and only the movement's is left: between the two parameterizations an Adam rate is

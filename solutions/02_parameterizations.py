@@ -73,8 +73,8 @@ check("02.1", contributions)
 #
 # 15 minutes · difficulty 3 of 5 · rests on “How little each weight moves”
 #
-# Sign descent, $\Delta W = -\eta\,\mathrm{sign}(\partial L/\partial W)$, is what Adam does in its first step: every weight moves
-# by exactly $\eta$. Take **one** training point and the NTK parameterization. With which rate
+# Sign descent, $\Delta W = -\eta\,\mathrm{sign}(\partial L/\partial W)$, is what Adam does in its first step, up to its
+# $\epsilon$: every weight with a gradient moves by $\eta$. Take **one** training point and the NTK parameterization. With which rate
 # $\eta = \eta_0\, n^{p}$ do the weights of the first layer (fan-in $d$), of a hidden layer, and of the readout each
 # change $f$ by order one? Redo steps 1 to 4 of the chapter's argument for each of the three, and write down the
 # exponents $p$ before you run the measurement.
@@ -256,10 +256,10 @@ answer = r"""
 ### BEGIN SOLUTION
 Right: with several training points the contributions to $f(x)$ have both signs,
 since $g_{ij}(x)\,g_{ij}(x_m)$ may be negative when $x \ne x_m$. Wrong: the
-conclusion. A sum is of order $1/n$ only if the $n^2$ terms of size $1/n^2$ have
-mean zero. Here their mean is $-\frac{\eta}{N n^2}\sum_m r_m \Theta^{(2)}(x, x_m)$,
-of the same order $1/n^2$ as each term, whatever $n$ is: a fixed majority. So the
-sum is of order one, and the fluctuations around it are of order $1/n$. In one step
+conclusion. A sum of $n^2$ terms of size $1/n^2$ is of order $1/n$ if their signs are
+those of coins. Here their mean is $-\frac{\eta}{N n^2}\sum_m r_m \Theta^{(2)}(x, x_m)$,
+of the same order $1/n^2$ as each term, whatever $n$ is. So the sum is of order one. (It
+fluctuates by $n^{-1/2}$ and not by $1/n$: terms of one row or column share a factor.) In one step
 every weight lowers the *loss* (to first order), by
 $\eta\,(\partial L/\partial W_{ij})^2$, for any number of points.
 ### END SOLUTION

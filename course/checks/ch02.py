@@ -358,7 +358,7 @@ written(
     "02.5",
     "forty-four against",
     rubric=(
-        "right: contributions to f(x) have both signs when x is not a training point of its own;",
+        "right: contributions to f(x) have both signs as soon as there are several training points;",
         "wrong: their mean is of the size 1/n² of one of them, so that n² of them add up to order one;",
         "the loss: every weight lowers it, by η (∂L/∂W_ij)².",
     ),
