@@ -248,7 +248,7 @@ _ = right.legend()
 # On real data $\lambda$ differs from pair to pair, so we take the whole kernel and let `ntk.gradient_flow` predict.
 #
 # **Measurement.** Real networks: erf, ordered ($\sigma_w = 1$, $\sigma_b^2 = 0.05$, $\xi_c = 7$), width 128, 32 digits, target 1 for even and 0 for odd ones, trained to $t = 20/k_0$. As in chapter 03
-# we train towards $y + f_0$, so that the residual is the target. The network is written in JAX as a scan over layers: one layer is compiled, not $L$.
+# we train towards $y + f_0$, so that the residual starts at $-y$. The network is written in JAX as a scan over layers: one layer is compiled, not $L$.
 
 
 # %%
@@ -369,7 +369,7 @@ for i, depth in enumerate(ordered_depths):
     print(f"measured {along[i].mean():.2f}; ", end="")
     print(f"loss over Var(y)/2: {predicted_loss[i]:.2f}, {end_loss[:, i].mean():.2f}")
 
-# %% alt="Two panels for depths 4, 10 and 32. Left: the share of the mean that is learned stays near one at all depths, the share of the differences falls from about one third to almost zero; points from trained networks lie on the predicted lines. Right: the final loss divided by half the variance of the targets rises from about 0.5 to one, predicted line and measured points."
+# %% alt="Two panels for depths 4, 10 and 32. Left: the share of the mean that is learned stays near one at all depths, the share of the differences falls from about one half to 0.06; points from trained networks lie on the predicted lines. Right: the final loss divided by half the variance of the targets rises from about 0.3 to 0.9, predicted line and measured points; a dotted line at one is the constant function."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.2))
 for i, label in enumerate(("mean", "differences")):
     plotting.theory_and_measurement(
@@ -403,7 +403,7 @@ assert along[-1].mean() > 0.95
 assert np.abs(end_loss.mean(0) - predicted_loss).max() < 0.2
 
 # %% [markdown]
-# At depth 32, four and a half depth scales, the networks learn the mean label and stop.
+# At depth 32, four and a half depth scales, the networks learn the mean label and little else.
 # "Cannot fit" is a statement about *time*: for every finite $L$ the ordered kernel is still positive definite, and $t \sim N/(k_0(1-\lambda))$ would do;
 # but $1 - \lambda$ falls like $L\chi_1^L$, and a step size above $2/k_0$ makes the mean diverge (chapter 04), so the number of steps grows exponentially with depth.
 #
@@ -448,7 +448,7 @@ assert np.abs(end_loss.mean(0) - predicted_loss).max() < 0.2
 # $$\boxed{\;\; \frac{\Theta^L(x, x')}{q L} = \frac1{1 + a} + \kappa\,\frac{\log L}{L} + O\Big(\frac1L\Big), \quad \frac{1}{1+a} = \begin{cases} \frac14 & \text{ReLU} \\ \frac13 & \text{smooth}\end{cases}, \quad
 # \kappa = \frac{h}{1 + a} = \begin{cases} \frac38 \\ \frac13 - \frac{2\gamma}{9\beta^2}\end{cases} \;\;} \tag{3}$$
 #
-# The limit does not know the inputs: *any* two different images share a quarter (a third) of their squared gradient.
+# The limit does not know the inputs: the gradients of *any* two different images have the cosine $\frac14$ ($\frac13$).
 #
 # **A kink in the slope.** ELU is in between: $\phi''$ jumps at zero, by $\Delta = 1$. Then $\gamma = \infty$, and (3) does not hold.
 # (`critical_point(Elu(), 0.2).gamma` is 0.30: the average of $(\phi^{(3)})^2$ away from the jump, which means nothing here.)
@@ -583,7 +583,7 @@ _ = axes[0].legend()
 
 # %% [markdown]
 # The slope for ReLU is 0.375, not 0. On a log–log plot over two decades nobody would see it: the distance falls with a local slope of about $-0.93$, and a straight line through it looks convincing.
-# The sign of $\kappa$ depends on the activation: $\kappa < 0$ where $\gamma > \frac32\beta^2$, as for erf, and then the ratio crosses $\frac13$ and comes back from below.
+# The sign of $\kappa$ depends on the activation: $\kappa < 0$ where $\gamma > \frac32\beta^2$, as for erf, and then the ratio ends below $\frac13$; that of near inputs crosses $\frac13$ on the way.
 # GELU and SiLU at $\sigma_b = 0.2$ have $\kappa > 0$ (0.087 and 0.187, computed above). Do not look for monotone convergence.
 # ELU is smoother than ReLU and has the slowest rate of all: regularity is not a ladder, and a rate says nothing yet about what is kept.
 #
@@ -631,7 +631,7 @@ over_beta = np.polyfit(
 print(f"slope of log spread over log β: {over_beta.mean():.2f}")
 print("over ReLU: " + ", ".join(f"{n}: {g:.3g}" for n, g in gain.items()))
 
-# %% alt="Kernel ratio against depth from 1 to 1000, logarithmic axis. Two curves for each of ReLU and tanh with bias 0.2 and 0.05, for a near and a far pair of inputs. The ReLU curves have merged near one quarter at depth 100; those of tanh stay apart longer and merge towards one third, the later the smaller the bias."
+# %% alt="Kernel ratio against depth from 1 to 1000, logarithmic axis. Two curves for each of ReLU and tanh with bias 0.2 and 0.05, for a near and a far pair of inputs. The ReLU curves are nearly together at depth 100 and reach one quarter; those of tanh stay apart longer and come together towards one third, the later the smaller the bias."
 fig, ax = plt.subplots(figsize=(6.6, 3.4))
 for i, name in enumerate(("ReLU", "tanh, 0.2", "tanh, 0.05")):
     low, _, high = ratios[name].T
@@ -726,7 +726,7 @@ for name in CRITICAL:
     )
     print(f"spread falls with slope {slope:.2f}; λ_min/(qL) = {smallest[name][:, 0].mean():.4f}")
 
-# %% alt="Two panels over depth from 10 to 100000, logarithmic axis. Left: mean test output over mean label, for ReLU and erf, approaches the dashed predictions just below one. Right: standard deviation of the test outputs over test inputs, falling with slope close to minus one on logarithmic axes from 0.3 to 1e-4 or 1e-5."
+# %% alt="Two panels over depth from 10 to 100000, logarithmic axis. Left: mean test output over mean label, for ReLU and erf, approaches the predicted lines just below one. Right: standard deviation of the test outputs over test inputs, from depth 100 on, falling with slope close to minus one on logarithmic axes from about 0.1 to 1e-4."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2))
 for i, name in enumerate(CRITICAL):
     mean, error = plotting.mean_and_error(means[name])
@@ -828,7 +828,7 @@ print(f"with noise of 3/L in the kernel: {np.mean(in_noise):.2f}")
 assert np.abs(np.array(in_float32) - left_over).max() < 0.02
 assert np.mean(in_noise) < np.mean(left_over) - 0.1
 
-# %% alt="Two panels over depth 2 to 400. Left: explained share R squared; on the line it falls slowly, for ReLU to 0.04 at depth 400, for tanh and ELU later; chaotic erf falls to zero by depth 40, ordered erf stays at 0.6 up to depth 80 and then drops. Right: accuracy; on the line it stays between 0.73 and 0.85 at all depths, off the line it drops to chance, the chaotic one at depth 150, the ordered one at 400."
+# %% alt="Two panels over depth 2 to 400. Left: explained share R squared; on the line it falls slowly, for ReLU to 0.04 at depth 400, for tanh and ELU later; chaotic erf falls to zero by depth 40, ordered erf rises to 0.58, has 0.53 at depth 80 and then drops to zero. Right: accuracy; on the line it stays between 0.73 and 0.85 at all depths, off the line it drops to chance, the chaotic one at depth 150, the ordered one at 400."
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.5))
 for ax, which, label in zip(axes, (1, 0), ("explained share R²", "accuracy"), strict=True):
     for i, name in enumerate(quality):
@@ -853,7 +853,8 @@ _ = axes[0].legend()
 # On the line, ReLU at $L = 150$ explains a tenth of the targets, at $L = 400$ half of that; but its *accuracy* is still three quarters.
 # Even at $L = 10^4$, where the outputs are constant to a few thousandths, the largest of ten nearly equal outputs is right three times in four.
 # Why?
-# To first order in $1/L$ the output is (4) plus a constant times $\frac1L \sum_i l_0(x, x_i)\,(y_i - \bar y)$: a vote of the training images, with the head starts as weights.
+# To first order in $1/L$ the output is a number that is the same for every $x$, near (4), plus a constant times $\frac1L \sum_i l_0(x, x_i)\,(y_i - \bar y)$: a vote of the training images, with the head starts as weights.
+# Our classes are equally frequent, so (4) is 0 for all ten outputs; if they were not, (4) would decide, and every $x$ would get the most frequent class.
 # With $l_0 \propto 1/\theta$ alone one gets nearly the same accuracy ("weights 1/θ" in the output).
 # So the limit says nothing, but the *approach* to it says something, at every depth: a whisper of relative size $1/L$.
 # "Almost no information" is right about its size and wrong about its content.
@@ -865,7 +866,7 @@ _ = axes[0].legend()
 # Off the line the whisper is exponentially small.
 # In the chaotic phase the regression explains nothing beyond $L = 40$.
 # In the ordered phase it does well for surprisingly long, up to $L = 80$ or eleven depth scales:
-# only because it is solved with a ridge of $10^{-4}$ and sixteen digits, that is, *trained for an exponentially long time*.
+# only because the ridge is as small as $10^{-4}$, that is, because it is *trained for a long time* (we tried: with $10^{-2}$ $R^2$ is 0.08 there, and $L = 150$ takes $10^{-8}$ and float64).
 # This is the other side of the previous section, and Xiao et al. (2020) draw the distinction: ordered kernels *generalize* but cannot be *trained*, chaotic ones train and do not generalize.
 #
 # ## Real networks
@@ -1174,7 +1175,8 @@ for depth, value, error, count in (
 # - **The line must be hit.** With $\chi_1 = 1 - \epsilon$ the critical laws end at $L \approx 1/\epsilon$.
 #   Values rounded to three digits, as papers print them, have $\xi_c \approx 800$: good at $L = 100$, wrong at 1000.
 # - **Inputs must start at $q$.**
-#   If the first layer has another variance, smooth networks have a transient of length $\xi_q$; ReLU has none, but then images of different norm have different diagonals.
+#   If the first layer has another variance, tanh, erf and ELU have a transient of length $\xi_q$, and GELU and SiLU at small $\sigma_b$ leave $q$ altogether (chapter 06).
+#   ReLU has no transient, but then images of different norm have different diagonals.
 # - **ReLU next to $c = 1$** needs $1 - c$ itself: $\arccos c$ in float64 loses half the digits.
 # - We measured fully connected networks only, and digits only.
 #

@@ -190,11 +190,11 @@ $N$ functions $\Theta(\cdot, x_i)$ take independent values on them. In the limit
 due to the identity alone, $K = k_0[(1-\lambda)I + \lambda 11^T]$: each input is
 similar to itself and equally similar to all others. A kernel method transfers what it
 learned to a new $x$ by $\Theta(x, x_i)$, and these are all $k_0\lambda$: every $x$ gets
-$N\bar y/(N + 3)$. It memorises, as a table does. At finite depth the off-diagonal
+$N\bar y/(N + 3)$ (ReLU; $N + 2$ for smooth activations). It memorises, as a table does. At finite depth the off-diagonal
 entries differ by about $l_0(x, x_i)/L$, where the head start $l_0$ is larger for nearer
 inputs. So the outputs are the constant plus a vote of the training labels of size
 $1/L$. The largest of ten outputs does not care about the size, only about the
-order. It is lost as soon as noise is larger than $1/L$, such as the random
+order, if the classes are equally frequent (else $\bar y$ decides). It is lost as soon as noise is larger than $1/L$, such as the random
 kernel of a finite network.
 ### END SOLUTION
 """
