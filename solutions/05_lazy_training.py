@@ -130,7 +130,7 @@ check("05.3", scale_for_distance)
 # The measurement: three networks, each trained at five scales. Your prediction appears as a line through the points, for the first of them, once `scale_for_distance` is
 # written. On which side does it begin to fail, and why there?
 
-# %% alt="Distance travelled by three networks at the end of training, against the output scale from 0.3 to 1000, logarithmic. From a scale of three on the points fall with slope minus one, and lie a little below that line at the left end."
+# %% alt="Distance travelled by three networks at the end of training, against the output scale from 0.3 to 1000, logarithmic. From a scale of ten on the points fall with slope minus one, and lie a little below that line at the left end."
 SCALES = np.array([0.3, 1.0, 10.0, 100.0, 1000.0])
 
 
