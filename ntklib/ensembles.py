@@ -20,16 +20,51 @@ from ntklib import _checks, training
 from ntklib._convolutions import convolves
 from ntklib._ensemble_job import Build, Job, fitting, groups
 from ntklib.empirical.monte_carlo import check_builder
-from ntklib.models import ApplyFn, Params, check_output, functional
+from ntklib.models import ApplyFn, Params, Traced, check_output, functional
 from ntklib.training import Loss
 
 Optimizer = optax.GradientTransformation | Callable[..., optax.GradientTransformation]
 
 
+class Made:
+    """What `build` does, as a function of a key that returns (apply_fn, params) and does not call `build` again.
+
+    If `build` makes a pair with a Python function, which may be another one each time, it is called again. Two of these
+    objects are equal if they come from one function and do the same.
+    """
+
+    def __init__(self, build: Build, key: Array) -> None:
+        self.build = build
+
+        def member(key: Array) -> Any:
+            made = functional(build(nnx.Rngs(key)))
+            arrays = all(isinstance(leaf, (jax.Array, np.ndarray, float, complex)) for leaf in jax.tree.leaves(made))
+            return made if arrays else None
+
+        traced = Traced(member, key)
+        self._traced = traced if traced.returns_something else None
+
+    def __call__(self, key: Array) -> tuple[ApplyFn, Params]:
+        return functional(self.build(nnx.Rngs(key))) if self._traced is None else self._traced(key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Made) and (self.build, self._traced) == (other.build, other._traced)
+
+    def __hash__(self) -> int:
+        return hash((self.build, self._traced))
+
+    def __reduce__(self) -> tuple:
+        return _made_again, (self.build,)  # a traced program cannot be pickled
+
+
+def _made_again(build: Build) -> Made:
+    return Made(build, jax.random.key(0))
+
+
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["steps", "loss", "records", "params", "keys"],
-    meta_fields=["build", "chunk"],
+    meta_fields=["build", "chunk", "made"],
 )
 @dataclasses.dataclass(frozen=True, repr=False)
 class Ensemble:
@@ -43,6 +78,8 @@ class Ensemble:
         keys: The random keys with which the members were built, [M].
         build: The function that builds a member.
         chunk: The largest number of members that may be computed at once.
+        made: What `build` did at the training, as a function of a key. It stays the same if `build` reads a variable
+            that changes later, such as the variable of a loop.
     """
 
     steps: Int[Array, " T"]
@@ -52,6 +89,7 @@ class Ensemble:
     keys: Array
     build: Build
     chunk: int
+    made: Made
 
     def __len__(self) -> int:
         """Return M, the number of members."""
@@ -69,7 +107,7 @@ class Ensemble:
         """
         _checks.count("index", index, minimum=-len(self), maximum=len(self) - 1)
         params = jax.tree.map(lambda leaf: leaf[index], self.params)
-        return functional(self.build(nnx.Rngs(self.keys[index])))[0], params
+        return self.made(self.keys[index])[0], params
 
     def outputs(self, x: ArrayLike, *, centered: bool = False) -> Float[Array, "M N K"]:
         """Return the outputs f_m(x) of all members.
@@ -90,9 +128,9 @@ class Ensemble:
         x = _checks.model_inputs("x", x)
         # On a CPU, convolutions of several members at once take two to three times as long as those of the same members
         # one at a time.
-        alone = jax.default_backend() == "cpu" and _convolves(self.build, x.shape, x.dtype.name)
+        alone = jax.default_backend() == "cpu" and _convolves(self.made, x.shape, x.dtype.name)
         parts = [
-            _outputs(self.build, self.keys[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], self.params), x,
+            _outputs(self.made, self.keys[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], self.params), x,
                      bool(centered))
             for rows in groups(len(self), 1 if alone else self.chunk)
         ]  # fmt: skip
@@ -252,6 +290,7 @@ def ensemble(
 
     job = Job(build, make, loss_fn, inputs, targets, keys, settings, rows, batch_size, record)
     job.check(_abstract(build, keys[0]))
+    made = Made(build, keys[0])
     chunk = fitting(members, max_memory, job.bytes_of_a_member())
     all_groups = groups(members, chunk)
     finished = []
@@ -263,11 +302,11 @@ def ensemble(
                 finished.append((looks, state[0]))
             if interrupted:
                 break
-    return _joined(finished, keys, stops, members, build, chunk)
+    return _joined(finished, keys, stops, members, made, chunk)
 
 
 def _joined(
-    finished: list[tuple[list, Params]], keys: Array, stops: list[int], members: int, build: Build, chunk: int
+    finished: list[tuple[list, Params]], keys: Array, stops: list[int], members: int, made: Made, chunk: int
 ) -> Ensemble:
     """Return the members of all groups as one ensemble."""
     taken = len(finished[0][0])
@@ -279,7 +318,8 @@ def _joined(
             loss, records = jnp.zeros((len(jax.tree.leaves(params)[0]), 0)), None
         of_groups.append((loss, records, params))
     loss, records, params = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:members], *of_groups)
-    return Ensemble(jnp.asarray(stops[:taken], dtype=int), loss, records, params, keys[: len(loss)], build, chunk)
+    steps = jnp.asarray(stops[:taken], dtype=int)
+    return Ensemble(steps, loss, records, params, keys[: len(loss)], made.build, chunk, made)
 
 
 def _check_diverged(chosen: np.ndarray, diverged: str, loss: Array, step: int) -> None:
@@ -300,19 +340,23 @@ def _check_diverged(chosen: np.ndarray, diverged: str, loss: Array, step: int) -
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _outputs(build: Build, keys: Array, params: Params, x: Array, centered: bool) -> Array:
+def _outputs(made: Made, keys: Array, params: Params, x: Array, centered: bool) -> Array:
     def of_member(key: Array, params: Params) -> Array:
-        apply_fn, start = functional(build(nnx.Rngs(key)))
+        apply_fn, start = made(key)
         return apply_fn(params, x) - apply_fn(start, x) if centered else apply_fn(params, x)
 
     return jax.vmap(of_member)(keys, params)
 
 
 @functools.lru_cache(maxsize=64)
-def _convolves(build: Build, shape: tuple[int, ...], dtype: str) -> bool:
+def _convolves(made: Made, shape: tuple[int, ...], dtype: str) -> bool:
     """Whether members have convolutions."""
-    apply_fn, params = _abstract(build, jax.random.key(0))
-    return convolves(jax.make_jaxpr(apply_fn)(params, jax.ShapeDtypeStruct(shape, dtype)).jaxpr)
+
+    def outputs(key: Array, x: Array) -> Array:
+        apply_fn, params = made(key)
+        return apply_fn(params, x)
+
+    return convolves(jax.make_jaxpr(outputs)(jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype)).jaxpr)
 
 
 # ------------------------------------------------------------------------------------------------------- the checks

@@ -50,6 +50,24 @@ def singles_with_settings(batch_size):
     return singles(RATES, batch_size, ROWS, record_at=[0, 3, 20])
 
 
+def test_members_stay_the_networks_that_were_trained_if_build_reads_another_value_later():
+    """As in a loop over activations, whose variable `build` reads."""
+    trained = []
+    for activation in (ntk.Relu(), ntk.Tanh(), ntk.Elementwise(lambda x: jnp.sin(x))):
+        made: Any = lambda rngs: ntk.mlp([3, 7, 2], activation=activation, w_std=1.3, rngs=rngs)  # noqa: B023, E731
+        trained.append(ensemble(made))
+    for one in trained:
+        assert_close([training.mse(f, Y) for f in one.outputs(X)], one.loss[:, -1], rtol=1e-9)
+        apply_fn, params = one.member(1)
+        assert_close(training.mse(apply_fn(params, X), Y), one.loss[1, -1], rtol=1e-9)
+        assert_close(one.outputs(X) - one.outputs(X, centered=True), outputs_at_the_start(one), rtol=1e-9)
+
+
+def outputs_at_the_start(one):
+    found = [one.made(key) for key in one.keys]
+    return jnp.stack([apply_fn(params, X) for apply_fn, params in found])
+
+
 @pytest.mark.parametrize("max_memory", [1e9, 1.0])
 @pytest.mark.parametrize("batch_size", [None, 3])
 def test_members_are_those_of_as_many_calls_of_train(batch_size, max_memory):

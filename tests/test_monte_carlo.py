@@ -55,6 +55,24 @@ def test_monte_carlo_is_the_mean_and_error_of_single_kernels(max_memory):
         assert_close(error, kernels.std(0, ddof=1) / np.sqrt(draws), rtol=1e-4)
 
 
+class OneLayer(nnx.Module):
+    def __init__(self, std, rngs):
+        self.w = nnx.Param(std * jax.random.normal(rngs.params(), (6, 1)))
+
+    def __call__(self, x):
+        return x @ self.w[...]
+
+
+def test_build_is_read_anew_in_each_call():
+    """A variable that it reads may have changed since the last call, as in a cell of a notebook that is run again."""
+    std = [1.0]
+    build = lambda r: OneLayer(std[0], r)  # noqa: E731
+    first = ntk.monte_carlo_kernel(build, VECTORS, draws=2, key=jax.random.key(0))
+    std[0] = 3.0
+    second = ntk.monte_carlo_kernel(build, VECTORS, draws=2, key=jax.random.key(0))
+    assert_close(second.nngp, 9 * first.nngp, rtol=1e-5)
+
+
 def test_monte_carlo_compiles_nothing_for_further_draws():
     build = lambda r: ntk.mlp([6, 8, 2], w_std=1.0, rngs=r)  # noqa: E731
     with compilations() as compiled:

@@ -23,7 +23,7 @@ from ntklib.empirical.checks import Ready, check_kernel, check_outputs, check_sq
 from ntklib.empirical.kernels import by_representation
 from ntklib.empirical.plan import METHODS, Method, planned
 from ntklib.empirical.pure import Arguments, Function, batched, prepared, pure
-from ntklib.models import Model, functional
+from ntklib.models import Model, Traced, functional
 
 
 @jax.tree_util.register_dataclass
@@ -164,7 +164,7 @@ def _kernels(
     check_outputs(given.function, given.arguments, given.x1, given.x2, plan.precision)
     draw, (_, kernel) = _drawing(build, given, hidden, keys[0]), by_representation(first)
     for k in keys:
-        arguments, part = draw(build, given.function, hidden.function, k)
+        arguments, part = draw(k)
         arguments, inputs1, inputs2 = prepared(arguments, given.x1, given.x2)
         ntk = blocks.compute(plan.strategy, arguments, inputs1, inputs2, plan.dtype, plan.tiling, quiet=True)
         h1 = check_squares("x1", _in_parts(hidden, part, inputs1, max_memory))
@@ -195,16 +195,18 @@ def _draw(
     return arguments, others
 
 
-_draw_compiled = jax.jit(_draw, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled(draw: Traced, key: Array) -> tuple[Arguments, Arguments]:
+    return draw(key)
 
 
-def _drawing(build: Callable[[nnx.Rngs], Model], given: Ready, hidden: Ready, key: Array) -> Callable[..., Any]:
-    """Return `_draw` in compiled form, or as it is if `build` needs the values of its random numbers."""
+def _drawing(build: Callable[[nnx.Rngs], Model], given: Ready, hidden: Ready, key: Array) -> Callable[[Array], Any]:
+    """Return `_draw` as a function of a key, compiled unless `build` needs the values of its random numbers."""
+    draw = functools.partial(_draw, build, given.function, hidden.function)
     try:
-        jax.eval_shape(functools.partial(_draw_compiled, build, given.function, hidden.function), key)
+        return functools.partial(_compiled, Traced(draw, key))
     except Exception:  # an error with another cause occurs again when `build` is called
-        return _draw
-    return _draw_compiled
+        return draw
 
 
 def _in_parts(hidden: Ready, arguments: Arguments, x: Array, max_memory: float) -> Array:
