@@ -216,7 +216,7 @@ check("03.4", corrected_ntk)
 #
 # 10 minutes · difficulty 3 of 5 · rests on “Backward: Θ, the covariance of the gradients”
 #
-# In the step from layer $l$ to $l+1$ the older parameters contribute $\frac{\sigma_w^2}{n} \sum_{i,j} W_{ki} W_{kj}\, \phi'(h_i)\, \phi'(h_j')\, \Theta^l_{ij}(x, x')$, with $n^2$ terms. Two questions, two or three sentences each:
+# In the step from layer $l$ to $l+1$ the older parameters contribute $\frac{\sigma_w^2}{n} \sum_{i,j} W_{ik} W_{jk}\, \phi'(h_i)\, \phi'(h_j')\, \Theta^l_{ij}(x, x')$, with $n^2$ terms. Two questions, two or three sentences each:
 #
 # 1. Why do the $n(n-1)$ terms with $i \neq j$ not matter in the limit, although there are so many more of them?
 # 2. What is still random in a network of infinite width, and why can training nevertheless be described by a kernel that is not?
@@ -224,9 +224,9 @@ check("03.4", corrected_ntk)
 # %% written="03.5" points=3
 answer = r"""
 ### BEGIN SOLUTION
-1. For $i \neq j$ the units $h_i$ and $h_j$ share no weights of their own layer, so $\Theta^l_{ij}$ is zero for the first layer and of order $n^{-1/2}$ above it. Besides, $W_{ki} W_{kj}$ is a
+1. For $i \neq j$ the units $h_i$ and $h_j$ share no weights of their own layer, so $\Theta^l_{ij}$ is zero for the first layer and of order $n^{-1/2}$ above it. Besides, $W_{ik} W_{jk}$ is a
 product of independent, centred weights: a random sign. About $n^2$ terms of size $n^{-1/2}$ with random signs add up to $n \cdot n^{-1/2}$, and the factor $1/n$ leaves $n^{-1/2} \to 0$. The $n$ terms with $i = j$
-carry the positive factor $W_{ki}^2$ and a $\Theta^l_{ii}$ of order one: they add up to order $n$ and give the limit.
+carry the positive factor $W_{ik}^2$ and a $\Theta^l_{ii}$ of order one: they add up to order $n$ and give the limit.
 
 2. Each weight is random, and so is the function at the start: $f_0$ is a draw from a Gaussian process with covariance $\Sigma^L$. But the kernels $\Sigma$ and $\Theta$ are averages over units, and an average over infinitely many independent units
 is its expectation (law of large numbers). Training from $f_0$ involves the network through $\Theta$ only, which is fixed and stays fixed: the *dynamics* is deterministic, its starting point is not.

@@ -183,8 +183,8 @@ def barrier_on_a_quadratic(H, m, w1, w2):
     def risk(a):
         return start + slope * a + 0.5 * bend * a**2
 
-    # Only a parabola that is open downward has a maximum inside. If bend ≥ 0, as for every positive H, an end is the
-    # maximum, and the barrier is half of the difference of the ends.
+    # Only a parabola that is open downward has a maximum inside. If bend ≥ 0, as for a positive semidefinite H, an end
+    # is the maximum, and the barrier is half of the difference of the ends.
     inside = jnp.where(bend < 0, jnp.clip(-slope / jnp.where(bend < 0, bend, -1.0), 0.0, 1.0), 0.0)
     top = jnp.maximum(jnp.maximum(risk(0.0), risk(1.0)), risk(inside))
     return top - (risk(0.0) + risk(1.0)) / 2

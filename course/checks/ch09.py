@@ -198,7 +198,7 @@ def _(answer, rng):
             "it shrinks: the start is smaller.": 4.0,
         },
     )
-    return "Small outputs at the start are half of what centering does"
+    return "Smaller outputs at the start leave less variance, and centering leaves none of it"
 
 
 written(

@@ -206,7 +206,7 @@ def _(answer, rng):
             "N(K − 1) is what softmax can see; the parameters reach less of it.",
         )
         expect.that(probabilities == want[1], "the dimension of the probabilities is not right.")
-    return "In the chapter softmax sees 9,000 directions, and 2,538 parameters reach a quarter of them"
+    return "In the chapter softmax sees 9,000 directions, and 2,538 parameters reach at most 28 % of them"
 
 
 @task(

@@ -221,7 +221,7 @@ def _(answer, rng):
     saddle = basis @ np.diag(np.r_[-2.0, np.linspace(1.0, 3.0, size - 1)]) @ basis.T
     cases = (
         ("a saddle, with the top inside", saddle, m - d + 0.3 * e, m + 1.4 * d + 0.5 * e),
-        ("a positive H", positive, m + 0.5 * d, m - 0.4 * e + 0.9 * d),
+        ("a positive semidefinite H", positive, m + 0.5 * d, m - 0.4 * e + 0.9 * d),
         ("a saddle, with the top at an end", saddle, m + 0.4 * d + 0.2 * e, m + 1.5 * d + 0.3 * e),
     )
     grid = np.linspace(0.0, 1.0, 11)
@@ -258,7 +258,7 @@ def _(answer, rng):
             )
         got = expect.call(answer, H, m, w1, w2)
         expect.number(got, want, f"the barrier ({name})", rtol=5e-4, slips=slips)
-    return "Where H is positive there is no hill: the barrier is half of the difference of the ends"
+    return "Where H is positive semidefinite there is no hill: the barrier is half of the difference of the ends"
 
 
 @task(
