@@ -471,7 +471,7 @@ assert np.abs(end_loss.mean(0) - predicted_loss).max() < 0.2
 # A test that tells the rates apart: the distance to the limit times $L$ must rise with $\log L$ on a straight line of slope $\kappa$, where $O(1/L)$ would be flat.
 # For ELU the distance times $\sqrt L$ must become flat, at $-0.403$ for $\sigma_b = 0.2$.
 #
-# ELU has no closed form, and a layer by quadrature is too slow for a million of them.
+# For ELU the library has no closed form, and a layer by quadrature is too slow for a million of them.
 # But one layer is a function of $\delta$ alone. Where $\phi'$ has a kink, it is a smooth function of $\sqrt\delta$: we compute it at 24 points and put polynomials through them.
 
 # %%
