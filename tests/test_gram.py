@@ -58,6 +58,12 @@ def test_networks_that_differ_in_a_hyperparameter_have_kernels_of_their_own(numb
         assert_close(ntk.gram(made, x), made.kernel(x).ntk, rtol=1e-10)
 
 
+def test_a_hyperparameter_that_is_traced_is_refused_like_traced_inputs():
+    x, last = normal(0, 4, 3), ntk.Dense(3, 1, w_std=1.0, rngs=RNGS)
+    with pytest.raises(TypeError, match="outside of `jit`, `grad` and `vmap`; inside of them use"):
+        jax.grad(lambda a: ntk.gram(ntk.Serial(Scaled(a), last), x).sum())(1.5)
+
+
 # ------------------------------------------------------------------------------------------------ polynomials, duals
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 from tqdm import tqdm
@@ -77,7 +78,7 @@ class Tiles:
     ) -> None:
         _checks.instance("net", net, Layer, "such as `ntklib.mlp(...)`")
         _checks.choice("kernel", kernel, ("ntk", "nngp"))
-        if _checks.is_traced(x1, x2):
+        if _checks.is_traced(x1, x2, *(value for _, layer in nnx.iter_modules(net) for value in vars(layer).values())):
             raise TypeError(
                 "Kernel matrices are computed tile by tile outside of `jit`, `grad` and `vmap`; inside of them use "
                 "`net.kernel(x1, x2).ntk`, which can be compiled and differentiated."
