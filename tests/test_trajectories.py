@@ -54,6 +54,20 @@ def test_children_have_their_parents_momentum_and_orders_of_their_own(trained):
     assert_close(spawned.loss[1, 1], ntk.training.mse(spawned.apply_fn(spawned.child(1, 1)[1], X), Y))
 
 
+def test_a_loss_is_read_anew_in_each_run():
+    """A variable that it reads may have changed, as in a cell of a notebook that is run again."""
+    factor = [1.0]
+    loss = lambda outputs, y: factor[0] * jnp.mean((outputs - y) ** 2)  # noqa: E731
+    for number in (1.0, 3.0):
+        factor[0] = number
+        how: Any = {"steps": 2, "loss": loss, **RUN}
+        exact = ntk.train(MODEL, X, Y, **how).loss
+        followed = ntk.follow(MODEL, X, Y, measures=["function_distance"], probe=X, **how)
+        assert_close(followed.loss, exact, rtol=1e-12)
+        spawned = ntk.spawn(MODEL, X, Y, spawn_at=[0], child_keys=RUN["key"][None], children=1, **how)
+        assert_close(spawned.loss[0, 0], exact[-1], rtol=1e-12)
+
+
 def test_runs_of_one_architecture_share_a_program():
     how: Any = {"steps": 4, "spawn_at": [0, 2], **RUN}
     first, other, x = ntk.spawn(MODEL, X, Y, **how), small_net(1), X + 1

@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 
 from ntklib import _checks, training
 from ntklib.evolution import _models
-from ntklib.models import ApplyFn, Model, Params, check_output
+from ntklib.models import ApplyFn, Model, Params, Traced, check_output
 from ntklib.training import Loss
 
 #: The parameters and the state of the optimizer.
@@ -45,16 +45,34 @@ class Problem:
 
     def advance(self, state: State, key: Array, start: int, stop: int) -> State:
         """Take the steps `start` to `stop` − 1, with batches drawn with `key`, and return the state after them."""
-        how = self.loss, self.optimizer, self.batch_size
+        how = self._loss, self.optimizer, self.batch_size
         return jax.block_until_ready(_advance(*how, self._function, self.x, self.y, key, state, start, stop))
 
     def full_loss(self, params: Params) -> Array:
         """Return the loss over all examples."""
-        return _full_loss(self.loss, self._function, self.x, self.y, params)
+        return _full_loss(self._loss, self._function, self.x, self.y, params)
+
+    @functools.cached_property
+    def _loss(self) -> Loss:
+        if self.loss in (training.mse, training.cross_entropy):
+            return self.loss
+        outputs = jax.eval_shape(self.apply_fn, self.params, self.x)
+        return _Compared(self.loss, Traced(self.loss, outputs, self.y))
 
     @functools.cached_property
     def _function(self) -> ApplyFn:
         return as_argument(self.apply_fn)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compared:
+    """A loss of a user that is compared by what it does, because a variable that it reads may have changed."""
+
+    loss: Loss = dataclasses.field(compare=False)
+    traced: Traced
+
+    def __call__(self, outputs: Array, targets: Array) -> Array:
+        return self.loss(outputs, targets)
 
 
 def problem(
