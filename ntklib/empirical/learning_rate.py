@@ -118,7 +118,9 @@ def empirical_max_learning_rate(
     if not cost.pushes_forward:
         raise TypeError(costs.NO_PUSH)
     check_outputs(function, arguments, x, None, cost.precision)
-    start = jax.random.normal(jax.random.key(0) if key is None else key, (len(x), k), cost.dtype)
+    # Drawing a vector and reshaping it gives the same numbers as drawing the array, and compiles up to four times as
+    # fast.
+    start = jax.random.normal(jax.random.key(0) if key is None else key, (len(x) * k,), cost.dtype).reshape(-1, k)
     arguments, x, start = prepared(arguments, x, start)
     most = min(max_products, start.size)
     value, residual, products = _lanczos(function, arguments, x, start, jnp.asarray(rtol, start.dtype), most)
