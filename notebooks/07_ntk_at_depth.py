@@ -19,6 +19,7 @@
 
 # %%
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -272,8 +273,9 @@ def draw(key, d, width, depth, outputs):
     keys = iter(jax.random.split(key, 6))
 
     def layer(*shape):
-        bias = (*shape[:-2], shape[-1])
-        return tuple(jax.random.normal(next(keys), s, jnp.float32) for s in (shape, bias))
+        shapes = shape, (*shape[:-2], shape[-1])
+        flat = [jax.random.normal(next(keys), (math.prod(s),), jnp.float32) for s in shapes]
+        return tuple(a.reshape(s) for a, s in zip(flat, shapes, strict=True))  # vectors compile faster
 
     return {
         "first": layer(d, width),
