@@ -119,7 +119,7 @@ if predict("13.3") is not None:
             info = lapack.dpotrf(k[np.ix_(s, s)], lower=1)[1]
             found.append(info or 1401)
         print(
-            f"{bits:2d} bits: met at {np.median(found):.2g} images; your prediction times {np.median(found) / guess:.1f}"
+            f"{bits:2d} bits: met at {np.median(found):.0f} images; your prediction times {np.median(found) / guess:.1f}"
         )
 
 # %% [markdown]

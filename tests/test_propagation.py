@@ -270,6 +270,12 @@ def test_a_jump_between_two_near_inputs_is_seen(delta):
     assert_close(got, propagation.decorrelation_map(ntk.RectifiedMonomial(0), 1.0, 0.1, delta, q=1.0), rtol=1e-12)
 
 
+def test_a_variance_of_zero_repels_where_phi_jumps():
+    """For sign every variance above zero becomes σ_w² in one layer."""
+    assert ntk.fixed_points(ntk.Sign(), 1.5, 0.0) == [(0.0, np.inf), (pytest.approx(2.25), pytest.approx(0.0))]
+    assert ntk.fixed_points(ntk.Sign(), 0.0, 0.0) == [(0.0, 0.0)]
+
+
 def test_a_mean_that_overflows_is_refused():
     with pytest.raises(ValueError, match="grows too fast"):
         propagation.variance_map(ntk.Elementwise(jnp.exp), 1.0, 0.0, 1e4)

@@ -302,4 +302,4 @@ def _(answer, rng):
         overall > 0.8,
         "over all values the correlation is not above 0.8: let the onset matter more than the network.",
     )
-    return "At every onset a network with a larger `a` has a smaller `b`, and the pot says the opposite"
+    return "At every onset a network with a larger `a` has a smaller `b`, and all networks together say the opposite"

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from typing import Any, Literal
 
 import jax
@@ -24,7 +25,7 @@ from ntklib.depth.propagation import (
     require_smooth,
     square,
 )
-from ntklib.duals.integrals import MODERATE, derivative
+from ntklib.duals.integrals import MODERATE, derivative, jump
 from ntklib.layers import Elementwise
 
 #: The variances at which the variance map is tabulated to find its fixed points: from 1e-9 to 9.6e15, each 1.0575 times
@@ -112,7 +113,7 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
     found = []
     homogeneous = is_homogeneous(fn)
     if float(b) == 0 and float(fn(jnp.zeros(()))) == 0:
-        at_zero = float(w**2) * (float(_gain(activation)) if homogeneous else slope_at_zero(fn))
+        at_zero = float(w**2) * (float(_gain(activation)) if homogeneous else slope_at_zero(fn)) if w > 0 else 0.0
         if not homogeneous or abs(at_zero - 1) > _CRITICAL:
             found.append((0.0, at_zero))
     if not homogeneous:
@@ -133,7 +134,12 @@ def fixed_points(activation: Elementwise, w_std: float, b_std: float) -> list[tu
 
 
 def slope_at_zero(fn: ScalarFunction) -> float:
-    """Return the slope of q ↦ E[φ(√q Z)²] at q = 0 if φ(0) = 0: the mean of φ'(0)² from the right and from the left."""
+    """Return the slope of q ↦ E[φ(√q Z)²] at q = 0 if φ(0) = 0: the mean of φ'(0)² from the right and from the left.
+
+    It is ∞ if φ jumps at zero.
+    """
+    if jump(fn):
+        return math.inf
     slope, beside = derivative(fn), 1e-30
     squares = [float(slope(jnp.asarray(x))) ** 2 for x in (beside, -beside)]
     return sum(squares) / 2 if max(squares) > beside else 0.0

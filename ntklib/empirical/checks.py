@@ -130,14 +130,17 @@ def _check_equal(
 
 def _without_zeros(arguments: Arguments) -> Arguments | None:
     """Return the arrays of a model with small random numbers in place of zero parameters; None if none is zero."""
-    if not any(bool((leaf == 0).any()) for leaf in arguments.leaves):
-        return None
-    keys = jax.random.split(jax.random.key(1), len(arguments.leaves))
-    moved = [
-        jnp.where(leaf == 0, _SMALL * jax.random.normal(key, leaf.shape, leaf.dtype), leaf)
-        for key, leaf in zip(keys, arguments.leaves, strict=True)
-    ]
-    return arguments._replace(leaves=moved)
+    random = np.random.default_rng(1)  # NumPy, because JAX would compile a program for each shape
+    moved = list(arguments.leaves)
+    for i, leaf in enumerate(moved):
+        zero = np.asarray(leaf) == 0 if leaf.is_fully_addressable else np.zeros(1, bool)  # not on several hosts
+        if zero.any():
+            values = np.array(leaf)
+            values[zero] = _SMALL * random.standard_normal(int(zero.sum()))
+            moved[i] = jax.device_put(values, leaf.sharding)
+    return (
+        None if all(a is b for a, b in zip(moved, arguments.leaves, strict=True)) else arguments._replace(leaves=moved)
+    )
 
 
 def is_staged(*values: Any) -> bool:
