@@ -1,8 +1,10 @@
-"""The empirical NTK as a sum over affine layers.
+"""The empirical NTK as a sum over affine layers, plus the products of the Jacobians of all other parameters.
 
-A layer contributes Σ_ts (a_t · a'_s)(δ_kt · δ'_ls) to Θ_kl(x, x'), where a_t are the inputs of the layer at position
-t, and δ_kt the derivatives of output k with respect to the outputs of the layer at t. For a layer with one position no
-Jacobian is formed.
+A position is a place at which a layer uses the same weights: a pixel of the output of a convolution, or an element of
+a sequence. A dense layer on vectors has one. A layer z = s·a W + s_b·b contributes Σ_ts (a_t · a'_s)(δ_kt · δ'_ls) to
+Θ_kl(x, x'). Here a_t holds s times the inputs of the layer at position t, and s_b as a further entry if there is a
+bias; δ_kt are the derivatives of output k with respect to the outputs of the layer at t. For a layer with one position
+no Jacobian is formed.
 """
 
 import functools
@@ -22,13 +24,15 @@ from ntklib.empirical.program import Program
 from ntklib.empirical.pure import Arguments, Function, vary, varying_axes
 from ntklib.empirical.terms import Term
 
-# The time of a multiplication and an addition outside of a matrix product, relative to the time inside of one.
+# How many times longer one multiplication and addition takes outside of a matrix product than inside a matrix product.
 _ELEMENTWISE = 8
 
 
 class Sizes(NamedTuple):
-    """The sizes of a layer: positions T, inputs n (one more for a bias), units o.
+    """The sizes of a layer: T positions, n inputs of one unit at one position, and o units.
 
+    For a convolution these inputs are the entries of a patch, and the units are the output channels. A bias counts as
+    one more input.
     `factors` says whether the factors a and δ of the layer are kept. If not, its Jacobian is kept.
     """
 
@@ -39,22 +43,25 @@ class Sizes(NamedTuple):
 
 
 def sizes(program: Program, layer: AffineLayer, k: int, outputs: str) -> Sizes:
-    """Return the sizes of a layer. Choose its factors or its Jacobian by the number of operations.
+    """Return the sizes of a layer, with the choice between its factors and its Jacobian.
 
-    Factors need the products a·a' and δ·δ' of T² pairs of positions. A Jacobian [n, K, o] needs one product.
+    With one position the factors are chosen. Otherwise the choice is that with fewer operations, which are weighted by
+    `_ELEMENTWISE` outside of matrix products. For each pair of examples factors need the products a·a', of length n,
+    and δ·δ', of length o, of T² pairs of positions. A Jacobian needs products of length n·o, for no pairs of positions.
+    `k` is the number K of all outputs, also if a block holds fewer.
     """
     shape = program.shapes[layer.tap].shape
     o = math.prod(shape[a] for a in affine.feature_axes(program, layer))
     t = math.prod(shape) // o
     n = math.prod(program.shapes[program.leaves[layer.weight.leaf]].shape) // o + (layer.bias is not None)
-    # The number of pairs (k, l) of outputs for which δ_k·δ'_l is computed, and of those whose results are kept apart.
+    # For how many pairs (k, l) of outputs δ_k·δ'_l is computed, and how many results these give: "mean" adds them up.
     matrix, count = {"mean": (k, 1), "diagonal": (k, k), "full": (k * k, k * k)}[outputs]
     return Sizes(t, n, o, t == 1 or t * t * (n + matrix * o + count * _ELEMENTWISE) < matrix * n * o)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def features(function: Function, outputs: str, arguments: Arguments, x: Array, basis: Array) -> list[Term]:
-    """Return the terms for a batch of examples and some of the outputs.
+    """Return the terms (see `terms`) for a batch x [B, ...] and some outputs: `Factors` first, then Jacobians.
 
     `basis` [k, K] has the rows of the identity for these outputs.
     """
@@ -76,9 +83,10 @@ def features(function: Function, outputs: str, arguments: Arguments, x: Array, b
 def _over_examples(
     of_one: Callable[..., list[Array]], arguments: Arguments, basis: Array, x: Array
 ) -> tuple[list[Array], list[bool]]:
-    """Return the arrays of all examples, and for each array whether it is the same for all examples.
+    """Return the arrays that `of_one` makes, for all examples, and whether each is known to be the same for all.
 
-    An array that is the same has no axis of examples, for instance the δ of all layers after the last nonlinearity.
+    An array that is the same has no axis of examples. So has, for instance, the δ of a layer after the last
+    nonlinearity. Other arrays have the examples along their first axis.
     """
     closed = jax.make_jaxpr(of_one)(arguments, basis, jax.eval_shape(lambda x: x[0], x))
     varies = _depends(closed, len(closed.jaxpr.invars) - 1)
@@ -97,14 +105,19 @@ def _of_one(
     basis: Array,
     x: Array,
 ) -> list[Array]:
-    """Return the arrays of one example: a [T, n] and δ [k, T, o] of layers with factors, then Jacobians after `cut`."""
+    """Return the arrays of one example.
+
+    They are a [T, n] and δ [k, T, o] of each layer with factors in turn, then the Jacobians of the other layers and of
+    the other parameters, as `terms.cut` returns them.
+    """
     inputs, deltas, jacobians = _derivatives(program, division, arguments, basis, x)
     pairs, wide = [], []
     for size, a, delta in zip(kinds, inputs, deltas, strict=True):
         if size.factors:
             pairs += [a.T, delta]
             continue
-        # Without the barrier XLA would compute δ, and all residual branches before it, a second time to transpose it.
+        # Without the barrier XLA would merge the computation of δ into this transposition, and would do it twice,
+        # together with that of all residual branches on which δ depends.
         flat = jax.lax.optimization_barrier(delta).swapaxes(0, 1).reshape(size.positions, -1)
         entries = jnp.matmul(a, flat, precision=jax.lax.Precision.HIGHEST)
         wide.append(terms.cut(outputs, entries.reshape(size.inputs, len(basis), size.units)))
@@ -116,7 +129,7 @@ def _derivatives(
 ) -> tuple[list[Array], list[Array], list[Array]]:
     """Return, for one example, the inputs [n, T] and the δ [k, T, o] of each layer, and the other Jacobians [k, p].
 
-    All come from one evaluation, and one backward pass for all outputs together.
+    All come from one evaluation, and from k backward passes, one for each output, which `vmap` does together.
     """
     (layers, plain), leaves = division, arguments.leaves
 
@@ -137,7 +150,10 @@ def _derivatives(
 
 
 def _depends(closed: Any, argument: int) -> list[bool]:
-    """Return for each result of a jaxpr whether it depends on an argument."""
+    """Return for each result of a jaxpr whether it may depend on an argument.
+
+    If one operand of an operation depends on the argument, all results of the operation count as depending on it.
+    """
     found = {closed.jaxpr.invars[argument]}
     for eqn in closed.jaxpr.eqns:
         if any(not isinstance(v, core.Literal) and v in found for v in eqn.invars):

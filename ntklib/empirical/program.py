@@ -1,4 +1,7 @@
-"""A model of one example as a list of operations on numbered values: its jaxpr, with calls replaced by their bodies."""
+"""A model, applied to one example, as a list of operations.
+
+The list is the jaxpr of the model, in which each value has a number, and most calls are replaced by their bodies.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,7 +14,8 @@ from jax.extend import core
 from ntklib import _checks
 from ntklib.empirical.pure import Arguments, Function
 
-# Calls that are replaced by their bodies. Calls with derivatives of their own (custom_jvp, custom_vjp) are kept.
+# Calls that are replaced by their bodies. Calls with derivatives of their own (custom_jvp, custom_vjp) are kept, unless
+# `opened` in `read` says otherwise.
 _INLINED = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
 
 
@@ -27,7 +31,12 @@ class Equation(NamedTuple):
 class Program:
     """A function f(leaves, fixed, x) of one example x, as a list of operations on numbered values.
 
-    Values are given by their numbers: `leaves`, `fixed`, `x`, `output`, and the keys of `constants`.
+    `leaves` are the parameters, and `fixed` the other arrays of the model (see `pure.Arguments`). x has no axis of
+    examples, and the result is [K]. Most values between them have a first axis of length 1, because the model is called
+    on a batch of one example.
+
+    The number of a value is its place in `shapes`. The fields `leaves`, `fixed`, `x` and `output` hold such numbers,
+    and `constants` maps them to arrays.
     """
 
     shapes: list[Any] = dataclasses.field(default_factory=list)  # for each value an object with .shape and .dtype
@@ -58,16 +67,17 @@ _traced = jax.jit(Function.__call__, static_argnums=0)
 def read(
     function: Function, arguments: Arguments, example: Any, opened: Callable[[core.JaxprEqn], Any] | None = None
 ) -> Program:
-    """Return the program of a model for one example. Only shapes and types of the given arrays are used.
+    """Return the program of a model for one example.
 
-    `opened` is a function of an equation. It returns the body if the equation is a further call to be replaced, and
-    None if not. If that call has derivatives of its own, the program has the derivatives of the body instead.
+    Of the given arrays only shapes and types are used, and of traced ones the axes of `jax.shard_map` over which they
+    vary. `opened` is a function of a `JaxprEqn`. It returns the body if the equation is a further call to be replaced,
+    and None if not. If that call has a derivative of its own, a derivative of the program is that of the body instead.
     """
     given = types((arguments, example))
     closed: Any = _traced.trace(function, *given).jaxpr
     if len(closed.jaxpr.invars) != len(jax.tree.leaves(given)):
-        # A function made under `vmap` or `jit` closes over traced values. `jit` makes them arguments, and `make_jaxpr`
-        # constants.
+        # The function closes over traced values: it was made under `vmap` or `jit`. They are further arguments of the
+        # jaxpr of `jit`. In that of `make_jaxpr` they are constants, as they should be.
         closed = jax.make_jaxpr(function)(*given)
     program = Program()
     inputs = [program.new(v.aval) for v in closed.jaxpr.invars]
@@ -79,7 +89,10 @@ def read(
 
 
 def types(values: Any) -> Any:
-    """Return a `jax.ShapeDtypeStruct` for each array, which for a traced array has the axes over which it varies."""
+    """Return a `jax.ShapeDtypeStruct` for each array.
+
+    That of a traced array also says over which axes of `jax.shard_map` the array varies.
+    """
     if _checks.is_traced(*jax.tree.leaves(values)):
         return jax.eval_shape(lambda values: values, values)
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), values)
@@ -91,6 +104,7 @@ def body_of(eqn: core.JaxprEqn) -> Any:
 
 
 def _inline(program: Program, closed: Any, inputs: Sequence[int], opened: Callable[[core.JaxprEqn], Any]) -> list[int]:
+    """Append the operations of a jaxpr whose arguments are the values `inputs`. Return the numbers of its results."""
     jaxpr = closed.jaxpr if hasattr(closed, "jaxpr") else closed
     numbers = dict(zip(jaxpr.invars, inputs, strict=True))
     for var, value in zip(jaxpr.constvars, getattr(closed, "consts", ()), strict=True):

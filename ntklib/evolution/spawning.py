@@ -1,4 +1,4 @@
-"""Children of a network: copies that are made during its training, and trained to the end with other batches."""
+"""Children of a network: copies that are made during its training, and trained to the end with their own batches."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,8 @@ class Spawned:
     """The result of `spawn`: parents, which are the network at T times, and C children of each parent.
 
     Args:
-        steps: The step numbers at which the children were spawned, [T].
+        steps: The step numbers at which the children were spawned, [T]. After Ctrl-C only those whose children are
+            finished.
         apply_fn: The function of parents and children.
         parents: The parameters of the parents, with a first axis of length T.
         children: The parameters of the children at the end of their training, with two first axes [T, C].
@@ -42,6 +43,9 @@ class Spawned:
     def parent(self, time: int) -> tuple[ApplyFn, Params]:
         """Return the parent at `steps[time]` as a model (apply_fn, params).
 
+        Args:
+            time: An index into `steps`, from −T to T − 1; not a step number.
+
         Raises:
             TypeError: If `time` is not a whole number.
             ValueError: If `time` is out of range.
@@ -51,6 +55,10 @@ class Spawned:
 
     def child(self, time: int, index: int) -> tuple[ApplyFn, Params]:
         """Return one of the C children of the parent at `steps[time]` as a model (apply_fn, params).
+
+        Args:
+            time: An index into `steps`, from −T to T − 1; not a step number.
+            index: Which child, from −C to C − 1.
 
         Raises:
             TypeError: If `time` or `index` is not a whole number.
@@ -79,7 +87,8 @@ def spawn(
     """Train a network, copy it at several times, and train the copies to the end with batches of their own.
 
     A copy, called a child, starts with the parameters and the optimizer state (momentum, step counts) of the network,
-    its parent. It is trained on the same data until `steps`, with batches that are drawn with another key.
+    its parent. It is trained on the same data until `steps`, with batches that are drawn with a
+    key of its own, by default not that of the parent.
 
     Args:
         model: A model as in `train`. It is not changed.
@@ -87,24 +96,25 @@ def spawn(
         y: Targets, as in `train`.
         optimizer: Any Optax transformation.
         steps: The step at which the training of the children ends, counted from the start of the parent.
-        spawn_at: The steps at which the parent is copied, ascending; 0 is before the first update. The parent is
-            trained up to the last of these steps only.
-        batch_size: The number of examples in each step, as in `train`.
+        spawn_at: The steps at which the parent is copied, at least one, strictly ascending; 0 is before the first
+            update. The parent is trained up to the last of these steps only.
+        batch_size: The number of examples in each step, drawn as in `train`. Unlike there it must be given.
         key: A JAX key for the parent's batches.
         children: C, the number of children at each time.
-        child_keys: The keys of the children's batches, [C]. By default they are made from `key`.
+        child_keys: The keys of the children's batches, [C], typed keys as `jax.random.key` makes them. By default they
+            are made from `key`.
         loss: As in `train`.
         progress: As in `train`.
 
     Returns:
-        A `Spawned`, which has the parents and the children as models. After Ctrl-C it has the times whose children are
-        finished; if there are none, KeyboardInterrupt is raised.
+        A `Spawned`. Its methods `parent` and `child` return the networks as models. After Ctrl-C it has only the
+        parents all of whose children are finished; if there are none, KeyboardInterrupt is raised.
 
     Raises:
-        TypeError: As for `train`; if `spawn_at` is None or `child_keys` are not keys; inside `jit`.
-        ValueError: As for `train`; if `spawn_at` are not ascending steps from 0 to `steps`; if there are not C
-            `child_keys`.
-        FloatingPointError: If the loss of a child is not finite at the end.
+        TypeError: As for `train`; if `spawn_at` is None or `child_keys` are not typed keys; inside `jit`.
+        ValueError: As for `train`; if `spawn_at` is empty, or not strictly ascending whole numbers between 0 and
+            `steps`, both included; if there are not C `child_keys`.
+        FloatingPointError: If the loss of a child is not finite at the end. Nothing is returned then.
 
     Example:
         >>> import ntklib as ntk
@@ -120,11 +130,14 @@ def spawn(
         True
 
     Note:
-        The batch of step i depends on i and on the key of the run alone. Therefore child c of each parent draws the
-        same batch in step i, children of one parent with equal keys are equal to the bit, and a child with the parent's
-        key continues as the parent would. The children take Σ_t C (steps − t) steps in all. The parameters of all
-        T (C + 1) networks are kept. All runs share one compiled program, and so do later calls with the same optimizer
-        object for networks of the same architecture.
+        The batch of step i depends on i and on the key of the run alone. Therefore the c-th children of different
+        parents draw the same batch in a step that both take. Two children of one parent with equal keys end with the
+        same parameters, on a CPU to the bit. A child with the parent's key continues the parent's own run.
+
+        The children take C · Σ (steps − s) steps in all, summed over the steps s in `spawn_at`. The parameters of all
+        T (C + 1) networks are kept; while they are stacked at the end, those of the children are there three times. All
+        runs share one compiled loop, and so do later calls with the same optimizer object, `loss`, `batch_size` and
+        shapes of `x` and `y`, for networks of one architecture.
 
     References:
         Fort et al. 2020 (2010.15110); Frankle et al. 2020 (1912.05671).
@@ -191,7 +204,7 @@ def _child_keys(key: Array, children: int, child_keys: Any) -> Array:
         return jax.random.split(jax.random.fold_in(key, 2**32 - 1), children)
     if not (isinstance(child_keys, jax.Array) and jnp.issubdtype(child_keys.dtype, jax.dtypes.prng_key)):
         raise TypeError(
-            f"`child_keys` must be keys [C], e.g. `jax.random.split(jax.random.key(1), {children})`; got "
+            f"`child_keys` must be typed keys [C], e.g. `jax.random.split(jax.random.key(1), {children})`; got "
             f"{_checks.shown(child_keys)}."
         )
     if child_keys.shape != (children,):
