@@ -15,7 +15,7 @@
 # $f(x)$ they make. **When the parameters take a gradient step, what does the function do?** Is there a rule for it that mentions
 # functions only, and no parameters?
 #
-# There is, and it holds for every differentiable model. This chapter derives it, tests it on images, and uses it.
+# There is, with one kernel in which the parameters remain, and it holds for every differentiable model. This chapter derives it, tests it on images, and uses it.
 
 # %%
 import itertools
@@ -124,7 +124,7 @@ def rms(a, axis=None):
 #
 # This is **kernel gradient descent on the function**. Three things are easy to get wrong: the $1/N$ comes from the loss (a loss
 # that *sums* over examples has none); the residual is $f - y$ and the sign in front is minus; and the labels enter through $r$ only:
-# $\Theta$ knows the network and the inputs, not the targets.
+# $\Theta$ knows the parameters and the inputs, and the targets only through where training has taken the parameters.
 #
 # **Infinitely small steps.** Let $t = \eta \cdot \text{steps}$ and $\eta \to 0$; the error term dies:
 #
@@ -133,7 +133,7 @@ def rms(a, axis=None):
 # $$
 #
 # Exact, for every width. But look at the index of $\Theta_t$: the kernel is that of the present parameters, and it may change
-# while they move. That it hardly does in *wide* networks is another statement, which comes below and in chapter 03.
+# while they move. That it hardly does in *wide* networks of this parameterization is another statement, which comes below and in chapter 03.
 #
 # ## The kernel of a network
 #
@@ -522,7 +522,7 @@ assert worst < 0.05, "each band should decay as predicted"
 # The bands die one after the other, as predicted. (The first point of mode 1 lies below its line: a step of $\eta = 1/4$ is not
 # infinitely small, and multiplies this mode by $1 - \eta \lambda_1/N \approx 0.83$ where the flow has $e^{-\eta\lambda_1/N} \approx 0.84$, four times until $t = 1$.)
 #
-# The first mode is near the constant pattern, all images up or down together: nearly all entries of this $\Theta$ are positive, so its components have one sign. Before anything else, this network learns
+# The first mode is near the constant pattern, all images up or down together: nearly all entries of this $\Theta$ are positive, and its components have one sign. Before anything else, this network learns
 # roughly the mean of the targets. The last few modes have time constants one to four hundred times longer. They are patterns that flip between images
 # which the kernel finds alike; fitting them takes long, and whether it helps on test images is another matter. This is why
 # *stopping early* acts as a regularizer: it leaves out the modes that come late (chapter 12).
@@ -676,23 +676,23 @@ for wanted in ("mean", "diagonal", "full"):
 # %% [markdown]
 # For the mean over outputs Jacobians are cheaper here, for full blocks products are. Memory decides as often: the Jacobians of
 # a thousand images fill a machine, so the library works in tiles. In
-# convolutional networks each weight is used at every pixel, $F \gg P$, and Jacobians win over products. The default, `method="auto"`, counts the operations of both and of a
+# convolutional networks each weight is used at every pixel, $F \gg P$, and Jacobians win over products, unless all blocks of many outputs are wanted. The default, `method="auto"`, counts the operations of both and of a
 # third way, `"layerwise"`, which uses that the derivative by a layer's weights is a product of two factors. Nearly always it takes the third (chapter 19).
 #
-# Products also give $\Theta v$ for a *vector* $v$ at the price of one training step, without any kernel: exercise 01.2.
+# Products also give $\Theta v$ for a *vector* $v$ at the price of about two training steps, without any kernel: exercise 01.2.
 #
 # ## What to take away
 #
 # - $\Theta(x, x') = J(x) J(x')^\top$: how far a training step at $x'$ takes the output at $x$ along.
 # - A gradient step on $\theta$ is a kernel step on $f$, $f \leftarrow f - \frac{\eta}{N} \Theta r$, with an error $O(\eta^2)$. Added up with the kernel of each
 #   moment, and $\eta \to 0$, it is exact *for every width*.
-# - If the kernel stays constant (linear models always, wide networks nearly) training has a closed form: modes of $\Theta$ decay like
+# - If the kernel stays constant (linear models always, wide networks in the NTK parameterization nearly) training has a closed form: modes of $\Theta$ decay like
 #   $e^{-\lambda_i t/N}$, large eigenvalues first, null directions never.
 # - Wide networks with several outputs have $\Theta \approx$ (one matrix) ⊗ identity.
 #
 # ## Where it breaks
 #
-# - **Large steps.** The rule is first order in $\eta$. Close to $\eta = 2N/\lambda_1$ and beyond it the neglected term decides (chapter 11).
+# - **Large steps.** The rule is first order in $\eta$. Beyond $\eta = 2N/\lambda_1$ the residual grows from step to step, until the neglected term decides (chapter 11).
 # - **Narrow or long-trained networks.** The rule stays true but $\Theta_t$ moves, and the closed form with $\Theta_0$ does not hold: see width 16.
 # - **Other optimizers.** Momentum and per-layer learning rates change the rule in known ways (chapters 02 and 04; exercise 01.6). Adam does not follow
 #   the gradient and has no kernel of this form, unless its second moments stand still (01.6).

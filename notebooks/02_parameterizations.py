@@ -83,7 +83,7 @@ plotting.images(axes, small[..., None], [f"y = {int(t):+d}" for t in y[:, 0]])
 # | μP, hidden layers | $1$ | $\sigma_w/\sqrt n$ | $\eta\,\sigma_w^2$ | |
 #
 # The first layer has the fan-in $d$, which does not grow: its $m s$ is $\sigma_w/\sqrt d$ in all four.
-# Mean field and μP have a readout that is smaller by $1/\sqrt n$: at the start such a network is nearly zero. In `ntklib` a
+# Mean field and μP have a readout that is smaller by $1/\sqrt n$: at the start such a network is nearly zero, but for its last bias. In `ntklib` a
 # parameterization is a record of exponents; a layer takes it as an argument and can tell what follows:
 
 # %%
@@ -402,7 +402,7 @@ assert same
 # %% [markdown]
 #
 # **Prediction**: the share of first layer and biases in the trace falls like $1/n$; the standard network's kernel tends
-# to $A$ in shape, and stays at a fixed distance from $\Theta_{\text{NTK}}$. We compare shapes, kernels divided by their
+# to $A$ in shape, and ends at a fixed distance from $\Theta_{\text{NTK}}$. We compare shapes, kernels divided by their
 # traces, in the Frobenius norm.
 
 # %%
@@ -520,7 +520,7 @@ assert to_A[:, -1].mean() < 0.6 * distance(A, theta) < to_ntk[:, -1].mean()
 #
 # **What exactly has one sign?** It is often said that "all contributions have the same sign". Look at the terms.
 #
-# - *One training point.* After one step $c_{ij} = -\eta\, r\, g_{ij}^2$: literally all have the sign of $-r$. Later
+# - *One training point, $x = x_m$.* After one step $c_{ij} = -\eta\, r\, g_{ij}^2$: literally all have the sign of $-r$. Later
 #   gradients differ from the first by a relative $n^{-1/2}$. A sign changes where $\phi(h^1_i)$ or $\delta^2_j$ was that
 #   near to zero: for a share of the units, and so of the weights, that vanishes like $n^{-1/2}$.
 # - *Several training points.* $g_{ij}(x)\, g_{ij}(x_m)$ with $x \ne x_m$ may have either sign. Over the weights it has the
@@ -733,11 +733,11 @@ for inputs, derived, share in (
 #
 # In the NTK parameterization no single weight does much, and neither does a single hidden unit.
 # How far do the features $h^l$ move, in general? Count powers of the width.
-# Let layer $l$ have the multiplier $n^{-a_l}$, weights of standard deviation $n^{-b_l}$ and the rate $\eta\, n^{-c_l}$ (an *abc-parameterization*, Yang & Hu 2021).
+# Let layer $l$ have the multiplier $n^{-a_l}$, weights of standard deviation $n^{-b_l}$ and the rate $\eta\, n^{-c_l}$ (an *abc-parameterization*, Yang & Hu 2021, here with a $c$ for each layer).
 # Powers of $d$ and $K$ are constants. In this section $r$ stands for an exponent, and residuals are written out as $f - y$.
 #
 # **First NTK, layer $2$ of $L = 3$.** There $a = 1/2$, $b = 0$, $c = 0$.
-# One step on the point $x_m$ moves $W_{ij}$ by $\eta\, (f - y)(x_m)\, n^{-1/2} \phi_i\, \delta_j$, with $\delta_j = \partial f/\partial h_j \sim n^{-1/2}$.
+# One step on the point $x_m$ moves $W_{ij}$ by $-\eta\, (f - y)(x_m)\, n^{-1/2} \phi_i\, \delta_j$, with $\delta_j = \partial f/\partial h_j \sim n^{-1/2}$.
 # The unit $h_j$ gets $n^{-1/2} \sum_i \phi_i\, \Delta W_{ij}$: a sum of $n$ terms, at $x = x_m$ all of one sign.
 # Together $n^{-1/2} \cdot n \cdot n^{-1/2} \cdot n^{-1/2} = n^{-1/2}$.
 #
@@ -750,11 +750,11 @@ for inputs, derived, share in (
 # - $\delta^l_j$ starts at the readout as $n^{-a_L} w^L_j$. The weight $w^L_j$ is $n^{-b_L}$ at the start and moves by $n^{-c_L - a_L}$: the larger one counts.
 # - Hidden layers with $a_l + b_l = 1/2$ pass $\delta$ down unchanged in size.
 #
-# Altogether $\Delta h^l \sim n^{-r_l}$ with
+# Altogether $\Delta h^l \sim n^{-r_l}$ by the layer's own weights, with
 #
 # $$ r_l = \min(a_L + b_L,\; 2a_L + c_L) + c_l + 2a_l - \mathbf 1[l > 1], \qquad r = \min_{l < L} r_l . $$
 #
-# $r = 0$ means that features move as much as they can without blowing up. With any $r > 0$ they stand still in the limit: a kernel regime, as long as $f$ moves. NTK has $r = 1/2$.
+# $r = 0$ means that from some layer on features move as much as they can without blowing up (in μP from the first on). With any $r > 0$ they stand still in the limit: a kernel regime, as long as $f$ moves. NTK has $r = 1/2$.
 #
 # | | readout $(a_L, b_L, c_L)$ | first layer $(a, b, c)$ | hidden $(a, b, c)$ | $r_1$ | $r_2$ | $r$ |
 # |---|---|---|---|---|---|---|
@@ -849,7 +849,7 @@ assert abs(local[-1] + 0.5) < 0.15 < abs(local[0] + 0.5)
 # - The largest stable single rate of a standard network falls like $1/n$. With a rate like $1/\sqrt n$ training diverges once $n$ is large.
 # - One rate $\eta_0/n$ freezes first layer and biases. It has a kernel limit, but another one than the NTK.
 # - A hidden weight moves by $1/n$ and contributes $1/n^2$. The function moves because $n^2$ contributions have a common
-#   *mean*; one common *sign* they have for a single training point, or in the loss.
+#   *mean*; one common *sign* they have in one step only: at a single training point, or in the loss.
 # - In the NTK parameterization features move by $n^{-1/2}$, in μP by order one, and a few exponents tell which.
 #
 # ## Where it breaks

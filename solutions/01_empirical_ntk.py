@@ -105,9 +105,9 @@ check("01.3", kernel_step)
 
 # %% [markdown]
 # Now the measurement. The cell below takes one gradient step on the parameters of a network on `mnist5k` and plots how far each of 100 test
-# outputs moved against your prediction. Expected: all points on the diagonal line, to the eye. Change `eta` to 2: what happens?
+# outputs moved against your prediction. Expected: nearly all points on the diagonal line, to the eye. Change `eta` to 2: what happens?
 
-# %% alt="Scatter plot of the predicted against the measured change of the output on 100 test images after one gradient step, with a diagonal line. In the solved notebook all points lie on the line; without an answer there is only the line."
+# %% alt="Scatter plot of the predicted against the measured change of the output on 100 test images after one gradient step, with a diagonal line. In the solved notebook nearly all points lie on the line; without an answer there is only the line."
 eta = 0.2
 data = ntk.load("mnist5k", n_train=100, n_test=100).flat()
 x, x_test = jnp.asarray(data.x_train), jnp.asarray(data.x_test)

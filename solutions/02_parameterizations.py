@@ -211,7 +211,7 @@ check("02.3", (wrong_line, standard_step))
 #
 # 25 minutes · difficulty 4 of 5 · rests on “Features that move, features that do not”
 #
-# Compute the chapter's exponent for any record of ntklib,
+# Compute the chapter's exponent for any record of ntklib whose hidden layers have $a + b = \tfrac12$,
 #
 # $$ r = \min(a_L + b_L,\; 2a_L + c_L) + \min_{l<L}\big(c_l + 2a_l - \mathbf 1[l > 1]\big), $$
 #

@@ -186,7 +186,7 @@ def _(answer, rng):
     x1, x2, v = rng.normal(size=(8, 20)), rng.normal(size=(9, 20)), rng.normal(size=(9, 6))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(theta))
     expect.no_jacobian(lambda *a: answer(f, *a), product, 48 * parameters, theta, x1, x2, v)
-    return "It costs about as much as a training step, however many parameters there are"
+    return "It costs about as much as two training steps, however many parameters there are"
 
 
 @task(
