@@ -3,8 +3,8 @@
 #
 # **After this chapter you can**
 #
-# - make any differentiable model train like its linearization, without making it wide, and say how near: with exponents, and the constant for one of them;
-# - say what this needs (an output near zero at the start, a Jacobian of full rank), and what happens when either is missing;
+# - make any smooth model train like its linearization, without making it wide, and say how near: with exponents, and the constant for one of them;
+# - say what this needs (an output near zero at the start) and what a minimum nearby needs (a Jacobian of full rank), and what happens when either is missing;
 # - estimate from one number, measured before training, how lazy a network will be, say where that number misleads, and show what laziness costs.
 #
 # **Time:** 60 minutes for the chapter, 85 for the exercises without the open one. You need chapter 01 (the empirical NTK) and the idea of
@@ -97,8 +97,8 @@ def ensemble(make, seeds=SEEDS):
 # $$ \dot w = -\frac{1}{\alpha N}\, Dh(w)^\top (f - y), \qquad
 #    \dot f = \alpha\, Dh(w)\, \dot w = -\frac1N\, \underbrace{Dh(w)\, Dh(w)^\top}_{\Theta}\, (f - y) . $$
 #
-# $Dh$ is the Jacobian $[N, P]$ and $\Theta$ the kernel **of $h$**: there is no $\alpha$ in the second equation. The function moves at one
-# and the same pace for each $\alpha$, and the parameters move $\alpha$ times more slowly. (Leave $1/\alpha^2$ out, and the function moves
+# $Dh$ is the Jacobian $[N, P]$ and $\Theta$ the kernel **of $h$**: there is no $\alpha$ in the second equation. As long as $\Theta$ stays, the function moves at one
+# and the same pace for each $\alpha$ (from the same $f$), and the parameters move $\alpha$ times more slowly. (Leave $1/\alpha^2$ out, and the function moves
 # $\alpha^2$ times as fast; with a finite step it explodes.)
 #
 # ### Under the magnifying glass
@@ -354,7 +354,7 @@ else:
 
 
 class SmallCNN(nnx.Module):
-    """4 channels, 3×3, tanh, mean over the image's quarters, linear readout."""
+    """4 channels, 3×3, tanh, means over nine 3×3 windows, linear readout."""
 
     def __init__(self, rngs):
         self.conv = nnx.Conv(1, 4, (3, 3), rngs=rngs)
@@ -594,7 +594,7 @@ claim("Z1", what="slope over α of the output's gap, doubled model", measured=va
 #
 # and their learning rates by $\eta_{\text{MF}} = n\, \eta_{\text{NTK}}$: **the NTK parameterization is the mean-field network with $\alpha = \sqrt n$ and the rate $\eta_{\text{MF}}/\alpha^2$.**
 # Even the start fits. $h_{\text{MF}}(w_0)$ is a mean of $n$ terms with random signs, so it is of order $n^{-1/2} = 1/\alpha$: the bounded case, $p = 1$.
-# The movement in chapter 02 and the gap to the linearized network in chapter 04 are this chapter's $1/\alpha$.
+# The movement of readout and input weights in chapter 02 is this chapter's $1/\alpha$. So is the gap to the linearized network in chapter 04 with readouts of one sign; random signs cancel the first order down to $1/n$.
 # Chapter 03's $n^{-1/2}$ is not: there the kernel *at the start* is an average over random units, and a law of large numbers says how well.
 # Width is one way to get a large factor in front. It is not needed, and width alone makes nothing lazy.
 #
@@ -717,7 +717,7 @@ for name in ("NTK", "mean field"):
     print(f"{name:10} κ at n = {NARROW} over κ at n = {WIDE}: {narrow / wide:.2g}")
 
 # %% [markdown]
-# A factor of 16 in width does nothing to a mean-field network: the two lie on top of each other, and at $\alpha = 1$ both change completely. The
+# A factor of 16 in width does nothing to the Jacobian's change in a mean-field network: the two lie on top of each other, and at $\alpha = 1$ both change completely. The
 # network of 16 units is lazy at $\alpha = 100$ in either parameterization. Against $\kappa$, measured before the first step, all four are near
 # one line, within a factor of about three, for the three decades of $\alpha \ge 1$.
 #
@@ -725,7 +725,7 @@ for name in ("NTK", "mean field"):
 # The change of the Jacobian does what it should.
 # $\lVert D^2h \rVert$ belongs to the one unit that bends most, and among 256 units there is a worse one than among 16.
 # That unit decides $\kappa$, but not the training.
-# So a small $\kappa$ says that training will be lazy.
+# So a small $\kappa$ says that training will be lazy, unless the labels lie along small singular values.
 # It is not a ruler, and it need not put two networks in the right order (exercise 05.6).
 #
 # ## A minimum next door
@@ -746,7 +746,7 @@ for name in ("NTK", "mean field"):
 #
 # **Without full rank** everything depends on what is missing. Three cases:
 #
-# - *Rank zero, second order alive.* A network with one hidden layer and $w_0 = 0$ has $h = 0$ and $Dh = 0$: $h \approx \frac12 D^2h[\delta, \delta] = y/\alpha$
+# - *Rank zero, second order alive.* A network with one hidden layer, $\phi(0) = 0$, no biases and $w_0 = 0$ has $h = 0$ and $Dh = 0$: $h \approx \frac12 D^2h[\delta, \delta] = y/\alpha$
 #   wants $\delta \sim \alpha^{-1/2}$. For our erf network, near zero it is the bilinear $h \approx c\, x V a$ with $c = \sigma_w^2 \phi'(0)/\sqrt{nd}$. With $v$ the least-norm solution of
 #   $x v = y/\alpha$, the cheapest $(V, a)$ with $c\, V a = v$ is of rank one and has $\lVert \delta \rVert^2 = 2 \lVert v \rVert/c$. There is a minimum arbitrarily near, but
 #   nothing lazy about it: the kernel starts at zero and is made altogether by the move. (And gradient descent does not move at all from this saddle.)
@@ -757,7 +757,7 @@ for name in ("NTK", "mean field"):
 #   Neither distance knows $\alpha$: slope 0.
 #   (We go to the nearest unit of the first kind, and the line below is for that one; one of the second kind with a small readout can be nearer.
 #   Below with $x_1$ as the only input, so that the rest does not interfere.)
-# - *Two equal inputs with different labels.* No $w$ fits both. But the rank is the same everywhere, so the outputs that can be reached are still all those with
+# - *Two equal inputs with different labels.* No $w$ fits both. But the rank is the same all around $w_0$, so the outputs near 0 that can be reached are still all those with
 #   $h_1 = h_2$: there is a nearby minimum of the loss, just not one with loss zero.
 #
 # **Prediction**: slopes $-1$, $-\frac12$, 0 with all three constants. **Measurement**: we find the nearest solution by iterating the formula: linearize $h$ where we
@@ -1074,7 +1074,7 @@ for (name, stop), (gap, error) in gaps.items():
 #   cannot. The digits depend on all pixels, and for them a kernel is not bad.
 # - **When one stops matters.** On digits the gap is $2 \pm 0.8$ errors in a hundred if one stops early and $3 \pm 0.5$ if one stops late. The teacher shows it better: going on
 #   from 0.1 to 0.03 almost halves the test loss of the network that learns features, and does little for the lazy one.
-# - $\alpha$ cannot be made small without end. The kernel grows on the way (by a factor of five at $\alpha = 0.1$, first figure), and a rate that is fine for it at the start
+# - $\alpha$ cannot be made small without end. The kernel grows on the way (its change is four times its size at $\alpha = 0.1$, first figure), and a rate that is fine for it at the start
 #   is too large then: on digits, training breaks down at $\alpha = 0.01$ with these steps.
 #
 # Chizat et al. train a VGG-11 on all of CIFAR-10 and find that lazy costs much more: the network learns features that a random convolutional kernel has not. Here are
@@ -1087,7 +1087,7 @@ for (name, stop), (gap, error) in gaps.items():
 # - With $h(w_0) = 0$ and at fixed time: distance traveled $\propto 1/\alpha$, with a constant that the kernel knows;
 #   distance to the linear trajectory $\propto 1/\alpha^2$; gap of the outputs $\propto 1/\alpha$, but $1/\alpha^2$ for a doubled model or a zero readout, by a symmetry.
 # - With $h(w_0) \ne 0$ the scale alone does nothing: the parameters travel as far as it takes to unlearn $h(w_0)$. Bounded $\alpha h(w_0)$ is enough.
-# - $\kappa_h$ warns before training, within a factor of a few; it does not order networks. Width enters through the scale only: the NTK parameterization is the mean-field one with $\alpha = \sqrt n$.
+# - $\kappa_h$ warns before training, within a factor of a few; it does not order networks. Into the Jacobian's change width enters through the scale only: the NTK parameterization is the mean-field one with $\alpha = \sqrt n$.
 # - The minimum next door exists because the Jacobian has full rank. Training only walks there.
 # - Lazy means no features. What it costs depends on the task: here a factor of almost four in test loss where two directions matter, three errors in a hundred on digits.
 #
@@ -1095,9 +1095,9 @@ for (name, stop), (gap, error) in gaps.items():
 #
 # - The laws are about a fixed time or a kernel without small eigenvalues. The constant is $\sqrt{y^\top \Theta^{-1} y}$ in the end, and with a nearly singular
 #   kernel it takes an enormous $\alpha$ until they begin.
-# - They need a differentiable model. ReLU is differentiable at almost every $w_0$, so at fixed width the laws come out, but only for $\alpha$ so large
+# - They need a model whose derivative is Lipschitz near $w_0$. ReLU is differentiable at almost every $w_0$, so at fixed width the laws come out, but only for $\alpha$ so large
 #   that no unit changes sides on any input; the wider the network and the more data, the larger.
-# - Square loss. With cross-entropy the labels are at infinity: every separable problem leaves the lazy regime in the end, later for larger $\alpha$.
+# - Square loss. With cross-entropy the labels are at infinity: every problem that the linearized model separates leaves the lazy regime in the end, later for larger $\alpha$.
 # - Float32 has too few digits for $1/\alpha^2$: parameters of norm 40 are rounded by about $40 \cdot 6 \cdot 10^{-8}$, as much as their gap at $\alpha = 1000$.
 #
 # ## Exercises

@@ -428,7 +428,7 @@ record("slope over width of the squared distance after 34 steps, centered, n = 6
 # So it has all orders of the draw, and no drift.
 #
 # **Prediction.** Drift moves the outputs of a ReLU network by $n^{-3/4}$ (chapter 04), the draw by $n^{-1/2}$.
-# So a network and its own linearization should have the same squared distance, up to a part $n^{-1/4}$ to $n^{-1/2}$ with an unknown factor. We predict the ratio 1, for plain and for centered ones.
+# So a network and its own linearization should have the same squared distance, up to a part $n^{-1/4}$ to $n^{-1/2}$ (centered) or $n^{-3/4}$ to $n^{-1}$ (plain) with an unknown factor. We predict the ratio 1 for both.
 # And linearizations should lie below $v/n$, if it is the draw that first order gets wrong.
 
 
@@ -581,7 +581,7 @@ record(what, right_ones["centered"] - right_ones["plain"])
 #   So infinitely many plain networks are *not* as near to the kernel as infinitely many centered ones.
 #   (At widths 128 and 256 the bias of plain networks cannot be told from zero, and the figure leaves it out.)
 # - **Accuracy.** A centered network of width 512 has 0.76, a plain one 0.51, and the kernel 0.77.
-#   The prediction for the difference, from Gaussian functions, was 0.27 and the measurement is $0.25 \pm 0.01$. With the margin of 0.02, and 0.02 for the error of the theory, that stays undecided.
+#   The prediction for the difference, from Gaussian functions, was 0.27 and the measurement is $0.25 \pm 0.01$. With the margin of 0.02, and 0.02 for the error of the theory, eight groups leave that undecided (24 do not: met).
 #
 # ## Why centering trains faster
 #

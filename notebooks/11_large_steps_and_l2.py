@@ -263,7 +263,7 @@ claim("F5", what=what, measured=mean, uncertainty=error, seeds=NETS, derived=fla
 
 # %% [markdown]
 # Two numbers tell when the loss of this network peaks, and where its curvature ends.
-# At $c = 1.2$ every network ends at the same $\lambda$: it comes down in many small steps. At 1.8 it jumps, and the end depends on where the jump lands.
+# At $c = 1.2$ every network ends at nearly the same $\lambda$: it comes down in many small steps. At 1.8 it jumps, and the end depends on where the jump lands.
 # The end is flattest at 1.5, not at the largest rate. That $\mu$ ends below 2 is no result: training that converges must end there.
 #
 # ## A real network
@@ -338,7 +338,7 @@ claim("F5", what=what, measured=mean, uncertainty=error, seeds=REAL_NETS)
 # ## L2 is not a ridge
 #
 # Add $\frac\lambda2 \lVert \theta \rVert^2$ to the loss. (From here on $\lambda$ is this strength, and $\lambda_{\max}$ an eigenvalue.)
-# In chapter 12 a ridge stood on the diagonal of the kernel. Is that the same?
+# In chapter 12 a ridge will stand on the diagonal of the kernel. Is that the same?
 #
 # **In the linearized network**, $f(x) = f_0(x) + J(x)(\theta - \theta_0)$, the answer can be written down.
 # Put $\theta$ itself in the place of $\theta - \theta_0$: then $f(x) = [f_0(x) - J(x)\theta_0] + J(x)\theta$, a linear model with a penalty about zero whose targets are $y - f_0(X) + J\theta_0$.
@@ -352,7 +352,7 @@ claim("F5", what=what, measured=mean, uncertainty=error, seeds=REAL_NETS)
 #
 # $$ J(x)\,\theta = L\, f(x) . $$
 #
-# So $f_0 - J\theta_0 = -(L - 1) f_0$. Far from the data the linearized network does not keep $f_0(x)$, as with a ridge. It ends at $-(L - 1) f_0(x)$.
+# So $f_0 - J\theta_0 = -(L - 1) f_0$. Where $\Theta(x, X) = 0$ the linearized network does not keep $f_0(x)$, as it does with a ridge. It ends at $-(L - 1) f_0(x)$.
 #
 # **In the network** the identity holds at *every* $\theta$, and so does gradient flow:
 #
@@ -593,7 +593,7 @@ for (start, name), table in told.items():
 
 # %% [markdown]
 # With L2 of the chosen strength (2) a kernel gains $0.255$ from a plain start. From zero output (where 1 is chosen) it gains nothing. In these kernels the gain *is* the forgetting.
-# For the large rate kernels predict nothing: above the limit they diverge.
+# For the large rate kernels predict nothing: above the limit they diverge, or with L2 grow beyond $\sqrt n$ before they come back.
 # But what is forgotten once cannot be forgotten twice. So from a plain start we predict that both together give no more than the sum.
 #
 # **Measurement**: all members of a group in one program.
@@ -690,7 +690,7 @@ for (start, c), table in seen.items():
 # %% [markdown]
 # The four numbers of a line are test accuracies for $L\lambda t = 0, 1, 2, 4$.
 
-# %% alt="Two panels: test accuracy over the strength of L2, from 0 to 4. Left, plain start: they rise from 0.69 for the small rate and 0.73 for the large one to 0.91 at strength 2, and fall to 0.89. Right, zero output at the start: 0.92 and 0.90 without L2, 0.91 at strength 2, 0.89 at 4. A dashed line, the shrinking kernel, runs through the points or up to 0.01 above them, except at strength 0: on the left it is lower, on the right 0.02 above the large rate."
+# %% alt="Two panels: test accuracy over the strength of L2, from 0 to 4. Left, plain start: they rise from 0.69 for the small rate and 0.73 for the large one to 0.905 at strength 2, and fall to 0.89. Right, zero output at the start: 0.92 and 0.90 without L2, 0.91 at strength 2, 0.89 at 4. A dashed line, the shrinking kernel, runs through the points or up to 0.01 above them, except at strength 0: on the left it is lower, on the right 0.02 above the large rate."
 fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.6), sharey=True)
 for ax, start, title in zip(axes, GROUPS, ("plain start", "zero output at the start"), strict=True):
     label = "shrinking kernel, n = ∞"
@@ -919,14 +919,14 @@ _ = ax.legend()
 #
 # - At rates from $2N/\lambda_{\max}$ to not quite twice that the loss rises by $(2c - 1)^2$ a step, to order $n$, and then falls.
 #   The peak's step grows like $\log n/(2\log(2c - 1))$, measured here for linear and ReLU networks with one hidden layer.
-# - L2 about zero is no ridge. In a wide homogeneous network it multiplies the output by $e^{-L\lambda t}$ and the kernel by $e^{-2(L-1)\lambda t}$. The linearized network is not its limit.
+# - L2 about zero is no ridge. In a wide homogeneous network it multiplies the output at the start by $e^{-L\lambda t}$ and the kernel by $e^{-2(L-1)\lambda t}$. The linearized network is not its limit.
 # - Before you credit features with a gain, take the output at the start away. Here all of L2's gain was the forgetting of $f_0$.
 # - A strength of L2 belongs to a parameterization. Translate it by $n/\sigma_w^2$ for each layer.
 #
 # ## Where it breaks
 #
 # - The peak's law needs full batches and no momentum. With several outputs the top eigenvalues are nearly equal, and the loss has more than one growing mode.
-# - Euler's identity needs ReLU (or linear) units and no biases. With other activations L2 can change the kernel's direction as well.
+# - Euler's identity needs homogeneous units (such as ReLU or linear ones) and no biases. With other activations L2 can change the kernel's direction as well.
 # - Once $e^{-\lambda t}$ is of order $n^{-1/2}$, the weights are as small as what training has moved, and the shrinking kernel is no theory any more. We did not go there.
 # - One data set, 20 or 100 images, one hidden layer.
 #

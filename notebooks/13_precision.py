@@ -128,7 +128,7 @@ def normal_noise(m, rng):
 # $\frac{1}{2\pi m\sigma^2}\sqrt{4m\sigma^2 - \lambda^2}$. The density is zero beyond $\pm 2\sigma\sqrt m$, the **edge**.
 # For this density these assumptions are enough, unless a few entries are far larger than all the others.
 # If besides the entries are bounded (in units of $\sigma$), as rounding errors of one size are, the largest eigenvalue is at the edge too, up to a relative error that vanishes as $m$ grows.
-# No normal distribution is needed. One size for all entries is.
+# No normal distribution is needed. One size for all entries is enough; one mean square for all rows is needed.
 #
 # **Prediction**: so it is for rounding errors, though nothing is random in them. The largest of $|\lambda(E)|$ is $2\sigma\sqrt m$.
 
@@ -179,7 +179,7 @@ _ = ax.legend(loc="upper right")
 # So the large ones hardly push, and the kernel bears more than the rule says.
 #
 # Here is the sharp version, for $E$ as above and eigenvectors of $K$ that have nothing to do with $E$. Work in the
-# eigenbasis of $K$. We take the entries of $E$ in this basis to be independent and of size $\sigma$ as well; for normal noise they are.
+# eigenbasis of $K$. We take the entries of $E$ off the diagonal to be independent and of size $\sigma$ in this basis as well; for normal noise they nearly are.
 # Let $R = (K + E - z)^{-1}$ for a $z$ below all eigenvalues, and $g = \mathrm{tr}\, R$. The formula for one entry of an
 # inverse (Schur's complement) says
 #
@@ -417,7 +417,7 @@ claim(
 # The other predictions lie within the fitted sizes, or below them.
 # The safe rule promises two to five times too few images.
 #
-# One is not met: the pooled NNGP with 8 bits, predicted to last for two images and lasting for six.
+# One is not met: the pooled NNGP with 8 bits, predicted to give out at two images and giving out at six.
 # Two images are no large matrix.
 # There is no semicircle of a 2×2 matrix, and the line was fitted at 12 to 100 images.
 # The next two, at 15 and 13 images, last some 40 % longer than predicted as well, probably for the same reason.
@@ -504,7 +504,7 @@ for column, words in ((0, "a quarter of"), (4, "four times")):
 #
 # ## What float32 predicts
 #
-# With 24 bits the critical sizes lie beyond what a laptop holds. They stay predictions: the fitted line, extended. The interval is
+# With 24 bits the critical sizes lie beyond our data, and all but one beyond what a laptop holds. They stay predictions: the fitted line, extended. The interval is
 # from the bootstrap over the ten subsets (95 %). It knows the scatter of the fit, and nothing of a line that bends.
 
 # %%
@@ -577,7 +577,7 @@ for chosen in orders(BROKEN[0], first=200)[:4]:
         found.append(np.linalg.norm(outputs - want, axis=(1, 2)) / np.linalg.norm(want))
         values[bits] = np.linalg.eigvalsh(k)[::-1]
 
-# %% alt="Left: eigenvalues against their index, exact as a line and of the kernel rounded to 8 bits as points; they agree until a horizontal line at two sigma root m, below which the rounded ones fall away and become negative, shown in gray by their absolute value. Right: distance of the test outputs from those of the exact kernel over the iterations of conjugate gradients, from 2 at the first one; with the exact kernel it falls to a fortieth, with 8 bits it is nearly the same up to a dozen iterations, where it is 0.8, then rises to 5 and ends above 1."
+# %% alt="Left: eigenvalues against their index, exact as a line and of the kernel rounded to 8 bits as points; they agree until a horizontal line at two sigma root m, below which the rounded ones fall away and become negative, shown in gray by their absolute value. Right: distance of the test outputs from those of the exact kernel over the iterations of conjugate gradients, from 2 at the first one; with the exact kernel it falls to a thirtieth or less, with 8 bits it is nearly the same up to a dozen iterations, where it is 0.8 to 0.9, then rises to 5 or more and ends above 1."
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.7))
 index, edge = np.arange(1, M_LARGE + 1), 2 * sigma[BROKEN] * M_LARGE**0.5
 left.plot(index, values[53], color="0.1", label="exact")

@@ -47,7 +47,7 @@ NONE = np.inf  # no whitening
 
 # %% [markdown]
 # Two data sets: `digits`, 8×8 gray images of ten digits, and `photo_patches`, patches of nine photographs, pooled to 8×8 pixels in three colors.
-# The class of a patch is the photograph that it comes from. It is the hardest set that we have.
+# The class of a patch is the photograph that it comes from. It is the hardest of the sets that need no download.
 #
 # In `photo_patches` the training images are from the left halves of the photographs, and the test images from the right halves.
 # Our validation images come from the training part: for the patches that is the left halves.
@@ -180,7 +180,7 @@ _ = axes[0].legend(loc="lower left")
 # **1. Large $\epsilon$.** $(C + \mathrm{reg})^{-1} = \frac{1}{\mathrm{reg}}\,(1 - C/\mathrm{reg} + \dots)$, a multiple of the identity up to a relative error $s_{\max}/\mathrm{reg}$.
 # Here $s_{\max}$ is the largest eigenvalue of $C$.
 # For ReLU without biases a factor $a^2$ on $\Sigma^1$ is a factor $a^2$ on all later covariances and on the NTK.
-# A ridge is relative, and so are our learning rates: the predictions stay the same.
+# A ridge is relative: the kernels' predictions stay the same. (For a finite network $a$ would be the $\alpha$ of chapter 05; we divide all inputs by one number, so that it is 1.)
 # So with these networks $\epsilon \to \infty$ *is* no whitening as long as $N \ge d$, and all our networks are of this kind. (With biases, or with erf, the size of the inputs matters too.
 # Then a whitened input with another norm is another experiment, even at large $\epsilon$.)
 #

@@ -283,7 +283,7 @@ for ax in axes:
 # With one hidden layer we predicted 1.9, for $\Theta(x, x)$ alone, so the two factors do not measure quite the same.
 # The slope of the shared network is steeper than $-1/2$ here and its uncertainty is large: at width 8 its kernel deviates by almost half of itself, and its distribution has a long tail.
 #
-# So at equal width, sharing weights makes a network *less* like its kernel. That is not yet good or bad. It is where a difference can come from.
+# So at equal width, sharing weights makes a network *less* like its kernel on these digits. That is not yet good or bad. It is where a difference can come from.
 #
 # ## With pooling
 #
@@ -665,18 +665,18 @@ claim("F10", what=f"{what} moved by four pixels", measured=value, uncertainty=er
 # | no pooling, large rate | no theory | 0.16 lower at width 8, undecided at width 32 | 0.14 lower at width 8, undecided at width 32 |
 # | pooling, 300 steps | no | 0.30 lower at width 32, and 0.28 for the kernels | shared weights keep their 0.34, own weights fall from 0.64 to 0.18 |
 #
-# The source's claim has two halves. *Wide networks near the kernel have nothing from equivariance*: that holds here, and for infinite width it is algebra.
+# The source's claim has two halves. *Wide networks near the kernel have nothing from equivariance*: without pooling that holds here, and for infinite width it is algebra.
 # *Narrow networks far from the kernel have something from it*: that we did not find, at one width, one rate and one data set.
 # By the rule of this course the claim holds in part.
 #
 # ## What to take away
 #
 # - Without pooling the kernel compares equal places only. Only the covariances and tangent kernels between different places tell whether weights are shared, and these never enter.
-# - Weights that are shared make the *noise* of the kernel larger, because all pairs of places pull at the same weights:
-#   1.9 times for one hidden layer on these digits, by a formula without a fitted number.
+# - On these digits shared weights make the *noise* of the kernel larger, because different places are no longer independent and all pairs pull at the same weights:
+#   1.9 times for one hidden layer, by a formula without a fitted number.
 #   A comparison at equal width therefore compares unequal noise.
 # - With pooling all pairs of places enter. Then shared weights give a kernel that is invariant under cyclic shifts, and own weights give the kernel without pooling and products of means.
-# - Invariance has a price: it also removes what tells images apart. On centered digits the price was higher than the gain, on moved ones the other way around.
+# - The invariant kernel had a price here: it learns more slowly, and may lose what tells images apart. On centered digits the price was higher than the gain, on moved ones the other way around.
 #
 # ## Where it breaks
 #

@@ -170,7 +170,7 @@ print(f"cosine of the kernel: nearest other digit of the class {np.median(others
 for name in ("shift, black edge", "rotated by 10°", "flipped"):
     print(f"   {name}: {np.median(cosine(flat(one[None]), moved[name])):.2f}")
 
-# %% alt="Seven pictures of one handwritten digit: as it is, moved down and to the right by one pixel, rotated by ten and by twenty degrees, flipped left to right, and with its pixels shuffled. The number above each is the cosine of the kernel with the first picture. The last picture, another digit of the same class, is for comparison."
+# %% alt="Six pictures of one handwritten digit: as it is, moved down and to the right by one pixel, rotated by ten and by twenty degrees, flipped left to right, and with its pixels shuffled. The number above each is the cosine of the kernel with the first picture. A seventh picture, another digit of the same class, is for comparison."
 which = int(np.flatnonzero(data.y_train[:60] == 2)[0])
 nearest = int(np.where(same[which] & (np.arange(60) != which), k[which] / scale, -1).argmax())
 size = one[which].shape
@@ -192,7 +192,7 @@ plotting.images(axes, drawn, [f"{name}\n{value:.2f}" for name, value in zip(pict
 # The first three lines are (2).
 # The cosines are medians over sixty digits.
 # A digit rotated by ten degrees has 0.72 with its original.
-# A digit moved by a pixel down and a pixel to the right has 0.36: for this kernel it is farther away than the nearest other digit of its class, which has 0.55.
+# A digit moved by a pixel down and a pixel to the right has 0.36: in the median it is farther away for this kernel than the nearest other digit of its class, which has 0.55.
 #
 # A shift with a black edge is no orthogonal matrix: what leaves the image is lost.
 # It has no inverse, so these shifts are not a *group*, and two of them in a row may be a shift by two pixels, which is not in the list.
@@ -223,7 +223,7 @@ plotting.images(axes, drawn, [f"{name}\n{value:.2f}" for name, value in zip(pict
 #
 # Regression on all copies with the ridge $\lambda$ **is** regression with the invariant kernel on the $N$ originals with the ridge $\lambda/|G|$.
 # The matrix is $|G|$ times smaller. Only its entries are more expensive, $|G|$ kernels each.
-# Repeating the *same* image $|G|$ times has the same effect on the ridge: copies are also a vote against the noise in $y$.
+# Repeating the *same* image $|G|$ times has the same effect on the ridge: regression takes copies for independent measurements, and trusts a noisy $y$ more.
 #
 # **One transformation for all images.** What if a member of the ensemble (1) applies one $g$ to all of $X$?
 # Then $k(gX, gX) = k(X, X)$, and $k(x, gX) = k(g^{-1}x, X)$. The member is the predictor without augmentation, asked about $g^{-1}x$.
@@ -434,7 +434,7 @@ claim(
 #
 # ## Against one solve on all copies
 #
-# Is the large solve worth its price? Two arguments, both made before we look at any label.
+# Is the large solve worth its price? Two arguments, neither of which needs a label.
 #
 # **Who is best.** Suppose that the target $f^*$ is a draw from a Gaussian process with the invariant covariance $k_G$, and that $y = f^*(X)$ has no noise.
 # Then (4) with $\lambda \to 0$ is the posterior mean, and no other predictor has a smaller expected squared error.
@@ -670,7 +670,7 @@ claim(
 # But *without* $D$ the ensemble is only 2 % and 9 % above the averaged kernel, within our margin of 10 % as well.
 # So the extra ridge is a small part of the distance to the large solve over shifts.
 # With the same 64 members and the same small $\lambda$ that distance is a factor of $1.58 \pm 0.02$.
-# A likely reason for the rest, which we did not test: shifts are no group.
+# Likely reasons for the rest, which we did not test: by (4) one solve has in effect a ninth of the ridge, and shifts are no group.
 # For a group all copies of an image have the same coefficient in the large solve, as the derivation of (4) shows.
 # For shifts each copy may have its own, and the averaged kernel cannot do that.
 #
@@ -801,7 +801,7 @@ for what, other in (("no augmentation", conv_plain), ("global pooling", conv_poo
 # Both identities hold to the last digits.
 # The pooling kernel has nothing to gain from cyclic shifts, and the accuracy of the ensemble of flatten kernels stays $0.082 \pm 0.015$ below that of pooling, as predicted.
 # In squared error it is the other way around: the ensemble has the *smaller* one.
-# The ridge of $10^{-3}$ is small, and the ensemble brings an extra one along; that may be the reason.
+# The ridge of $10^{-3}$ is small (relative to pooling's own diagonal, not the $\lambda/HW$ of (4)), and the ensemble brings an extra one along; that may be the reason.
 # We chose no ridge on validation images here.
 # Whether the ensemble gains accuracy over no augmentation ($0.014 \pm 0.021$) five subsets cannot decide.
 #
@@ -814,7 +814,7 @@ for what, other in (("no augmentation", conv_plain), ("global pooling", conv_poo
 #   One and two members tell all the others; eight have seven eighths of what can be gained.
 # - A large ensemble is nearly regression with the averaged kernel and an extra ridge $k - k_G$. That ridge is a small part of what the ensemble over shifts loses against one solve.
 # - Only the labels know whether a transformation may be used. The images alone recommend flips for digits, too.
-# - Global pooling is augmentation by all cyclic shifts, done exactly. More of them can do nothing.
+# - Global pooling is augmentation by all cyclic shifts, done exactly. More of them can only make the ridge smaller.
 #
 # ## Where it breaks
 #

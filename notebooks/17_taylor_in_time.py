@@ -12,11 +12,11 @@
 #
 # ## The question
 #
-# At infinite width a network keeps the kernel that it was born with.
+# At infinite width a network in the NTK parameterization keeps the kernel that it was born with.
 # A real network does not. Fort et al. (2020) ask *when* it changes.
 # They train a network for a time $\tilde t$, the **onset**. There they replace it by its linearization, and train this on.
 # The kernel of the linearized network never changes, so it learns with the kernel of the time $\tilde t$.
-# If it ends as well as the network, then all that mattered in the kernel was there at $\tilde t$.
+# If it ends as well as the network, then no change of the kernel after $\tilde t$ was needed.
 #
 # Two claims of the paper are tested here.
 #
@@ -132,7 +132,7 @@ print(f"{N / BATCH:.1f} steps an epoch; onsets after {[steps_of(t) for t in ONSE
 # Both with the rates 0.01 and 0.03, and stopped after 2, 4 or 6 epochs.
 # Of these six errors we take the one that belongs to the smallest error on 500 held-out images, for each of the two methods by itself.
 # (In the paper, as far as we know its protocol, the stopping time was chosen on test images, which flatters both.)
-# All errors below are shares of wrong labels on 2,000 test images. A seed draws the network, the images and the batches.
+# The errors of all networks below are shares of wrong labels on 2,000 test images. A seed draws the network, the images and the batches.
 #
 # **Full training** is the network at 20 epochs, trained on in the same way. So 3 epochs are 15 % of the training, and 9 epochs are 45 %.
 #
@@ -372,7 +372,7 @@ claim("T2", what=what, measured=mean, uncertainty=error, seeds=SEEDS)
 
 # %% [markdown]
 # The second order ends at $0.191 \pm 0.009$, half-way between the linearization ($0.241 \pm 0.009$ at this one rate) and the network ($0.140 \pm 0.003$, the better of two rates).
-# A kernel that moves to first order brings half of what is missing. Nobody predicted the number, so it is shown without a target, and we have not tried a third order.
+# Features that move to first order bring half of what is missing. Nobody predicted the number, so it is shown without a target, and we have not tried a third order.
 #
 # ## Which parameterization?
 #
@@ -466,7 +466,7 @@ for n, pair in zip(CHANNELS, errors_at, strict=True):
     for name, errors in rows.items():
         print("{:2} channels, {:10} {:.3f} ± {:.1g}".format(n, name, *plotting.mean_and_error(errors)))
 
-# %% alt="Three panels. Left: kernel distance after a short training for 16 and 64 channels, twelve gray dots each, spread over a factor of ten; the means fall along a dashed line of slope minus 2. Middle: distance between the outputs of network and linearization; the means fall along a dashed line of slope minus 1. Right: nonlinear advantage at onset 0 with 4 and with 32 channels, five gray dots each: a mean of 0.14 with widely scattered dots, and one of 0.06."
+# %% alt="Three panels. Left: kernel distance after a short training for 16 and 64 channels, twelve gray dots each, spread over a factor of ten to twenty; the means fall slightly more steeply than a dashed line of slope minus 2. Middle: distance between the outputs of network and linearization; the means fall along a dashed line of slope minus 1. Right: nonlinear advantage at onset 0 with 4 and with 32 channels, five gray dots each: a mean of 0.14 with widely scattered dots, and one of 0.06."
 fig, axes = plt.subplots(1, 3, figsize=(8.6, 3.4))
 names = ("kernel distance from the start", "rms distance, network and linearized")
 for ax, samples, slope, name in zip(axes, short, (-2, -1), names, strict=False):

@@ -18,8 +18,8 @@
 # *What grows how, which wall comes first, and which remedy moves which wall?*
 #
 # We answer with **counts**: operations, bytes, iterations.
-# A count is the same on every machine; a time is not.
-# So everything that is printed below is a count, an error or a number of iterations; times are drawn, as ratios of medians, and yours will differ.
+# A count is the same on every machine (iterations up to a few, by rounding); a time is not.
+# So what is printed below is a count, an error or a number of iterations (and, at the end, times worked out on paper); measured times are drawn, as ratios of medians, and yours will differ.
 
 # %%
 import itertools
@@ -270,7 +270,7 @@ for name, grid in grids.items():
     points[name] = np.array([counted(**sizes) for sizes in at])
     lines[name] = np.array([list(formulas(**sizes).values()) for sizes in at])
 
-# %% alt="Three log-log panels of operations: over N, over outputs K, over width n. In each, dots lie on the lines of the formulae; products on top, the Jacobian below by a factor between 1.2 and 2.2, layerwise far below: from 15 times fewer operations than the Jacobian at 4 examples to 360 times fewer at 1,024, and about a hundred times fewer at all widths."
+# %% alt="Three log-log panels of operations: over N, over outputs K, over width n. In each, dots lie on the lines of the formulae; products on top, the Jacobian below by a factor of up to 2.2 and hardly at all at 4 examples, layerwise far below: from 15 times fewer operations than the Jacobian at 4 examples to 360 times fewer at 1,024, and about a hundred times fewer at all widths."
 labels = {"N": "examples N", "K": "outputs K", "n": "width n"}
 fig, axes = plt.subplots(1, 3, figsize=(8.4, 3), sharey=True)
 for ax, (name, grid) in zip(axes, grids.items(), strict=True):
@@ -308,7 +308,7 @@ for way, ratios in zip(WAYS, off.T, strict=True):
 #
 # A convolution uses one kernel at $T$ positions.
 # Then $F = 2PT$, and (4) becomes a sum over pairs of positions, $T^2$ terms; or the layer's own Jacobian is formed, $2KP$ a pair.
-# The layerwise method of `ntk.empirical_ntk` makes this choice for each layer. `method="auto"` then counts the operations of all three methods for the whole network, and takes the one with the fewest.
+# The layerwise method of `ntk.empirical_ntk` makes this choice for each layer. `method="auto"` then counts the operations of all three methods for the whole network (those of the products 1.5 times, as they take longer), and takes the one with the fewest.
 
 
 # %%
@@ -523,7 +523,7 @@ ways = {
 }
 seconds = medians(ways)
 
-# %% alt="Bars of time over that of gram, for 1,024 inputs: operation by operation 2.8, compiled on all tiles 2.2, compiled whole 1.9, compiled on half of the tiles 1.5, gram 1."
+# %% alt="Bars of time over that of gram, for 1,024 inputs: operation by operation more than 2, then compiled on all tiles, compiled whole, compiled on half of the tiles, and gram at 1."
 fig, ax = plt.subplots(figsize=(6.4, 2.8))
 ratios = np.array(list(seconds.values())) / seconds["ntk.gram"]
 ax.barh(list(ways), ratios, color=plotting.COLOURS[0])
@@ -548,7 +548,7 @@ assert seconds["ntk.gram"] < seconds["one by one, whole"]
 # "Tiles stay in the cache" is the right reason only where operations are not fused. What tiles are needed for is the rest:
 #
 # - the half of the work that symmetry saves (a factor that tends to 2);
-# - a bound on memory: besides inputs and result nothing is there but a tile or two for each core (`max_memory=`);
+# - a bound on memory: besides inputs and result nothing is there but the work on a tile or two for each core (some 25 MB) (`max_memory=`);
 # - several cores and devices, as tiles do not depend on each other;
 # - and an order in which a result can be stored, and an interrupted run goes on.
 #
@@ -592,7 +592,7 @@ assert refused
 # Near duplicates, $g'$ and $g$ differ by a term of third order only.
 # That term is itself a difference of nearly equal numbers, so it is computed as $g^{3/2}$ times a polynomial in $g$.
 # Weights do not change $g$, and a bias, at equal norms, multiplies it by $(q - \sigma_b^2)/q$, $q$ the variance with the bias.
-# This is what `net.kernel` and `gram` do.
+# This is what `net.kernel` does, and `gram` (which takes the sum of squares for near pairs only).
 # (Near $\rho = -1$ odd functions have the same trap; so both store $1 - |\rho|$, and the sign.)
 #
 # To measure it: 32 images $x$ and neighbors $x + a\,e$, with $e \perp x$ as long as $x$, so that $\theta \approx a$. Reference: the same float32 numbers, in float64.
@@ -875,7 +875,7 @@ def first_below(values, level):
     return int(np.argmax(values <= level))
 
 
-# %% alt="Left: eigenvalues by rank on a log axis, the rank on a log axis as well. Plain: the first is 3,000, the second 200, then they fall to below one. Preconditioned: from 2,500 slowly down to a few hundred, then the last hundred at one. Right: error in the A-norm over iterations. Dots of plain CG fall below the dash-dotted bound of outliers up to 65 iterations and then cross it, far below the dashed textbook bound; the dotted line without rounding stays below the bound. Preconditioned dots fall about twice as fast, far below both of their bounds."
+# %% alt="Left: eigenvalues by rank on a log axis, the rank on a log axis as well. Plain: the first is 3,000, the second 200, then they fall to below one. Preconditioned: from 2,200 slowly down to a few hundred, then the last hundred at one. Right: error in the A-norm over iterations. Dots of plain CG fall below the dash-dotted bound of outliers up to 65 iterations and then cross it, far below the dashed textbook bound; the dotted line without rounding stays below the bound. Preconditioned dots fall about twice as fast, far below both of their bounds."
 k = np.arange(1001)
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.2))
 needed = {}
@@ -1065,14 +1065,14 @@ assert 0.1 < hours < 1
 # %% [markdown]
 # Read it as a map of walls.
 # **Memory** comes first, at some $10^5$ examples: $4N^2$ bytes grow faster than machines.
-# Tiles that are made again and thrown away remove that wall altogether, at the price of the kernel once for each iteration.
+# Tiles that are made again and thrown away remove that wall for the matrix (not for the preconditioner, see below), at the price of the kernel once for each iteration.
 # **Time** is next: $N^3$ for Cholesky, $N^2$ times the iterations for CG.
 # On a laptop's core a million fully connected examples are a week or two; on one GPU twenty-five minutes, which the table rounds to one digit; and since tiles need no company, on $D$ GPUs a $D$-th of that.
 # The assumption that carries the weight is the 100 iterations: without a preconditioner it would be $3\sqrt N = 3000$ by the slope above;
 # with rank $10\sqrt N$ the growth was slow up to $N = 2000$, and nobody has measured it here at a million.
 # Note what the preconditioner then weighs: $10 N^{1.5}$ numbers, 80 GB in float64.
 #
-# For *convolutional* kernels with pooling an entry costs $T^2$ times more, $T$ pixels: $10^5$ to $10^6$ times.
+# For *convolutional* kernels with pooling the layers of an entry cost $T^2$ times more, $T$ pixels, and the entry $10^5$ to $10^6$ times.
 # There the kernel is dear and everything else is free, and the wall of time comes at $10^4$ to $10^5$ examples.
 # With many GPUs and preconditioned CG, Adlam et al. (2023) went to five million.
 #
@@ -1082,9 +1082,9 @@ assert 0.1 < hours < 1
 #   Operations and bytes predict what wins; XLA's own accounts and the jaxpr say whether you counted right.
 #   A prediction that is off by 40 % was a mistake in the derivation more often than in the machine.
 # - **Empirical NTK:** layer by layer, nearly always.
-#   The Jacobian for layers with many positions and few weights; products where $K$ is in the thousands and all pairs of outputs are wanted, or where not even one Jacobian fits.
+#   The Jacobian for layers with many positions and few weights; products where $K$ is in the thousands and all pairs of outputs are wanted, or where the Jacobians of more than one example do not fit.
 # - **Analytic kernel:** fused, on tiles; half of them where it is symmetric. Tiles are for memory, symmetry, devices and restarts; the compiler looks after the cache.
-# - **Precision:** float32 is enough if the recursion works on $1 - \rho$. With covariances it loses half of its digits where inputs nearly coincide.
+# - **Precision:** for ReLU and a ridge that is not tiny, float32 is enough if the recursion works on $1 - \rho$. With covariances it loses half of its digits where inputs nearly coincide.
 # - **Solve:** Cholesky while $N^2$ numbers fit (to some $3\cdot 10^4$ in 16 GB).
 #   Then CG on kept tiles; then on tiles made anew.
 #   Always with a preconditioner; to $10^{-1}$ or $10^{-2}$ if labels are all you want.
@@ -1093,7 +1093,7 @@ assert 0.1 < hours < 1
 #
 # - **(1) with one rate** for all matrix products: small ones run far below it.
 # - **XLA's counts** leave out what it hands to libraries, and count a loop once: check them against your own.
-# - **Ridge zero.** $\kappa$ is then whatever the data's nearest pair makes it: neither CG nor float32 Cholesky can be trusted (chapter 13).
+# - **Ridge zero.** $\kappa$ is then at least what the data's nearest pair makes it: neither CG nor float32 Cholesky can be trusted (chapter 13).
 # - **$\sqrt N$** was seen over a factor of eight in $N$, for one kernel and one data set.
 # - **Examples that see each other** (batch normalization in training mode): no tile stands for itself.
 #

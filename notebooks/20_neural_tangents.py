@@ -15,8 +15,8 @@
 # The claim that we test, F12 of our list, says that this one library serves all of the study of Lee et al. 2020: finite kernels, infinite kernels, training in closed form, convolutions.
 # The claim names no accuracy. We ask for **six equal digits**, and fixed that before any number of this chapter was computed.
 #
-# There is a second reason to do this. Every number in chapters 00 to 19 comes from `ntklib`.
-# A mistake in it would be a mistake in all of them.
+# There is a second reason to do this. Most numbers in chapters 00 to 19 come from `ntklib`.
+# A mistake in it would be a mistake in most of them.
 # Two programs that different people wrote, in part from different formulas, make the same mistake less often.
 #
 # The chapter needs neural-tangents 0.6.5, which is not part of a reader's installation.
@@ -60,7 +60,7 @@ def digits(a, b, most=10.0):
 #
 # ## Bringing it up today
 #
-# The last release, 0.6.5, was written for JAX up to 0.4.25. It builds its kernels from public functions of `jax.numpy`, which still work.
+# The last release, 0.6.5, is of December 2023 and runs on JAX up to 0.4.25. It builds its kernels from public functions of `jax.numpy`, which still work.
 # But it also uses JAX's inner workings, and these have moved. On a current JAX `import neural_tangents` fails.
 # `ntklib.interop.neural_tangents` brings it up without a change to its sources, and leaves JAX itself as it was. This is what it does, and why:
 #
@@ -249,7 +249,7 @@ assert abs(ours - variances["erf(x)"]) < 1e-9
 #
 # The kernel of a finite network is a product of Jacobians, and neither library needs to know what the network is made of.
 # So both get the *same function and the same parameters*: `ntk.functional(net)`.
-# What differs is how the sum over the parameters is organized. neural-tangents has three ways, our library others.
+# What differs is how the sum over the parameters is organized. Both libraries have three ways, from the same ideas (chapter 19), each in its own code.
 #
 # **Prediction.**
 # An entry is a sum of $P$ products.
@@ -372,7 +372,7 @@ for dtype, errors in turned_errors.items():
 
 # %% [markdown]
 # The squares follow the lines, which have no parameter to fit.
-# On the falling part they lie some two to three times above: a sum of 64 products has several roundings.
+# On the falling part they lie up to three times above, near its end more: a sum of 64 products has several roundings.
 # At angles near 1 they end at the ordinary rounding error.
 # Now the kernels of chapter 03, on the 100 images: two hidden layers, erf, ReLU, and GELU in addition.
 # The images are brought to one length.
@@ -795,7 +795,7 @@ claim(
 # | a network in Flax NNX or Linen that you have already | either, for its empirical kernel | both take any function of parameters and inputs |
 # | near duplicates, deep ReLU kernels, float32 | ntklib | it keeps the digits near $\rho = \pm1$ |
 # | many examples: a kernel on disk, solutions without a kernel, several processes | ntklib | `gram`, `cg_solve` (chapter 19); `nt.batch` has tiles and devices, too |
-# | steps instead of flow, momentum, the noise of SGD; depth, edge of chaos; leave-one-out | ntklib | `gradient_descent`, `sgd_moments`, `critical_point`, `loo` |
+# | steps instead of flow (with momentum), the noise of SGD; depth, edge of chaos; leave-one-out | ntklib | `gradient_descent`, `sgd_moments`, `critical_point`, `loo` |
 # | μP, mean field | ntklib | neural-tangents has NTK and standard |
 # | standard errors of sampled kernels, scikit-learn estimators | ntklib | `monte_carlo_kernel`, `KernelRegressor` |
 # | a number to be sure of | both | that is what this chapter is for |

@@ -89,7 +89,7 @@ class Ensemble:
     keys: Array
     build: Build
     chunk: int
-    made: Made
+    made: Callable[[Array], tuple[ApplyFn, Params]]
 
     def __len__(self) -> int:
         """Return M, the number of members."""

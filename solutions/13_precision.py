@@ -237,12 +237,13 @@ _ = ax.legend(loc="best")
 answer = r"""
 ### BEGIN SOLUTION
 The rougher the kernel, the longer it lasts: large $\sigma_w$, more layers, activations that jump,
-no pooling. All of them make different images less alike, so that the last eigenvalues are larger.
+no pooling. Most of them make different images less alike, and the last eigenvalues larger. More
+ReLU layers make images more alike, but the kernel rougher where two are near.
 A kink alone does not decide: erf with $\sigma_w = 1.5$ lasts longer than ReLU with as many layers.
 At the end of this road the kernel is the unit matrix. All its eigenvalues are 1, and the rounding
 errors of its zeros are none, so it survives any number of images. It knows nothing of a test
 image: accuracy is the price. A ridge is a step on the same road: $\delta = 2\sigma\sqrt m$ over the mean of the diagonal keeps any
-kernel positive, and grows with $m$.
+kernel positive whose errors have one size, and grows with $m$.
 ### END SOLUTION
 """
 check("13.6", answer)

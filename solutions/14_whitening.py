@@ -134,7 +134,7 @@ large = [flawed_accuracy(200, 360, leak=leak)[0] for leak in (False, True)]
 print(f"200 training and 360 test digits: honest {large[0]:.2f}, leaking {large[1]:.2f}")
 
 # %% [markdown]
-# In which line, 1 to 5, is the error? And what does the leaking pipeline answer at the `m` test inputs? Let $N + M < d$ and
+# In which line, 1 to 5, is the error? And what does the leaking pipeline answer at the `m` test inputs? Let the $N + M$ inputs be linearly independent and
 # $\epsilon \to 0$, so that the kernel has the value `same` for an input with itself and `other` for any two different inputs,
 # training or test. Write the outputs for targets `y` `[N, K]`, which need not be centered.
 

@@ -109,7 +109,7 @@ of_both = [float(ntk.gram(network("flatten", shared), x[:1])[0, 0]) for shared i
 print(f"Θ(x, x): shared {of_both[0]:.3g}, own {of_both[1]:.3g}")
 
 # %% [markdown]
-# In which line, 1 to 5, is the first error? There is a network for which the line is nearly right: the one that pools before
+# In which line, 1 to 5, is the first error? There is a network for which the sum does grow, if by far less than $P$ times: the one that pools before
 # the readout. Compute for it, with ReLU and infinite width, the hidden layer's part of $\Theta(x, x)$ with shared weights over the
 # same part with own weights. `Q` holds the covariances $Q_{pp'}$ of the hidden channels between places, before the activation.
 
@@ -210,9 +210,9 @@ answer = r"""
 The variance of the kernel is v/n, so the convolution needs 3.5 · 8 = 28 channels.
 It then has 28 · 9 = 252 hidden weights, and the locally connected network has 8 · 9 · 49 = 3528:
 still many more. At equal width the two networks are unequally far from the same kernel, and the
-noise of a kernel costs accuracy. That is what she sees: noise, with a mean that is equal. A prior
-is a statement about the mean, the kernel, which is the same for both. To speak about priors she
-must remove the noise: compare at equal distance from the kernel, or average the outputs of many
+noise of a kernel costs accuracy. That may be all she sees: noise, with a mean that is equal. At
+infinite width a prior is a statement about the mean, the kernel, which is the same for both. To speak
+about priors she must remove the noise: compare at equal distance from the kernel, or average the outputs of many
 networks, or follow the difference as the width grows and see that it does not vanish.
 ### END SOLUTION
 """

@@ -308,7 +308,7 @@ print(f"gain in accuracy: {gain.mean():.3f} ± {gain.std(ddof=1) / len(gain) ** 
 # %% written="16.6" points=1
 answer = r"""
 ### BEGIN SOLUTION
-A slant: `scipy.ndimage.affine_transform(image, [[1, 0], [t, 1]], offset=[0, -3.5 * t],
+A slant: `scipy.ndimage.affine_transform(image[..., 0], [[1, 0], [t, 1]], offset=[0, -3.5 * t],
 order=1, cval=BLACK)` with $t$ drawn from −0.3 to 0.3 for each image. People slant their
 digits differently, and a hundred images do not show all slants, so I predicted a gain of
 about 0.01. Measured: −0.006 ± 0.005. There is none that five subsets could see: the

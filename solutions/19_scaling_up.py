@@ -248,8 +248,8 @@ anew, a pass over the $2\cdot10^{10}$ pairs takes $2\cdot10^{10}\,(1568/10^{11} 
 \cdot 2\cdot10^{-9})\,\mathrm s \approx 430$ s on one core, 43 s on ten; the product
 with ten vectors adds less than a second. For labels a residual of $10^{-2}$ is
 plenty: with a preconditioner some 20 to 50 iterations, so a quarter to half an hour.
-Keeping the half of the tiles that fits saves nearly half of that. Entries in float32
-(from 1 − |ρ|, so that near duplicates do no harm), sums and vectors in float64.
+Keeping the two thirds of the tiles that fit saves nearly two thirds of that. Entries in
+float32 (from 1 − |ρ|, so that near duplicates do no harm), sums and vectors in float64.
 Cholesky would take $N^3/3 \approx 2.7\cdot10^{15}$ operations, about as long, and a
 machine of 160 GB or more.
 ### END SOLUTION
@@ -283,11 +283,11 @@ answer = r"""
 What $F$ leaves is $R = \Theta - FF^\top$, positive semi-definite, and its diagonal is
 known from the factorization: $\mathrm{tr}\,R/N$ is the mean of all its eigenvalues. So
 $\mu = \lambda + \mathrm{tr}\,R/N$: on the directions that $F$ has, $M^{-1}A$ stays near
-one as long as $\mu$ is small against their eigenvalues; on the others it has the mean
-one, where $\mu = \lambda$ puts them at $\mathrm{tr}\,R/(N\lambda)$, some hundreds.
+one as long as $\mu$ is small against their eigenvalues; on the others, for $r \ll N$, it
+has about the mean one, where $\mu = \lambda$ puts them at $\mathrm{tr}\,R/(N\lambda)$, some hundreds.
 Measured with $N = 1000$ and ten outputs, ridge $10^{-3}$: rank 50 from 64 to 49
 iterations, rank 100 from 49 to 38, rank 316 from 33 to 26; ridge $10^{-2}$: 53 to 46,
-41 to 36, 27 to 24. The gain is a quarter, not a factor: without the shift CG needs few
+41 to 36, 27 to 24. The gain is an eighth to a quarter, not a factor: without the shift CG needs few
 steps for the cluster of ones, as it is one point. $\mu = \lambda$ is good enough where
 $\lambda$ is of the size of what is left: a large ridge, or a rank that has nearly all.
 ### END SOLUTION

@@ -177,7 +177,7 @@ if predict("20.3", factor) is not None:
 # 4. The ridge here is relative to the trace, $c = \mathrm{tr}\,\Theta$. Hence $\mathtt{ridge} = \delta/\mathrm{tr}\,\Theta$.
 # 5. The translation is `ntk.gradient_flow(theta, y, t=eta * t / K, ridge=delta / jnp.trace(theta))`.
 #
-# It does not survive a measurement: at the end of training the outputs at test points should be $\Theta(x, X)\,(\Theta + \delta\, 1)^{-1} y$.
+# It does not survive a measurement: at the end of training, from a start at zero, the outputs at test points should be $\Theta(x, X)\,(\Theta + \delta\, 1)^{-1} y$.
 
 # %%
 net = ntk.mlp([64, 32, 1], w_std=2**0.5, b_std=0.1, rngs=nnx.Rngs(0))

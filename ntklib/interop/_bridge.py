@@ -1,6 +1,6 @@
 """The changes that neural-tangents 0.6.5 needs to run on JAX 0.11 and 0.12.
 
-neural-tangents was written for JAX up to 0.4.25. Its files are not changed. There are three obstacles, each with a
+neural-tangents 0.6.5 runs on JAX up to 0.4.25. Its files are not changed. There are three obstacles, each with a
 section below:
 
 1. neural-tangents imports names that JAX has since moved or dropped. They are put back while it is imported, and then

@@ -21,7 +21,8 @@ empirical NTK, [N, M]        ``outputs="mean"``       ``trace_axes=(-1,)``: in s
 no bias                      ``use_bias=False``       ``b_std=None``
 ===========================  =======================  =================================================================
 
-In `predict`, `diag_reg` acts on test predictions only. Predictions at the training inputs still reach the targets.
+In `predict`, `diag_reg` changes the end of training at test points only. Predictions at the training inputs still reach
+the targets.
 """
 
 import warnings

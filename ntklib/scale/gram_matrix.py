@@ -66,7 +66,7 @@ def gram(
     """Return the kernel matrix of an infinitely wide network, at any size.
 
     The matrix is `net.kernel(x1, x2).ntk`, computed several times faster: on all cores, in tiles (blocks of rows and
-    columns) that stay in the cache. Without `x2` only one side of the diagonal is computed. Activations without a
+    columns). Without `x2` only one side of the diagonal is computed. Activations without a
     closed form use tables, which are made at the first call for the variances that occur.
 
     Args:

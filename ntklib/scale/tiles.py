@@ -1,8 +1,8 @@
 """Kernel matrices in tiles, for `gram`, `cg_solve` and the estimators.
 
-A tile is a block of rows and columns that stays in the cache from the first layer to the last. A whole matrix would be
-read from memory and written back at every layer. All cores or devices compute tiles at the same time. If the matrix is
-symmetric, only tiles on one side of the diagonal are computed.
+A tile is a block of rows and columns that stays in the cache from the first layer to the last. An operation on a whole
+matrix would read it from memory and write it back. All cores or devices compute tiles at the same time. If the matrix
+is symmetric, only tiles on one side of the diagonal are computed.
 """
 
 import copy
