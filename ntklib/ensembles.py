@@ -19,8 +19,9 @@ from jaxtyping import Float, Int
 from ntklib import _checks, training
 from ntklib._convolutions import convolves
 from ntklib._ensemble_job import Build, Job, fitting, groups
+from ntklib._traced import Traced
 from ntklib.empirical.monte_carlo import check_builder
-from ntklib.models import ApplyFn, Params, Traced, check_output, functional
+from ntklib.models import ApplyFn, Params, check_output, functional
 from ntklib.training import Loss
 
 Optimizer = optax.GradientTransformation | Callable[..., optax.GradientTransformation]

@@ -18,7 +18,7 @@ FILES = sorted((ROOT / "ntklib").rglob("*.py"))
 #: Each module imports only from rows below its own (rows as in the README); `plotting` and `interop` stand apart.
 ROWS = {
     "_checks": 1, "_convolutions": 1, "_download": 1, "data": 1.5, "whitening": 1.5,
-    "models": 2, "parameterization": 2, "duals": 1.5, "_directions": 1.7, "kernel": 2, "dynamics": 2.5,
+    "_traced": 1, "models": 2, "parameterization": 2, "duals": 1.5, "_directions": 1.7, "kernel": 2, "dynamics": 2.5,
     "layers": 3, "training": 4, "empirical": 4, "linearization": 4, "scale": 4, "depth": 4,
     "_ensemble_job": 4.4,
     "ensembles": 4.5,

@@ -17,13 +17,14 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from ntklib import _checks
+from ntklib._traced import Traced
 from ntklib.empirical import blocks
 from ntklib.empirical import cost as costs
 from ntklib.empirical.checks import Ready, check_kernel, check_outputs, check_squares, ready
 from ntklib.empirical.kernels import by_representation
 from ntklib.empirical.plan import METHODS, Method, planned
 from ntklib.empirical.pure import Arguments, Function, batched, prepared, pure
-from ntklib.models import Model, Traced, functional
+from ntklib.models import Model, functional
 
 
 @jax.tree_util.register_dataclass

@@ -14,8 +14,9 @@ from jax import Array
 from jax.tree_util import Partial
 
 from ntklib import _checks, training
+from ntklib._traced import Traced
 from ntklib.evolution import _models
-from ntklib.models import ApplyFn, Model, Params, Traced, check_output
+from ntklib.models import ApplyFn, Model, Params, check_output
 from ntklib.training import Loss
 
 #: The parameters and the state of the optimizer.
