@@ -612,7 +612,8 @@ lower = np.array([ratio.mean() < 0 for _, ratio in GAPS.values()])
 def wilson(share, count, z=1.96):
     """The 95 % interval of a share."""
     middle, half = share + z**2 / (2 * count), z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
-    return (middle - half) / (1 + z**2 / count), (middle + half) / (1 + z**2 / count)
+    low, high = (middle - half) / (1 + z**2 / count), (middle + half) / (1 + z**2 / count)
+    return min(low, share), max(high, share)  # 0 and 1 are ends of their intervals, but for rounding
 
 
 mean_gap = np.mean([gap for gap, _ in GAPS.values()], axis=0)  # [subsets]
