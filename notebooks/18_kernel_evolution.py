@@ -44,6 +44,7 @@ from scipy.stats import rankdata
 
 import ntklib as ntk
 from course import claim, reseed, sized
+from course.film import film
 from ntklib import plotting
 
 jax.config.update("jax_enable_x64", True)  # training at large rates is chaotic: rounding would decide
@@ -982,6 +983,35 @@ axes[2].axhline(0, color="0.6", linewidth=0.8)
 axes[2].axvline(0, color="0.6", linewidth=0.8)
 axes[2].set(xlim=(-0.2, 0.16), ylim=(-0.16, 0.16), xlabel="class mean, first eigenvector", ylabel="second eigenvector")
 _ = axes[2].legend(loc="lower left")
+
+# %% [markdown]
+# The same as a film, for one of these networks (first seed) and five test images of each class.
+# Move the slider, or press Play.
+
+# %%
+_, _, seen_test, y_test = at(data, 0)
+few = np.concatenate([np.flatnonzero(y_look[0] == label)[:5] for label in range(10)])
+frames = [number for number, t in enumerate(STOPS) if t <= LATE or t % EPOCH == 0]
+
+
+@jax.jit
+def frame_by_frame(params):
+    """The kernel of the few images and the accuracy on all test images, at each time."""
+
+    def frame(w):
+        right = outputs(w, seen_test).argmax(1) == y_test
+        return ntk.empirical_ntk((outputs, w), seen_test[few]), right.mean()
+
+    return jax.lax.map(frame, params)
+
+
+moving, accuracy = frame_by_frame(at(at(parents, 2 * SEEDS), np.array(frames)))
+film(np.asarray(moving), y_look[0][few], np.array(STOPS)[frames] / EPOCH, np.asarray(accuracy))
+
+# %% [markdown]
+# At the start few images of one class are neighbors. After 1.4 epochs, at an accuracy of 0.30, the zeros lie apart from all others, and the images of eights have nearly the same features.
+# At the end most classes are groups, though not groups of their own: two directions cannot part ten classes. The kernel's norm is 5.6 times that at the start.
+# (The cosines do not see this change of scale.)
 
 # %%
 rise = (curve["alignment"][..., -1] - curve["alignment"][..., 0]).mean((0, 1))

@@ -59,7 +59,7 @@ def test_what_another_result_changes_does_not(before, now):
 
 
 def test_nbval_compares_cells_by_it(tmp_path):
-    """Four cells whose outputs are not what they print now: two agree with it."""
+    """Seven cells whose outputs are not what they print and show now: four agree with it."""
     cells = []
     for source, output in (
         ("print('0.57 ± 0.02, 5 seeds')", "0.58 ± 0.02, 5 seeds\n"),
@@ -69,9 +69,14 @@ def test_nbval_compares_cells_by_it(tmp_path):
     ):
         printed = [nbformat.v4.new_output("stream", name="stdout", text=output)]
         cells.append(nbformat.v4.new_code_cell(source, outputs=printed, execution_count=len(cells) + 1))
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "four.ipynb")
+    for text, page in (("accuracy 0.57", "A"), ("accuracy 0.56", "B"), ("accuracy 0.37", "A")):  # a film has both
+        data = {"text/plain": text, "text/html": page}
+        shown = [nbformat.v4.new_output("display_data", data=data)]
+        source = "display({'text/plain': 'accuracy 0.57', 'text/html': 'A'}, raw=True)"
+        cells.append(nbformat.v4.new_code_cell(source, outputs=shown, execution_count=len(cells) + 1))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "seven.ipynb")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "course.notebooks.outputs", "--nbval", "--nbval-current-env"]
-    run = subprocess.run([*command, "four.ipynb"], cwd=tmp_path, capture_output=True, text=True, env=env)
+    run = subprocess.run([*command, "seven.ipynb"], cwd=tmp_path, capture_output=True, text=True, env=env)
     failed = [line.split("::")[1].split(" - ")[0] for line in run.stdout.splitlines() if line.startswith("FAILED")]
-    assert failed == ["Cell 1", "Cell 3"], run.stdout + run.stderr
+    assert failed == ["Cell 1", "Cell 3", "Cell 6"], run.stdout + run.stderr

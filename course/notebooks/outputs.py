@@ -120,4 +120,6 @@ def _with_text_of(before: Any, now: Any) -> Any:
         old, new = (output["data"].get("text/plain", "") for output in (before, now))
         if old and agree(old, new):
             changed["data"]["text/plain"] = old
+            if "text/html" in before["data"] and "text/html" in now["data"]:  # a film: its text says what it shows
+                changed["data"]["text/html"] = before["data"]["text/html"]
     return changed

@@ -65,6 +65,8 @@ def outputs(cell: NotebookNode, name: str, figures: Figures) -> str:
             alt = html.escape(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", ""))
             place = figures.add(f"{name}-{number}.png", base64.b64decode(output.data["image/png"]))
             blocks.append(f'<p class="figure"><img {place} alt="{alt}" loading="lazy" decoding="async"></p>')
+        elif "text/html" in output.data:  # a film: see course/film
+            blocks.append(output.data["text/html"])
         elif "text/markdown" in output.data:
             blocks.append(output.data["text/markdown"])
         else:
