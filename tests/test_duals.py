@@ -12,6 +12,7 @@ from scipy.special import ndtr
 
 import ntklib as ntk
 from ntklib import duals
+from ntklib.duals.integrals import expectation, near
 
 RHO = [-1.0, -0.9999, -0.3, 0.0, 0.3, 0.9999, 1.0]
 VARIANCES = [(1.0, 1.0), (0.3, 3.0), (2.0, 2.0)]
@@ -198,6 +199,19 @@ def test_the_slopes_of_erf_do_not_underflow_in_float32():
     q = jnp.asarray([1.0, 1e10, 1e20, 1e30], jnp.float32)
     want = duals.erf(*(a.astype(jnp.float64) for a in (q / 2, q, q)))[1]
     assert_close(duals.erf(q / 2, q, q)[1].astype(jnp.float64), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("large", [1e12, 1e30, np.inf, np.nan])
+def test_a_variance_beyond_the_limit_leaves_the_others_alone(large):
+    """It is NaN itself, and the nodes of the other entries are chosen without it."""
+    q1 = jnp.asarray([1.0, large, 1e4], jnp.float32)
+    got = np.asarray(expectation(jnp.tanh, jnp.tanh, jnp.float32(0.5), q1, jnp.float32(1.0)))
+    assert np.isnan(got[1])
+    alone = np.asarray(expectation(jnp.tanh, jnp.tanh, jnp.float32(0.5), q1[::2], jnp.float32(1.0)))
+    assert_close(got[::2], alone, rtol=1e-6)
+    delta = jnp.full(3, 0.3, jnp.float32)
+    for part, want in zip(near(jnp.tanh, delta, q1, q1), near(jnp.tanh, delta[::2], q1[::2], q1[::2]), strict=True):
+        assert_close(np.asarray(part)[::2], want, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])

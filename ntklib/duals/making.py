@@ -10,7 +10,8 @@ from ntklib.duals.activation import Activation
 from ntklib.duals.integrals import MODERATE, NODES, crowded, derivative, line, sampler
 from ntklib.duals.tables import Table, coordinate
 
-#: Coefficients and remainders of about this size are left out.
+#: Chebyshev coefficients below about this size are dropped. Low-rank sums end when what is left of the matrix is
+#: below it.
 _TOLERANCE = {"float32": 2e-8, "float64": 1e-12}
 #: Once there are so many nodes in θ or in y, no more are tried.
 _MOST_ANGLES, _MOST_VARIANCES = 512, 192
@@ -19,11 +20,13 @@ _MOST_ANGLES, _MOST_VARIANCES = 512, 192
 def made(activation: Activation, low: float, high: float, dtype: Any) -> Table:
     """Return the table of an activation for variances from `low` to `high`.
 
-    The range of y (see `ntklib.duals.tables`) is widened to multiples of 1/64, so that similar ranges share a table.
+    The range of y (see `ntklib.duals.tables`) is widened to multiples of 1/64, so that similar ranges share a table. It
+    ends at 1 − 1e-9 at the latest.
 
     Raises:
-        ValueError: If an integral of φ' gives the odd part of φ with an error above 1e-3, because φ jumps at zero or
-            its slope changes too abruptly.
+        ValueError: If E[φ_1(u) φ_1(v)], where φ_1 is the odd part of φ, does not drop by its value from θ = 0 to π/2
+            when it is computed as an integral of E[φ_1'(u) φ_1'(v)]. This happens if φ jumps, or its slope changes too
+            abruptly. An error of up to 1e-3 √(E[φ(u)²] E[φ(v)²]) passes.
     """
     ends = coordinate(np.array([low, high], np.float64), np)
     grid = 64.0
@@ -214,7 +217,7 @@ def _integral(angles: int) -> np.ndarray:
 
 
 def _refuse_jumps(lines: _Lines, drops: list[np.ndarray], eta: np.ndarray, activation: Activation) -> None:
-    """Raise ValueError if the drop of the odd part of φ is wrong by 1e-3, as it is if φ jumps at zero.
+    """Raise ValueError if the drop of the odd part of φ is wrong by 1e-3, as it is if φ has a jump that is not small.
 
     At θ = π/2 the expectation of the odd part is 0. So from θ = 0 to π/2 it must drop by its value at θ = 0, which is
     the sum of e_r(q1) e_r(q2) over the odd coordinates. The drop is computed as an integral of φ', which misses a jump.
@@ -223,7 +226,7 @@ def _refuse_jumps(lines: _Lines, drops: list[np.ndarray], eta: np.ndarray, activ
     odd = lines.coordinates[:, lines.counts[0] :]
     if np.abs(values - odd @ odd.T).max() > 1e-3:
         raise ValueError(
-            f"The activation {activation.name!r} jumps at zero, or its slope changes too abruptly. `gram` has no table "
+            f"The activation {activation.name!r} jumps, or its slope changes too abruptly. `gram` has no table "
             f"for it, because an integral of its slope is not accurate. Use `net.kernel`. For a sign or a step "
             f"use ntklib.Sign() or ntklib.RectifiedMonomial(0). If the function does not jump at zero, you can also "
             f"give `Elementwise` its `dual`."

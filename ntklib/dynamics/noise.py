@@ -58,7 +58,7 @@ def noise_covariance(residual: ArrayLike, batch_size: int, *, replace: bool = Fa
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If `residual` is not [N, K] or not finite, if `batch_size` is below 1 or (without replacement) above
-            N, or if squares of the residual leave the range of the type.
+            N, or if entries of the residual are so large that sums of their squares could leave the range of the type.
 
     Example:
         >>> noise_covariance(jnp.array([[2.0], [0.0]]), batch_size=1).tolist()  # D r/B is (2, 0) or (0, 0)
@@ -124,7 +124,8 @@ def sgd_moments(
         TypeError: If an argument has the wrong type.
         ValueError: For the reasons of `gradient_flow`, or if `learning_rate` or `label_noise` is negative, if `steps`
             are infinite, negative, not whole, 2³¹ or more, or decrease, if `batch_size` is below 1 or (without
-            replacement) above N, or if squares of y − f_0 leave the range of the type.
+            replacement) above N, or if entries of y − f_0 are so large that sums of their squares could leave the range
+            of the type.
 
     Example:
         >>> theta, y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([[1.0], [-1.0]])
@@ -137,10 +138,11 @@ def sgd_moments(
         CPU cores (3 s in float32). Memory: a few times T (N² + N M + M²) numbers, where M = 0 without test points. The
         kernel is decomposed in float64, as in `gradient_flow`. The steps run in the type of the result.
         A warning is given if `learning_rate` is above `mean_square_limit`, where the covariance grows without bound.
-        This test takes the time of some 30 steps, unless simple bounds decide. A warning is also given if rounding
-        errors of the kernels move the mean at the last step by more than 1 % of the largest output. (The covariance is
-        less sensitive.) If arguments are traced, warnings may be missing. Forward-mode derivatives work (`jax.jvp`,
-        `jax.jacfwd`). Reverse-mode ones do not (`jax.grad`): JAX has none for a loop whose length is an array.
+        This test takes the time of some 30 steps, unless simple bounds decide. Below the limit a warning is given if
+        rounding errors of the kernels move the mean at the last step by more than 1 % of the largest output. (The
+        covariance is less sensitive.) If arguments are traced, warnings may be missing. Forward-mode derivatives work
+        (`jax.jvp`, `jax.jacfwd`). Reverse-mode ones do not (`jax.grad`): JAX has none for a loop whose length is an
+        array.
     """
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
@@ -279,10 +281,11 @@ def sgd_simulate(
         ((100, 2, 1), [(-0.5, -1.0), (1.0, 0.5)])
 
     Note:
-        A step of a run takes N² K multiplications and some N random numbers (with label noise N K more). 2·10⁵ runs of
-        60 steps at N = 24 take 3 to 7 s on two CPU cores. Memory: the result, the coefficients c [runs, T, N, K], and
-        the state c [N, K] of the runs that are computed together: as many runs as fit into 2¹⁸ numbers, at least one.
-        With `ntk_test_train` the kernel is also decomposed, and the warning about lost digits is that of `sgd_moments`.
+        A step of a run takes N² K multiplications and N random numbers (with replacement B; with label noise N K more).
+        2·10⁵ runs of 60 steps at N = 24 take 3 to 7 s on two CPU cores. Memory: the result, the coefficients c [runs,
+        T, N, K], and the state c [N, K] of the runs that are computed together: as many runs as fit into 2¹⁸ numbers,
+        at least one. With `ntk_test_train` the kernel is also decomposed, and a warning is given if rounding errors of
+        the kernels move the mean at the last step by more than 1 % of the largest output.
     """
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
@@ -384,7 +387,7 @@ def _runs(
             counts = drawn.astype(c.dtype)[:, None]
             push = counts * (start + product(ntk, c))
             if noisy:  # the sum of n_i new errors from N(0, σ²) has the law N(0, n_i σ²)
-                # A vector, because this compiles up to four times as fast; it holds the same numbers.
+                # Drawn as a vector: this compiles up to four times as fast as a matrix, and gives the same numbers.
                 errors = jax.random.normal(jax.random.fold_in(now, 1), (c.size,), c.dtype).reshape(c.shape)
                 push = push - jnp.sqrt(counts) * sigma * errors
             return c - rate / size * push, epoch
