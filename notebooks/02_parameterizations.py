@@ -359,7 +359,8 @@ assert abs(standard_slope[0] - of_theory) < 0.07
 assert standard_slope[0] < -0.5 - 5 * standard_slope[1]
 for p in theory:  # not only the slope: the rate itself
     ratio = measured[p][:, wide].mean(axis=0) / theory[p][wide]
-    assert (abs(ratio - 1) < 0.2).all()
+    assert (abs(ratio - 1) < 0.3).all()
+    assert abs(ratio[-1] - 1) < 0.15  # the theory is that of infinite width
 
 claim(
     "J5",
