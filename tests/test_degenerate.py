@@ -138,6 +138,17 @@ def test_targets_whose_squares_leave_the_range_are_refused():
     assert_close(np.asarray(mean), y, rtol=1e-6)  # no square there
 
 
+@pytest.mark.parametrize(("size", "dtype"), [(1e80, float), (1e-100, float), (1e12, np.float32), (1e-12, np.float32)])
+def test_the_stationary_law_is_quadratic_in_targets_of_any_size(size, dtype):
+    """Fourth powers of these targets leave the range of their type, in which the program works under jit."""
+    law = jax.jit(lambda k, y: ntk.stationary_covariance(k, y, learning_rate=0.1, batch_size=1))
+    k, y = (J[:, :3] @ J[:, :3].T / 3).astype(dtype), Y.astype(dtype)
+    want = np.asarray(law(k, y), float)
+    assert want.max() > 1e-4
+    got = np.asarray(law(k, (size * y).astype(dtype)), float)
+    assert_close(got / size**2, want, rtol=1e-5 if dtype == np.float32 else 1e-12)
+
+
 # ------------------------------------------------------------------------------------------------------------ types
 
 

@@ -334,9 +334,16 @@ def _diffused(values: Array, modes: Array, start: Array, scale: Array, ts: Array
 
 @jax.jit
 def _at_rest(modes: Array, gain: Array, known: Array) -> Array:
-    """Return the solution d of (1 − sH) d = known. Below the mean-square limit 1 − sH is positive definite."""
+    """Return the solution d of (1 − sH) d = known. Below the mean-square limit 1 − sH is positive definite.
+
+    Conjugate gradients work with d², the fourth power of targets. In units of the largest entry of `known` they stay in
+    the range of the type. Outside of it the iteration would end at once, at d = 0.
+    """
     tolerance = 10 * float(jnp.finfo(modes.dtype).eps)
-    return jax.scipy.sparse.linalg.cg(lambda d: d - diagonal(modes, gain * rotate(modes, d)), known, tol=tolerance)[0]
+    largest = jax.lax.stop_gradient(jnp.abs(known).max())
+    unit = jnp.where(largest > 0, largest, 1.0)
+    apply = lambda d: d - diagonal(modes, gain * rotate(modes, d))  # noqa: E731
+    return unit * jax.scipy.sparse.linalg.cg(apply, known / unit, tol=tolerance)[0]
 
 
 def rotate(modes: Array, d: Array) -> Array:
