@@ -108,6 +108,26 @@ def test_posteriors_say_what_is_lost(name, small):
         assert_close(one, other, rtol=5e-3)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+@pytest.mark.parametrize("name", ["flow", "gp", "loo"])
+def test_what_is_lost_does_not_depend_on_the_size_of_the_targets(name, size):
+    """Squares of these targets are 0 or infinite in float64."""
+
+    def words(parts, ridge, y):
+        calls = {
+            "flow": lambda: ntk.gradient_flow(parts[0], y, t=jnp.inf, ntk_test_train=parts[1], ridge=ridge),
+            "gp": lambda: ntk.gp_posterior(parts[0], y, *parts[1:], ridge=ridge),
+            "loo": lambda: ntk.loo(parts[0], y, ridge=ridge),
+        }
+        return said(calls[name])[1]
+
+    y = TARGETS["rough"].astype(float)
+    for parts, ridge, lost in ((ROUNDED, 1e-5, True), (ROUNDED, 1e-1, False), (EXACT, 1e-3, False)):
+        want = words(parts, ridge, y)
+        assert bool(want) == lost
+        assert words(parts, ridge, size * y) == want
+
+
 @pytest.mark.weekly
 @pytest.mark.parametrize("name", ["sgd_moments", "sgd_simulate"])
 def test_sgd_says_what_is_lost(name):

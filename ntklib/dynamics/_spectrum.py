@@ -165,11 +165,17 @@ def projected(spectrum: Spectrum, k_test: Array) -> Projected:
     # Entries up to a level are set to zero: six times the standard deviation of both, plus errors of the arithmetic.
     inverse = jnp.where(null, 0.0, 1 / jnp.where(null, 1.0, spectrum.eigenvalues()))
     level = 6 * spectrum.sigma * points.reach(spectrum, inverse)[:, None] * jnp.sqrt(spectrum.weight())[None, :]
-    level += 8 * float(jnp.finfo(k_test.dtype).eps) * jnp.linalg.norm(k_test, axis=1, keepdims=True)
+    level += 8 * float(jnp.finfo(k_test.dtype).eps) * weighted_norm(jnp.ones_like(d), k_test)[:, None]
     level = jax.lax.stop_gradient(level)
     return Projected(jnp.where(null[None, :] & (jnp.abs(points.rows) <= level), 0.0, points.rows), std)
 
 
 def weighted_norm(d: Array, rows: Array) -> Array:
-    """Return ‖D^½ row‖ for each of `rows`, with D = diag(d)."""
-    return jnp.linalg.norm(jnp.sqrt(d)[None, :] * rows, axis=1)
+    """Return ‖D^½ row‖ for each of `rows`, with D = diag(d). The squares are taken in units of the row's largest entry.
+
+    Otherwise they would leave the range of the type for targets such as 1e200 or 1e-200.
+    """
+    rows = jnp.sqrt(d)[None, :] * rows
+    largest = jnp.abs(rows).max(1)
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
+    return unit * jnp.linalg.norm(rows / unit[:, None], axis=1)
