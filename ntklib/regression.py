@@ -96,6 +96,8 @@ class _KernelMethod(BaseEstimator):
                 )
         else:
             _checks.real("ridge", ridge, minimum=0.0)
+        # Predictions belong to this fit, also if parameters or the array X are changed after it.
+        self._fitted, self._factor = {"kernel": self.kernel, "solver": self.solver}, None
         self.X_fit_ = x
         if self.solver == "cg":
             with jax.enable_x64(True):
@@ -107,7 +109,6 @@ class _KernelMethod(BaseEstimator):
         self.ridge_: float = ridge
         if isinstance(ridge, str):
             self.ridge_, self.dual_coef_ = _chosen(self._gram(x), y, ridge)
-            self._factor = None
             return self
         with jax.enable_x64(True):
             self.dual_coef_, self._factor = cholesky.solve(self._tiles(), y, ridge)
@@ -152,7 +153,7 @@ class _KernelMethod(BaseEstimator):
     def _tiles(self) -> Any:
         """Return the kernel of the training inputs as `Tiles`, or as one tile if `memory` is given."""
         if self.memory is None:
-            return Tiles(self.net_, self.X_fit_, kernel=self.kernel)
+            return Tiles(self.net_, self.X_fit_, kernel=self._fitted["kernel"])
         return _OneTile(self._gram(self.X_fit_))
 
     def _outputs(self, x: np.ndarray) -> np.ndarray:
@@ -190,12 +191,12 @@ class _KernelMethod(BaseEstimator):
             numbers.
         """
         x = self._validated(X)
-        if self.solver == "cg":
+        if self._fitted["solver"] == "cg":
             raise ValueError('`predict_std` needs a factor of the kernel: fit with solver="cholesky".')
         if self._factor is None:
             with jax.enable_x64(True):
                 self._factor = cholesky.factor(cholesky.ShiftedKernel(self._tiles(), self.ridge_))
-        prior = None if self.kernel == "nngp" else self._gram(self.X_fit_, kernel="nngp")
+        prior = None if self._fitted["kernel"] == "nngp" else self._gram(self.X_fit_, kernel="nngp")
         std = []
         for part in _parts(x):
             covariance = self._gram(part, self.X_fit_, kernel="nngp")
@@ -211,7 +212,7 @@ class _KernelMethod(BaseEstimator):
 
     def _gram(self, x1: np.ndarray, x2: np.ndarray | None = None, *, kernel: Which | None = None) -> np.ndarray:
         """Return a kernel matrix. If `memory` is given, it is looked up there first and kept there."""
-        kernel = kernel or self.kernel
+        kernel = kernel or self._fitted["kernel"]
         if self.memory is None:
             return _kernel_matrix("", self.net_, x1, x2, kernel)
         kept = check_memory(self.memory).cache(_kernel_matrix, ignore=["net"])
@@ -372,7 +373,7 @@ class KernelRegressor(RegressorMixin, _KernelMethod):
             The estimator itself.
         """
         _refuse(self, X=X, y=y)
-        X, y = validate_data(self, X, y, dtype=np.float64, allow_nd=True, multi_output=True, y_numeric=True)
+        X, y = validate_data(self, X, y, dtype=np.float64, allow_nd=True, multi_output=True, y_numeric=True, copy=True)
         y = np.asarray(y, np.float64)
         self._one_output = y.ndim == 1
         return self._fit(X, y.reshape(len(y), -1))
@@ -444,7 +445,7 @@ class KernelClassifier(ClassifierMixin, _KernelMethod):
             The estimator itself.
         """
         _refuse(self, X=X, y=y)
-        X, y = validate_data(self, X, y, dtype=np.float64, allow_nd=True)
+        X, y = validate_data(self, X, y, dtype=np.float64, allow_nd=True, copy=True)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:

@@ -116,6 +116,23 @@ def test_the_spread_is_nothing_at_the_data_and_grows_away_from_them():
     assert model.predict_std(50.0 * X_TEST).min() > model.predict_std(X_TEST).max()
 
 
+@pytest.mark.parametrize("ridge", [0.01, "loo"])
+def test_later_changes_of_parameters_and_inputs_do_not_enter_predictions(ridge):
+    x = X.copy()
+    model = ntk.KernelRegressor(NET, ridge=ridge).fit(x, Y)
+    want, std = model.predict(X_TEST), ntk.KernelRegressor(NET, ridge=ridge).fit(X, Y).predict_std(X_TEST)
+    x *= 2
+    model.set_params(kernel="nngp", solver="cg")
+    assert_close(model.predict(X_TEST), want, rtol=1e-15)
+    assert_close(model.predict_std(X_TEST), std, rtol=1e-12)
+
+
+def test_a_factor_of_an_earlier_fit_is_not_used():
+    model = ntk.KernelRegressor(NET, ridge=0.01).fit(X, Y).set_params(solver="cg").fit(2 * X, Y)
+    with pytest.raises(ValueError, match="`predict_std` needs a factor"):
+        model.set_params(solver="cholesky").predict_std(X_TEST)
+
+
 def test_it_works_in_pipelines_searches_and_clones_and_pickles():
     pipeline = make_pipeline(StandardScaler(), ntk.KernelRegressor(NET, ridge=0.1))
     assert cross_val_score(pipeline, X, Y[:, 0], cv=3).mean() > 0.5
