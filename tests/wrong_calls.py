@@ -319,6 +319,44 @@ CALLS = [
     ("wave of frequency 0", lambda: ntk.Sin(0.0), ValueError, ["`frequency`", "greater than 0"]),
     ("constant exponential", lambda: ntk.Exp(0.0), ValueError, ["`rate`", "constant"]),
     ("bell that grows", lambda: ntk.Gaussian(-1.0), ValueError, ["`rate`", "greater than 0"]),
+    *(
+        (f"{name} of {size:g}", lambda make=make, size=size: make(size), ValueError, [words, "1e-15 and 1e15", way])
+        for name, make, sizes, words, way in (
+            ("slope", ntk.LeakyRelu, (1e200, -1e16), "`slope`", "larger w_std after it"),
+            ("frequency", ntk.Sin, (1e200, 1e-170), "`frequency`", "w_std of the layer before it"),
+            ("frequency of a cosine", ntk.Cos, (1e200, 1e-170), "`frequency`", "w_std of the layer before it"),
+            (
+                "amplitude",
+                lambda a: ntk.Sin(amplitude=a),
+                (1e200, 1e-170),
+                "`amplitude`",
+                "w_std of the layer after it",
+            ),
+            ("amplitude of a cosine", lambda a: ntk.Cos(amplitude=a), (1e16,), "`amplitude`", "layer after it"),
+            ("rate of an exponential", ntk.Exp, (1e200, -1e200, 1e-170), "`rate`", "w_std of the layer before it"),
+            ("rate of a bell", ntk.Gaussian, (1e300, 1e-160), "`rate`", "w_std of the layer before it"),
+            ("gamma", ntk.Rbf, (1e300, 1e-200), "`gamma`", "w_std of the layer before it"),
+        )
+        for size in sizes
+    ),
+    *(
+        (
+            f"{way} of a wave that is too small",
+            lambda call=call: call(ntk.mlp([3, 5, 1], activation=ntk.Sin(1e-12, amplitude=1e-10), **DENSE), X),
+            ValueError,
+            ["'sin'", "variance of 1", "too small", "float32"],
+        )
+        for way, call in (("kernel", lambda net, x: net.kernel(x)), ("gram", ntk.gram))
+    ),
+    *(
+        (
+            f"{way} whose variances overflow between the layers",
+            lambda call=call: call(ntk.mlp([3, 5, 5, 1], w_std=1e15, rngs=RNGS), X),
+            ValueError,
+            ["'relu'", "variance of", "up to 3.4e+38 in float32", "smaller w_std", "float64"],
+        )
+        for way, call in (("kernel", lambda net, x: net.kernel(x)), ("gram", ntk.gram))
+    ),
     (
         "kernel beyond an activation's range",
         lambda: ntk.mlp([3, 5, 1], activation=ntk.Tanh(), **DENSE).kernel(1e4 * X),

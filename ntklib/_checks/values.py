@@ -66,6 +66,16 @@ def real(argument: str, value: Any, *, minimum: float = -math.inf, above: float 
         raise ValueError(f"`{argument}` must be greater than {above:g}; got {value}.")
 
 
+def parameter(argument: str, value: Any, instead: str, *, negative: bool = False) -> None:
+    """Refuse a parameter of an activation whose size is not in [1e-15, 1e15], or is negative without `negative`.
+
+    Its square, and the square of its inverse, are then within the range of float32. `instead` says what to do.
+    """
+    real(argument, value, above=-math.inf if negative else 0.0)
+    if not is_traced(value) and not 1e-15 <= abs(value) <= 1e15:
+        raise ValueError(f"`{argument}` must be between 1e-15 and 1e15 in size; got {value}. {instead}")
+
+
 def _is_no_number(value: Any) -> bool:
     """Whether a value is a bool, a masked array, or an array whose type is neither integer nor floating-point."""
     if isinstance(value, (bool, np.ma.MaskedArray)):

@@ -37,20 +37,22 @@ def LeakyRelu(slope: float = 0.01) -> Elementwise:
     Its dual (see `Elementwise`) has a closed form.
 
     Args:
-        slope: The slope for negative x; any finite number.
+        slope: The slope for negative x, of a size of at most 1e15.
 
     Returns:
         An `Elementwise` layer.
 
     Raises:
         TypeError: If `slope` is not a real number.
-        ValueError: If it is not finite.
+        ValueError: If it is not between −1e15 and 1e15.
 
     Example:
         >>> LeakyRelu(0.5)(jnp.array([-1.0, 2.0])).tolist()
         [-0.5, 2.0]
     """
     _checks.real("slope", slope)
+    if abs(slope) >= 1e-15:  # smaller ones may be zero
+        _checks.parameter("slope", slope, "Use a smaller slope and a larger w_std after it.", negative=True)
     return Elementwise(rectified.leaky(float(slope)))
 
 
@@ -226,8 +228,8 @@ def Sin(frequency: float = 1.0, *, amplitude: float = 1.0, phase: float = 0.0) -
     Its dual (see `Elementwise`) has a closed form.
 
     Args:
-        frequency: A positive number, in radians per unit of x.
-        amplitude: A positive number.
+        frequency: A number from 1e-15 to 1e15, in radians per unit of x.
+        amplitude: A number from 1e-15 to 1e15.
         phase: A number, in radians.
 
     Returns:
@@ -235,16 +237,19 @@ def Sin(frequency: float = 1.0, *, amplitude: float = 1.0, phase: float = 0.0) -
 
     Raises:
         TypeError: If an argument is not a real number.
-        ValueError: If `frequency` or `amplitude` is not positive, or if an argument is not finite.
+        ValueError: If `frequency` or `amplitude` is not between 1e-15 and 1e15, or if `phase` is not finite.
 
     Example:
         >>> [round(v, 4) for v in Sin(2.0)(jnp.array([0.0, 1.0])).tolist()]
         [0.0, 0.9093]
     """
-    _checks.real("frequency", frequency, above=0.0)
-    _checks.real("amplitude", amplitude, above=0.0)
+    _checks.parameter("frequency", frequency, "Change the w_std of the layer before it instead.")
+    _checks.parameter("amplitude", amplitude, "Change the w_std of the layer after it instead.")
     _checks.real("phase", phase)
-    return Elementwise(oscillating.sine_record(float(frequency), float(amplitude), float(phase)))
+    phase = float(phase)
+    if abs(phase) > math.pi:  # in float32 a large phase would lose the digits of x
+        phase = math.atan2(math.sin(phase), math.cos(phase))
+    return Elementwise(oscillating.sine_record(float(frequency), float(amplitude), phase))
 
 
 def Cos(frequency: float = 1.0, *, amplitude: float = 1.0) -> Elementwise:
@@ -253,22 +258,22 @@ def Cos(frequency: float = 1.0, *, amplitude: float = 1.0) -> Elementwise:
     Its dual (see `Elementwise`) has a closed form.
 
     Args:
-        frequency: A positive number, in radians per unit of x.
-        amplitude: A positive number.
+        frequency: A number from 1e-15 to 1e15, in radians per unit of x.
+        amplitude: A number from 1e-15 to 1e15.
 
     Returns:
         An `Elementwise` layer.
 
     Raises:
         TypeError: If an argument is not a real number.
-        ValueError: If `frequency` or `amplitude` is not positive, or if an argument is not finite.
+        ValueError: If `frequency` or `amplitude` is not between 1e-15 and 1e15.
 
     Example:
         >>> [round(v, 4) for v in Cos(2.0)(jnp.array([0.0, 1.0])).tolist()]
         [1.0, -0.4161]
     """
-    _checks.real("frequency", frequency, above=0.0)
-    _checks.real("amplitude", amplitude, above=0.0)
+    _checks.parameter("frequency", frequency, "Change the w_std of the layer before it instead.")
+    _checks.parameter("amplitude", amplitude, "Change the w_std of the layer after it instead.")
     return Elementwise(oscillating.sine_record(float(frequency), float(amplitude), math.pi / 2, "cos"))
 
 
@@ -280,20 +285,20 @@ def Rbf(gamma: float = 1.0) -> Elementwise:
         E[φ(u) φ(v)] = exp(−γ E[(u − v)²]).
 
     Args:
-        gamma: γ, a positive number.
+        gamma: γ, a number from 1e-15 to 1e15.
 
     Returns:
         An `Elementwise` layer.
 
     Raises:
         TypeError: If `gamma` is not a real number.
-        ValueError: If it is not positive and finite.
+        ValueError: If it is not between 1e-15 and 1e15.
 
     Example:
         >>> [round(v, 4) for v in Rbf()(jnp.array([0.0])).tolist()]
         [1.0]
     """
-    _checks.real("gamma", gamma, above=0.0)
+    _checks.parameter("gamma", gamma, "Change the w_std of the layer before it instead.")
     return Elementwise(oscillating.sine_record(math.sqrt(2 * gamma), math.sqrt(2), math.pi / 4, "rbf"))
 
 
@@ -303,20 +308,20 @@ def Gaussian(rate: float = 1.0) -> Elementwise:
     Its dual (see `Elementwise`) has a closed form.
 
     Args:
-        rate: A positive number.
+        rate: A number from 1e-15 to 1e15.
 
     Returns:
         An `Elementwise` layer.
 
     Raises:
         TypeError: If `rate` is not a real number.
-        ValueError: If it is not positive and finite.
+        ValueError: If it is not between 1e-15 and 1e15.
 
     Example:
         >>> [round(v, 4) for v in Gaussian()(jnp.array([0.0, 1.0])).tolist()]
         [1.0, 0.3679]
     """
-    _checks.real("rate", rate, above=0.0)
+    _checks.parameter("rate", rate, "Change the w_std of the layer before it instead.")
     return Elementwise(oscillating.gaussian_record(float(rate)))
 
 
@@ -326,14 +331,14 @@ def Exp(rate: float = 1.0) -> Elementwise:
     Its dual (see `Elementwise`) has a closed form.
 
     Args:
-        rate: A number other than 0.
+        rate: A number from 1e-15 to 1e15, or the negative of such a number.
 
     Returns:
         An `Elementwise` layer.
 
     Raises:
         TypeError: If `rate` is not a real number.
-        ValueError: If it is 0, which would make φ constant, or not finite.
+        ValueError: If it is 0, which would make φ constant, or if its size is not between 1e-15 and 1e15.
 
     Example:
         >>> [round(v, 4) for v in Exp(-1.0)(jnp.array([0.0, 1.0])).tolist()]
@@ -342,6 +347,7 @@ def Exp(rate: float = 1.0) -> Elementwise:
     _checks.real("rate", rate)
     if rate == 0:
         raise ValueError("`rate` must not be 0: the function would be constant.")
+    _checks.parameter("rate", rate, "Change the w_std of the layer before it instead.", negative=True)
     return Elementwise(oscillating.exp_record(float(rate)))
 
 

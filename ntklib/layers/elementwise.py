@@ -220,17 +220,19 @@ def smallest_variance(dtype: Any) -> float:
 
 def check_large(activation: Activation, q: float, dtype: Any) -> None:
     """Raise ValueError if a variance q is above the limit up to which the accuracy of an activation is known."""
-    if not q <= activation.limit(dtype):
+    if not q <= min(activation.limit(dtype), float(jnp.finfo(dtype).max)):
         raise ValueError(_too_large(activation, q, dtype))
 
 
 def check_small(activation: Activation, q: float, dtype: Any) -> None:
     """Raise ValueError if a variance q > 0 before an activation, or E[φ²] after it, is too small for the type."""
-    if not 0 < q < 0.1:  # from 0.1 on E[φ²] is large enough, even for monomials of high degree
+    # From 0.1 on E[φ²] is large enough, even for monomials of high degree, unless a parameter of φ is small.
+    if q <= 0 or (q >= 0.1 and not activation.arguments):
         return
     least = smallest_variance(dtype)
     after, at_one = map(float, _moment(jnp.asarray([q, 1.0], dtype), activation))
-    if q < least or (at_one != 0 and not after > least):  # if φ = 0, E[φ²] = 0 is right
+    nonzero = at_one != 0 or activation.maker is not None  # if φ = 0, E[φ²] = 0 is right
+    if q < least or (nonzero and not after > least):
         raise ValueError(
             f"The units before the activation {activation.name!r} have a variance of {q:.3g}. This variance, or the "
             f"mean square after the activation, is too small to keep all digits in {jnp.dtype(dtype).name}. "
@@ -240,7 +242,7 @@ def check_small(activation: Activation, q: float, dtype: Any) -> None:
 
 def _too_large(activation: Activation, largest: float, dtype: np.dtype) -> str:
     """Return the message about a variance that is too large for an activation."""
-    limit = activation.limit(dtype)
+    limit = min(activation.limit(dtype), float(jnp.finfo(dtype).max))
     ways, why = ["use a smaller w_std"], ""
     if largest <= activation.limit(jnp.float64):
         ways.append("use float64")
