@@ -42,6 +42,32 @@ def test_closed_form_is_the_quadrature(name, q1, q2):
         assert_close(closed, numeric, rtol=1e-11)
 
 
+@pytest.mark.sweep(part=6)
+@pytest.mark.parametrize("name", CLOSED_FORM)
+def test_small_variances_keep_their_digits(name):
+    """In float32 a closed form has the numbers of float64, also where the exponentials of a wave nearly cancel."""
+    record = ACTIVATIONS[name].activation
+    rho = np.array([1.0, 0.5, -0.5])
+
+    def numbers(q, dtype):
+        delta, q, q12 = (jnp.asarray(a, dtype) for a in (np.sign(rho) * (1 - np.abs(rho)), q, rho * q))
+        return [record.moment(q), record.near(delta, q, q)[0], *record.dual(q12, q, q)]
+
+    for q in np.array([1e-9, 1e-6, 1e-3], np.float32):
+        for low, high in zip(numbers(q, jnp.float32), numbers(q, jnp.float64), strict=True):
+            assert_close(low, high, rtol=1e-6)
+
+
+@pytest.mark.parametrize("phase", [4.0, -1e10, 1e308])
+def test_a_phase_is_an_angle(phase):
+    """Whole turns go before the sum in float32, which would lose the digits of x."""
+    x = np.linspace(-1, 1, 9, dtype=np.float32)
+    wave = ntk.Sin(1.5, phase=phase)
+    turned = np.sin(1.5 * x.astype(np.float64)) * np.cos(phase) + np.cos(1.5 * x.astype(np.float64)) * np.sin(phase)
+    assert_close(wave(x), turned, rtol=1e-6)
+    assert_close(wave.dual(0.5, 1.0, 1.0)[0], ntk.duals.quadrature(wave.fn, 0.5, 1.0, 1.0)[0])
+
+
 @pytest.mark.sweep(part=10)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_dual_is_the_mean_over_samples(name):

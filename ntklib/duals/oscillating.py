@@ -36,12 +36,17 @@ def sin(
         >>> [round(float(e), 4) for e in sin(0.5, 1.0, 1.0)]
         [0.1917, 0.4148]
     """
-    w2, turned = frequency**2, math.cos(2 * phase)
+    w2 = frequency**2
     q12, q1, q2 = float_arrays(q12, q1, q2)
     # The exponents are summed first: e^(ω² q12) alone could overflow, although the product is at most 1.
     minus, plus = (jnp.exp(-w2 * ((q1 + q2) / 2 + sign * q12)) for sign in (-1, 1))
+    # At small variances the two exponentials nearly cancel. `expm1` keeps the digits of their difference.
+    positive = q12 >= 0
+    shrunk = jnp.expm1(-2 * w2 * jnp.where(positive, q12, -q12))
+    apart = jnp.where(positive, -minus * shrunk, plus * shrunk)
     scale = amplitude**2 / 2
-    return scale * (minus - turned * plus), scale * w2 * (minus + turned * plus)
+    values = apart + 2 * math.sin(phase) ** 2 * plus
+    return scale * values, scale * w2 * (apart + 2 * math.cos(phase) ** 2 * plus)
 
 
 #: If Q = ω²q is at most `_SHORT` for both variances, 1 − ρ' at ρ = 1 is computed by the function `long_waves` below,
@@ -79,7 +84,7 @@ def _sine_near(frequency: float, amplitude: float, phase: float) -> Near:
         parts = Parts(
             drop=(even * unit * fall * -jnp.expm1(x - 2 * p), odd * unit * fall * (1 + far)),
             start=(even * unit * (1 + jnp.exp(-2 * p)), odd * unit * -jnp.expm1(-2 * p)),
-            slope=(even * scale * (waves - far), odd * scale * (waves + far)),
+            slope=(even * scale * waves * -jnp.expm1(2 * (x - p)), odd * scale * (waves + far)),
         )
         some1, some2 = (jnp.where(m == 0, 1.0, t) for m, t in ((m1, t1), (m2, t2)))  # no log 0 in `short_waves`
         apart = jnp.where(jnp.maximum(t1, t2) ** 2 <= _SHORT, long_waves(t1, t2), short_waves(some1, some2))
