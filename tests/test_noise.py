@@ -4,6 +4,8 @@ import itertools
 import json
 import math
 import pathlib
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -105,6 +107,29 @@ def test_noise_covariance_is_that_of_all_batches(size, replace):
     draws = draws - draws.mean(0)
     want = np.einsum("sik,sjk->ij", draws, draws) / len(draws)
     assert_close(noise.noise_covariance(r, size, replace=replace), want, rtol=1e-13)
+
+
+#: Without the tests' checks of types, which ask for Python's integers.
+SHORT_INTEGERS = """
+import jax, numpy as np, ntklib as ntk
+r, how = np.arange(20.0, dtype=np.float32)[:, None], {"learning_rate": 0.1, "steps": 2}
+of = {
+    "noise_covariance": lambda b: ntk.noise_covariance(r, b),
+    "mean_square_limit": lambda b: ntk.mean_square_limit(np.eye(300), b),
+    "sgd_moments": lambda b: ntk.sgd_moments(np.eye(20), r, batch_size=b, label_noise=1.0, replace=True, **how)[1],
+    "sgd_simulate": lambda b: ntk.sgd_simulate(
+        np.eye(320), np.ones((320, 1)), batch_size=b, key=jax.random.key(0), runs=2, reshuffle=True, **how
+    ),
+}
+for name, call in of.items():
+    assert np.allclose(call(np.uint8(16)), call(16), rtol=1e-12, atol=0), name
+"""
+
+
+def test_batch_sizes_may_be_short_integers_of_numpy():
+    """In 8 bits 16 · 19 and 16 · 20 leave the range, and so do 300 examples."""
+    done = subprocess.run([sys.executable, "-c", SHORT_INTEGERS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_several_step_numbers_are_single_ones_together():

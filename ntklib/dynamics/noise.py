@@ -152,7 +152,7 @@ def sgd_moments(
         spectrum, unit = given.spectrum(), given.unit()
         stable = is_stable(spectrum, level, learning_rate)
         rate, sigma = (jnp.asarray(number).astype(unit.dtype) for number in (learning_rate, label_noise))
-        from_labels = (rate * unit) ** 2 * sigma**2 * outputs / (batch_size * n)
+        from_labels = (rate * unit) ** 2 * sigma**2 * outputs / (int(batch_size) * n)
         values = spectrum.values / unit
         start = product(spectrum.modes.T, given.f0 - given.y)
         rows = (spectrum.modes * values[None, :])[None]
@@ -290,6 +290,7 @@ def sgd_simulate(
     stops, several = _stops(steps)
     given = problem(ntk_train, y, f0, learning_rate, label_noise, ntk_test_train, f0_test, numbers=(stops,))
     noise_level(given.n, batch_size, replace)
+    batch_size = int(batch_size)
     _checks.count("runs", runs)
     _checks.key("key", key)
     _checks.flag("reshuffle", reshuffle)

@@ -137,7 +137,7 @@ def stationary_covariance(
                     f"grow without bound; got {learning_rate}. {way}"
                 )
         gain = _gain(values, rate, 0.0 if small_steps else (1 - level) * rate / n)
-        fresh = jnp.diag(jnp.diagonal(gain)) * (sigma**2 * outputs / batch_size)
+        fresh = jnp.diag(jnp.diagonal(gain)) * (sigma**2 * outputs / int(batch_size))
         parts = product(modes.T, given.f0 - given.y)
         d = jnp.sum(product(modes, jnp.where(spectrum.null[:, None], parts, 0.0)) ** 2, axis=1)
         _warn_of_lost_floor(given, spectrum, parts, d + sigma**2 * outputs)
@@ -261,7 +261,8 @@ def noise_level(n: int, batch_size: int, replace: bool) -> float:
             f"`batch_size` must be at most the number of examples, {n}; got {batch_size}. "
             f"Only `replace=True` allows larger batches."
         )
-    return 1 / batch_size if replace else (n - batch_size) / (batch_size * max(n - 1, 1))
+    size = int(batch_size)  # a product of NumPy's short integers could leave their range
+    return 1 / size if replace else (n - size) / (size * max(n - 1, 1))
 
 
 def problem(
