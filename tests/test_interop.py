@@ -97,6 +97,11 @@ def assert_same_kernels(net, x1, x2=None, tolerance=1e-10, **options):
         assert_close(ours, theirs, tolerance)
 
 
+def test_sign_has_its_closed_form_there():
+    """Between different inputs: of equal ones neural-tangents loses half the digits, and an arccos half of the rest."""
+    assert_same_kernels(two_hidden_layers(ntk.Sign()), X1, X2, 1e-7)
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("activation", CLOSED_FORMS.values(), ids=CLOSED_FORMS.keys())
 def test_kernels_of_dense_networks_agree(activation):
@@ -195,6 +200,9 @@ def test_networks_without_a_counterpart_are_refused():
             nt.to_neural_tangents(net)
     with pytest.raises(ValueError, match="quadrature_degree"):
         nt.to_neural_tangents(ntk.Tanh(), quadrature_degree=0)
+    for step in (ntk.RectifiedMonomial(0), ntk.Elementwise(lambda x: x + (x > 0))):
+        with pytest.raises(ValueError, match=r"jumps at zero.*monte_carlo_kernel"):
+            nt.to_neural_tangents(ntk.Serial(dense(3, 2, 1.0), step), quadrature_degree=40)
 
 
 @ALLOW_SUMS

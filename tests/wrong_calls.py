@@ -2621,6 +2621,12 @@ CALLS += [
         ["`x2`", "too large", "float32"],
     ),
     ("squares below float32", lambda: NET.kernel(1e-25 * X), ValueError, ["`x1`", "too small", "float32"]),
+    (
+        "squares of images below float32",
+        lambda: ntk.Serial(ntk.Conv(2, 3, 3, w_std=1.0, rngs=nnx.Rngs(0)), ntk.Flatten()).kernel(1e-25 * IMAGES),
+        ValueError,
+        ["`x1`", "too small", "float32"],
+    ),
     ("squares with few digits", lambda: NET.kernel(1e-18 * X), ValueError, ["'relu'", "too small", "float32"]),
     *(
         (

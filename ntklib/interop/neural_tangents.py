@@ -29,8 +29,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from jax import Array
+
 from ntklib import _checks, layers
-from ntklib.duals.integrals import derivative
+from ntklib.duals.integrals import derivative, jump
 from ntklib.interop import _bridge
 from ntklib.layers.base import require_independent
 from ntklib.parameterization import NTK, STANDARD
@@ -84,6 +86,7 @@ _CLOSED_FORMS: dict[str, Callable[..., StaxLayer]] = {
     "gelu_record": stax.Gelu,
     "sine_record": lambda frequency, amplitude, phase, name: stax.Sin(a=amplitude, b=frequency, c=phase),
     "identity_record": stax.Identity,
+    "sign_record": stax.Sign,
 }
 
 
@@ -106,7 +109,8 @@ def to_neural_tangents(net: layers.Layer, *, quadrature_degree: int | None = Non
     Raises:
         TypeError: If `net` is not a layer of ntklib, or `quadrature_degree` is not a whole number.
         ValueError: If a layer or a parameterization has no counterpart, if two layers share a parameter, if
-            `quadrature_degree` is below 1, or if an activation needs it and it is not given.
+            `quadrature_degree` is below 1, if an activation needs it and it is not given, or if such an activation
+            jumps at zero, where this quadrature is wrong.
 
     Example:
         >>> import ntklib as ntk
@@ -185,6 +189,12 @@ def _elementwise(layer: layers.Elementwise, degree: int | None) -> StaxLayer:
         raise ValueError(
             f"The activation {layer.name!r} has no closed form in neural-tangents. Pass `quadrature_degree` (e.g. 40) "
             "to integrate it numerically there."
+        )
+    size = jump(layer.fn)
+    if isinstance(size, Array) or size:  # an array contains traced values
+        raise ValueError(
+            f"The activation {layer.name!r} jumps at zero. The quadrature of neural-tangents is wrong by several per "
+            f"cent there, whatever `quadrature_degree`. Compare `net.kernel` with ntklib.monte_carlo_kernel instead."
         )
     with warnings.catch_warnings(category=UserWarning, action="ignore"):  # that errors depend on the degree
         return stax.ElementwiseNumerical(layer.fn, deg=degree, df=derivative(layer.fn))

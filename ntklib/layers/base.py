@@ -211,17 +211,20 @@ def _on_mesh(x: Array, mesh: Any) -> Array:
 
 
 def _refuse_vanished(k: Kernel, x1: Any, x2: Any) -> None:
-    """Refuse vectors that are not zero but have a kernel of zeros, because their mean squares underflow.
+    """Refuse inputs that are not zero but have a kernel of zeros, because the mean squares of all pixels underflow.
 
-    `k` is the kernel of the network's outputs. Images, traced inputs and inputs on devices of other processes are not
-    checked.
+    `k` is the kernel of the network's outputs. Traced inputs and inputs on devices of other processes are not checked.
     """
     for argument, x, q in (("x1", x1, k.q1), ("x2", x1 if x2 is None else x2, k.q2)):
-        if _checks.is_traced(q, x) or q.ndim != 1 or np.ndim(x) != 2 or not getattr(q, "is_fully_addressable", True):
+        if _checks.is_traced(q, x) or not getattr(q, "is_fully_addressable", True):
             continue
-        vanished = np.asarray(q) == 0
-        rows = np.asarray(x)[vanished].astype(np.float64)
-        if (rows.any(1) & (np.square(rows).mean(1) < float(jnp.finfo(q.dtype).tiny))).any():
+        vanished = (np.asarray(q) == 0).reshape(len(q), -1).all(1)
+        if not vanished.any():
+            continue
+        given = np.asarray(x)[vanished].astype(np.float64)  # [n, d] or [n, H, W, C]
+        squares = np.square(given).mean(-1).reshape(len(given), -1).max(1)
+        nonzero = given.reshape(len(given), -1).any(1)
+        if (nonzero & (squares < float(jnp.finfo(q.dtype).tiny))).any():
             raise ValueError(
                 f"`{argument}` has inputs that are too small for {q.dtype.name}: their squares round to zero. "
                 f"Standardize the inputs, or use float64."
