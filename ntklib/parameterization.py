@@ -11,6 +11,7 @@ nothing to the outputs under any parameterization, neither at the start nor whil
 """
 
 import dataclasses
+import inspect
 from typing import Any, Literal
 
 import jax
@@ -167,7 +168,13 @@ def scales(net: nnx.Module) -> dict[tuple, dict[str, tuple[float, float, float]]
     The scales of a parameter are (multiplier, initial standard deviation, learning-rate factor). Layers without a
     method `scales` are left out.
     """
-    return {path: module.scales() for path, module in nnx.iter_modules(net) if hasattr(module, "scales")}
+    modules: Any = nnx.iter_modules(net)
+    return {path: module.scales() for path, module in modules if _has_scales(module)}
+
+
+def _has_scales(module: Any) -> bool:
+    """Whether a module has the method `scales`. A user's module may have a parameter of this name."""
+    return inspect.ismethod(getattr(module, "scales", None))
 
 
 def sgd(
@@ -223,7 +230,11 @@ def sgd(
         leaves, tree = _leaves_of(updates, shapes, "sgd")
         return jax.tree.unflatten(tree, [f * leaf for f, leaf in zip(factors, leaves, strict=True)])
 
-    return optax.chain(optax.sgd(learning_rate, momentum), optax.stateless(scale_each))
+    def look_at(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
+        _leaves_of(updates, shapes, "sgd")  # before the momentum is added, which would broadcast the shapes
+        return updates
+
+    return optax.chain(optax.stateless(look_at), optax.sgd(learning_rate, momentum), optax.stateless(scale_each))
 
 
 def weight_decay(net: nnx.Module, strength: ArrayLike, *, like: Parameterization = NTK) -> optax.GradientTransformation:
@@ -313,7 +324,8 @@ def weight_decay(net: nnx.Module, strength: ArrayLike, *, like: Parameterization
 def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Net:
     """Return a copy of a network that has another parameterization and computes the same function.
 
-    Each parameter of the copy is multiplied by (old multiplier)/(new multiplier). If the new one is 0, it is kept.
+    Each parameter of the copy is multiplied by (old multiplier)/(new multiplier). Where the new multiplier is 0, the
+    parameter is copied unchanged.
 
     Args:
         net: The network. Layers that are not from ntklib are copied unchanged.
@@ -324,8 +336,9 @@ def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Ne
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If a parameter is not 0 and its multiplier would change from another number to 0, or if a layer has
-            no role and the new parameterization needs one.
+        ValueError: If a parameter is not 0 and its multiplier would change from another number to 0, if layers that
+            share a parameter would need it multiplied by different numbers, or if a layer has no role and the new
+            parameterization needs one.
 
     Example:
         >>> import ntklib as ntk
@@ -343,9 +356,10 @@ def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Ne
     if not isinstance(parameterization, Parameterization):
         raise TypeError(f"`parameterization` must be a Parameterization such as ntklib.NTK; got {parameterization!r}.")
     new = nnx.clone(net)
+    done: dict[int, float] = {}  # what each parameter was multiplied by; layers may share one
     for path, found in nnx.iter_modules(new):
         module: Any = found
-        if not hasattr(module, "scales"):
+        if not _has_scales(module):
             continue
         before = module.scales()
         module.parameterization = parameterization
@@ -356,9 +370,19 @@ def convert[Net: nnx.Module](net: Net, parameterization: Parameterization) -> Ne
             if now == 0.0 and old != 0.0 and bool(jnp.any(param[...] != 0.0)):
                 raise ValueError(
                     f"{'.'.join(map(str, path))}.{name} is not zero but would get the multiplier 0 under "
-                    f"{parameterization.name}, because its w_std or b_std is 0. No conversion keeps the function."
+                    f"{parameterization.name}, because its w_std or b_std is 0. No conversion to "
+                    f"{parameterization.name} keeps the function."
                 )
-            param[...] = param[...] * (old / now if now else 1.0)
+            factor = old / now if now else 1.0
+            if done.get(id(param), factor) != factor:
+                raise ValueError(
+                    f"{'.'.join(map(str, path))}.{name} is shared with another layer. {parameterization.name} would "
+                    f"multiply it by {factor:.4g} here and by {done[id(param)]:.4g} there. No conversion keeps the "
+                    f"function. Give the layers the same w_std, or parameters of their own."
+                )
+            if id(param) not in done:
+                param[...] = param[...] * factor
+            done[id(param)] = factor
     return new
 
 
@@ -374,15 +398,16 @@ def _reparameterized[Net: nnx.Module](net: Net, parameterization: Parameterizati
     new = nnx.clone(net)
     for _, found in nnx.iter_modules(new):
         module: Any = found
-        if hasattr(module, "scales"):
+        if _has_scales(module):
             module.parameterization = parameterization
     return new
 
 
 def _by_leaf(net: nnx.Module, found: dict[tuple, dict]) -> list[tuple[float, float, float]]:
-    """Return the scales `found` for each parameter of a network, as a list in the order of the leaves of its state.
+    """Look up each parameter of a network in `found`, a result of `scales`.
 
-    Parameters for which none were found have the scales (1, 1, 1).
+    The list is in the order of the leaves of the network's state. Parameters that `found` does not have get the scales
+    (1, 1, 1).
     """
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(net, nnx.Param))]
     return [found.get(tuple(path), {}).get(str(name), (1.0, 1.0, 1.0)) for *path, name in paths]

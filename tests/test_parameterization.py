@@ -104,6 +104,38 @@ def test_sgd_refuses_the_gradients_of_another_network():
         optimizer.update(params, optimizer.init(params), params)
 
 
+def test_with_momentum_sgd_refuses_gradients_that_would_broadcast():
+    net = ntk.Dense(2, 1, w_std=1.0, rngs=nnx.Rngs(0))
+    transformation = ntk.sgd(net, 0.1, momentum=0.9)
+    state = transformation.init(nnx.state(net, nnx.Param))
+    other = nnx.state(ntk.Dense(1, 1, w_std=1.0, rngs=nnx.Rngs(0)), nnx.Param)
+    with pytest.raises(ValueError, match="gradients are not those of the network"):
+        transformation.update(other, state)
+
+
+def test_a_parameter_named_scales_is_no_method():
+    class Own(nnx.Module):
+        def __init__(self):
+            self.scales = nnx.Param(jnp.ones(1))
+
+    net = Own()
+    assert ntk.convert(net, ntk.STANDARD).scales[...] == 1.0
+    for transformation in (ntk.sgd(net, 0.1), ntk.weight_decay(net, 0.1)):
+        params = nnx.state(net, nnx.Param)
+        transformation.update(params, transformation.init(params), params)
+
+
+def test_shared_parameters_are_converted_once_or_refused():
+    how: Any = {"use_bias": False, "rngs": nnx.Rngs(0)}
+    layers = [ntk.Dense(3, 3, w_std=1.2, **how) for _ in range(2)]
+    net, x = ntk.Serial(*layers), jnp.ones((1, 3))
+    layers[1].W = layers[0].W
+    assert_close(ntk.convert(net, ntk.STANDARD)(x), net(x), rtol=1e-12)
+    layers[1].w_std = 0.7
+    with pytest.raises(ValueError, match=r"layers\.1\.W is shared.*w_std"):
+        ntk.convert(net, ntk.STANDARD)
+
+
 def test_sgd_works_with_an_nnx_optimizer_and_with_a_schedule():
     net, twin = small_net(parameterization=ntk.STANDARD), small_net(parameterization=ntk.STANDARD)
     optimizer = nnx.Optimizer(net, ntk.sgd(net, lambda count: jnp.where(count == 0, 0.1, 0.05)), wrt=nnx.Param)

@@ -39,11 +39,13 @@ def polynomial(
 
 
 def _balanced(c: Coefficients) -> tuple[Reduced, Reduced, float]:
-    """Return the functions `Reduced` of φ(x) = Σ_j c_j x^j and of φ', for variances times `unit`, and `unit`.
+    """Return the functions `Reduced` of φ(x) = Σ_j c_j x^j and of φ', and the number `unit`.
+
+    The functions are to be called with variances and covariances of x times `unit`.
 
     For x^n the terms of `polynomial` grow like (2n − 1)!!, which is beyond the range of float32 for n > 28. Here φ is
-    written as a polynomial in y = 2^e x, whose variance is that of x times `unit` = 4^e ≈ (2n − 1)!!^(1/n). Where
-    the variance of y is 1, E[φ²] is then between 2^−n and 2^n. No digit is lost by a power of two.
+    written as a polynomial in y = 2^e x, whose variance is that of x times `unit` = 4^e ≈ (2n − 1)!!^(1/n). For x^n,
+    E[φ²] is then between 2^−n and 2^n where the variance of y is 1. No digit is lost by a power of two.
     """
     n = len(c) - 1
     odd = math.factorial(2 * n) // (2**n * math.factorial(n))  # (2n − 1)!!
@@ -219,7 +221,7 @@ def _largest(degree: int, most: float) -> float:
         weight = math.lgamma(degree + 1) - math.lgamma(m + 1) - 2 * (i * math.log(2) + math.lgamma(i + 1))
         return m * math.log(q) + (2 * i * math.log(q - 1) if i else 0.0) + weight
 
-    low, high = 0.0, math.log(most) / degree  # of log q: E[φ²] is at least q^n
+    low, high = 0.0, math.log(most) / degree  # bounds of log q, the upper one because E[φ²] ≥ q^n
     for _ in range(60):
         middle = (low + high) / 2
         logs = [log_square(math.exp(middle), i) for i in range(degree // 2 + 1)]

@@ -46,7 +46,7 @@ def empirical_ntk(
             The outputs of an example must not depend on other examples: BatchNorm and Dropout must be in evaluation
             mode, which an `nnx.Module` always is here. Outputs must be real; for complex ones see the note.
         x1: Inputs, [N, ...], of any type that the model takes: also bytes, booleans, and integers for embeddings.
-        x2: Inputs, [M, ...]. By default they are `x1`, and only the upper triangle of the kernel is computed.
+        x2: Inputs, [M, ...]. By default they are `x1`, and only tiles that touch the upper triangle are computed.
         outputs: "mean" for (1/K) Σ_k Θ_kk, which tends to `net.kernel(x1, x2).ntk` as the width grows; "full" for Θ_kl;
             "diagonal" for Θ_kk.
         method: "layerwise", "jacobian", "products", or "auto". All give the same numbers up to rounding; see the note.
@@ -66,10 +66,10 @@ def empirical_ntk(
 
     Raises:
         ValueError: If inputs or outputs have the wrong shape, if inputs or parameters are not finite, if the outputs
-            for a few inputs, which are tried first, are not finite or depend on other examples, if the model has no
-            parameters, if an option is unknown or out of range, or if `max_memory` is too small for a pair of inputs
-            (the message says what is enough). For a `mesh`: if its number of devices does not divide N, if this process
-            has no device in it, or if the call is inside `jit`, `grad` or `vmap`.
+            for a few inputs, which are tried in the first call for an architecture, are not finite or depend on other
+            examples, if the model has no parameters, if an option is unknown or out of range, or if `max_memory` is too
+            small for a pair of inputs (the message says what is enough). For a `mesh`: if its number of devices does
+            not divide N, if this process has no device in it, or if the call is inside `jit`, `grad` or `vmap`.
         TypeError: If inputs are not arrays, if parameters are not floating-point or complex numbers, if outputs are not
             real, if `model`, `max_memory`, `tile` or `mesh` has the wrong type, or if `method` is "products" and the
             model has no forward derivatives (`jax.custom_vjp`).
@@ -88,21 +88,23 @@ def empirical_ntk(
           by their Jacobians. Nothing is approximated.
         - "jacobian" computes the Jacobians of B examples at a time, [B, K, P], and multiplies them: about 2 K P
           operations for each pair, or 2 K² P for "full".
-        - "products" computes the derivative ∂f_l(x')/∂θ of each output of each input in x2 by a backward pass, and its
-          products with ∂f(x)/∂θ by forward passes through x1: at most about (2 K + 1) F operations for each pair. No
-          Jacobian of x1 is held.
+        - "products" computes the derivative ∂f_l(x')/∂θ of each output of each input in x2 by a backward pass, and
+          multiplies it by ∂f(x)/∂θ with a Jacobian-vector product for each input x in x1: at most about (2 K + 1) F
+          operations for each pair. No Jacobian of x1 is held.
         - "auto" counts the operations of all three for these N, M and K, and takes the method with the fewest: nearly
           always "layerwise", but "products" if K is large and many positions share weights. An operation of "products"
           counts 1.5 times, because it takes longer. Without forward derivatives "products" is not considered.
 
-        For complex outputs f, pass their real and imaginary parts side by side. If f is holomorphic in the parameters,
-        the blocks of the full kernel give J Jᴴ = ½ (Θ_rr + Θ_ii + i (Θ_ir − Θ_ri)), where J is the Jacobian of f.
+        For complex outputs f, pass their real and imaginary parts side by side. Let Θ_ri be the block of the full
+        kernel between real parts for x1 and imaginary parts for x2, and so on. If f is holomorphic in the parameters,
+        J Jᴴ = ½ (Θ_rr + Θ_ii + √−1 (Θ_ir − Θ_ri)), where J is the Jacobian of f.
 
         Models of one architecture compile once, so that this function can be called in a loop over seeds or training
         steps. It works inside `jit`, `vmap` and `jax.shard_map` (where each shard computes its rows). Traced values are
-        not checked. Errors of the model itself, for inputs with a wrong number of features for instance, are passed on.
-        Arrays sharded over explicit axes of a mesh are first copied to each of its devices. Long runs show a progress
-        bar, unless the environment variable CI is set.
+        not checked. Errors of the model itself, for inputs with a wrong number of features for instance, are passed on,
+        but for a TypeError where inputs are not floating-point: it is taken to say that the model does not take this
+        type. Arrays sharded over explicit axes of a mesh are first copied to each of its devices. Long runs show a
+        progress bar, unless the environment variable CI is set.
 
     References:
         Jacot et al. 2018; Novak et al. 2022 for "products" and for the use of a layer's structure.
@@ -143,8 +145,8 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
 
         (1/K) Σ_k f_k(x) f_k(x').
 
-    Both have the right mean at every width. The diagonal of the second has a relative noise of √(2/K) even in wide
-    networks: average it over networks.
+    Over random networks of the model's own width, both have the mean E[f_k(x) f_k(x')]. The diagonal of the second has
+    a relative noise of √(2/K) even in wide networks: average it over networks.
 
     Args:
         model: A model as in `empirical_ntk`.
@@ -155,8 +157,9 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
         The estimate, [N, M].
 
     Raises:
-        ValueError: As for `empirical_ntk`, for `model` (which may have no parameters here), `x1` and `x2`; or if
-            squares of outputs or of hidden units are not finite.
+        ValueError: As for `empirical_ntk`, for `model` (which may have no parameters here; those of a last layer whose
+            expectation is exact are not looked at), `x1` and `x2`; or if squares of outputs or of hidden units are not
+            finite.
         TypeError: As for `empirical_ntk`, for `model`, `x1` and `x2`.
 
     Example:
@@ -179,7 +182,7 @@ def empirical_nngp(model: Model, x1: ArrayLike, x2: ArrayLike | None = None) -> 
 def by_representation(model: Model) -> tuple[Model, Callable[[Array, Array | None], Array]]:
     """Return (represented, kernel), with which `empirical_nngp` makes its estimate.
 
-    `represented` is a model with outputs h [N, p]: the last hidden layer of `model` if the expectation over the last
+    `represented` is a model with outputs h [N, p]: the inputs of the last layer of `model` if the expectation over this
     layer is exact, and the outputs of `model` if not. kernel(h1, h2) makes the estimate [N, M] from h for x1 and h for
     x2; h2 is None if x2 is x1.
     """
