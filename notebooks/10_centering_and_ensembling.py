@@ -8,7 +8,7 @@
 # - predict how many steps centering saves, and see on which target loss that depends;
 # - choose among three ways to take the output at the start away, or to make it small.
 #
-# 65 minutes to read and run, 115 for the exercises. You need chapter 04 (training in closed form) and the three zero starts of chapter 05.
+# 65 minutes to read and run, 115 for the exercises without the open one. You need chapter 04 (training in closed form) and the three zero starts of chapter 05.
 #
 # ## The question
 #
@@ -805,7 +805,7 @@ for a, one, two in zip(SCALES, scaled, lazy, strict=True):
 # ## Exercises
 #
 # `exercises/10_centering_and_ensembling.ipynb`: a share of the start, twins with opposite readouts, an argument with an error in it, a hundred narrow networks,
-# when an ensemble should stop, and one eigenvalue whose distance is known exactly.
+# when an ensemble should stop, one eigenvalue whose distance is known exactly, and an open one: how to spend 512 units.
 #
 # ## References
 #

@@ -8,7 +8,7 @@
 # - separate "the network leaves its kernel" from "the network does better", with a control that many comparisons lack;
 # - translate an L2 strength from one parameterization to another, exactly.
 #
-# 70 minutes to read and run, 105 for the exercises. You need chapters 02 (parameterizations) and 04 (training in function space).
+# 70 minutes to read and run, 105 for the exercises without the open one. You need chapters 02 (parameterizations) and 04 (training in function space).
 #
 # ## The question
 #
@@ -933,7 +933,7 @@ _ = ax.legend()
 # ## Exercises
 #
 # `exercises/11_large_steps_and_l2.ipynb`: a wider network and a brighter input, the recursion with a target, an L2 that is said to be a ridge,
-# a scaled output, the shrinking kernel for any depth, and a control that fails.
+# a scaled output, the shrinking kernel for any depth, a control that fails, and an open one: the largest step.
 #
 # ## References
 #

@@ -7,7 +7,7 @@
 # - predict how much farther from its kernel a network of finite width is if it shares its weights;
 # - compare convolutional and locally connected networks fairly, and say what their difference does and does not show.
 #
-# 60 minutes to read and run, 110 for the exercises.
+# 60 minutes to read and run, 110 for the exercises without the open one.
 # You need chapter 03 (kernels of infinitely wide networks, and their deviation at finite width) and chapter 04 (training in closed form).
 #
 # ## The question
@@ -691,7 +691,7 @@ claim("F10", what=f"{what} moved by four pixels", measured=value, uncertainty=er
 # ## Exercises
 #
 # `exercises/15_equivariance.ipynb`: digits that move around the edge, the variance without an activation, a learning rate with an
-# error in it, pooling in blocks, a pooled kernel made of a kernel without pooling, and a fair comparison.
+# error in it, pooling in blocks, a pooled kernel made of a kernel without pooling, a fair comparison, and an open one: a prior of your own.
 #
 # ## References
 #

@@ -7,7 +7,7 @@
 # - measure how fast a kernel moves, whether two networks with a common past can be joined without a barrier, and read such curves with care;
 # - tell a correlation that a clock would give as well from one that says something about networks.
 #
-# 60 minutes to read and run, 110 for the exercises. You need chapters 01 (the empirical kernel) and 05 (lazy training).
+# 60 minutes to read and run, 110 for the exercises without the open one. You need chapters 01 (the empirical kernel) and 05 (lazy training).
 # Chapter 17 is about the linearized network by itself; here we only need one number from it.
 #
 # ## The question
@@ -1067,7 +1067,7 @@ for moment, i in (("start", 0), ("1 epoch", CURVE.index(EPOCH)), ("9 epochs", -1
 # ## Exercises
 #
 # `exercises/18_kernel_evolution.ipynb`: another split of a motion, a barrier without a hill, velocities with two lags, a lazy network that you predict,
-# the barrier of a quadratic loss, and two clocks.
+# the barrier of a quadratic loss, two clocks, and an open one: labels without a meaning.
 #
 # ## References
 #

@@ -269,3 +269,40 @@ try:
 except NotImplementedError:
     plt.close(fig)
     print("the figure comes when exact_over_first_order is written")
+
+# %% [markdown]
+# ## 10.7 Go further: one wide network or many narrow ones
+#
+# 45 minutes · difficulty 4 of 5 · rests on “Members, bias and variance”
+#
+# An open task. You may spend 512 hidden units, on one network or on an ensemble whose outputs are averaged.
+# The cell trains both, and two ways between, for 200 steps with the rate from above. Predict first: which has the smallest squared error, and why is it not at an end?
+# Then change it: beat the best error of the table with 512 units in all. You may center, choose the rate and the number of steps, or scale the outputs.
+
+# %%
+GROUPS = 4
+for members, width in ((1, 512), (4, 128), (16, 32), (64, 8)):
+    trained = ntk.ensemble(
+        network(width), x, y, members=GROUPS * members, optimizer=optax.sgd(rate), steps=200,
+        key=jax.random.key(members), progress=False,
+    )  # fmt: skip
+    f = np.asarray(trained.outputs(x_test)).reshape(GROUPS, members, M, K).mean(1)
+    squared, right = ((f - y_test) ** 2).sum(-1).mean(1), (f.argmax(-1) == y_test.argmax(-1)).mean(1)
+    said = " ± ".join(f"{float(part):.2g}" for part in plotting.mean_and_error(squared))
+    accuracy = " ± ".join(f"{float(part):.2g}" for part in plotting.mean_and_error(right))
+    print(f"{members:2} of width {width:3}: squared error {said}, accuracy {accuracy}")
+
+# %% written="10.7" points=1
+answer = r"""
+### BEGIN SOLUTION
+One network of width 512 is the worst. Its error is nearly all the variance of its start, whose outputs
+are of order one at any width, and a mean over M members divides it by M. From 16 to 64 members the error rises:
+what is left then is the bias, which a mean over members does not touch. It falls like 1/n²
+and is large at 8 units. So the best M is where v/M and the squared bias are alike. Centering takes
+the variance of the start away at once, and then the wide network is no longer behind: with it,
+or with outputs scaled down, the best way to spend the units moves towards few wide networks.
+Ranks hold for these 60 images and this stopping time: the variance of the start that is
+left depends on both. One table with four groups cannot rank neighbors whose errors overlap.
+### END SOLUTION
+"""
+check("10.7", answer)

@@ -217,3 +217,57 @@ networks, or follow the difference as the width grows and see that it does not v
 ### END SOLUTION
 """
 check("15.6", answer)
+
+# %% [markdown]
+# ## 15.7 Go further: a prior of your own
+#
+# 60 minutes · difficulty 4 of 5 · rests on “With pooling”
+#
+# An open task. The cell shows kernel regression with 100 digits, for three ways to end a convolutional network, on test digits in place and moved to the right by one and two places, around the edge.
+# Predict first: which of the three numbers of a row are equal? Then find an end, or a whole network, that is as accurate as "flatten" in place
+# *and* loses less than 0.05 when a digit moves by one place in any of the four directions. Written digits do not move around an edge: would your network help with digits that really stand elsewhere?
+
+# %%
+many = ntk.load("mnist5k", n_train=100, n_test=200, pool=4)
+
+
+def ending(*last, width):
+    """A convolution, ReLU, `last` and a readout with `width` inputs."""
+    conv = ntk.Conv(1, 8, 3, padding="CIRCULAR", w_std=2**0.5, rngs=nnx.Rngs(0))
+    return ntk.Serial(conv, ntk.Relu(), *last, ntk.Dense(width, 10, w_std=1.0, rngs=nnx.Rngs(1)))
+
+
+def accuracies(net):
+    """On test digits moved to the right by 0, 1 and 2 places."""
+    theta, target = ntk.gram(net, many.x_train), ntk.one_hot_centered(many.y_train, 10)
+    found = []
+    for right in range(3):
+        across = ntk.gram(net, ntk.shift(many.x_test, 0, right, edge="wrap"), many.x_train)
+        f = ntk.gradient_flow(theta, target, t=jnp.inf, ridge=1e-3, ntk_test_train=across)[1]
+        found.append(float((np.asarray(f).argmax(1) == many.y_test).mean()))
+    return found
+
+
+ends = {
+    "flatten": ending(ntk.Flatten(), width=8 * 49),
+    "means of 3×3": ending(ntk.AvgPool(3, strides=1, padding="CIRCULAR"), ntk.Flatten(), width=8 * 49),
+    "means of rows": ending(ntk.AvgPool((1, 7)), ntk.Flatten(), width=8 * 7),
+}
+for name, net in ends.items():
+    print(f"{name:14}", "  ".join(f"{share:.2f}" for share in accuracies(net)))
+
+# %% written="15.7" points=1
+answer = r"""
+### BEGIN SOLUTION
+The three numbers of "means of rows" are equal: its kernel does not change when a digit moves around the
+edge within its rows. It is not so for a move up or down. "Flatten" is made of products of equal places, so a move
+by one place costs more than half of the accuracy. Local means are no worse in place and keep a part.
+The mean over all places is invariant in all directions, and with 0.81 as accurate as "flatten" in place: it meets
+the aim. A sum of two branches, one with means of rows and one of columns, has 0.84 in place but 0.47 after a move: what
+one branch keeps, the other loses.
+Digits that really stand elsewhere come in from an edge that is black, so moves around the edge
+are a model of them only as long as the digit does not cross it. 200 test digits have a standard error
+of 0.025: differences of that size need more images or pairs.
+### END SOLUTION
+"""
+check("15.7", answer)

@@ -317,3 +317,24 @@ def _(answer, rng):
         got = expect.call(answer, units, a)
         expect.number(got, exact / first, "the ratio", rtol=0.002, slips=slips)
     return "Late in training one mode alone is farther away than first order says; many modes that mix were nearer"
+
+
+written(
+    "10.7",
+    "one wide network or many narrow ones",
+    rubric=(
+        "a prediction, and that variance over members and bias of narrow networks pull in opposite directions;",
+        "one change that was tried, with errors over groups or seeds, and whether it beats the table;",
+        "what centering takes away, and why this changes the best number of members.",
+    ),
+    minutes=45,
+    difficulty=4,
+    section="Members, bias and variance",
+    hints=(
+        "Split the squared error of the mean into variance over M and a squared bias. Which of them does M change, and "
+        "which the width?",
+        "The variance of one wide network comes from its outputs at the start. What does `ntk.center` do to them?",
+        "With ntk.center(ntk.functional(...)) as `build`, or the outputs at the start subtracted by hand, run the same "
+        "table again.",
+    ),
+)

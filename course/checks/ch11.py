@@ -337,3 +337,22 @@ written(
         "h = −(1 − exp(−Lλt)) f0. For the doubled network f is the whole output.",
     ),
 )
+
+written(
+    "11.7",
+    "the largest step",
+    rubric=(
+        "a prediction, and which activation bears the largest steps, with counts over seeds;",
+        "one network of one's own that was tried, and how it changes the counts;",
+        "what a large step costs, such as units that are off for all images, and what eight seeds cannot say.",
+    ),
+    minutes=45,
+    difficulty=4,
+    section="A real network",
+    hints=(
+        "What must the kernel do during the first steps for the loss to come down again?",
+        "Count the units that are off for all 20 images before and after. Do tanh and abs have such units?",
+        "Try learned(ntk.LeakyRelu(0.3)), other widths, and more seeds; (fn(p, x) == 0) is not the test, the units' "
+        "inputs are.",
+    ),
+)

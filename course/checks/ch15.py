@@ -331,3 +331,22 @@ written(
         "3.5 · 8 channels; weights of the hidden layer: 9 n with sharing, 9 · 49 n without.",
     ),
 )
+
+written(
+    "15.7",
+    "a prior of your own",
+    rubric=(
+        "which rows of numbers must be equal, and why: the mean is taken over the places that a move exchanges;",
+        "one network of one's own, with its accuracies in place and moved in four directions, beside its aim;",
+        "what moves around the edge say about digits that stand elsewhere, and the error of 200 test digits.",
+    ),
+    minutes=60,
+    difficulty=4,
+    section="With pooling",
+    hints=(
+        "Over which places must a mean be taken so that a move to the right only exchanges its terms?",
+        "Compare GlobalAvgPool, means of columns, and a sum of two branches: means of rows and means of columns.",
+        "ntk.Sum(branch1, branch2) adds two networks that end in the same width; ntk.shift(images, down, right, "
+        "edge=...) moves images, with a number for what comes in.",
+    ),
+)

@@ -303,3 +303,23 @@ def _(answer, rng):
         "over all values the correlation is not above 0.8: let the onset matter more than the network.",
     )
     return "At every onset a network with a larger `a` has a smaller `b`, and all networks together say the opposite"
+
+
+written(
+    "18.7",
+    "labels without a meaning",
+    rubric=(
+        "a prediction, and how norm, heat map and eigenvectors differ between the two films;",
+        "one change that was made, and what it says about labels, images or rate;",
+        "what one network, one order of batches and four images a class cannot say.",
+    ),
+    minutes=45,
+    difficulty=4,
+    section="What the kernel learns",
+    hints=(
+        "In the first steps the network learns how often each class occurs. Do shuffled labels know that?",
+        "Compare the norms at each time, and the blocks on the diagonal of the heat map with the rest.",
+        "film_of(labels, activation=ntk.Gelu(), rate=0.03), and labels of which half are shuffled: "
+        "np.where(rng.random(512) < 0.5, shuffled, digits.y_train).",
+    ),
+)
