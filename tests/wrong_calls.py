@@ -2638,6 +2638,12 @@ CALLS += [
         for scale in (1e-18, 1e-25)
     ),
     (
+        "outputs below float32 in gram",
+        lambda: ntk.gram(ntk.Dense(3, 1, w_std=1.0, rngs=nnx.Rngs(0)), 1e-23 * X),
+        ValueError,
+        ["outputs", "too small", "float32", "Standardize"],
+    ),
+    (
         "targets beyond float32",
         lambda: ntk.gradient_flow(THETA, np.full((4, 2), 1e200), t=1.0),
         ValueError,

@@ -29,14 +29,16 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
 
     Raises:
         ValueError: If a mean square of the inputs is too large for `dtype`, if a layer has no kernel at its place in
-            the network, if a variance is too small for `dtype` or larger than those for which an activation's accuracy
-            is known, or if an activation that needs a table jumps at zero or changes its slope there too abruptly.
+            the network, if a variance of the outputs that is not zero would be zero in `dtype`, if a variance before an
+            activation is too small for `dtype` or larger than those for which an activation's accuracy is known, or if
+            an activation that needs a table jumps at zero or changes its slope there too abruptly.
     """
     for argument, part in zip(("x1", "x2"), x, strict=False):
         refuse_large(argument, part, dtype)
     q = np.concatenate([_mean_squares(part, np.dtype(np.float64)) for part in x])
     found: dict[Activation, tuple[float, float]] = {}
-    for activation, v in _variances(network, x[0].shape[-1], _ends(q)):
+    before_activations, outputs = _variances(network, x[0].shape[-1], _ends(q))
+    for activation, v in before_activations:
         low, high = float(v.min()), float(v.max())
         check_large(activation, high, dtype)
         check_small(activation, float(v.min(where=v > 0, initial=np.inf)), dtype)
@@ -44,6 +46,11 @@ def tables(network: Network, x: list[np.ndarray], dtype: np.dtype) -> Tables | N
         # `_variances` returns the mean of the variances of pooled pixels. The variance of their mean lies between 0 and
         # this value, so with pooling the range starts at 0.
         found[activation] = (min(before[0], low) if not network.net.pools else 0.0, max(before[1], high))
+    if ((outputs > 0) & (outputs < float(np.finfo(dtype).tiny))).any():
+        raise ValueError(
+            f"The outputs have variances down to {outputs[outputs > 0].min():.3g}, which are too small for "
+            f"{np.dtype(dtype).name}. Standardize the inputs, use a larger w_std, or use float64."
+        )
     # A table for large variances takes seconds to make. To integrate the dual for a few entries takes less time.
     few = math.prod(len(part) for part in (x if len(x) > 1 else 2 * x)) <= _FEW
     wanted = [a for a in found if a.tabulated and not (few and found[a][1] > MODERATE)]
@@ -77,10 +84,15 @@ def _ends(q: np.ndarray) -> np.ndarray:
     return np.stack([q.min(0), not_zero, *np.quantile(q, [0.25, 0.5, 0.75], axis=0), q.max(0)])
 
 
-def _variances(network: Network, features: int, q: np.ndarray) -> list[tuple[Activation, np.ndarray]]:
-    """Return the pairs (activation, variances before it), in the order of the layers, for inputs with variances q."""
+def _variances(
+    network: Network, features: int, q: np.ndarray
+) -> tuple[list[tuple[Activation, np.ndarray]], np.ndarray]:
+    """Return the pairs (activation, variances before it), in the order of the layers, and the variances of the outputs.
+
+    q holds variances of inputs.
+    """
     with jax.enable_x64(True), noting() as found:
         of_inputs = jnp.asarray(q)
         none = jnp.zeros((len(q), 0, *q.shape[1:]), of_inputs.dtype)  # no second inputs: the covariances are empty
-        network.net.kernel_map(Kernel(none, none, of_inputs, of_inputs[:0], features, delta=none))
-    return found
+        end = network.net.kernel_map(Kernel(none, none, of_inputs, of_inputs[:0], features, delta=none))
+    return found, np.asarray(end.q1)
