@@ -71,6 +71,7 @@ def main(chromium, path, frame, out):
             "dark": inner.evaluate("document.documentElement.className"),
             "left_out": inner.evaluate("document.documentElement.scrollHeight - innerHeight"),
             "status": inner.locator("#status").inner_text(),
+            "around": page.locator("body").inner_text(),
         }
         page.evaluate("document.body.dataset.theme = 'light'")
         page.wait_for_timeout(100)

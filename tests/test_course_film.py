@@ -69,6 +69,7 @@ def test_the_page_asks_nobody_for_anything_and_fits_into_markdown(made):
         assert word not in page.replace("http://www.w3.org/2000/svg", ""), word
     shown = made._repr_html_()
     assert "\n" not in shown
+    assert shown.startswith(f"<p>{made!r}. Run the notebook")  # without frames this is left
     output = nbformat.v4.new_output("display_data", data={"text/plain": repr(made), "text/html": shown})
     cell = nbformat.v4.new_code_cell("film(...)", outputs=[output])
     assert notebooks.outputs(cell, "18-3", notebooks.Figures()) == shown
@@ -111,3 +112,4 @@ def test_slider_keys_button_frame_and_narrow_screens(made, tmp_path):
     assert got["frame"]["light"] == ""
     assert got["frame"]["left_out"] == 0
     assert "Epoch 0" in got["frame"]["status"]
+    assert got["frame"]["around"].strip() == "", "the note stays only where the page does not run"

@@ -43,10 +43,15 @@ class Film:
         )
 
     def _repr_html_(self) -> str:
-        """A frame with the page. The page fits the height of the frame to itself."""
+        """A frame with the page. The page fits the height of the frame to itself, and removes the note before it.
+
+        JupyterLab shows no frames of a notebook that was not run yet. Then the note is what a reader sees.
+        """
         style = "border: 0; width: 100%; height: 34rem"
         page = html.escape(self.page()).replace("\n", "&#10;")  # one line, so that it may stand in Markdown
-        return f'<iframe title="{html.escape(repr(self))}" style="{style}" loading="lazy" srcdoc="{page}"></iframe>'
+        title = html.escape(repr(self))
+        note = f"<p>{title}. Run the notebook to see it.</p>"
+        return f'{note}<iframe title="{title}" style="{style}" loading="lazy" srcdoc="{page}"></iframe>'
 
 
 def film(kernels: np.ndarray, labels: np.ndarray, epochs: Sequence[float], accuracy: Sequence[float]) -> Film:
